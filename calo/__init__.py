@@ -1,0 +1,1 @@
+"""Calorimeter showers, drawn from the same flow layers as phase space."""

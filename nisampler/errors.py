@@ -1,0 +1,83 @@
+"""Every exception of the package: what went wrong, where, and how to mend it."""
+
+from __future__ import annotations
+
+
+class NisamplerError(Exception):
+    """Base class: `except NisamplerError` catches everything this package raises on purpose."""
+
+
+class ConfigError(NisamplerError, ValueError):
+    """A setting is outside its range or contradicts another one; the message names the setting."""
+
+
+class CardError(ConfigError):
+    """A run card cannot be read or a key in it is wrong; the message names the key."""
+
+
+class DomainError(NisamplerError, ValueError):
+    """A point lies outside the domain of a map or an integrand."""
+
+
+class ShapeError(NisamplerError, ValueError):
+    """A tensor has the wrong shape; the message gives the expected and the actual one."""
+
+
+class IntegrandError(NisamplerError):
+    """Base class for what can go wrong inside a user's integrand."""
+
+
+class IntegrandShapeError(IntegrandError, ShapeError):
+    """The integrand returned something that is not one number per point."""
+
+
+class IntegrandDtypeError(IntegrandError, TypeError):
+    """The integrand returned complex, half-precision or non-numeric values."""
+
+
+class IntegrandCallError(IntegrandError, RuntimeError):
+    """The integrand raised an exception of its own; it is chained as the cause."""
+
+
+class NonFiniteError(IntegrandError, ArithmeticError):
+    """The integrand returned NaN or infinity more often than the stated policy allows."""
+
+
+class ZeroIntegrandError(IntegrandError, ArithmeticError):
+    """No point with a non-zero integrand was found within the search budget."""
+
+
+class TrainingDivergedError(NisamplerError, ArithmeticError):
+    """Training kept diverging after every roll-back."""
+
+
+class UnweightingError(NisamplerError, RuntimeError):
+    """Unweighting cannot deliver the requested events."""
+
+
+class EventCountError(UnweightingError):
+    """Fewer events than requested could be made within the stated budget of integrand calls."""
+
+
+class EventFormatError(NisamplerError, ValueError):
+    """An event record or an event file is malformed; the message names file, event and column."""
+
+
+class StorageError(NisamplerError, OSError):
+    """A file of a run directory is missing, exists already or cannot be written."""
+
+
+class CorruptFileError(StorageError):
+    """A stored file is truncated or altered: its checksum or structure does not match."""
+
+
+class ProcessError(NisamplerError, ValueError):
+    """A process cannot be built from the given parameters."""
+
+
+class UnknownProcessError(ProcessError):
+    """No process of that name is registered; the message lists those that are."""
+
+
+class MissingExtraError(NisamplerError, ImportError):
+    """An optional dependency is not installed; the message names the extra to install."""

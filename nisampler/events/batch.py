@@ -1,0 +1,299 @@
+"""Events as columns: momenta, particle codes, colour flow, mothers, weights and scales."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nisampler.errors import EventFormatError
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+UNKNOWN_SPIN = 9.0
+INCOMING, FINAL, RESONANCE, EMPTY = -1, 1, 2, 0
+
+# column: (dtype, axes after the event axis, value in an empty slot); "p" is the number of particle slots
+_COLUMNS: dict[str, tuple[type[np.generic], tuple[str | int, ...], float]] = {
+    "momenta": (np.float64, ("p", 4), 0.0),
+    "masses": (np.float64, ("p",), 0.0),
+    "pdg_ids": (np.int32, ("p",), 0),
+    "status": (np.int8, ("p",), EMPTY),
+    "mothers": (np.int16, ("p", 2), 0),
+    "colours": (np.int16, ("p", 2), 0),
+    "spins": (np.float64, ("p",), UNKNOWN_SPIN),
+    "weights": (np.float64, (), 0.0),
+    "scales": (np.float64, (), 0.0),
+    "alpha_em": (np.float64, (), 0.0),
+    "alpha_s": (np.float64, (), 0.0),
+    "process_ids": (np.int32, (), 0),
+    "lifetimes": (np.float64, ("p",), 0.0),
+}
+COLUMN_NAMES = tuple(_COLUMNS)
+
+
+def _convert(name: str, value: ArrayLike, dtype: type[np.generic]) -> NDArray[Any]:
+    """`value` in the column's dtype; integers must fit and floats must not be complex."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise EventFormatError(f"column {name}: {array.dtype} numbers cannot be stored as {np.dtype(dtype)}")
+    if np.issubdtype(dtype, np.integer) and array.size:
+        if array.dtype.kind == "f" and not np.all(np.isfinite(array) & (array == np.rint(array))):
+            raise EventFormatError(f"column {name} needs whole numbers")
+        limits = np.iinfo(np.dtype(dtype).name)
+        if array.max() > limits.max or array.min() < limits.min:
+            raise EventFormatError(f"column {name}: values must lie in [{limits.min}, {limits.max}]")
+    return np.ascontiguousarray(array, dtype=dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class EventBatch:
+    """n events with p particle slots each, as NumPy columns.
+
+    The slots hold the two beams first (the one along +z is particle 1), then resonances, then final legs;
+    shorter events end in empty slots (status 0). Momenta are (E, px, py, pz); energies, masses and scales are
+    in GeV, lifetimes in mm.
+
+    Parameters
+    ----------
+    momenta
+        (n, p, 4)
+    masses
+        (n, p)
+    pdg_ids
+        (n, p) particle codes of the Particle Data Group
+    status
+        (n, p) −1 incoming, 2 resonance, 1 final, 0 empty
+    mothers
+        (n, p, 2) 1-based positions, 0 for none
+    colours
+        (n, p, 2) colour and anticolour line tags (hep-ph/0109068), 0 for none
+    spins
+        (n, p) helicity, 9 for unknown
+    weights
+        (n,) 1 for unit weights; overweight events keep their weight
+    scales
+        (n,) factorisation scale
+    alpha_em, alpha_s
+        (n,) couplings at that scale
+    process_ids
+        (n,)
+    lifetimes
+        (n, p) proper lifetimes cτ, zero by default
+
+    Raises
+    ------
+    EventFormatError
+        If a column has the wrong shape or values its dtype cannot hold.
+    """
+
+    momenta: Floats
+    masses: Floats
+    pdg_ids: NDArray[np.int32]
+    status: NDArray[np.int8]
+    mothers: NDArray[np.int16]
+    colours: NDArray[np.int16]
+    spins: Floats
+    weights: Floats
+    scales: Floats
+    alpha_em: Floats
+    alpha_s: Floats
+    process_ids: NDArray[np.int32]
+    lifetimes: Floats = field(default_factory=lambda: np.zeros(0))
+
+    def __post_init__(self) -> None:
+        momenta = _convert("momenta", self.momenta, np.float64)
+        if momenta.ndim != 3 or momenta.shape[2] != 4:
+            raise EventFormatError(f"column momenta must have shape (n, p, 4), got {momenta.shape}")
+        n, p = momenta.shape[:2]
+        for name, (dtype, axes, _) in _COLUMNS.items():
+            value = getattr(self, name)
+            if name == "lifetimes" and np.shape(value) == (0,):
+                value = np.zeros((n, p))
+            column = _convert(name, value, dtype)
+            shape = (n, *(p if axis == "p" else int(axis) for axis in axes))
+            if column.shape != shape:
+                raise EventFormatError(f"column {name} must have shape {shape}, got {column.shape}")
+            object.__setattr__(self, name, column)
+
+    def __len__(self) -> int:
+        return int(self.weights.shape[0])
+
+    @property
+    def slots(self) -> int:
+        """Number of particle slots p."""
+        return int(self.momenta.shape[1])
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """The columns by name, in the order of the class."""
+        return {item.name: getattr(self, item.name) for item in fields(self)}
+
+    @classmethod
+    def empty(cls, slots: int = 0) -> EventBatch:
+        """A batch without events."""
+        shapes = {
+            name: (0, *(slots if axis == "p" else int(axis) for axis in axes))
+            for name, (_, axes, _) in _COLUMNS.items()
+        }
+        return cls(**{name: np.zeros(shape, _COLUMNS[name][0]) for name, shape in shapes.items()})
+
+    @classmethod
+    def concatenate(cls, batches: Sequence[EventBatch]) -> EventBatch:
+        """One batch of all events in order; shorter events get empty slots."""
+        if not batches:
+            return cls.empty()
+        slots = max(batch.slots for batch in batches)
+        columns = [batch.padded(slots).columns() for batch in batches]
+        return cls(**{name: np.concatenate([column[name] for column in columns]) for name in COLUMN_NAMES})
+
+    def padded(self, slots: int) -> EventBatch:
+        """The same events with `slots` ≥ p particle slots.
+
+        Raises
+        ------
+        EventFormatError
+            If `slots` is smaller than p.
+        """
+        extra = slots - self.slots
+        if extra < 0:
+            raise EventFormatError(f"cannot store {self.slots} particles in {slots} slots")
+        if extra == 0:
+            return self
+        result = self.columns()
+        for name, (_, axes, fill) in _COLUMNS.items():
+            if axes[:1] == ("p",):
+                column = result[name]
+                widths = [(0, 0), (0, extra)] + [(0, 0)] * (column.ndim - 2)
+                result[name] = np.pad(column, widths, constant_values=fill)
+        return EventBatch(**result)
+
+    def select(self, mask: ArrayLike) -> EventBatch:
+        """The events picked by a boolean mask (n,), an index array or a slice."""
+        index: Any = mask if isinstance(mask, slice) else np.asarray(mask)
+        return EventBatch(**{name: column[index] for name, column in self.columns().items()})
+
+    def with_weights(self, weights: ArrayLike) -> EventBatch:
+        """The same events with other weights (n,)."""
+        return EventBatch(**(self.columns() | {"weights": np.asarray(weights, dtype=np.float64)}))
+
+    @property
+    def incoming(self) -> Bools:
+        """(n, p) mask of the incoming particles."""
+        return np.asarray(self.status == INCOMING)
+
+    @property
+    def final(self) -> Bools:
+        """(n, p) mask of the final legs."""
+        return np.asarray(self.status == FINAL)
+
+    def final_state(self) -> tuple[Floats, NDArray[np.int32]]:
+        """Momenta (n, k, 4) and codes (n, k) of the final legs, in order.
+
+        k is the largest number of final legs in the batch; events with fewer end in zeros.
+        """
+        final = self.final
+        k = int(final.sum(axis=1).max(initial=0))
+        order = np.argsort(~final, axis=1, kind="stable")[:, :k]
+        present = np.take_along_axis(final, order, axis=1)
+        momenta = np.take_along_axis(self.momenta, order[:, :, None], axis=1) * present[:, :, None]
+        codes = np.take_along_axis(self.pdg_ids, order, axis=1) * present
+        return momenta, np.asarray(codes, dtype=np.int32)
+
+    def momentum_balance(self) -> Floats:
+        """(n, 4) four-momentum of the final legs minus that of the incoming particles, in GeV."""
+        sign = self.final.astype(np.float64) - self.incoming.astype(np.float64)
+        return np.asarray(np.einsum("np,npm->nm", sign, self.momenta))
+
+    def mass_balance(self) -> Floats:
+        """(n, p) E² − p² − m² in GeV²: zero on the mass shell."""
+        energy, momentum = self.momenta[..., 0], self.momenta[..., 1:]
+        return np.asarray(energy**2 - (momentum**2).sum(axis=-1) - self.masses**2)
+
+    def validate(self, tolerance: float = 1e-8) -> None:
+        """Check every event against the rules of the event record (see `nisampler.events.rules`).
+
+        Parameters
+        ----------
+        tolerance
+            Largest relative violation of momentum conservation and of the mass shell.
+
+        Raises
+        ------
+        EventFormatError
+            Naming the first wrong event and the column.
+        """
+        from nisampler.events.rules import violations
+
+        for problem in violations(self, tolerance):
+            raise EventFormatError(str(problem))
+
+
+@dataclass(frozen=True, eq=False)
+class PointBatch:
+    """n weighted points of a callable that has no event record.
+
+    Parameters
+    ----------
+    x
+        (n, d) coordinates in the integrand's domain
+    weights
+        (n,) f/q, or ±1 after unweighting
+
+    Raises
+    ------
+    EventFormatError
+        If the shapes do not agree.
+    """
+
+    x: Floats
+    weights: Floats
+
+    def __post_init__(self) -> None:
+        x = _convert("x", self.x, np.float64)
+        weights = _convert("weights", self.weights, np.float64)
+        if x.ndim != 2 or weights.shape != x.shape[:1]:
+            raise EventFormatError(f"need x (n, d) and weights (n,), got {x.shape} and {weights.shape}")
+        object.__setattr__(self, "x", x)
+        object.__setattr__(self, "weights", weights)
+
+    def __len__(self) -> int:
+        return int(self.weights.shape[0])
+
+    @property
+    def dim(self) -> int:
+        """Number of coordinates d."""
+        return int(self.x.shape[1])
+
+    @classmethod
+    def concatenate(cls, batches: Sequence[PointBatch]) -> PointBatch:
+        """One batch of all points in order.
+
+        Raises
+        ------
+        EventFormatError
+            If the dimensions differ, or nothing is given.
+        """
+        if not batches or any(batch.dim != batches[0].dim for batch in batches):
+            raise EventFormatError("need at least one batch of points, all of one dimension")
+        return cls(np.concatenate([b.x for b in batches]), np.concatenate([b.weights for b in batches]))
+
+    def select(self, mask: ArrayLike) -> PointBatch:
+        """The points picked by a boolean mask (n,), an index array or a slice."""
+        index: Any = mask if isinstance(mask, slice) else np.asarray(mask)
+        return PointBatch(self.x[index], self.weights[index])
+
+    def validate(self) -> None:
+        """Check that every number is finite.
+
+        Raises
+        ------
+        EventFormatError
+            Naming the first wrong point.
+        """
+        for name, bad in (("x", ~np.isfinite(self.x).all(axis=1)), ("weights", ~np.isfinite(self.weights))):
+            if bad.any():
+                raise EventFormatError(f"point {int(np.argmax(bad)) + 1}: {name} is not finite")

@@ -1,0 +1,111 @@
+"""One way to open, write and count event files, whatever their format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from nisampler.errors import EventFormatError
+from nisampler.events.batch import EventBatch
+from nisampler.events.hdf5 import iterate_hdf5, read_hdf5_header, write_hdf5
+from nisampler.events.info import InitInfo
+from nisampler.events.lhe import iterate_lhe, read_lhe_header, write_lhe
+
+SUFFIXES = (".lhe", ".lhe.gz", ".h5", ".hdf5")
+DEFAULT_CHUNK = 10_000
+
+
+def file_suffix(path: str | Path) -> str:
+    """The ending that decides the format.
+
+    Raises
+    ------
+    EventFormatError
+        If it is none of ``.lhe``, ``.lhe.gz``, ``.h5``, ``.hdf5``.
+    """
+    name = Path(path).name
+    for suffix in sorted(SUFFIXES, key=len, reverse=True):
+        if name.endswith(suffix):
+            return suffix
+    raise EventFormatError(f"{path}: an event file ends in one of {', '.join(SUFFIXES)}")
+
+
+@dataclass(frozen=True)
+class EventFile:
+    """An event file on disk: its run information, and its events as a stream.
+
+    Attributes
+    ----------
+    path
+        Where it is.
+    info
+        Beams, cross-sections, weighting strategy.
+    declared
+        Number of events it declares, or None.
+    """
+
+    path: Path
+    info: InitInfo
+    declared: int | None
+
+    @classmethod
+    def open(cls, path: str | Path) -> EventFile:
+        """Read the header.
+
+        Raises
+        ------
+        StorageError, CorruptFileError, EventFormatError
+            If the file is missing, damaged or of an unknown format.
+        MissingExtraError
+            If it is an LHE file and pylhe is not installed.
+        """
+        lhe = file_suffix(path).startswith(".lhe")
+        info, declared = read_lhe_header(path) if lhe else read_hdf5_header(path)
+        return cls(Path(path), info, declared)
+
+    def batches(self, chunk: int = DEFAULT_CHUNK) -> Iterator[EventBatch]:
+        """The events, at most `chunk` at a time.
+
+        Raises
+        ------
+        CorruptFileError, EventFormatError
+            If the file is truncated, altered or malformed; the message names the event.
+        """
+        if chunk < 1:
+            raise EventFormatError(f"chunk must be at least 1, got {chunk}")
+        if file_suffix(self.path).startswith(".lhe"):
+            return iterate_lhe(self.path, chunk)
+        return iterate_hdf5(self.path, chunk)
+
+    def count(self) -> int:
+        """The declared number of events, or, where none is declared, the number found by reading the file."""
+        return sum(len(batch) for batch in self.batches()) if self.declared is None else self.declared
+
+    def read(self) -> EventBatch:
+        """All events at once."""
+        return EventBatch.concatenate(list(self.batches()))
+
+
+def read_events(path: str | Path) -> EventBatch:
+    """All events of a file in memory; `EventFile.open(path).batches()` streams a long one."""
+    return EventFile.open(path).read()
+
+
+def write_events(
+    path: str | Path,
+    batches: EventBatch | Iterable[EventBatch],
+    info: InitInfo,
+    n_events: int | None = None,
+) -> int:
+    """Write events in the format that the ending of `path` names; see `write_lhe` and `write_hdf5`.
+
+    Returns the number of events written.
+
+    Raises
+    ------
+    EventFormatError, EventCountError, MissingExtraError, StorageError
+        As the writers do; no partial file is ever left under `path`.
+    """
+    writer = write_lhe if file_suffix(path).startswith(".lhe") else write_hdf5
+    return writer(path, batches, info, n_events)

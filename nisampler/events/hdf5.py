@@ -1,0 +1,300 @@
+"""Bulk storage of events or weighted points in HDF5, written and read in chunks.
+
+Schema, version 1. Root attributes: ``format`` = "nisampler-events" or "nisampler-points", ``version`` = 1,
+``n`` (number of rows), ``units`` (JSON), ``generator``.
+
+Events: group ``events`` with one dataset for each column of `EventBatch`, the event axis first: ``momenta``
+(n, p, 4) as (E, px, py, pz) in GeV, ``masses`` (n, p), ``pdg_ids``, ``status``, ``mothers`` (n, p, 2),
+``colours`` (n, p, 2), ``spins``, ``lifetimes`` (mm), ``weights`` (n,), ``scales``, ``alpha_em``, ``alpha_s``,
+``process_ids``; a shorter event ends in slots of status 0. Group ``init`` has the attributes ``beam_ids``,
+``beam_energies``, ``pdf_groups``, ``pdf_sets``, ``strategy`` (IDWTUP), ``generator``, ``version`` and the
+dataset ``processes`` with the rows (cross-section in pb, its error, largest weight, process code).
+
+Points: group ``points`` with ``x`` (n, d) and ``weights`` (n,); the unit of the integral, if any, is the root
+attribute ``unit``.
+
+Every column carries a Fletcher-32 checksum, so that altered bytes are found when they are read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from nisampler._version import __version__
+from nisampler.errors import CorruptFileError, EventCountError, EventFormatError, StorageError
+from nisampler.events.batch import COLUMN_NAMES, EventBatch, PointBatch
+from nisampler.events.info import InitInfo, ProcessInfo
+from nisampler.events.rules import violations
+from nisampler.storage import atomic_write
+
+EVENT_FORMAT = "nisampler-events"
+POINT_FORMAT = "nisampler-points"
+SCHEMA_VERSION = 1
+DEFAULT_CHUNK = 100_000
+_ROWS_PER_BLOCK = 4096
+_UNITS = {"momenta": "GeV", "masses": "GeV", "scales": "GeV", "lifetimes": "mm", "cross_section": "pb"}
+_GROUPS = {EVENT_FORMAT: "events", POINT_FORMAT: "points"}
+_MEND = "write the file again"
+
+
+def _append(group: Any, columns: dict[str, NDArray[Any]], start: int) -> None:
+    """Add rows to the datasets of `group`, making them at the first call and adding slots where needed."""
+    for name, column in columns.items():
+        if name not in group:
+            group.create_dataset(
+                name,
+                shape=(0, *column.shape[1:]),
+                maxshape=(None, *((None,) * (column.ndim - 1))),
+                chunks=(_ROWS_PER_BLOCK, *(max(1, size) for size in column.shape[1:])),
+                dtype=column.dtype,
+                fillvalue=9.0 if name == "spins" else 0,
+                fletcher32=True,
+            )
+        data = group[name]
+        inner = tuple(max(old, new) for old, new in zip(data.shape[1:], column.shape[1:], strict=True))
+        data.resize((start + len(column), *inner))
+        region = (slice(start, start + len(column)), *(slice(0, size) for size in column.shape[1:]))
+        data[region] = column
+
+
+@contextmanager
+def _new_file(path: Path, kind: str) -> Iterator[Any]:
+    """An HDF5 file that appears under `path` once it is complete."""
+    if path.suffix not in (".h5", ".hdf5"):
+        raise EventFormatError(f"{path}: the name of an HDF5 file must end in .h5 or .hdf5")
+    with atomic_write(path) as handle, h5py.File(handle.name, "w") as file:
+        file.attrs["format"] = kind
+        file.attrs["version"] = SCHEMA_VERSION
+        file.attrs["generator"] = f"nisampler {__version__}"
+        yield file
+
+
+def _close_count(file: Any, path: Path, found: int, declared: int | None) -> None:
+    if declared is not None and found != declared:
+        raise EventCountError(f"{path}: {declared} rows were declared, {found} were made")
+    file.attrs["n"] = found
+
+
+def _write_init(file: Any, info: InitInfo) -> None:
+    group = file.create_group("init")
+    for name in ("beam_ids", "beam_energies", "pdf_groups", "pdf_sets", "strategy", "generator", "version"):
+        group.attrs[name] = getattr(info, name)
+    rows = [[item.cross_section, item.error, item.max_weight, item.process_id] for item in info.processes]
+    group.create_dataset("processes", data=np.array(rows, dtype=np.float64), fletcher32=True)
+
+
+def write_hdf5(
+    path: str | Path,
+    batches: EventBatch | Iterable[EventBatch],
+    info: InitInfo,
+    n_events: int | None = None,
+) -> int:
+    """Write events to ``.h5``; the file appears complete or not at all.
+
+    Parameters
+    ----------
+    path
+        Ends in ``.h5`` or ``.hdf5``.
+    batches
+        One batch, or any iterable of batches: only one is held at a time.
+    info
+        Beams and cross-sections.
+    n_events
+        If given, another number of events is an error.
+
+    Returns
+    -------
+    int
+        The number of events written.
+
+    Raises
+    ------
+    EventFormatError
+        If an event breaks a rule of the record; nothing is written then.
+    EventCountError
+        If the number of events is not the declared one.
+    """
+    target, count = Path(path), 0
+    with _new_file(target, EVENT_FORMAT) as file:
+        file.attrs["units"] = json.dumps(_UNITS, sort_keys=True)
+        _write_init(file, info)
+        group = file.create_group("events")
+        for batch in (batches,) if isinstance(batches, EventBatch) else batches:
+            for problem in violations(batch, info=info):
+                start = f"{target}, batch starting after event {count}: "
+                raise EventFormatError(start + str(problem))
+            if len(batch):
+                _append(group, batch.columns(), count)
+            count += len(batch)
+        if count == 0:
+            _append(group, EventBatch.empty().columns(), 0)
+        _close_count(file, target, count, n_events)
+    return count
+
+
+def write_points(
+    path: str | Path, batches: PointBatch | Iterable[PointBatch], unit: str = "", n_points: int | None = None
+) -> int:
+    """Write weighted points to ``.h5``; the file appears complete or not at all.
+
+    Returns the number of points.
+
+    Raises
+    ------
+    EventFormatError
+        If a number is not finite, or the dimension changes.
+    EventCountError
+        If the number of points is not the declared one.
+    """
+    target, count = Path(path), 0
+    source = iter((batches,) if isinstance(batches, PointBatch) else batches)
+    first = next(source, PointBatch(np.zeros((0, 0)), np.zeros(0)))
+    with _new_file(target, POINT_FORMAT) as file:
+        file.attrs["units"] = json.dumps({"weights": unit})
+        file.attrs["unit"] = unit
+        group = file.create_group("points")
+        for batch in chain((first,), source):
+            if batch.dim != first.dim:
+                raise EventFormatError(f"{target}: points of dimension {batch.dim} after {first.dim}")
+            try:
+                batch.validate()
+            except EventFormatError as error:
+                raise EventFormatError(f"{target}, batch starting after point {count}: {error}") from error
+            _append(group, {"x": batch.x, "weights": batch.weights}, count)
+            count += len(batch)
+        _close_count(file, target, count, n_points)
+    return count
+
+
+@contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    """Errors of the HDF5 library as errors that name the file."""
+    try:
+        yield
+    except (CorruptFileError, EventFormatError, StorageError):
+        raise
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
+        raise CorruptFileError(f"{path}: truncated or altered ({error}): {_MEND}") from error
+
+
+@contextmanager
+def _open_file(path: Path, kind: str) -> Iterator[tuple[Any, int]]:
+    """The group of columns, checked for format, version and number of rows."""
+    if not path.is_file():
+        raise StorageError(f"cannot read {path}: no such file")
+    with _named_errors(path), h5py.File(path, "r") as file:
+        found = file.attrs.get("format")
+        if found != kind:
+            raise EventFormatError(f"{path}: need format {kind}, found {found}")
+        version = int(file.attrs["version"])
+        if version != SCHEMA_VERSION:
+            raise StorageError(f"{path} has schema version {version}, this release reads {SCHEMA_VERSION}")
+        group, n = file[_GROUPS[kind]], int(file.attrs["n"])
+        for name in COLUMN_NAMES if kind == EVENT_FORMAT else ("x", "weights"):
+            if len(group[name]) != n:
+                raise CorruptFileError(
+                    f"{path} declares {n} rows, column {name} has {len(group[name])}: {_MEND}"
+                )
+        yield file, n
+
+
+def file_format(path: str | Path) -> str:
+    """``"nisampler-events"``, ``"nisampler-points"`` or whatever the file says about itself.
+
+    Raises
+    ------
+    StorageError, CorruptFileError
+        If the file is missing or damaged.
+    """
+    target = Path(path)
+    if not target.is_file():
+        raise StorageError(f"cannot read {target}: no such file")
+    with _named_errors(target), h5py.File(target, "r") as file:
+        return str(file.attrs.get("format", ""))
+
+
+def _read_init(file: Any) -> InitInfo:
+    group = file["init"]
+    pairs = {name: group.attrs[name].tolist() for name in ("beam_ids", "pdf_groups", "pdf_sets")}
+    energies = group.attrs["beam_energies"].tolist()
+    return InitInfo(
+        beam_ids=(pairs["beam_ids"][0], pairs["beam_ids"][1]),
+        beam_energies=(energies[0], energies[1]),
+        processes=tuple(
+            ProcessInfo(row[0], row[1], row[2], int(row[3])) for row in group["processes"][()].tolist()
+        ),
+        pdf_groups=(pairs["pdf_groups"][0], pairs["pdf_groups"][1]),
+        pdf_sets=(pairs["pdf_sets"][0], pairs["pdf_sets"][1]),
+        strategy=int(group.attrs["strategy"]),
+        generator=str(group.attrs["generator"]),
+        version=str(group.attrs["version"]),
+    )
+
+
+def read_hdf5_header(path: str | Path) -> tuple[InitInfo, int]:
+    """The run information and the number of events.
+
+    Raises
+    ------
+    StorageError, CorruptFileError, EventFormatError
+        If the file is missing, damaged or of another kind.
+    """
+    with _open_file(Path(path), EVENT_FORMAT) as (file, n):
+        return _read_init(file), n
+
+
+def iterate_hdf5(path: str | Path, chunk: int = DEFAULT_CHUNK) -> Iterator[EventBatch]:
+    """The events of a file, at most `chunk` at a time.
+
+    Raises
+    ------
+    StorageError, CorruptFileError, EventFormatError
+        If the file is missing, damaged or of another kind.
+    """
+    target = Path(path)
+    with _open_file(target, EVENT_FORMAT) as (file, n):
+        group = file["events"]
+        for start in range(0, n, chunk):
+            rows = slice(start, min(start + chunk, n))
+            with _named_errors(target):
+                batch = EventBatch(**{name: group[name][rows] for name in COLUMN_NAMES})
+            yield batch
+
+
+def iterate_points(path: str | Path, chunk: int = DEFAULT_CHUNK) -> Iterator[PointBatch]:
+    """The weighted points of a file, at most `chunk` at a time.
+
+    Raises
+    ------
+    StorageError, CorruptFileError, EventFormatError
+        If the file is missing, damaged or of another kind.
+    """
+    target = Path(path)
+    with _open_file(target, POINT_FORMAT) as (file, n):
+        group = file["points"]
+        for start in range(0, n, chunk):
+            rows = slice(start, min(start + chunk, n))
+            with _named_errors(target):
+                batch = PointBatch(group["x"][rows], group["weights"][rows])
+            yield batch
+
+
+def read_points_header(path: str | Path) -> tuple[str, int]:
+    """The unit of the integral and the number of points.
+
+    Raises
+    ------
+    StorageError, CorruptFileError, EventFormatError
+        If the file is missing, damaged or of another kind.
+    """
+    with _open_file(Path(path), POINT_FORMAT) as (file, n):
+        return str(file.attrs["unit"]), n

@@ -1,0 +1,82 @@
+"""What a file of events says about the run: beams, cross-sections, generator."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from nisampler.errors import EventFormatError
+
+
+@dataclass(frozen=True)
+class ProcessInfo:
+    """Cross-section of one sub-process in pb, its error, the largest event weight and its code."""
+
+    cross_section: float
+    error: float
+    max_weight: float = 1.0
+    process_id: int = 1
+
+    def __post_init__(self) -> None:
+        if not all(math.isfinite(value) for value in (self.cross_section, self.error, self.max_weight)):
+            raise EventFormatError(
+                f"process {self.process_id}: cross-section, error and weight must be finite"
+            )
+        if self.error < 0:
+            raise EventFormatError(f"process {self.process_id}: the error {self.error} is negative")
+
+
+@dataclass(frozen=True)
+class InitInfo:
+    """The ``<init>`` block of hep-ph/0609017.
+
+    Parameters
+    ----------
+    beam_ids
+        Codes of the beam along +z and of the beam along −z.
+    beam_energies
+        In GeV.
+    processes
+        One entry for each sub-process.
+    pdf_groups, pdf_sets
+        LHAPDF identifiers of the beams, 0 for none.
+    strategy
+        IDWTUP. 3: events of weight +1 (overweight events keep theirs); −3: the same with negative weights
+        allowed; ±4: weighted events whose mean weight is the cross-section in pb. Files of others may have
+        ±1 and ±2.
+    generator, version
+        The program that made the events.
+
+    Raises
+    ------
+    EventFormatError
+        If an energy is not positive, the strategy unknown, no process given or a code used twice.
+    """
+
+    beam_ids: tuple[int, int]
+    beam_energies: tuple[float, float]
+    processes: tuple[ProcessInfo, ...]
+    pdf_groups: tuple[int, int] = (0, 0)
+    pdf_sets: tuple[int, int] = (0, 0)
+    strategy: int = 3
+    generator: str = "nisampler"
+    version: str = ""
+
+    def __post_init__(self) -> None:
+        if not all(math.isfinite(energy) and energy > 0 for energy in self.beam_energies):
+            raise EventFormatError(f"beam energies must be positive, got {self.beam_energies}")
+        if abs(self.strategy) not in (1, 2, 3, 4):
+            raise EventFormatError(f"the weighting strategy is one of ±1, ±2, ±3, ±4, got {self.strategy}")
+        codes = [process.process_id for process in self.processes]
+        if not codes or len(set(codes)) != len(codes):
+            raise EventFormatError(f"need processes with different codes, got {codes}")
+
+    @property
+    def signed(self) -> bool:
+        """Whether negative weights may occur (IDWTUP < 0)."""
+        return self.strategy < 0
+
+    @property
+    def cross_section(self) -> float:
+        """Sum over the processes, in pb."""
+        return math.fsum(process.cross_section for process in self.processes)

@@ -1,0 +1,394 @@
+"""Les Houches event files (hep-ph/0609017, version 3), plain or gzipped, as streams through pylhe.
+
+Numbers carry 17 significant digits: what is read back is what was written, bit by bit. Equal events give
+equal bytes, gzipped files included. ``<init>`` holds IDWTUP, beams in GeV and cross-sections in pb; the
+header element ``<nisampler events="N"/>`` holds the number of events where it is known beforehand.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import warnings
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from operator import attrgetter
+from pathlib import Path
+from typing import IO, Any, cast
+from xml.etree.ElementTree import Element, ParseError
+
+import numpy as np
+
+from nisampler._version import __version__
+from nisampler.errors import (
+    CorruptFileError,
+    EventCountError,
+    EventFormatError,
+    MissingExtraError,
+    StorageError,
+)
+from nisampler.events.batch import UNKNOWN_SPIN, EventBatch
+from nisampler.events.info import InitInfo, ProcessInfo
+from nisampler.events.rules import violations
+from nisampler.storage import atomic_write
+
+DEFAULT_CHUNK = 10_000
+_HEADER_TAG = "nisampler"
+_GZIP_LEVEL = 4
+_GZIP_MAGIC = b"\x1f\x8b"
+_EVENT_FORMAT = "{nparticles:d} {pid:d} {weight:.16e} {scale:.16e} {aqed:.16e} {aqcd:.16e}"
+_PARTICLE_FORMAT = (
+    "{id:8d} {status:2d} {mother1:3d} {mother2:3d} {color1:4d} {color2:4d} "
+    "{px:23.16e} {py:23.16e} {pz:23.16e} {e:22.16e} {m:22.16e} {lifetime:.16e} {spin:.16g}"
+)
+_INIT_FORMAT = (
+    "{beamA:d} {beamB:d} {energyA:.16e} {energyB:.16e} {PDFgroupA:d} {PDFgroupB:d} {PDFsetA:d} {PDFsetB:d} "
+    "{weightingStrategy:d} {numProcesses:d}"
+)
+_PROCESS_FORMAT = "{xSection:.16e} {error:.16e} {unitWeight:.16e} {procId:d}"
+
+
+def _import_pylhe() -> Any:
+    try:
+        import pylhe
+    except ImportError as error:
+        raise MissingExtraError("LHE files need pylhe: pip install 'nisampler[lhe]'") from error
+    return pylhe
+
+
+def _format(module: Any) -> Any:
+    return module.LHEXMLFormat(
+        weights=module.LHEWeightFormat.NONE,
+        eventinfo=_EVENT_FORMAT,
+        particle=_PARTICLE_FORMAT,
+        initinfo=_INIT_FORMAT,
+        procinfo=_PROCESS_FORMAT,
+    )
+
+
+def _init_block(module: Any, info: InitInfo) -> Any:
+    first, second = info.beam_ids
+    init = module.LHEInitInfo(
+        beamA=first,
+        beamB=second,
+        energyA=info.beam_energies[0],
+        energyB=info.beam_energies[1],
+        PDFgroupA=info.pdf_groups[0],
+        PDFgroupB=info.pdf_groups[1],
+        PDFsetA=info.pdf_sets[0],
+        PDFsetB=info.pdf_sets[1],
+        weightingStrategy=info.strategy,
+        numProcesses=len(info.processes),
+    )
+    processes = [
+        module.LHEProcInfo(item.cross_section, item.error, item.max_weight, item.process_id)
+        for item in info.processes
+    ]
+    generator = module.LHEGenerator(info.generator, info.version or __version__, "")
+    return module.LHEInit(initInfo=init, procInfo=processes, generators=[generator])
+
+
+def _event_records(module: Any, batch: EventBatch) -> Iterator[Any]:
+    """pylhe's events for a batch; columns become Python numbers once, not entry by entry."""
+    momenta = batch.momenta[..., [1, 2, 3, 0]]
+    reals = np.concatenate(
+        [momenta, batch.masses[..., None], batch.lifetimes[..., None], batch.spins[..., None]], axis=-1
+    ).tolist()
+    codes = np.stack([batch.pdg_ids, batch.status], axis=-1).astype(np.int64)
+    integers = np.concatenate([codes, batch.mothers, batch.colours], axis=-1).tolist()
+    counts = (batch.status != 0).sum(axis=1).tolist()
+    heads = zip(
+        counts,
+        batch.process_ids.tolist(),
+        batch.weights.tolist(),
+        batch.scales.tolist(),
+        batch.alpha_em.tolist(),
+        batch.alpha_s.tolist(),
+        strict=True,
+    )
+    particle = module.LHEParticle
+    for head, whole, real in zip(heads, integers, reals, strict=True):
+        particles = [particle(*whole[slot], *real[slot]) for slot in range(head[0])]
+        yield module.LHEEvent(eventinfo=module.LHEEventInfo(*head), particles=particles)
+
+
+class _Counted:
+    """The events of all batches, checked against the rules and counted as they pass."""
+
+    def __init__(self, batches: Iterable[EventBatch], info: InitInfo, path: Path) -> None:
+        self.batches, self.info, self.path, self.count = batches, info, path, 0
+
+    def __iter__(self) -> Iterator[EventBatch]:
+        for batch in self.batches:
+            for problem in violations(batch, info=self.info):
+                start = f"{self.path}, batch starting after event {self.count}: "
+                raise EventFormatError(start + str(problem))
+            self.count += len(batch)
+            yield batch
+
+
+@contextmanager
+def _text_stream(handle: IO[bytes], compress: bool) -> Iterator[io.TextIOWrapper]:
+    """A text stream into `handle`; gzip headers hold neither name nor time."""
+    if not compress:
+        text = io.TextIOWrapper(handle, encoding="utf-8", newline="\n", write_through=True)
+        try:
+            yield text
+        finally:
+            text.detach()
+        return
+    with gzip.GzipFile("", "wb", _GZIP_LEVEL, handle, mtime=0) as packed:
+        with io.TextIOWrapper(cast(IO[bytes], packed), encoding="utf-8", newline="\n") as text:
+            yield text
+
+
+def write_lhe(
+    path: str | Path,
+    batches: EventBatch | Iterable[EventBatch],
+    info: InitInfo,
+    n_events: int | None = None,
+) -> int:
+    """Write events to ``.lhe`` or ``.lhe.gz``; the file appears complete or not at all.
+
+    Parameters
+    ----------
+    path
+        The ending decides about compression.
+    batches
+        One batch, or any iterable of batches: only one is held at a time.
+    info
+        Beams and cross-sections.
+    n_events
+        Number of events to declare in the header; known by itself for a single batch. Another number is an
+        error.
+
+    Returns
+    -------
+    int
+        The number of events written.
+
+    Raises
+    ------
+    EventFormatError
+        If an event breaks a rule of the record (NaN, momenta, mothers, colours, beams); no file is left then.
+    EventCountError
+        If the number of events is not the declared one.
+    MissingExtraError
+        If pylhe is not installed.
+    """
+    module, target = _import_pylhe(), Path(path)
+    if not target.name.endswith((".lhe", ".lhe.gz")):
+        raise EventFormatError(f"{target}: the name of an LHE file must end in .lhe or .lhe.gz")
+    if isinstance(batches, EventBatch):
+        n_events = len(batches) if n_events is None else n_events
+        batches = (batches,)
+    source = _Counted(batches, info, target)
+    element = Element(_HEADER_TAG, {} if n_events is None else {"events": str(n_events)})
+    document = module.LHEFile(
+        init=_init_block(module, info),
+        header=module.LHEHeader(initrwgt=module.LHEInitRWGT(), extra_elements=[element]),
+        events=(event for batch in source for event in _event_records(module, batch)),
+    )
+    with atomic_write(target) as handle, _text_stream(handle, target.name.endswith(".gz")) as text:
+        document.write(text, _format(module))
+        text.write("\n")
+        if n_events is not None and source.count != n_events:
+            raise EventCountError(f"{target}: {n_events} events were declared, {source.count} were made")
+    return source.count
+
+
+class _Drained:
+    """A binary stream that its parser may close early: closing is left to the owner."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.stream = stream
+
+    def read(self, size: int = -1) -> bytes:
+        return self.stream.read(size)
+
+    def __enter__(self) -> _Drained:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def drain(self) -> None:
+        """Read to the end, so that gzip compares its checksum."""
+        while self.stream.read(1 << 16):
+            pass
+
+
+def _open_binary(path: Path) -> IO[bytes]:
+    try:
+        stream = open(path, "rb")
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+    if stream.read(2) != _GZIP_MAGIC:
+        stream.seek(0)
+        return stream
+    stream.close()
+    return cast(IO[bytes], gzip.open(path, "rb"))
+
+
+@contextmanager
+def _named_errors(path: Path, where: Callable[[], str]) -> Iterator[None]:
+    """Errors and warnings of pylhe, gzip and the XML parser as errors that name the file and the place."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)
+            yield
+    except (EOFError, zlib.error, gzip.BadGzipFile, RuntimeWarning, ParseError) as error:
+        raise CorruptFileError(f"{path}: truncated or altered {where()} ({error}); write it again") from error
+    except (ValueError, IndexError, KeyError, AttributeError, OverflowError) as error:
+        raise EventFormatError(f"{path}: malformed {where()} ({error})") from error
+
+
+@contextmanager
+def _open_document(path: Path) -> Iterator[tuple[Any, _Drained]]:
+    module = _import_pylhe()
+    with _open_binary(path) as stream:
+        source = _Drained(stream)
+        with _named_errors(path, lambda: "before the first event"):
+            document = module.LHEFile.frombuffer(source)
+        try:
+            yield document, source
+        finally:
+            document.events.close()
+
+
+def _header_of(document: Any, path: Path) -> tuple[InitInfo, int | None]:
+    init, declared = document.init, None
+    block = init.initInfo
+    with _named_errors(path, lambda: "in <header> or <init>"):
+        for element in document.header.extra_elements if document.header else ():
+            if element.tag == _HEADER_TAG and "events" in element.attrib:
+                declared = int(element.attrib["events"])
+        if block.numProcesses != len(init.procInfo):
+            raise ValueError(f"{block.numProcesses} processes declared, {len(init.procInfo)} found")
+        generator = init.generators[-1] if init.generators else None
+        info = InitInfo(
+            beam_ids=(block.beamA, block.beamB),
+            beam_energies=(block.energyA, block.energyB),
+            processes=tuple(
+                ProcessInfo(item.xSection, item.error, item.unitWeight, item.procId) for item in init.procInfo
+            ),
+            pdf_groups=(block.PDFgroupA, block.PDFgroupB),
+            pdf_sets=(block.PDFsetA, block.PDFsetB),
+            strategy=block.weightingStrategy,
+            generator=generator.name if generator else "",
+            version=generator.version if generator else "",
+        )
+    return info, declared
+
+
+def read_lhe_header(path: str | Path) -> tuple[InitInfo, int | None]:
+    """The run information and the declared number of events (None where the file does not declare it).
+
+    Raises
+    ------
+    StorageError
+        If the file cannot be opened.
+    CorruptFileError, EventFormatError
+        If it is damaged or malformed.
+    MissingExtraError
+        If pylhe is not installed.
+    """
+    target = Path(path)
+    with _open_document(target) as (document, _):
+        return _header_of(document, target)
+
+
+_HEAD_FIELDS = {
+    "weights": "weight",
+    "scales": "scale",
+    "alpha_em": "aqed",
+    "alpha_s": "aqcd",
+    "process_ids": "pid",
+}
+_particle_fields = attrgetter(
+    *("e", "px", "py", "pz", "m", "spin", "lifetime"),
+    *("id", "status", "mother1", "mother2", "color1", "color2"),
+)
+
+
+def _batch_of(records: list[Any], start: int) -> EventBatch:
+    """Columns from pylhe's events; `start` events came before."""
+    if not records:
+        return EventBatch.empty()
+    counts = np.array([len(record.particles) for record in records])
+    heads = [record.eventinfo for record in records]
+    wrong = counts != np.array([head.nparticles for head in heads])
+    if wrong.any():
+        index = int(np.argmax(wrong))
+        found, declared = counts[index], heads[index].nparticles
+        raise EventFormatError(f"event {start + index + 1}: {declared} particles declared, {found} found")
+    n, p = len(records), int(counts.max())
+    flat = np.array([_particle_fields(item) for record in records for item in record.particles])
+    row = np.repeat(np.arange(n), counts)
+    slot = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+    columns = np.zeros((n, p, 13))
+    columns[..., 5] = UNKNOWN_SPIN
+    columns[row, slot] = flat.reshape(-1, 13)
+    named: dict[str, Any] = {
+        "momenta": columns[..., :4],
+        "masses": columns[..., 4],
+        "spins": columns[..., 5],
+        "lifetimes": columns[..., 6],
+        "pdg_ids": columns[..., 7],
+        "status": columns[..., 8],
+        "mothers": columns[..., 9:11],
+        "colours": columns[..., 11:13],
+    }
+    for name, attribute in _HEAD_FIELDS.items():
+        named[name] = np.array([getattr(head, attribute) for head in heads])
+    return EventBatch(**named)
+
+
+def _next_records(
+    document: Any, source: _Drained, path: Path, chunk: int, start: int
+) -> tuple[list[Any], Exception | None]:
+    """At most `chunk` of pylhe's events, and the error that ended them, if one did."""
+    records: list[Any] = []
+    try:
+        with _named_errors(path, lambda: f"after event {start + len(records)}"):
+            for record in islice(document.events, chunk):
+                records.append(record)
+            if len(records) < chunk:
+                source.drain()
+    except (CorruptFileError, EventFormatError) as error:
+        return records, error
+    return records, None
+
+
+def iterate_lhe(path: str | Path, chunk: int = DEFAULT_CHUNK) -> Iterator[EventBatch]:
+    """The events of a file, at most `chunk` at a time; what precedes a damaged place is still yielded.
+
+    Named weights (``<rwgt>``) and comments of other generators are not read.
+
+    Raises
+    ------
+    StorageError
+        If the file cannot be opened.
+    CorruptFileError
+        If it is truncated or altered, or holds another number of events than it declares.
+    EventFormatError
+        If an event is malformed; the message names it.
+    """
+    target, count = Path(path), 0
+    with _open_document(target) as (document, source):
+        _, declared = _header_of(document, target)
+        finished = False
+        while not finished:
+            records, failure = _next_records(document, source, target, chunk, count)
+            with _named_errors(target, lambda: "event record"):
+                batch = _batch_of(records, count)
+            count += len(batch)
+            if len(batch):
+                yield batch
+            if failure is not None:
+                raise failure
+            finished = len(records) < chunk
+    if declared is not None and count != declared:
+        raise CorruptFileError(f"{target} declares {declared} events and holds {count}: write it again")

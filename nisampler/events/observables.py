@@ -1,0 +1,89 @@
+"""Observables: a number for each event, with the binning and the label of its histogram."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nisampler.errors import ConfigError, ShapeError
+from nisampler.events.batch import EventBatch
+
+
+@dataclass(frozen=True)
+class Observable:
+    """A function of an event batch and how to draw it.
+
+    Parameters
+    ----------
+    name
+        A short identifier, e.g. ``"thrust"``.
+    label
+        Axis label in matplotlib's mathtext, with the unit.
+    low, high
+        Range of the histogram.
+    bins
+        Number of bins.
+    function
+        Maps a batch of n events to an array (n,).
+    log
+        Bins of equal width in the logarithm.
+
+    Raises
+    ------
+    ConfigError
+        If the range is empty, or not positive with `log`.
+    """
+
+    name: str
+    label: str
+    low: float
+    high: float
+    bins: int
+    function: Callable[[EventBatch], NDArray[np.float64]]
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.low) and np.isfinite(self.high) and self.low < self.high):
+            raise ConfigError(f"observable {self.name}: need low < high, got {self.low} and {self.high}")
+        if self.bins < 1:
+            raise ConfigError(f"observable {self.name}: need at least one bin, got {self.bins}")
+        if self.log and self.low <= 0:
+            raise ConfigError(f"observable {self.name}: logarithmic bins need low > 0, got {self.low}")
+
+    def edges(self) -> NDArray[np.float64]:
+        """(bins + 1,) bin edges."""
+        if self.log:
+            return np.geomspace(self.low, self.high, self.bins + 1)
+        return np.linspace(self.low, self.high, self.bins + 1)
+
+    def __call__(self, batch: EventBatch) -> NDArray[np.float64]:
+        """(n,) values.
+
+        Raises
+        ------
+        ShapeError
+            If the function does not return one number for each event.
+        """
+        values = np.asarray(self.function(batch), dtype=np.float64)
+        if values.shape != (len(batch),):
+            raise ShapeError(f"observable {self.name} must return shape ({len(batch)},), got {values.shape}")
+        return values
+
+    def histogram(
+        self, batch: EventBatch, weights: ArrayLike | None = None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(bins,) sums of weights and of squared weights; values outside the range are not counted.
+
+        The batch's own weights are used unless others (n,) are given. Sums add up over batches.
+        """
+        values = self(batch)
+        used = batch.weights if weights is None else np.asarray(weights, dtype=np.float64)
+        if used.shape != values.shape:
+            raise ShapeError(f"need one weight for each of {len(batch)} events, got {used.shape}")
+        edges = self.edges()
+        total, _ = np.histogram(values, edges, weights=used)
+        squares, _ = np.histogram(values, edges, weights=used**2)
+        return total, squares

@@ -1,0 +1,153 @@
+"""Events in numbered shards, ``events-00000.lhe.gz`` and so on: each appears complete or not at all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from nisampler.errors import EventFormatError, StorageError
+from nisampler.events.batch import EventBatch
+from nisampler.events.files import SUFFIXES, EventFile, file_suffix, write_events
+from nisampler.events.info import InitInfo
+
+_PATTERN = re.compile(r"events-(\d{5,})(\.lhe|\.lhe\.gz|\.h5|\.hdf5)")
+_DIGITS = 5
+
+
+def shard_path(directory: str | Path, index: int, suffix: str = ".lhe.gz") -> Path:
+    """The name of shard `index` ≥ 0.
+
+    Raises
+    ------
+    EventFormatError
+        If the suffix is no event format or the index is negative.
+    """
+    if suffix not in SUFFIXES or index < 0:
+        raise EventFormatError(f"shard {index}{suffix}: need an index ≥ 0 and one of {', '.join(SUFFIXES)}")
+    return Path(directory) / f"events-{index:0{_DIGITS}d}{suffix}"
+
+
+def write_shard(
+    directory: str | Path, index: int, batch: EventBatch, info: InitInfo, suffix: str = ".lhe.gz"
+) -> Path:
+    """Write one shard and return its path; see `write_events` for the errors."""
+    path = shard_path(directory, index, suffix)
+    write_events(path, batch, info, len(batch))
+    return path
+
+
+def find_shards(directory: str | Path) -> dict[int, Path]:
+    """The shards in a folder by index, in order; a missing folder holds none.
+
+    Raises
+    ------
+    EventFormatError
+        If one index occurs in two formats.
+    """
+    found: dict[int, Path] = {}
+    folder = Path(directory)
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        match = _PATTERN.fullmatch(path.name)
+        if match is None:
+            continue
+        index = int(match[1])
+        if index in found:
+            raise EventFormatError(
+                f"shard {index} exists twice: {found[index].name} and {path.name}; delete one"
+            )
+        found[index] = path
+    return dict(sorted(found.items()))
+
+
+@dataclass(frozen=True)
+class ShardSet:
+    """All shards of a folder, seen as one sequence of events.
+
+    Attributes
+    ----------
+    files
+        The shards in order.
+    """
+
+    files: tuple[EventFile, ...]
+
+    @classmethod
+    def open(cls, directory: str | Path) -> ShardSet:
+        """Read the headers of shards 0, 1, …
+
+        Raises
+        ------
+        StorageError
+            If there is no shard, or one is missing in between.
+        """
+        shards = find_shards(directory)
+        if not shards:
+            raise StorageError(f"{directory} holds no event shards")
+        missing = sorted(set(range(max(shards) + 1)) - shards.keys())
+        if missing:
+            raise StorageError(f"{directory} lacks the event shards {missing}: resume the run to make them")
+        return cls(tuple(EventFile.open(path) for path in shards.values()))
+
+    def counts(self) -> tuple[int, ...]:
+        """The number of events of each shard."""
+        return tuple(file.count() for file in self.files)
+
+    def count(self) -> int:
+        """The number of events of all shards."""
+        return sum(self.counts())
+
+    def batches(self, chunk: int = 10_000) -> Iterator[EventBatch]:
+        """The events of all shards in order, at most `chunk` at a time."""
+        for file in self.files:
+            yield from file.batches(chunk)
+
+    def info(self) -> InitInfo:
+        """The run information that all shards share.
+
+        Raises
+        ------
+        EventFormatError
+            If they differ.
+        """
+        first = self.files[0]
+        for file in self.files[1:]:
+            if file.info != first.info:
+                names = f"{first.path} and {file.path}"
+                raise EventFormatError(
+                    f"{names} declare different runs: give the merged file its own information"
+                )
+        return first.info
+
+
+def merge_shards(
+    directory: str | Path, target: str | Path, info: InitInfo | None = None, chunk: int = 10_000
+) -> int:
+    """Write all shards of a folder to one file, in any format, `chunk` events in memory at a time.
+
+    Parameters
+    ----------
+    directory
+        Holds the shards 0, 1, …
+    target
+        The ending decides the format.
+    info
+        Run information of the merged file; by default the one that all shards share.
+    chunk
+        Events held at a time.
+
+    Returns
+    -------
+    int
+        The number of events.
+
+    Raises
+    ------
+    StorageError, CorruptFileError, EventFormatError, EventCountError
+        If shards are missing, damaged or of different runs; no partial file is left.
+    """
+    shards = ShardSet.open(directory)
+    file_suffix(target)
+    batches: Iterable[EventBatch] = shards.batches(chunk)
+    return write_events(target, batches, info or shards.info(), shards.count())

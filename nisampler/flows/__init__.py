@@ -1,0 +1,54 @@
+"""Normalizing flows: splines, transforms, conditioner networks, bases and their assemblies.
+
+Knows nothing of physics, files or training.
+"""
+
+from nisampler.flows.assemblies import AutoregressiveConfig, CouplingConfig, coupling_flow, iaf, maf
+from nisampler.flows.autoregressive import MADE, MaskedAutoregressiveTransform
+from nisampler.flows.coupling import CouplingTransform
+from nisampler.flows.distributions import Base, StandardNormal, UniformCube
+from nisampler.flows.flow import Flow
+from nisampler.flows.masks import binary_masks, exchange_masks, random_masks
+from nisampler.flows.nets import MLP, FourierFeatures, NetConfig, ResidualNet
+from nisampler.flows.splines import Spline
+from nisampler.flows.transforms import (
+    ActNorm,
+    Affine,
+    Composition,
+    Inverse,
+    Logit,
+    LULinear,
+    Permutation,
+    Transform,
+)
+
+__all__ = [
+    "MADE",
+    "MLP",
+    "ActNorm",
+    "Affine",
+    "AutoregressiveConfig",
+    "Base",
+    "Composition",
+    "CouplingConfig",
+    "CouplingTransform",
+    "Flow",
+    "FourierFeatures",
+    "Inverse",
+    "LULinear",
+    "Logit",
+    "MaskedAutoregressiveTransform",
+    "NetConfig",
+    "Permutation",
+    "ResidualNet",
+    "Spline",
+    "StandardNormal",
+    "Transform",
+    "UniformCube",
+    "binary_masks",
+    "coupling_flow",
+    "exchange_masks",
+    "iaf",
+    "maf",
+    "random_masks",
+]

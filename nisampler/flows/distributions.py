@@ -1,0 +1,77 @@
+"""Base distributions of a flow."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from nisampler.errors import ConfigError
+
+_ROUNDING = 1e-6
+
+
+class Base(nn.Module, ABC):
+    """A density on the latent space that can be evaluated and sampled.
+
+    Raises
+    ------
+    ConfigError
+        If `dim` is less than one.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        if dim < 1:
+            raise ConfigError(f"the number of dimensions must be at least 1, got {dim}")
+        self.dim = dim
+
+    @abstractmethod
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log density at z (n, dim), shape (n,)."""
+
+    @abstractmethod
+    def sample(
+        self,
+        n: int,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:
+        """`n` independent points, shape (n, dim)."""
+
+
+class UniformCube(Base):
+    """The uniform density on [0, 1]^d; minus infinity outside (beyond rounding)."""
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        inside = ((z >= -_ROUNDING) & (z <= 1 + _ROUNDING)).all(dim=1)
+        zero = z.new_zeros(z.shape[0])
+        return torch.where(inside, zero, zero - math.inf)
+
+    def sample(
+        self,
+        n: int,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:
+        return torch.rand(n, self.dim, generator=generator, device=device, dtype=dtype)
+
+
+class StandardNormal(Base):
+    """Independent standard normal coordinates."""
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        return -0.5 * z.square().sum(dim=1) - 0.5 * self.dim * math.log(2 * math.pi)
+
+    def sample(
+        self,
+        n: int,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:
+        return torch.randn(n, self.dim, generator=generator, device=device, dtype=dtype)

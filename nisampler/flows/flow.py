@@ -1,0 +1,123 @@
+"""A flow: a base density seen through an invertible map."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from nisampler.errors import ConfigError, DomainError, ShapeError
+from nisampler.flows.distributions import Base, UniformCube
+from nisampler.flows.transforms import Transform
+
+_ROUNDING = 1e-6
+
+
+class Flow(nn.Module):
+    """log q(x) = log base(T(x)) + log |det dT/dx|.
+
+    Weights and points may have different dtypes: a float32 network on float64 points is inverted to float64
+    precision. Gradients flow through every method; use `torch.no_grad()` where none are wanted.
+
+    Parameters
+    ----------
+    base
+        The latent density.
+    transform
+        T, whose `forward` maps data to latent space.
+    domain
+        Where data may lie: "unit" for [0, 1]^d, "line" for all finite points. By default that of the base.
+
+    Raises
+    ------
+    ConfigError
+        If the domain is unknown.
+    """
+
+    def __init__(
+        self, base: Base, transform: Transform, domain: Literal["unit", "line"] | None = None
+    ) -> None:
+        super().__init__()
+        if domain not in (None, "unit", "line"):
+            raise ConfigError(f"the domain of a flow must be 'unit' or 'line', got {domain!r}")
+        self.base = base
+        self.transform = transform
+        self.domain = domain or ("unit" if isinstance(base, UniformCube) else "line")
+        self.context_dim: int = max(getattr(module, "context_dim", 0) for module in transform.modules())
+
+    @property
+    def dim(self) -> int:
+        """Number of coordinates."""
+        return self.base.dim
+
+    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Log density at x (n, dim) given a context (n, context_dim): shape (n,).
+
+        Raises
+        ------
+        ShapeError
+            If x or the context has the wrong shape.
+        DomainError
+            If a point lies outside the domain by more than 1e-6, or is not finite.
+        """
+        z, log_det = self.to_latent(x, context)
+        return self.base.log_prob(z) + log_det
+
+    def to_latent(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The latent point z (n, dim) of x and log |det dz/dx| (n,); raises as `log_prob`."""
+        self._check_shapes(x, context)
+        self._check_domain(x, self.domain)
+        return self.transform(x, context)
+
+    def from_latent(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The point x (n, dim) of a latent point z and its log density log q(x) (n,).
+
+        Raises
+        ------
+        ShapeError
+            If z or the context has the wrong shape.
+        DomainError
+            If z lies outside the support of the base, or is not finite.
+        """
+        self._check_shapes(z, context)
+        self._check_domain(z, "unit" if isinstance(self.base, UniformCube) else "line")
+        x, log_det = self.transform.inverse(z, context)
+        return x, self.base.log_prob(z) - log_det
+
+    def sample(
+        self,
+        n: int,
+        context: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Draw `n` points: x (n, dim) and log q(x) (n,), on the device of the weights.
+
+        `dtype` is that of the points, by default that of the weights. `generator` must live on the same
+        device.
+        """
+        weight = next((p for p in self.parameters() if p.is_floating_point()), torch.empty(0))
+        z = self.base.sample(n, generator, device=weight.device, dtype=dtype or weight.dtype)
+        return self.from_latent(z, context)
+
+    def _check_shapes(self, x: Tensor, context: Tensor | None) -> None:
+        if x.dim() != 2 or x.shape[1] != self.dim:
+            raise ShapeError(f"expected points of shape (n, {self.dim}), got {tuple(x.shape)}")
+        if context is None and self.context_dim == 0:
+            return
+        if context is None or context.shape != (x.shape[0], self.context_dim):
+            shape = None if context is None else tuple(context.shape)
+            wanted = (x.shape[0], self.context_dim) if self.context_dim else None
+            raise ShapeError(f"expected a context of shape {wanted}, got {shape}")
+
+    def _check_domain(self, x: Tensor, domain: str) -> None:
+        """One reduction for the whole batch; NaN fails it too."""
+        if x.shape[0] == 0 or torch.compiler.is_compiling():
+            return
+        low, high = (float(bound) for bound in torch.aminmax(x.detach()))
+        if domain == "unit" and not (low >= -_ROUNDING and high <= 1 + _ROUNDING):
+            raise DomainError(f"points must lie in [0, 1]^{self.dim}; found coordinates from {low} to {high}")
+        if not (low > -math.inf and high < math.inf):
+            raise DomainError(f"points must be finite; found coordinates from {low} to {high}")

@@ -1,0 +1,285 @@
+"""Files that are complete or absent: atomic writes, strict JSON, checksums, checkpoints without pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+import safetensors
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as dump_tensors
+from torch import Tensor
+
+from nisampler.errors import CorruptFileError, StorageError
+
+STALE_SUFFIX = ".nisampler-partial"
+CHECKPOINT_FORMAT = "nisampler-checkpoint"
+CHECKPOINT_VERSION = 1
+MANIFEST_NAME = "checkpoint.json"
+_TENSOR_PREFIX = "tensors-"
+_TENSOR_SUFFIX = ".safetensors"
+_MEND = "restore the folder from a copy and resume from it, or delete the checkpoint to start again"
+_CHUNK = 1 << 20
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make a rename in `directory` durable (a no-op where directories cannot be opened)."""
+    with suppress(PermissionError):
+        handle = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """Open a temporary file that replaces `path` when the block ends without an exception.
+
+    The temporary file lies in the same folder, is flushed and synchronised to disk, and then renamed over
+    `path`: a reader sees the old or the new content, never a part of it. If the block raises, the temporary
+    file is removed and `path` is untouched.
+
+    Parameters
+    ----------
+    path
+        The file to make or replace; its folder must exist.
+    mode
+        ``"wb"``, ``"w+b"`` or ``"w"`` (text is UTF-8 with ``\\n`` line ends).
+
+    Raises
+    ------
+    StorageError
+        If the folder is missing or cannot be written, or the mode does not write a new file.
+    """
+    target = Path(path)
+    if "w" not in mode:
+        raise StorageError(f"atomic_write makes new files: mode must contain 'w', got {mode!r}")
+    temporary = target.parent / f".{target.name}.{uuid.uuid4().hex}{STALE_SUFFIX}"
+    text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
+    try:
+        handle = open(temporary, mode, **text)
+    except OSError as error:
+        raise StorageError(f"cannot write in {target.parent}: {error.strerror or error}") from error
+    try:
+        with handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        try:
+            os.replace(temporary, target)
+        except OSError as error:
+            raise StorageError(f"cannot replace {target}: {error.strerror or error}") from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_directory(target.parent)
+
+
+def remove_stale(directory: str | Path) -> list[Path]:
+    """Delete the temporary files that killed runs left in `directory`; returns what was removed.
+
+    Call it only where no other process is writing. A missing directory counts as an empty one.
+    """
+    stale = sorted(Path(directory).glob(f".*{STALE_SUFFIX}"))
+    for path in stale:
+        path.unlink(missing_ok=True)
+    return stale
+
+
+def _encode_json(data: object, where: object) -> bytes:
+    try:
+        text = json.dumps(data, sort_keys=True, indent=2, allow_nan=False, ensure_ascii=False)
+    except (ValueError, TypeError) as error:
+        refused = "NaN, infinity and objects are refused"
+        raise StorageError(f"{where}: cannot be written as JSON ({error}); {refused}") from error
+    return text.encode() + b"\n"
+
+
+def write_json(path: str | Path, data: object) -> None:
+    """Write `data` atomically as JSON with sorted keys and a final newline: equal data give equal bytes.
+
+    Raises
+    ------
+    StorageError
+        If `data` holds NaN, infinity or something JSON has no form for, or the file cannot be written.
+    """
+    content = _encode_json(data, path)
+    with atomic_write(path) as handle:
+        handle.write(content)
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read strict JSON.
+
+    Raises
+    ------
+    StorageError
+        If the file is missing or unreadable.
+    CorruptFileError
+        If it is not valid JSON (NaN and Infinity included).
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+    try:
+        return json.loads(content.decode(), parse_constant=_refuse_constant)
+    except ValueError as error:
+        raise CorruptFileError(f"{path} is not JSON ({error}): it is truncated or was altered") from error
+
+
+def sha256(path: str | Path) -> str:
+    """The SHA-256 checksum of a file, in hexadecimal, read in pieces of 1 MiB.
+
+    Raises
+    ------
+    StorageError
+        If the file cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as handle:
+            while piece := handle.read(_CHUNK):
+                digest.update(piece)
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+    return digest.hexdigest()
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """A contiguous CPU copy that shares no memory with any other tensor of the checkpoint."""
+    return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format).contiguous()
+
+
+def save_checkpoint(directory: str | Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> Path:
+    """Store tensors and JSON metadata: a kill at any moment leaves the old or the new checkpoint, complete.
+
+    The tensors go to ``tensors-<sha256>.safetensors``; then the manifest ``checkpoint.json``, naming that
+    file, its size and its checksum, replaces the old one atomically; then older tensor files are deleted.
+
+    Parameters
+    ----------
+    directory
+        Made if missing. It holds one checkpoint; one process writes to it at a time.
+    tensors
+        Any names, shapes, devices and strides. Tensors that share memory are stored separately.
+    meta
+        JSON data: finite numbers, strings, lists, dictionaries with string keys.
+
+    Returns
+    -------
+    Path
+        The manifest.
+
+    Raises
+    ------
+    StorageError
+        If the metadata is not JSON, or the folder cannot be written.
+    """
+    folder = Path(directory)
+    _encode_json(dict(meta), f"the metadata of {folder / MANIFEST_NAME}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot make {folder}: {error.strerror or error}") from error
+    content = dump_tensors({name: _plain(tensor) for name, tensor in sorted(tensors.items())})
+    digest = hashlib.sha256(content).hexdigest()
+    name = f"{_TENSOR_PREFIX}{digest}{_TENSOR_SUFFIX}"
+    with atomic_write(folder / name) as handle:
+        handle.write(content)
+    body = {
+        "format": CHECKPOINT_FORMAT,
+        "version": CHECKPOINT_VERSION,
+        "file": name,
+        "bytes": len(content),
+        "sha256": digest,
+        "tensors": {key: [str(value.dtype), list(value.shape)] for key, value in tensors.items()},
+        "meta": dict(meta),
+    }
+    write_json(folder / MANIFEST_NAME, body | {"manifest_sha256": _digest_of(body)})
+    for old in folder.glob(f"{_TENSOR_PREFIX}*{_TENSOR_SUFFIX}"):
+        if old.name != name:
+            old.unlink(missing_ok=True)
+    remove_stale(folder)
+    return folder / MANIFEST_NAME
+
+
+def _digest_of(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_encode_json(dict(body), MANIFEST_NAME)).hexdigest()
+
+
+def has_checkpoint(directory: str | Path) -> bool:
+    """Whether `directory` holds a checkpoint manifest (complete or damaged)."""
+    return (Path(directory) / MANIFEST_NAME).is_file()
+
+
+def _read_manifest(manifest: Path) -> dict[str, Any]:
+    """The verified manifest: its own checksum, format and version are right."""
+    if not manifest.is_file():
+        raise StorageError(f"{manifest} does not exist: no checkpoint was saved there")
+    data = read_json(manifest)
+    fields = {"format", "version", "file", "bytes", "sha256", "tensors", "meta", "manifest_sha256"}
+    if not isinstance(data, dict) or not fields <= data.keys():
+        raise CorruptFileError(f"{manifest} is not a checkpoint manifest: {_MEND}")
+    body = {key: value for key, value in data.items() if key != "manifest_sha256"}
+    if _digest_of(body) != data["manifest_sha256"]:
+        raise CorruptFileError(f"{manifest} was altered, its checksum does not match: {_MEND}")
+    if data["format"] != CHECKPOINT_FORMAT or data["version"] != CHECKPOINT_VERSION:
+        found = f"{data['format']} version {data['version']}"
+        raise StorageError(
+            f"{manifest} is {found}, this release reads {CHECKPOINT_FORMAT} version {CHECKPOINT_VERSION}: "
+            "use the release that wrote it"
+        )
+    return body
+
+
+def load_checkpoint(
+    directory: str | Path, device: torch.device | str = "cpu"
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read back what `save_checkpoint` stored, after checking sizes and checksums.
+
+    Returns
+    -------
+    tuple
+        The tensors on `device`, with the names, shapes and dtypes that were saved, and the metadata.
+
+    Raises
+    ------
+    StorageError
+        If there is no checkpoint, or another release wrote it in a newer format.
+    CorruptFileError
+        If a file is missing, truncated or altered; the message names it and says how to go on.
+    """
+    folder = Path(directory)
+    data = _read_manifest(folder / MANIFEST_NAME)
+    path = folder / data["file"]
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise CorruptFileError(f"{path} is missing although the manifest names it: {_MEND}") from error
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+    if len(content) != data["bytes"]:
+        raise CorruptFileError(f"{path} has {len(content)} bytes instead of {data['bytes']}: {_MEND}")
+    if hashlib.sha256(content).hexdigest() != data["sha256"]:
+        raise CorruptFileError(f"{path} was altered, its checksum does not match: {_MEND}")
+    try:
+        stored = load_tensors(content)
+    except safetensors.SafetensorError as error:
+        raise CorruptFileError(f"{path} is not a safetensors file ({error}): {_MEND}") from error
+    found = {key: [str(value.dtype), list(value.shape)] for key, value in stored.items()}
+    if found != data["tensors"]:
+        raise CorruptFileError(f"{path} does not hold the tensors that the manifest lists: {_MEND}")
+    return {key: value.to(device) for key, value in stored.items()}, data["meta"]

@@ -1,0 +1,97 @@
+"""VEGAS grids, adapted by the vegas library (Lepage, J. Comput. Phys. 27 (1978) 192; 2009.05112).
+
+The library refines the grid; the grid itself is a tensor, so that it maps points on any device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import vegas
+from torch import Tensor
+
+from nisampler.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class VegasGrid:
+    """A product of piecewise-constant densities: each cell of a coordinate's grid has the same probability.
+
+    Parameters
+    ----------
+    nodes
+        Float64, shape (dim, increments + 1), rising from 0 to 1 in each row.
+    """
+
+    nodes: Tensor
+
+    @property
+    def dim(self) -> int:
+        """Number of coordinates."""
+        return int(self.nodes.shape[0])
+
+    @property
+    def increments(self) -> int:
+        """Number of cells of each coordinate."""
+        return int(self.nodes.shape[1]) - 1
+
+    def map(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """u (n, dim) -> x (n, dim) and log q(x) (n,)."""
+        scaled = u.t() * self.increments
+        cell = scaled.long().clamp(0, self.increments - 1)
+        low = self.nodes.gather(1, cell)
+        width = self.nodes.gather(1, cell + 1) - low
+        x = torch.addcmul(low, scaled - cell, width).clamp(0.0, 1.0)
+        return x.t(), -torch.log(width * self.increments).sum(0)
+
+    def unmap(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x (n, dim) -> u (n, dim) and log q(x) (n,)."""
+        points = x.t().contiguous()
+        cell = (torch.searchsorted(self.nodes, points, right=True) - 1).clamp(0, self.increments - 1)
+        low = self.nodes.gather(1, cell)
+        width = self.nodes.gather(1, cell + 1) - low
+        u = ((cell + (points - low) / width) / self.increments).clamp(0.0, 1.0)
+        return u.t(), -torch.log(width * self.increments).sum(0)
+
+
+class VegasAdapter:
+    """Refines a grid from weighted points, iteration after iteration.
+
+    Parameters
+    ----------
+    dim
+        Number of coordinates.
+    increments
+        Cells of each coordinate.
+    alpha
+        Damping of the refinement; smaller is slower and steadier.
+    nodes
+        A grid to continue from; the uniform one by default.
+    """
+
+    def __init__(self, dim: int, increments: int = 256, alpha: float = 0.5, nodes: Tensor | None = None) -> None:
+        if increments < 2 or alpha <= 0.0:
+            raise ConfigError(f"VEGAS needs increments >= 2 and alpha > 0, got {increments} and {alpha}")
+        start = [[0.0, 1.0]] * dim if nodes is None else nodes.cpu().tolist()
+        self._map = vegas.AdaptiveMap(start, ninc=increments)
+        self.alpha = alpha
+
+    def add(self, u: Tensor, weights: Tensor) -> None:
+        """Account for points u (n, dim) of the grid's own latent cube with weights f/q (n,); signs do not matter."""
+        squares = np.ascontiguousarray(weights.double().square().cpu().numpy())
+        largest = float(squares.max(initial=0.0))
+        if largest > 0.0:
+            self._map.add_training_data(np.ascontiguousarray(u.double().cpu().numpy()), squares / largest)
+
+    def refine(self) -> None:
+        """Adapt the grid to the points added since the last call."""
+        self._map.adapt(alpha=self.alpha)
+
+    def grid(self, device: torch.device | str = "cpu") -> VegasGrid:
+        """The present grid, with cells no narrower than 1e-12."""
+        nodes = np.array(self._map.extract_grid(), dtype=np.float64)
+        widths = np.maximum(np.diff(nodes, axis=1), 1e-12)
+        edges = np.concatenate([np.zeros((len(nodes), 1)), np.cumsum(widths, axis=1)], axis=1)
+        return VegasGrid(torch.from_numpy(edges / edges[:, -1:]).to(device))

@@ -1,0 +1,1 @@
+"""Processes: test functions with exact integrals, kinematics, phase-space maps and matrix elements."""

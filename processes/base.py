@@ -1,0 +1,138 @@
+"""What a process is: an integrand on the unit cube, and, where it has one, its event record."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nisampler.errors import ConfigError, ProcessError
+from nisampler.events.batch import EventBatch
+from nisampler.events.observables import Observable
+from nisampler.processes.functions import TestFunction
+
+# (hbar c)^2 in GeV^2 pb (CODATA 2018, exact): turns a cross-section in GeV^-2 into pb.
+GEV2_PB = 0.3893793721e9
+
+
+@dataclass(frozen=True)
+class BeamInfo:
+    """The two beams: PDG codes and energies in GeV, the beam along +z first."""
+
+    pdg_ids: tuple[int, int]
+    energies: tuple[float, float]
+
+
+class Process(ABC):
+    """An integrand f(u) on [0, 1]^dim.
+
+    `__call__` returns d sigma / d u, everything included (flux, phase-space weight, cuts), zero outside the
+    cuts. A process with an event record overrides `momenta` and `events` and sets `has_events`.
+    """
+
+    name: str
+    dim: int
+    unit: str = ""
+    parameters: Any = None
+    has_events: bool = False
+    beams: BeamInfo | None = None
+    observables: tuple[Observable, ...] = ()
+
+    @abstractmethod
+    def __call__(self, u: Tensor) -> Tensor:
+        """Values of shape (n,), in `unit`, at the cube points u of shape (n, dim)."""
+
+    def momenta(self, u: Tensor) -> Tensor:
+        """Momenta (n, legs, 4) in GeV of the final state at the cube points u (n, dim).
+
+        Raises:
+            ProcessError: this process has no final state.
+        """
+        raise ProcessError(f"{self.name} is an integrand without momenta; {tuple(u.shape)} points given")
+
+    def events(self, u: Tensor, weights: Tensor, generator: torch.Generator) -> EventBatch:
+        """Events at the cube points u (n, dim) with the given weights (n,).
+
+        Raises:
+            ProcessError: this process has no event record.
+        """
+        raise ProcessError(f"{self.name} has no event record; it can be integrated and unweighted as points")
+
+
+@dataclass(frozen=True)
+class FunctionParameters:
+    """Parameters of a test function as a process."""
+
+    dim: int
+
+
+class FunctionProcess(Process):
+    """A test function as a process: dimensionless, with its exact integral and without events.
+
+    Args:
+        function: the test function.
+    """
+
+    def __init__(self, function: TestFunction) -> None:
+        self.function = function
+        self.parameters = FunctionParameters(function.dim)
+        self.name = function.name
+        self.dim = function.dim
+
+    @property
+    def integral(self) -> float:
+        """The exact integral."""
+        return self.function.integral
+
+    def __call__(self, u: Tensor) -> Tensor:
+        """Values (n,) at the cube points u (n, dim); raises ShapeError on another shape."""
+        return self.function(u)
+
+
+class CallableProcess(Process):
+    """A user's own callable with a `dim` attribute.
+
+    Of the other attributes of `Process` (`name`, `unit`, `parameters`, `beams`, `observables`, `momenta`,
+    `events`) it uses those that the callable has.
+
+    Args:
+        function: maps points (n, dim) to values (n,).
+        name: the name under which it was looked up.
+
+    Raises:
+        ConfigError: `function` is not callable or its `dim` is not a positive integer.
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor], name: str) -> None:
+        dim = getattr(function, "dim", None)
+        if not callable(function):
+            raise ConfigError(f"{name} is not callable: a process maps points (n, dim) to values (n,)")
+        if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
+            raise ConfigError(f"{name} needs an attribute `dim`, a positive integer, got {dim!r}")
+        self.function = function
+        self.dim = dim
+        self.name = str(getattr(function, "name", name))
+        self.unit = str(getattr(function, "unit", ""))
+        self.parameters = getattr(function, "parameters", None)
+        self.beams = getattr(function, "beams", None)
+        self.observables = tuple(getattr(function, "observables", ()))
+        self.has_events = callable(getattr(function, "events", None))
+
+    def __call__(self, u: Tensor) -> Tensor:
+        """Values (n,) at the cube points u (n, dim), as the user's callable returns them."""
+        return self.function(u)
+
+    def momenta(self, u: Tensor) -> Tensor:
+        """Momenta as the user's callable gives them; raises ProcessError where it has none."""
+        own: Callable[[Tensor], Tensor] | None = getattr(self.function, "momenta", None)
+        return super().momenta(u) if own is None else own(u)
+
+    def events(self, u: Tensor, weights: Tensor, generator: torch.Generator) -> EventBatch:
+        """Events as the user's callable gives them; raises ProcessError where it has none."""
+        own: Callable[[Tensor, Tensor, torch.Generator], EventBatch] | None
+        own = getattr(self.function, "events", None)
+        return super().events(u, weights, generator) if own is None else own(u, weights, generator)

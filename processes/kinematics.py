@@ -1,0 +1,164 @@
+"""Four-vector algebra in torch: last axis (E, px, py, pz), GeV, every other axis is a batch axis."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor
+
+from nisampler.errors import ShapeError
+
+MAX_THRUST_PARTICLES = 16
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """Minkowski product a.b = E_a E_b - p_a . p_b; (..., 4) and (..., 4) to (...)."""
+    return a[..., 0] * b[..., 0] - (a[..., 1:] * b[..., 1:]).sum(-1)
+
+
+def mass2(p: Tensor) -> Tensor:
+    """Invariant mass squared E^2 - |p|^2; may be slightly negative by rounding."""
+    return dot(p, p)
+
+
+def mass(p: Tensor) -> Tensor:
+    """Invariant mass sqrt(max(E^2 - |p|^2, 0))."""
+    return mass2(p).clamp(min=0).sqrt()
+
+
+def momentum(p: Tensor) -> Tensor:
+    """Length of the three-momentum |p|."""
+    return p[..., 1:].square().sum(-1).sqrt()
+
+
+def pt(p: Tensor) -> Tensor:
+    """Transverse momentum sqrt(px^2 + py^2)."""
+    return torch.hypot(p[..., 1], p[..., 2])
+
+
+def phi(p: Tensor) -> Tensor:
+    """Azimuth atan2(py, px) in (-pi, pi]."""
+    return torch.atan2(p[..., 2], p[..., 1])
+
+
+def eta(p: Tensor) -> Tensor:
+    """Pseudorapidity asinh(pz / pT); infinite along the beam."""
+    return torch.asinh(p[..., 3] / pt(p))
+
+
+def rapidity(p: Tensor) -> Tensor:
+    """Rapidity atanh(pz / E)."""
+    return torch.atanh(p[..., 3] / p[..., 0])
+
+
+def cos_theta(p: Tensor) -> Tensor:
+    """Cosine of the polar angle, pz / |p|."""
+    return p[..., 3] / momentum(p)
+
+
+def delta_phi(a: Tensor, b: Tensor) -> Tensor:
+    """Azimuthal difference phi_a - phi_b wrapped to [-pi, pi)."""
+    difference = phi(a) - phi(b)
+    return torch.remainder(difference + torch.pi, 2 * torch.pi) - torch.pi
+
+
+def delta_r(a: Tensor, b: Tensor) -> Tensor:
+    """Distance sqrt(delta_eta^2 + delta_phi^2) in pseudorapidity and azimuth."""
+    return torch.hypot(eta(a) - eta(b), delta_phi(a, b))
+
+
+def boost(p: Tensor, velocity: Tensor) -> Tensor:
+    """Active boost of p (..., 4) by the velocity (..., 3), |velocity| < 1.
+
+    A particle at rest of mass m becomes one of momentum gamma m velocity. The boost by -velocity undoes it.
+    """
+    beta2 = velocity.square().sum(-1)
+    gamma = (1 - beta2).rsqrt()
+    along = (velocity * p[..., 1:]).sum(-1)
+    factor = gamma.square() / (1 + gamma) * along + gamma * p[..., 0]
+    space = p[..., 1:] + factor.unsqueeze(-1) * velocity
+    return torch.cat([(gamma * (p[..., 0] + along)).unsqueeze(-1), space], dim=-1)
+
+
+def boost_from_rest(p: Tensor, frame: Tensor) -> Tensor:
+    """Take p from the rest frame of the massive momentum `frame` to the frame in which `frame` is given."""
+    return boost(p, frame[..., 1:] / frame[..., :1])
+
+
+def boost_to_rest(p: Tensor, frame: Tensor) -> Tensor:
+    """Take p to the rest frame of the massive momentum `frame`."""
+    return boost(p, -frame[..., 1:] / frame[..., :1])
+
+
+def rotate(p: Tensor, rotation: Tensor) -> Tensor:
+    """Rotate the three-momenta of p (..., 4) by the matrices (..., 3, 3)."""
+    space = (rotation @ p[..., 1:].unsqueeze(-1)).squeeze(-1)
+    return torch.cat([p[..., :1], space], dim=-1)
+
+
+def direction(cosine: Tensor, azimuth: Tensor) -> Tensor:
+    """Unit three-vectors (..., 3) from the cosine of the polar angle and the azimuth."""
+    sine = ((1 - cosine) * (1 + cosine)).clamp(min=0).sqrt()
+    return torch.stack([sine * torch.cos(azimuth), sine * torch.sin(azimuth), cosine], dim=-1)
+
+
+def durham_y(p: Tensor) -> Tensor:
+    """Durham distances y_ij = 2 min(E_i^2, E_j^2)(1 - cos theta_ij) / E_vis^2 of all pairs.
+
+    (..., k, 4) to (..., k (k - 1) / 2), pairs in the order of `itertools.combinations`.
+    Source: Catani et al., Phys. Lett. B 269 (1991) 432.
+    """
+    visible2 = p[..., 0].sum(-1).square()
+    distances = []
+    for i, j in itertools.combinations(range(p.shape[-2]), 2):
+        a, b = p[..., i, :], p[..., j, :]
+        unit_a = a[..., 1:] / momentum(a).unsqueeze(-1)
+        unit_b = b[..., 1:] / momentum(b).unsqueeze(-1)
+        one_minus_cos = 0.5 * (unit_a - unit_b).square().sum(-1)
+        distances.append(2 * torch.minimum(a[..., 0], b[..., 0]).square() * one_minus_cos / visible2)
+    return torch.stack(distances, dim=-1)
+
+
+def durham_y23(p: Tensor) -> Tensor:
+    """The y_cut at which three partons (..., 3, 4) become two jets: the smallest Durham distance.
+
+    Raises:
+        ShapeError: not three partons.
+    """
+    if p.shape[-2:] != (3, 4):
+        raise ShapeError(f"durham_y23 takes momenta of shape (..., 3, 4), got {tuple(p.shape)}")
+    return durham_y(p).amin(-1)
+
+
+def thrust_axis(p: Tensor) -> tuple[Tensor, Tensor]:
+    """Thrust T = max_n sum_i |p_i . n| / sum_i |p_i| and its unit axis n, exact for a few particles.
+
+    The maximum is reached where n is along sum_i s_i p_i for some signs s_i, so all 2^(k-1) choices are tried
+    (Brandt and Dahmen, Z. Phys. C 1 (1979) 61). The axis is turned into the hemisphere of positive z.
+
+    Args:
+        p: momenta of shape (..., k, 4).
+
+    Returns:
+        thrust of shape (...) and axis of shape (..., 3).
+
+    Raises:
+        ShapeError: fewer than 2 or more than 16 particles.
+    """
+    count = p.shape[-2]
+    if not 2 <= count <= MAX_THRUST_PARTICLES:
+        raise ShapeError(f"thrust takes 2 to {MAX_THRUST_PARTICLES} particles, got {count}")
+    signs = p.new_tensor([(1.0, *rest) for rest in itertools.product((1.0, -1.0), repeat=count - 1)])
+    sums = signs @ p[..., 1:]
+    lengths, best = sums.square().sum(-1).max(-1)
+    axis = torch.take_along_dim(sums, best[..., None, None], dim=-2).squeeze(-2)
+    length = lengths.sqrt()
+    axis = axis / length.unsqueeze(-1)
+    axis = torch.where(axis[..., 2:] < 0, -axis, axis)
+    return length / momentum(p).sum(-1), axis
+
+
+def thrust(p: Tensor) -> Tensor:
+    """Thrust of the momenta (..., k, 4), see `thrust_axis`; 2/3 for three symmetric partons, 1 for two."""
+    return thrust_axis(p)[0]

@@ -1,0 +1,89 @@
+"""Shards: names, order, gaps, one merged view, merging in any format."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nisampler.errors import CorruptFileError, EventFormatError, StorageError
+from nisampler.events import (
+    EventBatch,
+    EventFile,
+    InitInfo,
+    ShardSet,
+    check_file,
+    find_shards,
+    merge_shards,
+    shard_path,
+    write_shard,
+)
+
+
+@pytest.fixture
+def folder(events, info, tmp_path):
+    """Three shards of 10, 7 and 4 events, and files that are none."""
+    for index, n in enumerate((10, 7, 4)):
+        write_shard(tmp_path, index, events(n, seed=index), info)
+    (tmp_path / ".events-00003.lhe.gz.0.nisampler-partial").write_bytes(b"half")
+    (tmp_path / "events.lhe").write_text("merged")
+    (tmp_path / "notes.txt").write_text("")
+    return tmp_path
+
+
+def test_names():
+    assert shard_path("a", 3).name == "events-00003.lhe.gz"
+    assert shard_path("a", 123456, ".h5").name == "events-123456.h5"
+    for index, suffix in ((-1, ".h5"), (0, ".root")):
+        with pytest.raises(EventFormatError):
+            shard_path("a", index, suffix)
+
+
+def test_merged_view(folder, events, same):
+    shards = ShardSet.open(folder)
+    assert shards.counts() == (10, 7, 4) and shards.count() == 21
+    assert list(find_shards(folder)) == [0, 1, 2] and find_shards(folder / "none") == {}
+    wanted = EventBatch.concatenate([events(n, seed=index) for index, n in enumerate((10, 7, 4))])
+    same(EventBatch.concatenate(list(shards.batches(3))), wanted)
+
+
+@pytest.mark.parametrize("suffix", (".lhe", ".lhe.gz", ".h5"))
+def test_merge(suffix, folder, same):
+    target = folder / f"all{suffix}"
+    assert merge_shards(folder, target, chunk=4) == 21
+    same(EventFile.open(target).read(), EventBatch.concatenate(list(ShardSet.open(folder).batches())))
+    assert check_file(target).passed
+    again = folder / f"again{suffix}"
+    merge_shards(folder, again, chunk=21)
+    assert again.read_bytes() == target.read_bytes()
+
+
+def test_shards_of_different_runs_need_information(folder, events, info):
+    other = InitInfo(info.beam_ids, info.beam_energies, info.processes, generator="another")
+    write_shard(folder, 3, events(2), other, ".h5")
+    with pytest.raises(EventFormatError, match="different runs"):
+        merge_shards(folder, folder / "all.lhe")
+    assert not (folder / "all.lhe").exists()
+    assert merge_shards(folder, folder / "all.lhe", other) == 23
+
+
+def test_gaps_doubles_and_damage(folder, events, info, tmp_path):
+    with pytest.raises(StorageError, match="no event shards"):
+        ShardSet.open(folder / "empty")
+    write_shard(folder, 5, events(1), info)
+    with pytest.raises(StorageError, match=r"lacks the event shards \[3, 4\]"):
+        ShardSet.open(folder)
+    (folder / "events-00005.lhe.gz").unlink()
+    write_shard(folder, 2, events(1), info, ".h5")
+    with pytest.raises(EventFormatError, match="shard 2 exists twice"):
+        find_shards(folder)
+    (folder / "events-00002.h5").unlink()
+    damaged = folder / "events-00001.lhe.gz"
+    damaged.write_bytes(damaged.read_bytes()[:-200])
+    with pytest.raises(CorruptFileError, match=r"events-00001\.lhe\.gz"):
+        merge_shards(folder, folder / "all.h5")
+    assert not (folder / "all.h5").exists()
+
+
+def test_unit_weights_survive(folder):
+    weights = np.concatenate([batch.weights for batch in ShardSet.open(folder).batches()])
+    assert (weights == 1).all()

@@ -1,0 +1,78 @@
+"""Pythia 8 showers the events: none rejected, none lost, no error. Collected where pythia8mc is installed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import pythia8mc
+
+from nisampler.events import write_events
+
+
+@dataclass(frozen=True)
+class Showered:
+    accepted: int
+    tried: int
+    errors: tuple[str, ...]
+    reached_end: bool
+    cross_section_pb: float
+    weight_sum: float
+
+
+@pytest.fixture
+def shower(capfd):
+    """shower(path): hadron-level events that Pythia made of a file, and the errors in its statistics."""
+
+    def run(path):
+        pythia = pythia8mc.Pythia("", False)
+        quiet = ("Init:showProcesses", "Init:showChangedSettings", "Init:showChangedParticleData")
+        counts = ("Next:numberCount", "Next:numberShowLHA", "Next:numberShowInfo", "Next:numberShowProcess")
+        settings = {"Beams:frameType": 4, "Beams:LHEF": path, "Random:setSeed": "on", "Random:seed": 11}
+        settings |= dict.fromkeys(quiet, "off") | dict.fromkeys((*counts, "Next:numberShowEvent"), 0)
+        for name, value in settings.items():
+            assert pythia.readString(f"{name} = {value}")
+        assert pythia.init()
+        accepted = failures = 0
+        while failures < 10 and not pythia.infoPython().atEndOfFile():
+            if pythia.next():
+                accepted += 1
+            elif not pythia.infoPython().atEndOfFile():
+                failures += 1
+        capfd.readouterr()
+        pythia.stat()
+        table = capfd.readouterr().out
+        lines = re.findall(r"\d+\s+((?:Error|Abort).*?)\s*\|", table)
+        tried = re.search(r"sum\s+\|\s+(\d+)", table)
+        info = pythia.infoPython()
+        errors = tuple(line for line in lines if "reached end of Les Houches Events File" not in line)
+        return Showered(
+            accepted, int(tried[1]), errors, info.atEndOfFile(), info.sigmaGen() * 1e9, info.weightSum()
+        )
+
+    return run
+
+
+@pytest.mark.parametrize("suffix", (".lhe", ".lhe.gz"))
+@pytest.mark.parametrize("kind", ("direct", "resonant"))
+def test_pythia_accepts_every_event(suffix, kind, shower, events, resonant, info, tmp_path):
+    path = tmp_path / f"events{suffix}"
+    batch = events(200) if kind == "direct" else resonant(200)
+    batch.weights[5] = 1.75
+    write_events(path, batch, info)
+    result = shower(path)
+    assert (result.accepted, result.tried, result.errors) == (200, 200, ())
+    assert result.reached_end
+    assert result.cross_section_pb == pytest.approx(1234.5)
+    assert result.weight_sum == pytest.approx(np.sum(batch.weights))
+
+
+def test_pythia_complains_about_what_the_rules_forbid(shower, events, info, tmp_path):
+    path = tmp_path / "events.lhe"
+    write_events(path, events(20), info)
+    path.write_text(path.read_text().replace("502  501", "502  509"))
+    result = shower(path)
+    assert result.accepted < 20
+    assert result.errors

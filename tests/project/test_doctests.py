@@ -1,0 +1,34 @@
+"""The examples in the docstrings run and print what they say."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+
+import nisampler
+import nisampler.calo
+import nisampler.processes
+
+MODULES = sorted(
+    {
+        info.name
+        for package in (nisampler, nisampler.calo, nisampler.processes)
+        for info in pkgutil.walk_packages(package.__path__, package.__name__ + ".")
+        if not info.name.endswith("__main__")
+    }
+)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_examples(name: str) -> None:
+    module = importlib.import_module(name)
+    failures, _ = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
+    assert failures == 0
+
+
+def test_examples_are_found() -> None:
+    found = doctest.DocTestFinder().find(importlib.import_module("nisampler.stats"))
+    assert sum(len(test.examples) for test in found) >= 3
