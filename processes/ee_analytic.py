@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit, logit
 
 from nisampler.processes.base import GEV2_PB
 from nisampler.processes.ee_matrix_element import CASIMIR_F, COLOURS, UP_TYPE, EEToThreeJetsParameters
@@ -50,18 +51,19 @@ def _bounds(a: Array, y: float) -> tuple[Array, Array]:
 def dalitz_integral(y_cut: float, nodes: int = 48) -> float:
     r"""\int dx_1 dx_2 (x_1^2 + x_2^2) / ((1 - x_1)(1 - x_2)) where every Durham distance exceeds y_cut.
 
-    Closed form in x_2; Gauss-Legendre in ln(1 - x_1) between the points at which the active bound changes.
+    Closed form in x_2; Gauss-Legendre in ln((1 - x_1) / x_1) between the points at which the active bound
+    changes.
     """
     first, last = y_cut, 1 - 0.5 * (math.sqrt(y_cut**2 + 8 * y_cut) - y_cut)
     edges = [first, *_kinks(first, last, y_cut), last]
     points, weights = np.polynomial.legendre.leggauss(nodes)
     total = 0.0
-    for left, right in itertools.pairwise(np.log(edges).tolist()):
-        a = np.exp(left + 0.5 * (right - left) * (points + 1))
+    for left, right in itertools.pairwise(logit(edges).tolist()):
+        a = expit(left + 0.5 * (right - left) * (points + 1))
         lower, upper = _bounds(a, y_cut)
         low, high = lower.max(0), upper.min(0)
         inner = ((1 - a) ** 2 + 1) * np.log(high / low) - 2 * (high - low) + 0.5 * (high**2 - low**2)
-        total += 0.5 * (right - left) * float(np.sum(weights * inner))
+        total += 0.5 * (right - left) * float(np.sum(weights * inner * (1 - a)))
     return total
 
 

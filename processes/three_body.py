@@ -184,11 +184,13 @@ def _axes(cosine: Tensor, azimuth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _orient(a: Tensor, b: Tensor, angles: Tensor, sqrt_s: float) -> Tensor:
+    """Momenta (n, 3, 4) from |p_1 - p_2| and the components of p_3 along and across it."""
     x = torch.stack([1 - a, 1 - b, a + b], dim=-1)
     energy = 0.5 * sqrt_s * x
-    difference = (2 * energy[:, 0].square() + 2 * energy[:, 1].square() - energy[:, 2].square()).sqrt()
+    c = (1 - a - b).clamp(min=torch.finfo(a.dtype).eps)
+    difference = 0.5 * sqrt_s * ((a - b).square() + 4 * c).sqrt()
     longitudinal = (energy[:, 1] - energy[:, 0]) * (energy[:, 1] + energy[:, 0]) / difference
-    transverse = sqrt_s**2 * (a * b * (1 - a - b)).clamp(min=0).sqrt() / difference
+    transverse = sqrt_s**2 * (a * b * c).sqrt() / difference
     theta, azimuth, n = _axes(2 * angles[:, 0] - 1, 2 * math.pi * angles[:, 1])
     chi = 2 * math.pi * angles[:, 2]
     side = torch.cos(chi).unsqueeze(-1) * theta + torch.sin(chi).unsqueeze(-1) * azimuth

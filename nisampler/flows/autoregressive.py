@@ -17,7 +17,7 @@ from nisampler.flows.transforms import Transform
 
 
 class MaskedLinear(nn.Module):
-    """A linear layer whose weight is multiplied by a mask (d_out, d_in) that the constructor arguments fix."""
+    """A linear layer whose weight is multiplied by a fixed bool mask (d_out, d_in)."""
 
     mask: Tensor
 

@@ -1,0 +1,274 @@
+"""Training of a flow on fresh and stored points (2001.05486, and the buffered steps of 2212.06172).
+
+Points are drawn from the flow as it is, and stored with the density they were drawn from; every loss is off-policy
+and takes that density into account, so a stored point may be used again at any later time.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nisampler.buffer import Buffer
+from nisampler.divergences import Divergence, divergence
+from nisampler.errors import TrainingDivergedError
+from nisampler.flows import CouplingConfig, NetConfig, Spline
+from nisampler.integrand import Integrand
+from nisampler.rng import Streams
+from nisampler.samplers import FlowSampler, Sampler, chain
+from nisampler.training import TrainingConfig, TrainingRecord, make_record
+
+_WARM_UP = 0.08
+_TRIAL = 0.16
+_TAIL = 0.75
+_TRIAL_FOURIER = 4
+_WINDOWS = 50
+_MEMORY = 0.98
+_COLLAPSE = 0.1
+_LOWER_RATE = 0.3
+_MOST_ROLL_BACKS = 5
+_SATURATED = 0.99
+_REPLAY = 300_000
+
+
+class _Arm:
+    """A flow with its optimizer, and its losses on unseen points during a trial."""
+
+    def __init__(self, sampler: FlowSampler, config: TrainingConfig) -> None:
+        self.sampler = sampler
+        self.optimizer = torch.optim.AdamW(
+            sampler.flow.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        self.unseen_loss = 0.0
+
+    def step(
+        self, points: tuple[Tensor, Tensor, Tensor], loss_of: Divergence, norm: float, rate: float, clip: float
+    ) -> float:
+        """One optimizer step; returns the loss before it, NaN if loss or gradient are not finite."""
+        x, f, log_g = points
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = loss_of(self.sampler.flow.log_prob(x), f, log_g, norm)
+        if not loss.requires_grad:
+            return float(loss)
+        loss.backward()  # type: ignore[no-untyped-call]
+        size = torch.nn.utils.clip_grad_norm_(self.sampler.flow.parameters(), clip)
+        value = float(loss.detach())
+        if not math.isfinite(float(size) + value):
+            return math.nan
+        self.optimizer.step()
+        return value
+
+    def state(self) -> dict[str, Tensor]:
+        """Copies of all weights, masks and optimizer moments."""
+        tensors = {f"flow.{name}": t.detach().clone() for name, t in self.sampler.flow.state_dict().items()}
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"adam.{index}.{name}": t.detach().clone() for name, t in moments.items()}
+        return tensors
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        """Put back what `state` returned."""
+        flow = {name.removeprefix("flow."): t for name, t in tensors.items() if name.startswith("flow.")}
+        self.sampler.flow.load_state_dict(flow)
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            if name.startswith("adam."):
+                _, index, key = name.split(".")
+                moments.setdefault(int(index), {})[key] = tensor.clone()
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
+
+
+class FlowTrainer:
+    """Trains one flow, or at first several to choose from, within a budget of integrand calls.
+
+    Parameters
+    ----------
+    integrand, config, streams
+        As for the `Trainer`.
+    base
+        A sampler under the flow, such as a VEGAS grid; None for the bare cube.
+    calls
+        Integrand calls that may be spent here.
+    norm
+        First estimate of the integral of |f|.
+    device
+        Where flow and buffer live.
+    """
+
+    def __init__(
+        self,
+        integrand: Integrand,
+        config: TrainingConfig,
+        streams: Streams,
+        base: Sampler | None,
+        calls: int,
+        norm: float,
+        device: torch.device,
+    ) -> None:
+        self.integrand, self.config, self.streams, self.base = integrand, config, streams, base
+        self.device = device
+        self.batch = config.fresh_batch
+        self.steps = max(1, calls // self.batch)
+        self.window = max(1, self.steps // _WINDOWS)
+        fouriers = [0, _TRIAL_FOURIER] if config.fourier < 0 else [config.fourier]
+        self.arms = [self._arm(fourier) for fourier in fouriers]
+        self.buffer = Buffer(integrand.dim, max(self.batch, min(config.buffer, self.steps * self.batch)), device)
+        self.norm = norm
+        self.step = self.roll_backs = self.saturated = 0
+        self.rate_scale = 1.0
+        self.best_ess = 0.0
+        self.safe: list[dict[str, Tensor]] = [arm.state() for arm in self.arms]
+        self.best: dict[str, Tensor] = {}
+        self.warnings: list[str] = []
+
+    def _arm(self, fourier: int) -> _Arm:
+        config = self.config
+        net = NetConfig(hidden=config.hidden, layers=config.layers, fourier=fourier, centre=True)
+        coupling = CouplingConfig(Spline(bins=config.bins), net)
+        generator = self.streams.generator("weights", fourier)
+        return _Arm(FlowSampler.create(self.integrand.dim, coupling, generator, self.device), config)
+
+    @property
+    def done(self) -> bool:
+        """Whether the budget is spent or nothing is left to gain."""
+        return self.step >= self.steps or self.saturated >= 3
+
+    def sampler(self) -> Sampler:
+        """The flow as it is, on top of its base."""
+        return chain(self.base, self.arms[0].sampler)
+
+    def advance(self, calls_before: int) -> list[TrainingRecord]:
+        """One window of steps: its record, or nothing if it ended in a roll-back."""
+        first = self.integrand.calls
+        weights, losses = [], []
+        while len(losses) < self.window and self.step < self.steps:
+            weight, loss = self._fresh_step()
+            self.step += 1
+            if not math.isfinite(loss):
+                self._roll_back("the loss or its gradient was not finite")
+                return []
+            weights.append(weight)
+            losses.append(loss)
+        record = make_record(
+            "flow",
+            calls_before + self.integrand.calls - first,
+            torch.cat(weights),
+            self.step,
+            sum(losses) / len(losses),
+            self._rate(0),
+        )
+        if record.ess_fraction < _COLLAPSE * self.best_ess:
+            self._roll_back(f"the effective sample size fell to {record.ess_fraction:.1e} of the points")
+            return [record]
+        self._end_trial()
+        self.safe = [arm.state() for arm in self.arms]
+        if record.ess_fraction >= self.best_ess and len(self.arms) == 1:
+            self.best_ess, self.best = record.ess_fraction, self.safe[0]
+        self.saturated = self.saturated + 1 if record.efficiency_0p1 >= _SATURATED else 0
+        if self.done and record.ess_fraction < 0.8 * self.best_ess:
+            self.arms[0].load_state(self.best)
+            self.warnings.append("the end of the training was worse than its best moment, which was restored")
+        return [record]
+
+    def replay(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Stored points seen from the trained flow: latent points, weights f/q, importance q/g.
+
+        The last says how many uniform latent points each of them stands for.
+        """
+        x, f, log_g = self.buffer.newest(_REPLAY)
+        u, log_q = self.arms[0].sampler.unmap(x)
+        return u, f * torch.exp(-log_q), torch.exp(log_q - log_g)
+
+    def _fraction(self, part: float = 0.0) -> float:
+        return (self.step + part) / self.steps
+
+    def _rate(self, part: float) -> float:
+        cosine = 0.5 * (1.0 + math.cos(math.pi * min(1.0, self._fraction(part))))
+        return self.config.learning_rate * self.rate_scale * cosine
+
+    def _loss(self) -> Divergence:
+        if self._fraction() < _WARM_UP:
+            return divergence("forward_kl", control=0.0)
+        if self._fraction() >= _TAIL and self.config.tail_divergence != "none":
+            return divergence(self.config.tail_divergence)
+        return divergence(self.config.divergence)
+
+    def _fresh_step(self) -> tuple[Tensor, float]:
+        """Draw, evaluate and store a batch, then learn from it and from stored points."""
+        generator = self.streams.generator("flow", self.step, device=self.device)
+        dim, arm = self.integrand.dim, self.arms[self.step % len(self.arms)]
+        u = torch.rand(self.batch, dim, generator=generator, dtype=torch.float64, device=self.device)
+        y, log_g = arm.sampler.map(u)
+        x, log_base = (y, torch.zeros_like(log_g)) if self.base is None else self.base.map(y)
+        f = self.integrand(x).to(self.device).abs() * torch.exp(-log_base)
+        weights = f * torch.exp(-log_g)
+        self.norm = _MEMORY * self.norm + (1.0 - _MEMORY) * float(weights.mean())
+        dtype = arm.sampler.dtype
+        fresh = (y.to(dtype), f.to(dtype), log_g.to(dtype))
+        self.buffer.add(*fresh)
+        loss_of, loss = self._loss(), 0.0
+        for k in range(1 + self.config.reuse):
+            points = fresh if k == 0 else self.buffer.draw(self.batch, generator)
+            rate = self._rate(k / (1 + self.config.reuse))
+            for member in self.arms:
+                value = member.step(points, loss_of, self.norm, rate, self.config.clip)
+                if k == 0:
+                    loss = value if member is arm or not math.isfinite(value) else loss
+                    if self._fraction() >= 0.5 * _TRIAL:
+                        member.unseen_loss += value
+                if not math.isfinite(value):
+                    return weights, value
+        return weights, loss
+
+    def _end_trial(self) -> None:
+        """Keep the arm with the lowest loss on points it had not seen."""
+        if len(self.arms) > 1 and self._fraction() >= _TRIAL:
+            self.arms = [min(self.arms, key=lambda arm: arm.unseen_loss)]
+
+    def _roll_back(self, why: str) -> None:
+        self.roll_backs += 1
+        self.rate_scale *= _LOWER_RATE
+        if self.roll_backs > _MOST_ROLL_BACKS:
+            raise TrainingDivergedError(
+                f"training diverged {self.roll_backs} times, last at step {self.step} because {why}; lower "
+                f"learning_rate (now {self.config.learning_rate:g}) or raise batch (now {self.batch})"
+            )
+        for arm, state in zip(self.arms, self.safe[: len(self.arms)], strict=True):
+            arm.load_state(state)
+        self.warnings.append(
+            f"training diverged at step {self.step} ({why}): rolled back, learning rate lowered to "
+            f"{self.config.learning_rate * self.rate_scale:.1e}"
+        )
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Everything needed to continue."""
+        tensors = {f"buffer.{name}": tensor for name, tensor in self.buffer.state().items()}
+        for group, states in (("arm", [arm.state() for arm in self.arms]), ("safe", self.safe)):
+            for index, state in enumerate(states):
+                tensors |= {f"{group}.{index}.{name}": tensor for name, tensor in state.items()}
+        tensors |= {f"best.0.{name}": tensor for name, tensor in self.best.items()}
+        names = ("step", "roll_backs", "saturated", "rate_scale", "best_ess", "norm", "warnings")
+        meta: dict[str, Any] = {name: getattr(self, name) for name in names}
+        meta["fouriers"] = [arm.sampler.config.net.fourier for arm in self.arms]
+        meta["unseen_losses"] = [arm.unseen_loss for arm in self.arms]
+        return tensors, meta
+
+    def load_state(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+        """Stand where the trainer stood that returned this state."""
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+        self.arms = [self._arm(fourier) for fourier in meta["fouriers"]]
+        for index, arm in enumerate(self.arms):
+            arm.load_state(part(f"arm.{index}."))
+            arm.unseen_loss = meta["unseen_losses"][index]
+        self.safe = [part(f"safe.{index}.") for index in range(len(self.arms))]
+        self.best = part("best.0.")
+        self.buffer.load_state(part("buffer."))
+        for name in ("step", "roll_backs", "saturated", "rate_scale", "best_ess", "norm", "warnings"):
+            setattr(self, name, meta[name])

@@ -1,0 +1,307 @@
+"""The run card: a TOML file that says what to sample and how, checked key by key."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import re
+import tomllib
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from nisampler.errors import CardError, ConfigError
+from nisampler.integrand import Kind
+from nisampler.integrator import IntegrationConfig
+from nisampler.rng import Streams
+from nisampler.trainer import TrainingConfig
+from nisampler.unweighting import UnweightingConfig
+
+Format = Literal["lhe.gz", "lhe", "h5"]
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a string", Any: "a value"}
+
+
+@dataclass(frozen=True)
+class IntegrandSettings:
+    """How the process is called: `[integrand]`.
+
+    Parameters
+    ----------
+    kind
+        "auto", "torch", "numpy" or "scalar"; see `nisampler.integrand.Integrand`.
+    nonfinite
+        Fraction of calls that may be NaN or infinite; they are counted and set to zero. 0: the first one stops
+        the run.
+    domain
+        (low, high) for each coordinate of a callable of one's own; the unit cube by default.
+
+    Raises
+    ------
+    ConfigError
+        If the fraction is outside [0, 1).
+    """
+
+    kind: Kind = "auto"
+    nonfinite: float = 0.0
+    domain: tuple[tuple[float, float], ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.nonfinite < 1.0:
+            raise ConfigError(f"nonfinite is a fraction of the calls in [0, 1), got {self.nonfinite}")
+
+
+@dataclass(frozen=True)
+class EventSettings:
+    """What is written: `[events]`.
+
+    Parameters
+    ----------
+    n
+        Number of unweighted events; 0 integrates only.
+    shard_size
+        Events in one shard, the unit that a killed run loses at most.
+    formats
+        Of the finished file: "lhe.gz", "lhe", "h5"; by default lhe.gz, or h5 for a callable without an event
+        record.
+
+    Raises
+    ------
+    ConfigError
+        If a number is out of range, or the formats are repeated.
+    """
+
+    n: int = 10_000
+    shard_size: int = 10_000
+    formats: tuple[Format, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.n < 0:
+            raise ConfigError(f"n must be at least 0, got {self.n}")
+        if self.shard_size < 1:
+            raise ConfigError(f"shard_size must be at least 1, got {self.shard_size}")
+        if self.formats is not None and (not self.formats or len(set(self.formats)) != len(self.formats)):
+            raise ConfigError(f"formats must name at least one format, each once, got {list(self.formats)}")
+
+
+class Card(BaseModel):
+    """A checked run card; `load_card` makes it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    process: str
+    seed: int = 1
+    device: str = "auto"
+    threads: int | Literal["auto"] = "auto"
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    integrand: IntegrandSettings = Field(default_factory=IntegrandSettings)
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    integration: IntegrationConfig = Field(default_factory=IntegrationConfig)
+    unweighting: UnweightingConfig = Field(default_factory=UnweightingConfig)
+    events: EventSettings = Field(default_factory=EventSettings)
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Range checks of the keys at the top of the card; a ConfigError names the key."""
+        if not self.process:
+            raise ConfigError("process must name one; `nisampler processes` lists them")
+        Streams(self.seed)
+        if _DEVICE.fullmatch(self.device) is None:
+            raise ConfigError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {self.device!r}")
+        if self.threads != "auto" and self.threads < 1:
+            raise ConfigError(f"threads must be 'auto' or at least 1, got {self.threads}")
+
+
+def parse_card(text: str, source: str = "card", overrides: Mapping[str, Any] | None = None) -> Card:
+    """The card in a TOML text.
+
+    Parameters
+    ----------
+    text
+        TOML.
+    source
+        Its name in error messages.
+    overrides
+        Values that replace those of the card, by full path: ``{"events.n": 100}``.
+
+    Raises
+    ------
+    CardError
+        If the text is not TOML, a key is unknown or missing, or a value is of the wrong type or out of range.
+        The message names every wrong key with its full path.
+    """
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise CardError(f"{source} is not valid TOML: {error}") from error
+    for path, value in (overrides or {}).items():
+        table, _, key = path.rpartition(".")
+        target = data.setdefault(table, {}) if table else data
+        if isinstance(target, dict):
+            target[key] = value
+    problems = [f"{path} = {value!r}: {text}" for path, value, text in _unusable(data)]
+    if problems:
+        raise CardError(_listed(source, problems))
+    try:
+        return Card.model_validate_json(json.dumps(data))
+    except ValidationError as error:
+        raise CardError(_listed(source, _problems(error, data))) from error
+    except ConfigError as error:
+        raise CardError(_listed(source, [_named((), error, data)])) from error
+
+
+def load_card(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Card:
+    """The card in a file; see `parse_card`.
+
+    Raises
+    ------
+    CardError
+        If the file cannot be read, or is wrong.
+    """
+    return parse_card(read_card_text(path), str(path), overrides)
+
+
+def read_card_text(path: str | Path) -> str:
+    """The text of a card; CardError if there is none or it is not UTF-8."""
+    try:
+        return Path(path).read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise CardError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    except OSError as error:
+        raise CardError(f"cannot read the card {path}: {error.strerror or error}") from error
+
+
+def allowed_keys(path: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The keys of the card, or of one of its tables."""
+    owner: Any = Card if not path else Card.model_fields[path[0]].annotation
+    if owner is Card:
+        return tuple(Card.model_fields)
+    return tuple(item.name for item in fields(owner)) if is_dataclass(owner) else ()
+
+
+def _listed(source: str, problems: list[str]) -> str:
+    return f"{source}: {problems[0]}" if len(problems) == 1 else "\n  ".join([f"{source}:", *problems])
+
+
+def _unusable(data: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any, str]]:
+    """Values that TOML has and the card has no use for."""
+    for key, value in data.items():
+        full = f"{path}.{key}" if path else key
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, dict):
+                yield from _unusable(item, full)
+            elif isinstance(item, float) and not math.isfinite(item):
+                yield full, item, "must be finite"
+            elif not isinstance(item, str | int | float | bool | list):
+                yield full, str(item), "dates and times have no use in a card"
+
+
+def _problems(error: ValidationError, data: Mapping[str, Any]) -> list[str]:
+    """One line for each wrong key, in the order of the card's keys."""
+    lines: dict[tuple[str | int, ...], str] = {}
+    for item in error.errors():
+        path = _path_in(item["loc"], data) if item["type"] != "missing" else item["loc"]
+        if path in lines:
+            continue
+        if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            lines[path] = _unknown(path, item["input"])
+        elif item["type"] == "missing":
+            lines[path] = f"{_dotted(path)} is missing: it must be {_allowed(path)}"
+        elif "error" in item.get("ctx", {}):
+            lines[path] = _named(path, item["ctx"]["error"], data)
+        else:
+            lines[path] = f"{_dotted(path)} = {_shown(item['input'])}: must be {_allowed(path)}"
+    return list(lines.values())
+
+
+def _path_in(location: tuple[str | int, ...], data: Any) -> tuple[str | int, ...]:
+    """The part of an error's location that is a path in the card (unions add names of their own)."""
+    path: list[str | int] = []
+    for step in location:
+        if isinstance(data, dict) and step in data:
+            data = data[step]
+        elif isinstance(data, list) and isinstance(step, int) and step < len(data):
+            data = data[step]
+        else:
+            break
+        path.append(step)
+    return tuple(path)
+
+
+def _dotted(path: tuple[str | int, ...]) -> str:
+    text = ""
+    for step in path:
+        text += f"[{step + 1}]" if isinstance(step, int) else f".{step}" if text else step
+    return text
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False) if isinstance(value, str | bool | int | float) else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _unknown(path: tuple[str | int, ...], value: Any) -> str:
+    """An unknown key, with the nearest known one and all that are allowed in its table."""
+    table = tuple(str(step) for step in path[:-1])
+    key, keys = str(path[-1]), allowed_keys(table)
+    near = difflib.get_close_matches(key, keys, n=1)
+    if near:
+        hint = f"did you mean {_dotted((*table, near[0]))}? "
+    else:
+        homes = [(name,) for name in allowed_keys() if key in allowed_keys((name,))]
+        homes += [()] if table and key in allowed_keys() else []
+        hint = f"did you mean {_dotted((*homes[0], key))}? " if homes else ""
+    place = f"[{_dotted(table)}]" if table else "the top of the card"
+    return f"unknown key {_dotted(path)} = {_shown(value)}; {hint}Allowed in {place}: {', '.join(keys)}"
+
+
+def _named(path: tuple[str | int, ...], error: Exception, data: Mapping[str, Any]) -> str:
+    """A range error of a section, with the full paths of the keys that its message names."""
+    table: Any = data
+    for step in path:
+        table = table[step]
+    keys = allowed_keys(tuple(str(step) for step in path))
+    words = re.findall(r"[A-Za-z_]\w*", str(error))
+    named = [key for key in dict.fromkeys(words) if key in keys and isinstance(table, dict) and key in table]
+    if not named:
+        return f"[{_dotted(path)}]: {error}" if path else str(error)
+    return ", ".join(f"{_dotted((*path, key))} = {_shown(table[key])}" for key in named) + f": {error}"
+
+
+def _allowed(path: tuple[str | int, ...]) -> str:
+    """What may stand at `path`, in words."""
+    hint: Any = Card
+    for step in path:
+        if isinstance(step, int):
+            hint = _element(hint)
+        elif hint is Card:
+            hint = Card.model_fields[step].annotation
+        elif is_dataclass(hint):
+            hint = get_type_hints(hint)[step]
+    return _words(hint)
+
+
+def _element(hint: Any) -> Any:
+    """The type of an element of a list, inside a union too."""
+    for part in (hint, *get_args(hint)):
+        if get_origin(part) in (tuple, list):
+            return get_args(part)[0]
+    return Any
+
+
+def _words(hint: Any) -> str:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return " or ".join(json.dumps(value) for value in arguments)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_words(part) for part in arguments if part is not type(None))
+    if origin in (tuple, list):
+        count = "" if arguments[1:] == (...,) or origin is list else f" of {len(arguments)} values"
+        return f"a list{count}, each {_words(arguments[0])}"
+    if origin is dict or is_dataclass(hint):
+        return "a table"
+    return _NAMES.get(hint, getattr(hint, "__name__", str(hint)))

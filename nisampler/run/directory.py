@@ -1,0 +1,233 @@
+"""The run directory: the card, the state of every stage, the log, events, result and report of one run."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import socket
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from nisampler.errors import CorruptFileError, StorageError
+from nisampler.run.card import Card, parse_card
+from nisampler.storage import atomic_write, read_json, remove_stale, write_json
+
+FORMAT, VERSION = "nisampler-run", 1
+_FIELDS = {"format", "version", "card_sha256", "overrides", "process", "device", "threads", "versions"}
+
+
+class RunDirectory:
+    """One run on disk, locked for this process; a context manager.
+
+    It holds ``card.toml`` (as given), ``run.json`` (what the command line and the machine added to the card),
+    ``run.log``, ``checkpoint/`` (training), ``sampler/`` (frozen), ``integration/``, ``events/`` (shards), the
+    finished event files ``events.*``, ``result.json`` and ``report.html``. `create` and `open` make one.
+
+    Attributes
+    ----------
+    path
+        The folder.
+    card
+        Its card, overrides applied.
+    settings
+        The content of ``run.json``.
+    """
+
+    def __init__(self, path: Path, card: Card, settings: Mapping[str, Any], lock: IO[str]) -> None:
+        self.path, self.card, self.settings = path, card, dict(settings)
+        self._lock = lock
+
+    @classmethod
+    def create(
+        cls,
+        path: str | Path,
+        card_text: str,
+        settings: Mapping[str, Any],
+        overrides: Mapping[str, Any] | None = None,
+    ) -> RunDirectory:
+        """Make a new run; the folder appears with its card and settings, or not at all.
+
+        Parameters
+        ----------
+        path
+            Must not exist, or be an empty folder.
+        card_text
+            The card as given.
+        settings
+            ``process`` (its full name), ``device``, ``threads`` and ``versions`` of this run.
+        overrides
+            Values of the command line that replace those of the card, by full path.
+
+        Raises
+        ------
+        CardError
+            If the card is wrong.
+        StorageError
+            If the folder holds anything already, or cannot be made.
+        """
+        target = Path(path)
+        card = parse_card(card_text, "card.toml", overrides)
+        _refuse_occupied(target)
+        parent = target.absolute().parent
+        temporary = parent / f".{target.name}.{uuid.uuid4().hex}.partial"
+        content = {
+            "format": FORMAT,
+            "version": VERSION,
+            "card_sha256": _digest(card_text),
+            "overrides": dict(overrides or {}),
+            **settings,
+        }
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            temporary.mkdir()
+            lock = _take_lock(temporary)
+            with atomic_write(temporary / "card.toml", "w") as handle:
+                handle.write(card_text)
+            write_json(temporary / "run.json", content)
+            os.rename(temporary, target)
+        except OSError as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if isinstance(error, StorageError):
+                raise
+            _refuse_occupied(target)
+            raise StorageError(f"cannot make the run directory {target}: {error.strerror or error}") from error
+        return cls(target, card, content, lock)
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunDirectory:
+        """Open an existing run to continue or read it.
+
+        Raises
+        ------
+        StorageError
+            If it is no run directory, another process uses it, or its card was changed since it began.
+        CorruptFileError
+            If ``run.json`` is damaged.
+        """
+        target = Path(path)
+        if not (target / "run.json").is_file():
+            raise StorageError(f"{target} is not a run directory: `nisampler run CARD --output DIR` makes one")
+        lock = _take_lock(target)
+        try:
+            settings = read_json(target / "run.json")
+            if not isinstance(settings, dict) or not settings.keys() >= _FIELDS:
+                raise CorruptFileError(f"{target / 'run.json'} is incomplete: restore it from a copy")
+            if (settings["format"], settings["version"]) != (FORMAT, VERSION):
+                raise StorageError(f"{target} was made by another release, which has to continue it")
+            card = parse_card(_card_text(target, settings), str(target / "card.toml"), settings["overrides"])
+        except BaseException:
+            lock.close()
+            raise
+        remove_stale(target)
+        return cls(target, card, settings, lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let other processes use the folder."""
+        self._lock.close()
+
+    @property
+    def checkpoint(self) -> Path:
+        """State of the training."""
+        return self.path / "checkpoint"
+
+    @property
+    def sampler(self) -> Path:
+        """The frozen sampler with the record of its training."""
+        return self.path / "sampler"
+
+    @property
+    def integration(self) -> Path:
+        """The integral, its batches and the distribution of weights."""
+        return self.path / "integration"
+
+    @property
+    def events(self) -> Path:
+        """The event shards."""
+        return self.path / "events"
+
+    @property
+    def log(self) -> Path:
+        """Plain lines."""
+        return self.path / "run.log"
+
+    @property
+    def result(self) -> Path:
+        """The figures of the run."""
+        return self.path / "result.json"
+
+    @property
+    def report(self) -> Path:
+        """The page with the figures and plots."""
+        return self.path / "report.html"
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds spent so far in each stage, over all sessions; nothing else depends on them."""
+        path = self.path / "seconds.json"
+        if not path.is_file():
+            return {}
+        with suppress(CorruptFileError):
+            return {str(name): float(value) for name, value in read_json(path).items()}
+        return {}
+
+    def store_seconds(self, seconds: Mapping[str, float]) -> None:
+        """Remember the seconds spent in each stage."""
+        write_json(self.path / "seconds.json", dict(seconds))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _card_text(target: Path, settings: Mapping[str, Any]) -> str:
+    try:
+        text = (target / "card.toml").read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StorageError(f"cannot read {target / 'card.toml'}: {error}") from error
+    if _digest(text) != settings["card_sha256"]:
+        raise StorageError(
+            f"{target / 'card.toml'} is not the card this run began with: put the old one back to resume, or "
+            "start a new run with the new card in another directory"
+        )
+    return text
+
+
+def _refuse_occupied(target: Path) -> None:
+    if target.is_dir() and any(target.iterdir()):
+        if (target / "run.json").is_file():
+            raise StorageError(
+                f"{target} already holds a run: `nisampler resume {target}` continues it, or choose another "
+                "--output"
+            )
+        raise StorageError(f"{target} exists and is not empty: choose another --output")
+    if target.exists() and not target.is_dir():
+        raise StorageError(f"{target} is a file: choose another --output")
+
+
+def _take_lock(folder: Path) -> IO[str]:
+    """An exclusive lock that the system frees when the process ends, however it ends."""
+    handle = (folder / ".lock").open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        handle.seek(0)
+        owner = handle.read().strip() or "another process"
+        handle.close()
+        raise StorageError(f"{folder} is in use by {owner}: wait for it, or end it") from error
+    handle.truncate(0)
+    handle.write(f"process {os.getpid()} on {socket.gethostname()}")
+    handle.flush()
+    return handle

@@ -1,0 +1,106 @@
+"""Find processes through the entry-point group `nisampler.processes`, so that the core imports none of them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor
+
+from nisampler.errors import ProcessError, UnknownProcessError
+from nisampler.events import EventBatch, Observable
+
+GROUP = "nisampler.processes"
+
+
+class Beams(Protocol):
+    """The two beams, the one along +z first."""
+
+    @property
+    def pdg_ids(self) -> tuple[int, int]:
+        """Particle codes."""
+        ...
+
+    @property
+    def energies(self) -> tuple[float, float]:
+        """In GeV."""
+        ...
+
+
+class RunProcess(Protocol):
+    """What a run needs of a process; `nisampler.processes.base.Process` has it all."""
+
+    name: str
+    dim: int
+    unit: str
+    has_events: bool
+
+    @property
+    def beams(self) -> Beams | None:
+        """The beams, None without an event record."""
+        ...
+
+    @property
+    def observables(self) -> Sequence[Observable]:
+        """What the report draws."""
+        ...
+
+    def __call__(self, u: Tensor) -> Tensor:
+        """Values (n,) at the cube points u (n, dim)."""
+        ...
+
+    def events(self, u: Tensor, weights: Tensor, generator: torch.Generator) -> EventBatch:
+        """Events at the cube points u (n, dim) with weights (n,)."""
+        ...
+
+
+def _load(name: str) -> Callable[..., Any]:
+    found = tuple(entry_points(group=GROUP, name=name))
+    if not found:
+        raise ProcessError(
+            f"no installed package offers the entry point {name!r} of the group {GROUP!r}: install nisampler "
+            "with pip, a source folder on the path is not enough"
+        )
+    return cast(Callable[..., Any], found[0].load())
+
+
+def available() -> dict[str, str]:
+    """The names of all processes, each with a line of description.
+
+    Raises
+    ------
+    ProcessError
+        If no registry is installed.
+    """
+    return dict(_load("available")())
+
+
+def create(name: str, parameters: Mapping[str, Any] | None = None) -> RunProcess:
+    """The process `name`, or ``module:object`` / ``file.py:object`` for a callable of one's own.
+
+    Raises
+    ------
+    UnknownProcessError
+        If there is none of that name; the nearest one is suggested.
+    ProcessError, ConfigError
+        If a parameter is unknown or out of range.
+    """
+    try:
+        return cast(RunProcess, _load("create")(name, **dict(parameters or {})))
+    except UnknownProcessError as error:
+        near = difflib.get_close_matches(name, available(), n=1) if ":" not in name else []
+        if near:
+            raise UnknownProcessError(f"{error}. Did you mean {near[0]!r}?") from error
+        raise
+
+
+def absolute(name: str) -> str:
+    """`name` with the path of a ``file.py:object`` made absolute, so that it works from any folder."""
+    place, colon, attribute = name.rpartition(":")
+    if colon and place.endswith(".py"):
+        return f"{Path(place).resolve()}:{attribute}"
+    return name

@@ -1,0 +1,100 @@
+"""What a run found, as the JSON of `result.json` and as lines for a person."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from nisampler._version import __version__
+from nisampler.stats import format_with_error
+
+_PACKAGES = ("torch", "numpy", "vegas", "h5py", "safetensors", "pylhe")
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that the bytes of a run depend on; packages that are not installed are left out."""
+    found = {"nisampler": __version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def finite(value: Any) -> Any:
+    """The same JSON data with None in place of NaN and infinity, which JSON has no form for."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
+
+
+def _percent(value: float | None) -> str:
+    return "unknown" if value is None else f"{100 * value:.3g} %"
+
+
+def with_unit(value: float, error: float | None, unit: str) -> str:
+    """`1603.2(4) pb`."""
+    return f"{format_with_error(value, math.inf if error is None else error)} {unit}".rstrip()
+
+
+def integral_text(result: Mapping[str, Any]) -> str:
+    """The integral of a result, with error and unit."""
+    integral = result["integral"]
+    return with_unit(integral["value"], integral["error"], integral["unit"])
+
+
+def efficiency_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Efficiencies of a result, for a table."""
+    numbers = result["unweighting"]
+    rows = [
+        ("unweighting efficiency, largest weight", _percent(numbers["efficiency_strict"])),
+        ("unweighting efficiency, 0.1 % overweight", _percent(numbers["efficiency_0p1"])),
+        ("unweighting efficiency, 1 % overweight", _percent(numbers["efficiency_1"])),
+        ("effective sample size", _percent(numbers["ess_fraction"])),
+        ("points inside the cuts", _percent(numbers["cut_efficiency"])),
+    ]
+    if numbers["n_events"]:
+        rows += [
+            ("accepted points, as generated", _percent(numbers["efficiency_generated"])),
+            ("integral in overweight events", _percent(numbers["overweight_fraction"])),
+        ]
+    return rows
+
+
+def summary(result: Mapping[str, Any], path: Path) -> list[tuple[str, str]]:
+    """The result of a run in a few lines."""
+    integral, numbers = result["integral"], result["unweighting"]
+    points = f"{integral['n_points']} points"
+    if integral["chi2_per_dof"] is not None:
+        points += f", chi2/dof {integral['chi2_per_dof']:.2f}"
+    rows = [
+        ("integral", f"{integral_text(result)}   ({points})"),
+        ("efficiency", f"{_percent(numbers['efficiency_0p1'])} at 0.1 % overweight"),
+        ("sampler", str(result["sampler"]["name"])),
+    ]
+    if numbers["n_events"]:
+        overweight = _percent(numbers["overweight_fraction"])
+        rows.append(("events", f"{numbers['n_events']}, overweight {overweight} of the integral"))
+    rows += [("", str(path / name)) for name in result["files"]]
+    rows += [("report", str(path / "report.html")), ("seconds", f"{sum(result['seconds'].values()):.1f}")]
+    return rows + [("warning", str(text)) for text in result["warnings"]]
+
+
+def generation_summary(result: Mapping[str, Any], path: Path) -> list[tuple[str, str]]:
+    """The result of `generate` in a few lines."""
+    rows = [
+        ("events", str(result["n_events"])),
+        ("accepted points", _percent(result["efficiency_generated"])),
+        ("overweight", f"{_percent(result['overweight_fraction'])} of the integral"),
+    ]
+    rows += [("", str(path / name)) for name in result["files"]]
+    return rows + [("warning", str(text)) for text in result["warnings"]]

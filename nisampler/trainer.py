@@ -1,0 +1,280 @@
+"""Adaptation: survey with VEGAS, training of a flow with buffered steps, and a density tree on top.
+
+All integrand calls of the adaptation come out of one budget. Nothing depends on the clock, and every random number
+has a named stream, so an interrupted training that is resumed ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nisampler.errors import ConfigError, CorruptFileError, ZeroIntegrandError
+from nisampler.flow_training import FlowTrainer
+from nisampler.integrand import Integrand
+from nisampler.rng import Streams
+from nisampler.samplers import Sampler, TreeSampler, UniformSampler, VegasSampler, chain
+from nisampler.training import Candidate, Progress, TrainingConfig, TrainingRecord, TrainingResult, make_record
+from nisampler.tree import TreeConfig, grow_tree
+from nisampler.vegas import VegasAdapter, VegasGrid
+
+_SURVEY_ITERATIONS = 10
+_NOTHING_TO_GAIN = 0.97
+_HOPELESS = 5e-4
+_MARGIN = 1.01
+
+
+class Trainer:
+    """Adapts a sampler to an integrand.
+
+    Parameters
+    ----------
+    integrand
+        What to learn; its counters go on.
+    config
+        See `TrainingConfig`.
+    streams
+        Source of all random numbers.
+    device
+        Where the sampler lives.
+    on_progress
+        Called with a `Progress` after each unit of work.
+
+    Raises
+    ------
+    ZeroIntegrandError
+        If no point of the survey's budget has a non-zero value.
+    TrainingDivergedError
+        If training diverges again after every roll-back.
+    """
+
+    def __init__(
+        self,
+        integrand: Integrand,
+        config: TrainingConfig | None = None,
+        streams: Streams | None = None,
+        device: torch.device | str = "cpu",
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> None:
+        self.integrand = integrand
+        self.config = config or TrainingConfig()
+        self.streams = (streams or Streams(0)).child("training")
+        self.device = torch.device(device)
+        self.on_progress = on_progress
+        self.stage = "survey"
+        self.iteration = 0
+        self.uniform_ess, self.norm = 1.0, 0.0
+        self.first_call = integrand.calls
+        self.history: list[TrainingRecord] = []
+        self.warnings: list[str] = []
+        self.candidates: list[Candidate] = []
+        self.grid: VegasGrid | None = None
+        self.flow: FlowTrainer | None = None
+        self.result: TrainingResult | None = None
+
+    @property
+    def calls(self) -> int:
+        """Integrand calls of this adaptation so far."""
+        return self.integrand.calls - self.first_call
+
+    def fit(self, checkpoint: Callable[[Trainer], None] | None = None) -> TrainingResult:
+        """Run all stages from wherever the trainer stands; `checkpoint` is called between units of work."""
+        stages = {"survey": self._survey, "vegas": self._vegas, "flow": self._flow, "finish": self._finish}
+        while self.result is None:
+            stages[self.stage]()
+            if self.on_progress is not None:
+                record = self.history[-1] if self.history else None
+                self.on_progress(Progress(self.stage, min(self.calls, self.config.calls), self.config.calls, record))
+            if checkpoint is not None and self.result is None:
+                checkpoint(self)
+        return self.result
+
+    def _evaluate(self, sampler: Sampler, n: int, name: str, index: int = 0) -> tuple[Tensor, Tensor]:
+        """Fresh latent points (n, dim) of a frozen sampler and their weights f/q (n,)."""
+        generator = self.streams.generator(name, index, device=self.device)
+        u = torch.rand(n, self.integrand.dim, generator=generator, dtype=torch.float64, device=self.device)
+        x, log_q = sampler.map(u)
+        return u, self.integrand(x).to(self.device) * torch.exp(-log_q)
+
+    def _refine_grid(self, n: int) -> Tensor:
+        """One VEGAS iteration with n points; returns its weights."""
+        dim, start = self.integrand.dim, self.grid
+        sampler: Sampler = UniformSampler(dim, self.device) if start is None else VegasSampler(start)
+        u, weights = self._evaluate(sampler, n, "vegas", self.iteration)
+        increments = 128 if start is None else start.increments
+        adapter = VegasAdapter(dim, increments, nodes=None if start is None else start.nodes)
+        adapter.add(u, weights)
+        if bool((weights != 0).any()):
+            adapter.refine()
+            self.grid = adapter.grid(self.device)
+        self.iteration += 1
+        self.norm = float(weights.abs().mean())
+        self.history.append(make_record("vegas", self.calls, weights, self.iteration))
+        return weights
+
+    def _survey(self) -> None:
+        """Short VEGAS iterations: is the integrand non-zero, is there anything to learn, where to start?"""
+        budget = self.config.calls // 12
+        weights = self._refine_grid(max(256, budget // _SURVEY_ITERATIONS))
+        if self.grid is None:
+            if self.calls >= self.config.calls:
+                raise ZeroIntegrandError(
+                    f"{self.integrand.name} is zero at all {self.calls} points that were tried: check its domain "
+                    "and cuts, or map the variables so that the support fills more of the cube"
+                )
+            return
+        record = self.history[-1]
+        if self.iteration == 1 and self.config.vegas_start == "auto":
+            self.uniform_ess = record.ess_fraction
+        last = self.calls >= budget or float(weights.std()) <= 1e-9 * float(weights.abs().mean())
+        if not last:
+            return
+        vegas_only = self.config.sampler == "vegas" or (
+            self.config.sampler == "auto" and record.efficiency_0p1 >= _NOTHING_TO_GAIN
+        )
+        self.stage = "vegas" if vegas_only else "flow"
+        if not vegas_only:
+            self._start_flow()
+
+    def _start_flow(self) -> None:
+        under = self.config.vegas_start == "always" or self.uniform_ess < _HOPELESS
+        base = VegasSampler(self.grid) if under and self.grid is not None else None
+        calls = int(0.8 * (self.config.calls - self.calls))
+        self.flow = FlowTrainer(
+            self.integrand, self.config, self.streams, base, calls, self.norm, self.device
+        )
+
+    def _vegas(self) -> None:
+        """Longer VEGAS iterations with what the survey left, each a third of the rest."""
+        left = int(0.8 * self.config.calls) - self.calls
+        if left < self.config.calls // 50 or self.history[-1].efficiency_0p1 >= 0.999:
+            self.stage = "finish"
+            return
+        self._refine_grid(max(left // 3, self.config.calls // 50))
+
+    def _flow(self) -> None:
+        if self.flow is None:
+            raise CorruptFileError("the training state names the flow stage but holds no flow")
+        self.history += self.flow.advance(self.calls)
+        self.warnings = [*self.flow.warnings]
+        if self.flow.done:
+            self.stage = "finish"
+
+    def _finish(self) -> None:
+        """Grow trees, compare the candidates on unseen points, and freeze the best."""
+        rest = max(self.config.calls - self.calls, 2000)
+        grid = None if self.grid is None else VegasSampler(self.grid)
+        bases: list[Sampler] = [grid or UniformSampler(self.integrand.dim, self.device)]
+        if self.flow is not None:
+            trained = self.flow.sampler()
+            share = 0 if self.config.sampler == "flow" else rest // 5
+            bases = [trained] if self.config.sampler == "flow" else [bases[0], trained]
+        else:
+            share = 0
+        scored: list[tuple[float, Candidate, Sampler]] = []
+        for number, base in enumerate(bases):
+            n = share if number < len(bases) - 1 else rest - share
+            scored += self._candidates(base, n, number, full=number == len(bases) - 1)
+        best = scored[0]
+        for option in scored[1:]:
+            if option[0] > _MARGIN * best[0]:
+                best = option
+        self.candidates = [
+            Candidate(c.name, c.efficiency_0p1, c.ess_fraction, chosen=s is best[2]) for _, c, s in scored
+        ]
+        self.stage = "done"
+        self.result = TrainingResult(best[2], self.history, self.candidates, self.warnings)
+
+    def _candidates(
+        self, base: Sampler, n: int, number: int, full: bool
+    ) -> list[tuple[float, Candidate, Sampler]]:
+        """The base and, if `full`, its trees, scored on the second part of n fresh points."""
+        u, weights = self._evaluate(base, n, "validation", number)
+        weights = weights.abs()
+        split = n // 2 if full and self.config.tree else 0
+        seen, unseen, test = u[:split], u[split:], weights[split:]
+        one = torch.ones_like(test)
+        score = _weighted_efficiency(test, one)
+        found = [(score, Candidate(base.describe(), score, _weighted_ess(test, one)), base)]
+        if split < 1000 or not bool((test > 0).any()):
+            return found
+        importance = torch.ones_like(weights[:split])
+        learned = weights[:split]
+        if self.flow is not None:
+            old_u, old_weights, old_importance = self.flow.replay()
+            seen = torch.cat([seen, old_u])
+            learned = torch.cat([learned, old_weights])
+            importance = torch.cat([importance, old_importance])
+        for order in (2.0, 4.0, 8.0):
+            tree = grow_tree(seen, learned, TreeConfig(leaves=self.config.leaves, order=order), importance)
+            sampler = chain(base, TreeSampler(tree))
+            density = tree.unmap(unseen)[1].exp()
+            score = _weighted_efficiency(test / density, density)
+            name = f"{base.describe()} + {TreeSampler(tree).describe()}, order {order:g}"
+            found.append((score, Candidate(name, score, _weighted_ess(test / density, density)), sampler))
+        return found
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Everything needed to continue, as tensors and JSON metadata."""
+        tensors: dict[str, Tensor] = {}
+        meta: dict[str, Any] = {
+            "stage": self.stage,
+            "iteration": self.iteration,
+            "first_call": self.first_call,
+            "counts": self.integrand.counts(),
+            "history": [asdict(record) for record in self.history],
+            "warnings": self.warnings,
+            "uniform_ess": self.uniform_ess,
+            "norm": self.norm,
+            "config": asdict(self.config),
+        }
+        if self.grid is not None:
+            tensors["grid"] = self.grid.nodes
+        if self.flow is not None:
+            own, meta["flow"] = self.flow.state()
+            tensors |= {f"flow.{name}": tensor for name, tensor in own.items()}
+        return tensors, meta
+
+    def load_state(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+        """Stand where the trainer stood that returned this state.
+
+        Raises
+        ------
+        ConfigError
+            If the state was made under another configuration.
+        """
+        if meta["config"] != asdict(self.config):
+            raise ConfigError("the checkpoint was made with other training settings; resume with the same ones")
+        self.stage, self.iteration = meta["stage"], meta["iteration"]
+        self.first_call, self.uniform_ess = meta["first_call"], meta["uniform_ess"]
+        self.norm = meta["norm"]
+        self.integrand.restore_counts(meta["counts"])
+        self.history = [TrainingRecord(**record) for record in meta["history"]]
+        self.warnings = list(meta["warnings"])
+        self.grid = VegasGrid(tensors["grid"].to(self.device)) if "grid" in tensors else None
+        self.flow = None
+        if "flow" in meta:
+            self._start_flow()
+            own = {name.removeprefix("flow."): t for name, t in tensors.items() if name.startswith("flow.")}
+            if self.flow is not None:
+                self.flow.load_state(own, meta["flow"])
+
+
+def _weighted_efficiency(weights: Tensor, density: Tensor, fraction: float = 1e-3) -> float:
+    """Efficiency at an overweight fraction for weights of points that stand for `density` draws each."""
+    order = torch.argsort(weights, descending=True)
+    mass = torch.cumsum((weights * density)[order], 0)
+    total = float(mass[-1])
+    if not total > 0.0:
+        return 0.0
+    cut = weights[order][torch.searchsorted(mass, fraction * total).clamp(max=len(order) - 1)]
+    return min(1.0, total / float(density.sum()) / float(cut))
+
+
+def _weighted_ess(weights: Tensor, density: Tensor) -> float:
+    first, second = float((weights * density).sum()), float((weights.square() * density).sum())
+    return first**2 / second / float(density.sum()) if second > 0 else 0.0

@@ -1,0 +1,158 @@
+"""What a training is told and what it reports: configuration, records, candidates, result."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from nisampler.divergences import divergence
+from nisampler.errors import ConfigError
+from nisampler.samplers import Sampler
+from nisampler.stats import efficiency_at, kish_ess
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a sampler adapts to an integrand. The defaults are meant to be good without tuning.
+
+    Parameters
+    ----------
+    calls
+        Integrand calls for the whole adaptation: survey, training, tree and validation.
+    sampler
+        "auto" compares flow and VEGAS on unseen points; "flow" or "vegas" keeps to one.
+    batch
+        Fresh points per step; None takes a thousandth of `calls`, between 128 and 1024.
+    reuse
+        Steps on stored points after each step on fresh ones. Costs time but no integrand calls.
+    learning_rate
+        Peak of a cosine schedule.
+    weight_decay
+        Of AdamW; 0 is plain Adam.
+    clip
+        Largest norm of a gradient.
+    divergence, tail_divergence
+        Losses (see `nisampler.divergences`) after a short start with the forward KL divergence, and in the last
+        quarter; "none" for no tail stage.
+    bins, hidden, layers
+        Of the splines and their networks.
+    fourier
+        Fourier features of the networks; -1 decides by a short trial between none and four.
+    vegas_start
+        Put the VEGAS grid of the survey under the flow: "always", "never", or "auto": only where a uniform
+        start finds next to nothing.
+    tree
+        Try a density tree in the latent cube; it is kept if unseen points show a gain.
+    leaves
+        Largest number of leaves of the tree.
+    buffer
+        Number of points that are kept for reuse.
+    """
+
+    calls: int = 1_000_000
+    sampler: str = "auto"
+    batch: int | None = None
+    reuse: int = 1
+    learning_rate: float = 4e-3
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    divergence: str = "exponential"
+    tail_divergence: str = "renyi"
+    bins: int = 10
+    hidden: int = 64
+    layers: int = 3
+    fourier: int = -1
+    vegas_start: str = "auto"
+    tree: bool = True
+    leaves: int = 4000
+    buffer: int = 300_000
+
+    def __post_init__(self) -> None:
+        choices = {"sampler": ("auto", "flow", "vegas"), "vegas_start": ("auto", "always", "never")}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        lowest = {"calls": 5000, "bins": 3, "hidden": 1, "layers": 1, "fourier": -1, "leaves": 1, "reuse": 0}
+        for name, limit in lowest.items():
+            if getattr(self, name) < limit:
+                raise ConfigError(f"{name} must be at least {limit}, got {getattr(self, name)}")
+        if self.batch is not None and not 2 <= self.batch <= self.calls // 20:
+            raise ConfigError(f"batch must be between 2 and calls/20 = {self.calls // 20}, got {self.batch}")
+        if self.buffer < self.fresh_batch:
+            raise ConfigError(f"buffer must hold at least one batch of {self.fresh_batch}, got {self.buffer}")
+        for name in ("learning_rate", "clip"):
+            if not 0.0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} must be positive and finite, got {getattr(self, name)}")
+        if not 0.0 <= self.weight_decay < math.inf:
+            raise ConfigError(f"weight_decay must be non-negative and finite, got {self.weight_decay}")
+        divergence(self.divergence)
+        if self.tail_divergence != "none":
+            divergence(self.tail_divergence)
+
+    @property
+    def fresh_batch(self) -> int:
+        """Fresh points per step."""
+        return self.batch or min(1024, max(128, self.calls // 1000))
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """A window of the adaptation, measured on points drawn before the step that learned from them."""
+
+    stage: str
+    calls: int
+    step: int
+    loss: float
+    learning_rate: float
+    ess_fraction: float
+    efficiency_0p1: float
+    relative_error: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A sampler that was compared on unseen points, with its efficiency at 0.1 % overweight and its ESS."""
+
+    name: str
+    efficiency_0p1: float
+    ess_fraction: float
+    chosen: bool = False
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where the adaptation stands: integrand calls done of those planned, and the latest record."""
+
+    stage: str
+    done: int
+    total: int
+    record: TrainingRecord | None
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """The frozen sampler, how training went, what was compared, and what a user should know."""
+
+    sampler: Sampler
+    history: list[TrainingRecord] = field(default_factory=list)
+    candidates: list[Candidate] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def make_record(
+    stage: str, calls: int, weights: Tensor, step: int = 0, loss: float = 0.0, learning_rate: float = 0.0
+) -> TrainingRecord:
+    """A record of the weights f/q of fresh points."""
+    ess = kish_ess(weights) / len(weights)
+    return TrainingRecord(
+        stage,
+        calls,
+        step,
+        loss,
+        learning_rate,
+        ess,
+        efficiency_at(weights, 1e-3)[1],
+        math.sqrt(max(0.0, 1.0 / ess - 1.0) / len(weights)) if ess > 0 else 0.0,
+    )
