@@ -1,3 +1,21 @@
 """Draw from densities that can only be evaluated: integrate, unweight, generate events."""
 
 from nisampler._version import __version__ as __version__
+from nisampler.engine import Result, integrate
+from nisampler.errors import NisamplerError
+from nisampler.integrand import Integrand
+from nisampler.integrator import IntegrationConfig
+from nisampler.stats import Estimate
+from nisampler.training import TrainingConfig
+from nisampler.unweighting import UnweightingConfig
+
+__all__ = [
+    "Estimate",
+    "Integrand",
+    "IntegrationConfig",
+    "NisamplerError",
+    "Result",
+    "TrainingConfig",
+    "UnweightingConfig",
+    "integrate",
+]

@@ -151,7 +151,8 @@ def generate(
     events: Annotated[int, typer.Option(min=1, help="Number of events.")],
     seed: Annotated[int, typer.Option(min=0, help="Seed; another one than the run's gives other events.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder of the events; RUN/generated-SEED by default.")
+        Path | None,
+        typer.Option("--output", "-o", help="Folder of the events; RUN/generated-SEED by default."),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
@@ -193,7 +194,8 @@ def check(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An event file: .lhe, .lhe.gz or .h5.")],
     tolerance: Annotated[
-        float, typer.Option(min=0.0, help="Largest relative violation of momentum conservation and mass shell.")
+        float,
+        typer.Option(min=0.0, help="Largest relative violation of momentum conservation and mass shell."),
     ] = 1e-8,
 ) -> None:
     """Check counts, finiteness, momentum conservation and mass shells of an event file."""

@@ -88,9 +88,7 @@ class Divergence(abc.ABC):
         if not bool(torch.isfinite(value)):
             raise NonFiniteError(f"norm must be finite, got {float(value)}")
         if not bool(value > 0):
-            raise DomainError(
-                f"norm must be positive, got {float(value)}: estimate the integral of |f| first"
-            )
+            raise DomainError(f"norm must be positive, got {float(value)}: estimate the integral of |f| first")
         return value.log()
 
     @abc.abstractmethod

@@ -45,7 +45,12 @@ class _Arm:
         self.unseen_loss = 0.0
 
     def step(
-        self, points: tuple[Tensor, Tensor, Tensor], loss_of: Divergence, norm: float, rate: float, clip: float
+        self,
+        points: tuple[Tensor, Tensor, Tensor],
+        loss_of: Divergence,
+        norm: float,
+        rate: float,
+        clip: float,
     ) -> float:
         """One optimizer step; returns the loss before it, NaN if loss or gradient are not finite."""
         x, f, log_g = points
@@ -112,6 +117,7 @@ class FlowTrainer:
         self.integrand, self.config, self.streams, self.base = integrand, config, streams, base
         self.device = device
         self.batch = config.fresh_batch
+        self.calls = calls
         self.steps = max(1, calls // self.batch)
         self.window = max(1, self.steps // _WINDOWS)
         fouriers = [0, _TRIAL_FOURIER] if config.fourier < 0 else [config.fourier]
@@ -144,7 +150,8 @@ class FlowTrainer:
     def advance(self, calls_before: int) -> list[TrainingRecord]:
         """One window of steps: its record, or nothing if it ended in a roll-back."""
         first = self.integrand.calls
-        weights, losses = [], []
+        weights: list[Tensor] = []
+        losses: list[float] = []
         while len(losses) < self.window and self.step < self.steps:
             weight, loss = self._fresh_step()
             self.step += 1
@@ -216,12 +223,12 @@ class FlowTrainer:
             rate = self._rate(k / (1 + self.config.reuse))
             for member in self.arms:
                 value = member.step(points, loss_of, self.norm, rate, self.config.clip)
-                if k == 0:
-                    loss = value if member is arm or not math.isfinite(value) else loss
-                    if self._fraction() >= 0.5 * _TRIAL:
-                        member.unseen_loss += value
                 if not math.isfinite(value):
                     return weights, value
+                if k == 0:
+                    loss = value if member is arm else loss
+                    if self._fraction() >= 0.5 * _TRIAL:
+                        member.unseen_loss += value
         return weights, loss
 
     def _end_trial(self) -> None:
@@ -251,7 +258,7 @@ class FlowTrainer:
             for index, state in enumerate(states):
                 tensors |= {f"{group}.{index}.{name}": tensor for name, tensor in state.items()}
         tensors |= {f"best.0.{name}": tensor for name, tensor in self.best.items()}
-        names = ("step", "roll_backs", "saturated", "rate_scale", "best_ess", "norm", "warnings")
+        names = ("calls", "step", "roll_backs", "saturated", "rate_scale", "best_ess", "norm", "warnings")
         meta: dict[str, Any] = {name: getattr(self, name) for name in names}
         meta["fouriers"] = [arm.sampler.config.net.fourier for arm in self.arms]
         meta["unseen_losses"] = [arm.unseen_loss for arm in self.arms]

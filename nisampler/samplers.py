@@ -85,7 +85,7 @@ class Sampler(ABC):
             raise DomainError(f"points of a {self.kind} sampler must lie in the unit cube")
         size = _TILE if self.device.type == "cpu" else max(1, points.shape[0])
         with torch.no_grad():
-            parts = [function(tile) for tile in points.split(size)]
+            parts = [function(tile) for tile in torch.split(points, size)]
         if len(parts) == 1:
             return parts[0]
         return torch.cat([x for x, _ in parts]), torch.cat([log_q for _, log_q in parts])
@@ -107,7 +107,8 @@ class UniformSampler(Sampler):
     def _map(self, u: Tensor) -> tuple[Tensor, Tensor]:
         return u, u.new_zeros(u.shape[0])
 
-    _unmap = _map
+    def _unmap(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self._map(x)
 
     def state(self) -> State:
         return {}, {"kind": self.kind, "dim": self.dim}
@@ -273,6 +274,7 @@ def _flow_from_state(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> 
         **(settings | {"spline": Spline(**settings["spline"]), "net": NetConfig(**settings["net"])})
     )
     flow = coupling_flow(meta["dim"], config)
+    flow.to(next(tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()))
     flow.load_state_dict(dict(tensors))
     return FlowSampler(flow.eval(), config)
 
@@ -305,7 +307,7 @@ def sampler_from_state(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -
     """
     try:
         sampler = _READERS[meta["kind"]](tensors, meta)
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (KeyError, TypeError, RuntimeError, StopIteration) as error:
         raise CorruptFileError(f"the stored sampler cannot be rebuilt: {error}") from error
     if isinstance(sampler, FlowSampler) and tensors:
         sampler.flow.to(next(iter(tensors.values())).device)

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import ROUND_HALF_EVEN, Context, Decimal
+from itertools import pairwise
 
 import torch
 from scipy import stats as scipy_stats
@@ -166,9 +167,7 @@ class Estimate:
         """Mean and standard error of the weights; `ConfigError` if there are none."""
         if moments.count == 0:
             raise ConfigError("an estimate needs at least one point, got none")
-        return cls(
-            moments.mean, moments.standard_error, moments.count, ess_fraction=moments.ess_fraction, unit=unit
-        )
+        return cls(moments.mean, moments.standard_error, moments.count, ess_fraction=moments.ess_fraction, unit=unit)
 
     @classmethod
     def from_batches(cls, batches: Sequence[Moments], unit: str = "") -> Estimate:
@@ -198,7 +197,8 @@ class Estimate:
 
         The error comes from the spread of the means alone, as independent scramblings of a Sobol sequence
         need it, times `student_t_factor`, so that it covers 68.27 % with few batches too. Infinite for a
-        single batch.
+        single batch. `chi2_per_dof` compares the spread between groups of consecutive batches with the spread
+        within them: it grows if batches are not alike.
 
         Raises:
             ConfigError: without batches or points.
@@ -209,8 +209,9 @@ class Estimate:
         error = math.inf
         if moments.count > 1:
             error = moments.standard_error * student_t_factor(moments.count - 1)
+        chi2, dof = _between_groups(means)
         n = moments.count * points_per_batch
-        return cls(moments.mean, error, n, ess_fraction=ess_fraction, unit=unit)
+        return cls(moments.mean, error, n, chi2, dof, ess_fraction, unit)
 
     @classmethod
     def combine(cls, parts: Sequence[Estimate]) -> Estimate:
@@ -273,6 +274,19 @@ class Estimate:
         if not math.isnan(self.ess_fraction):
             rows.append(("ESS/n", f"{self.ess_fraction:.3g}"))
         return "\n".join(f"{name:<15} {text}" for name, text in rows)
+
+
+def _between_groups(means: Sequence[float]) -> tuple[float, int]:
+    """Variance of group means over the variance within groups of consecutive batches, and its dof."""
+    groups = min(8, len(means) // 3)
+    if groups < 2:
+        return math.nan, 0
+    edges = [len(means) * k // groups for k in range(groups + 1)]
+    parts = [Moments.from_tensor(torch.tensor(means[a:b], dtype=torch.float64)) for a, b in pairwise(edges)]
+    whole = Moments.merge_all(parts)
+    spread = math.fsum(part.count * (part.mean - whole.mean) ** 2 for part in parts)
+    variance = math.fsum(part.m2 for part in parts) / (len(means) - groups)
+    return _chi2(spread, variance, len(means) * whole.max_abs**2) / (groups - 1), groups - 1
 
 
 def _chi2(spread: float, variance: float, rounding_scale: float) -> float:

@@ -18,7 +18,14 @@ from nisampler.flow_training import FlowTrainer
 from nisampler.integrand import Integrand
 from nisampler.rng import Streams
 from nisampler.samplers import Sampler, TreeSampler, UniformSampler, VegasSampler, chain
-from nisampler.training import Candidate, Progress, TrainingConfig, TrainingRecord, TrainingResult, make_record
+from nisampler.training import (
+    Candidate,
+    Progress,
+    TrainingConfig,
+    TrainingRecord,
+    TrainingResult,
+    make_record,
+)
 from nisampler.tree import TreeConfig, grow_tree
 from nisampler.vegas import VegasAdapter, VegasGrid
 
@@ -109,7 +116,8 @@ class Trainer:
         adapter = VegasAdapter(dim, increments, nodes=None if start is None else start.nodes)
         adapter.add(u, weights)
         if bool((weights != 0).any()):
-            adapter.refine()
+            if not _constant(weights):
+                adapter.refine()
             self.grid = adapter.grid(self.device)
         self.iteration += 1
         self.norm = float(weights.abs().mean())
@@ -130,7 +138,7 @@ class Trainer:
         record = self.history[-1]
         if self.iteration == 1 and self.config.vegas_start == "auto":
             self.uniform_ess = record.ess_fraction
-        last = self.calls >= budget or float(weights.std()) <= 1e-9 * float(weights.abs().mean())
+        last = self.calls >= budget or _constant(weights)
         if not last:
             return
         vegas_only = self.config.sampler == "vegas" or (
@@ -138,15 +146,12 @@ class Trainer:
         )
         self.stage = "vegas" if vegas_only else "flow"
         if not vegas_only:
-            self._start_flow()
+            self.flow = self._make_flow(int(0.8 * (self.config.calls - self.calls)))
 
-    def _start_flow(self) -> None:
+    def _make_flow(self, calls: int) -> FlowTrainer:
         under = self.config.vegas_start == "always" or self.uniform_ess < _HOPELESS
         base = VegasSampler(self.grid) if under and self.grid is not None else None
-        calls = int(0.8 * (self.config.calls - self.calls))
-        self.flow = FlowTrainer(
-            self.integrand, self.config, self.streams, base, calls, self.norm, self.device
-        )
+        return FlowTrainer(self.integrand, self.config, self.streams, base, calls, self.norm, self.device)
 
     def _vegas(self) -> None:
         """Longer VEGAS iterations with what the survey left, each a third of the rest."""
@@ -189,9 +194,7 @@ class Trainer:
         self.stage = "done"
         self.result = TrainingResult(best[2], self.history, self.candidates, self.warnings)
 
-    def _candidates(
-        self, base: Sampler, n: int, number: int, full: bool
-    ) -> list[tuple[float, Candidate, Sampler]]:
+    def _candidates(self, base: Sampler, n: int, number: int, full: bool) -> list[tuple[float, Candidate, Sampler]]:
         """The base and, if `full`, its trees, scored on the second part of n fresh points."""
         u, weights = self._evaluate(base, n, "validation", number)
         weights = weights.abs()
@@ -258,10 +261,15 @@ class Trainer:
         self.grid = VegasGrid(tensors["grid"].to(self.device)) if "grid" in tensors else None
         self.flow = None
         if "flow" in meta:
-            self._start_flow()
             own = {name.removeprefix("flow."): t for name, t in tensors.items() if name.startswith("flow.")}
-            if self.flow is not None:
-                self.flow.load_state(own, meta["flow"])
+            flow = self._make_flow(meta["flow"]["calls"])
+            flow.load_state(own, meta["flow"])
+            self.flow = flow
+
+
+def _constant(weights: Tensor) -> bool:
+    """Whether there is nothing to learn from these weights but rounding errors."""
+    return float(weights.std()) <= 1e-9 * float(weights.abs().mean())
 
 
 def _weighted_efficiency(weights: Tensor, density: Tensor, fraction: float = 1e-3) -> float:

@@ -146,6 +146,7 @@ def make_record(
 ) -> TrainingRecord:
     """A record of the weights f/q of fresh points."""
     ess = kish_ess(weights) / len(weights)
+    efficiency = efficiency_at(weights, 1e-3)[1] if ess > 0 else 0.0
     return TrainingRecord(
         stage,
         calls,
@@ -153,6 +154,6 @@ def make_record(
         loss,
         learning_rate,
         ess,
-        efficiency_at(weights, 1e-3)[1],
+        efficiency,
         math.sqrt(max(0.0, 1.0 / ess - 1.0) / len(weights)) if ess > 0 else 0.0,
     )

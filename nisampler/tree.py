@@ -236,11 +236,18 @@ class _Builder:
         leaves = sorted(heap + done, key=lambda leaf: leaf.path)
         norm = np.array([leaf.moment for leaf in leaves]) ** (1.0 / self.config.order)
         volume = np.prod(np.array([leaf.high - leaf.low for leaf in leaves]), axis=1)
-        norm = np.maximum(norm, self.config.floor * float((norm * volume).sum()))
+        mean = float((norm * volume).sum())
+        norm = np.maximum(norm, self.config.floor * mean) if mean > 0.0 else np.ones_like(norm)
         return np.array([leaf.low for leaf in leaves]), np.array([leaf.high for leaf in leaves]), norm
 
     def _leaf(
-        self, number: int, low: Array, high: Array, chosen: NDArray[np.int64], parent: float, path: tuple[int, ...]
+        self,
+        number: int,
+        low: Array,
+        high: Array,
+        chosen: NDArray[np.int64],
+        parent: float,
+        path: tuple[int, ...],
     ) -> _Leaf:
         total, count = self.powers[chosen].sum(), self.factor[chosen].sum()
         shrinkage = self.config.shrinkage
@@ -248,9 +255,7 @@ class _Builder:
         gain, axis, cut = self._best_cut(low, high, chosen, moment)
         return _Leaf(-gain, number, low, high, chosen, moment, axis, cut, path)
 
-    def _best_cut(
-        self, low: Array, high: Array, chosen: NDArray[np.int64], moment: float
-    ) -> tuple[float, int, float]:
+    def _best_cut(self, low: Array, high: Array, chosen: NDArray[np.int64], moment: float) -> tuple[float, int, float]:
         """(gain, axis, position) of the best cut; axis -1 if no cut leaves enough points on both sides."""
         config = self.config
         if len(chosen) < 2 * config.min_points:

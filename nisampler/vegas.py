@@ -80,10 +80,11 @@ class VegasAdapter:
 
     def add(self, u: Tensor, weights: Tensor) -> None:
         """Account for points u (n, dim) of the grid's own latent cube with weights f/q (n,); signs do not matter."""
-        squares = np.ascontiguousarray(weights.double().square().cpu().numpy())
-        largest = float(squares.max(initial=0.0))
+        size = np.abs(weights.double().cpu().numpy())
+        largest = float(size.max(initial=0.0))
         if largest > 0.0:
-            self._map.add_training_data(np.ascontiguousarray(u.double().cpu().numpy()), squares / largest)
+            points = np.ascontiguousarray(u.double().cpu().numpy())
+            self._map.add_training_data(points, np.ascontiguousarray((size / largest) ** 2))
 
     def refine(self) -> None:
         """Adapt the grid to the points added since the last call."""

@@ -85,9 +85,7 @@ class AutoregressiveConfig:
             raise ConfigError("Fourier features are for coupling flows; set fourier = 0")
 
 
-def coupling_flow(
-    dim: int, config: CouplingConfig | None = None, *, generator: torch.Generator | None = None
-) -> Flow:
+def coupling_flow(dim: int, config: CouplingConfig | None = None, *, generator: torch.Generator | None = None) -> Flow:
     """A coupling flow in `dim` dimensions, equally fast in both directions; the identity at the start.
 
     `generator` fixes the initial weights and random masks; without one a fixed seed is used. The global
@@ -107,21 +105,15 @@ def coupling_flow(
         return config.net.build(d_in, d_out, generator)
 
     masks = _masks(dim, config, generator)
-    return Flow(
-        _base(dim, config.spline), Composition(CouplingTransform(m, build, config.spline) for m in masks)
-    )
+    return Flow(_base(dim, config.spline), Composition(CouplingTransform(m, build, config.spline) for m in masks))
 
 
-def maf(
-    dim: int, config: AutoregressiveConfig | None = None, *, generator: torch.Generator | None = None
-) -> Flow:
+def maf(dim: int, config: AutoregressiveConfig | None = None, *, generator: torch.Generator | None = None) -> Flow:
     """A masked autoregressive flow (1705.07057): parallel `log_prob`, sequential `sample`."""
     return _autoregressive(dim, config, generator, inverted=False)
 
 
-def iaf(
-    dim: int, config: AutoregressiveConfig | None = None, *, generator: torch.Generator | None = None
-) -> Flow:
+def iaf(dim: int, config: AutoregressiveConfig | None = None, *, generator: torch.Generator | None = None) -> Flow:
     """An inverse autoregressive flow (1606.04934): parallel `sample`, sequential `log_prob`."""
     return _autoregressive(dim, config, generator, inverted=True)
 

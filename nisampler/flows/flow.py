@@ -36,9 +36,7 @@ class Flow(nn.Module):
         If the domain is unknown.
     """
 
-    def __init__(
-        self, base: Base, transform: Transform, domain: Literal["unit", "line"] | None = None
-    ) -> None:
+    def __init__(self, base: Base, transform: Transform, domain: Literal["unit", "line"] | None = None) -> None:
         super().__init__()
         if domain not in (None, "unit", "line"):
             raise ConfigError(f"the domain of a flow must be 'unit' or 'line', got {domain!r}")

@@ -183,13 +183,9 @@ class NetConfig:
         if self.kind not in ("mlp", "residual"):
             raise ConfigError(f"network kind must be 'mlp' or 'residual', got {self.kind!r}")
         if self.hidden < 1 or self.layers < 1:
-            raise ConfigError(
-                f"a network needs hidden >= 1 and layers >= 1, got {self.hidden} and {self.layers}"
-            )
+            raise ConfigError(f"a network needs hidden >= 1 and layers >= 1, got {self.hidden} and {self.layers}")
         if self.fourier < 0 or self.context_dim < 0:
-            raise ConfigError(
-                f"fourier and context_dim must be >= 0, got {self.fourier} and {self.context_dim}"
-            )
+            raise ConfigError(f"fourier and context_dim must be >= 0, got {self.fourier} and {self.context_dim}")
         activation_function(self.activation)
 
     def build(self, d_in: int, d_out: int, generator: torch.Generator) -> nn.Module:

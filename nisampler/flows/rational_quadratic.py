@@ -5,9 +5,10 @@ Durkan et al., 1906.04032: K bin widths, K bin heights and the slopes at the kno
 become widths and heights by a softmax and slopes by a softplus; raw parameters that are all zero give the identity.
 
 The bin of a point is found by comparison with the knots and its edges come out of one fused step with an analytic
-gradient (`_Bin`), so that nothing of size (points, bins) is stored more than once for the backward pass. Everything runs along the *parameter* axis: a network
-that writes its outputs with that axis slowest in memory (see `coupling.py`) makes every step a contiguous, vectorised
-one, about five times faster on a CPU than the usual layout; any other layout gives the same numbers.
+gradient (`_Knots`), so that nothing of size (points, bins) is stored more than once for the backward pass. Everything
+runs along the *parameter* axis: a network that writes its outputs with that axis slowest in memory (see
+`coupling.py`) makes every step a contiguous, vectorised one, about five times faster on a CPU than the usual layout;
+any other layout gives the same numbers.
 """
 
 from __future__ import annotations
@@ -35,8 +36,12 @@ def n_params(bins: int, boundary: Boundary = "free") -> int:
     return 3 * bins + _SLOPES[boundary]
 
 
-def _locate(raw: Tensor, target: Tensor | None, index: Tensor | None, minimum: float) -> tuple[Tensor, ...]:
-    """Bins of a softmax: shares, index of the bin (given, or the one that holds the target), its left edge and size."""
+Bin = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Shares of all bins by softmax, and index, lower edge and size of the chosen one."""
+
+
+def _locate(raw: Tensor, target: Tensor, minimum: float, index: Tensor | None = None) -> Bin:
+    """The bin that holds the target, or the one of a given index."""
     share = torch.softmax(raw, dim=0)
     size = torch.add(share * (1.0 - raw.shape[0] * minimum), minimum)
     edges = size.cumsum(0)
@@ -46,11 +51,9 @@ def _locate(raw: Tensor, target: Tensor | None, index: Tensor | None, minimum: f
     return share, index, edges.gather(0, index) - chosen, chosen
 
 
-def _fill_gradient(
-    out: Tensor, bin_: tuple[Tensor, ...], grads: tuple[Tensor, Tensor], minimum: float
-) -> None:
+def _fill_gradient(out: Tensor, chosen: tuple[Tensor, ...], grads: tuple[Tensor, ...], minimum: float) -> None:
     """Gradient of a loss with respect to raw softmax parameters, from those of the chosen bin's edge and size."""
-    share, index, left, size = bin_
+    share, index, left, size = chosen
     scale = 1.0 - share.shape[0] * minimum
     grad_left, grad_size = grads[0].unsqueeze(0), grads[1].unsqueeze(0)
     common = grad_left * (left - index * minimum) + grad_size * (size - minimum)
@@ -75,11 +78,11 @@ class _Knots(torch.autograd.Function):
         bins = (raw.shape[0] - _SLOPES[boundary]) // 3
         raw_x, raw_y, raw_slope = raw[:bins], raw[bins : 2 * bins], raw[2 * bins :]
         if inverse:
-            in_y = _locate(raw_y, target, None, minima[1])
-            in_x = _locate(raw_x, None, in_y[1], minima[0])
+            in_y = _locate(raw_y, target, minima[1])
+            in_x = _locate(raw_x, target, minima[0], in_y[1])
         else:
-            in_x = _locate(raw_x, target, None, minima[0])
-            in_y = _locate(raw_y, None, in_x[1], minima[1])
+            in_x = _locate(raw_x, target, minima[0])
+            in_y = _locate(raw_y, target, minima[1], in_x[1])
         index = in_x[1]
         ctx.save_for_backward(*in_x, *in_y)
         ctx.bins, ctx.minima, ctx.boundary, ctx.n_raw = bins, minima, boundary, raw.shape[0]
@@ -159,7 +162,9 @@ def rational_quadratic(
             f"{tuple(x.shape)} + (P,) with P = 3K{_SLOPES[boundary]:+d} for boundary {boundary!r}"
         )
     raw, x = params.movedim(-1, 0).transpose(1, -1), x.clamp(0.0, 1.0).transpose(0, -1)
-    left, width, bottom, height, raw_0, raw_1 = _Knots.apply(raw, x, inverse, boundary, (min_width, min_height))
+    minima = (min_width, min_height)
+    knots = _Knots.apply(raw, x, inverse, boundary, minima)  # type: ignore[no-untyped-call]
+    left, width, bottom, height, raw_0, raw_1 = knots
     offset = math.log(math.expm1(1.0 - min_slope))
     slope_0 = softplus(raw_0 + offset) + min_slope
     slope_1 = softplus(raw_1 + offset) + min_slope

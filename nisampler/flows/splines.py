@@ -262,9 +262,7 @@ class _Cubic:
     last: Tensor  # dy/dx at t = 1
 
     def value(self, t: Tensor) -> Tensor:
-        return self.height * t * t * (3 - 2 * t) + self.width * t * (1 - t) * (
-            self.first * (1 - t) - self.last * t
-        )
+        return self.height * t * t * (3 - 2 * t) + self.width * t * (1 - t) * (self.first * (1 - t) - self.last * t)
 
     def slope(self, t: Tensor) -> Tensor:
         """dy/dx; the lower bound only takes away rounding below zero where the exact slope is almost zero."""
@@ -316,9 +314,7 @@ def _take(values: Tensor, index: Tensor) -> Tensor:
 
 def _check_bins(bins: int, least: int) -> None:
     if bins < least:
-        raise ShapeError(
-            f"the number of spline parameters gives {bins} bins, but at least {least} are needed"
-        )
+        raise ShapeError(f"the number of spline parameters gives {bins} bins, but at least {least} are needed")
 
 
 def _vertices(raw: Tensor, widths: Tensor, boundary: Boundary, min_slope: float) -> Tensor:

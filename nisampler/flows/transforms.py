@@ -86,9 +86,7 @@ class Permutation(Transform):
 
     def __init__(self, order: Tensor) -> None:
         super().__init__()
-        if order.dim() != 1 or not torch.equal(
-            order.sort().values, torch.arange(len(order), device=order.device)
-        ):
+        if order.dim() != 1 or not torch.equal(order.sort().values, torch.arange(len(order), device=order.device)):
             raise ConfigError("the order of a permutation must hold each of 0..d-1 once")
         self.register_buffer("order", order.clone())
         self.register_buffer("undo", torch.argsort(order))
@@ -216,9 +214,7 @@ class LULinear(Transform):
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         lower, upper = self._factors(y.dtype)
-        rest = torch.linalg.solve_triangular(
-            lower, (y - self.bias.to(y.dtype)).t(), upper=False, unitriangular=True
-        )
+        rest = torch.linalg.solve_triangular(lower, (y - self.bias.to(y.dtype)).t(), upper=False, unitriangular=True)
         x = torch.linalg.solve_triangular(upper, rest, upper=True).t()
         return x, (-self.log_diagonal.to(y.dtype).sum()).expand(y.shape[0])
 

@@ -19,7 +19,7 @@ from nisampler.errors import CardError, ConfigError
 from nisampler.integrand import Kind
 from nisampler.integrator import IntegrationConfig
 from nisampler.rng import Streams
-from nisampler.trainer import TrainingConfig
+from nisampler.training import TrainingConfig
 from nisampler.unweighting import UnweightingConfig
 
 Format = Literal["lhe.gz", "lhe", "h5"]
@@ -252,7 +252,7 @@ def _unknown(path: tuple[str | int, ...], value: Any) -> str:
     if near:
         hint = f"did you mean {_dotted((*table, near[0]))}? "
     else:
-        homes = [(name,) for name in allowed_keys() if key in allowed_keys((name,))]
+        homes: list[tuple[str, ...]] = [(name,) for name in allowed_keys() if key in allowed_keys((name,))]
         homes += [()] if table and key in allowed_keys() else []
         hint = f"did you mean {_dotted((*homes[0], key))}? " if homes else ""
     place = f"[{_dotted(table)}]" if table else "the top of the card"

@@ -209,8 +209,7 @@ def _refuse_occupied(target: Path) -> None:
     if target.is_dir() and any(target.iterdir()):
         if (target / "run.json").is_file():
             raise StorageError(
-                f"{target} already holds a run: `nisampler resume {target}` continues it, or choose another "
-                "--output"
+                f"{target} already holds a run: `nisampler resume {target}` continues it, or choose another --output"
             )
         raise StorageError(f"{target} exists and is not empty: choose another --output")
     if target.exists() and not target.is_dir():

@@ -78,9 +78,7 @@ def axes_of(observables: tuple[Observable, ...], dim: int, domain: Floats) -> tu
     )
 
 
-def fill_events(
-    histograms: tuple[Histogram, ...], observables: tuple[Observable, ...], batch: EventBatch
-) -> None:
+def fill_events(histograms: tuple[Histogram, ...], observables: tuple[Observable, ...], batch: EventBatch) -> None:
     """Add events with their weights."""
     for histogram, observable in zip(histograms, observables, strict=True):
         histogram.fill(observable(batch), batch.weights)

@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 BLUE, ORANGE, GREEN, PURPLE = "#1f5fa6", "#d1495b", "#2a8c6e", "#7a4fa3"
 INK, GREY, PALE = "#22303c", "#8795a1", "#e6ebef"
 _WIDTH, _HEIGHT = 8.0, 5.2
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 14,
@@ -70,10 +70,13 @@ def data_uri(figure: Figure) -> str:
 
 
 def _figure(rows: Sequence[float] = (1.0,), height: float = _HEIGHT) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
-    grid: Any = {"height_ratios": list(rows)}
-    axes = figure.subplots(len(rows), 1, sharex=True, squeeze=False, gridspec_kw=grid)[:, 0]
-    return figure, list(axes)
+    figure = Figure(figsize=(_WIDTH, height))
+    margins = {"left": 0.16, "right": 0.97, "bottom": 0.68 / height, "top": 1.0 - 0.45 / height, "hspace": 0.07}
+    grid: Any = {"height_ratios": list(rows), **margins}
+    axes = list(figure.subplots(len(rows), 1, sharex=True, squeeze=False, gridspec_kw=grid)[:, 0])
+    for axis in axes:
+        axis.yaxis.set_label_coords(-0.13, 0.5)
+    return figure, axes
 
 
 def _decades(axis: Axis, low: float, high: float) -> None:
@@ -113,7 +116,8 @@ def training(history: Sequence[Mapping[str, Any]]) -> Figure:
     Parameters
     ----------
     history
-        Records with ``calls``, ``loss``, ``ess_fraction``, ``efficiency_0p1`` and ``stage``.
+        Records with ``stage``, ``calls``, ``loss``, ``learning_rate``, ``ess_fraction`` and ``efficiency_0p1``.
+        A stage without a learning rate has no loss.
     """
 
     def column(name: str) -> Floats:
@@ -123,7 +127,8 @@ def training(history: Sequence[Mapping[str, Any]]) -> Figure:
         figure, axes = _figure((1.0, 1.0), 6.2)
         calls = column("calls")
         marker = "o" if len(history) < 40 else ""
-        _curve(axes[0], calls, column("loss"), history, marker)
+        loss = np.where(column("learning_rate") > 0.0, column("loss"), np.nan)
+        _curve(axes[0], calls, loss, history, marker)
         axes[0].set_ylabel("loss")
         for name, colour, label in (
             ("ess_fraction", BLUE, "effective sample size"),
@@ -142,9 +147,7 @@ def training(history: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def _curve(
-    axis: Axes, calls: Floats, loss: Floats, history: Sequence[Mapping[str, Any]], marker: str
-) -> None:
+def _curve(axis: Axes, calls: Floats, loss: Floats, history: Sequence[Mapping[str, Any]], marker: str) -> None:
     """The loss, interrupted where a stage with another loss begins; logarithmic if it spans decades."""
     stages = np.array([str(record["stage"]) for record in history])
     finite = np.isfinite(loss)
@@ -172,25 +175,16 @@ def weights(edges: Floats, counts: Floats, w_max: float | None, overweight: floa
     """
     with _style():
         figure, (axis,) = _figure()
-        filled = np.flatnonzero(counts)
         low, high = 0.1, 10.0
-        if filled.size:
-            first, last = filled[0], filled[-1] + 1
+        edges, counts = _coarser(edges, counts)
+        if counts.size:
             density = counts / counts.sum() / np.diff(np.log10(edges))
-            shown = np.where(counts > 0, density, np.nan)[first:last]
-            floor = np.nanmin(shown) * 0.5
-            axis.stairs(
-                np.nan_to_num(shown, nan=floor),
-                edges[first : last + 1],
-                baseline=floor,
-                fill=True,
-                color=BLUE,
-                alpha=0.22,
-            )
-            axis.stairs(np.nan_to_num(shown, nan=floor), edges[first : last + 1], baseline=floor, color=BLUE)
-            reach = np.nanmax(shown) / floor
-            axis.set_ylim(floor, floor * reach**1.3 * 2)
-            low, high = edges[first], edges[last]
+            floor = 0.5 * float(density[counts > 0].min())
+            shown = np.maximum(density, floor)
+            axis.stairs(shown, edges, baseline=floor, fill=True, color=BLUE, alpha=0.22)
+            axis.stairs(shown, edges, baseline=floor, color=BLUE)
+            axis.set_ylim(floor, 3.0 * float(shown.max()))
+            low, high = edges[0], edges[-1]
         axis.axvline(1.0, color=GREY, linewidth=1.2, label="mean weight")
         if w_max is not None:
             label = f"$w_{{\\max}}$ = {w_max:.3g} × mean"
@@ -202,8 +196,20 @@ def weights(edges: Floats, counts: Floats, w_max: float | None, overweight: floa
         _decades(axis.xaxis, low, high)
         axis.set_xlabel(r"$|w|\,/\,\langle |w| \rangle$")
         axis.set_ylabel(r"points per decade, normalised")
-        axis.legend(loc="upper right")
+        axis.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.2)
     return figure
+
+
+def _coarser(edges: Floats, counts: Floats, most: int = 60) -> tuple[Floats, Floats]:
+    """The part of a histogram that is filled, with at most about `most` bins."""
+    filled = np.flatnonzero(counts)
+    if not filled.size:
+        return edges[:1], counts[:0]
+    first, last = int(filled[0]), int(filled[-1]) + 1
+    step = -(-(last - first) // most)
+    last = min(len(counts), first + -(-(last - first) // step) * step)
+    starts = np.arange(first, last, step)
+    return edges[[*starts, last]], np.add.reduceat(counts[:last], starts)
 
 
 def batches(
@@ -260,13 +266,14 @@ def comparison(item: Comparison, unit: str) -> Figure:
         figure, (main, lower) = _figure((3.0, 1.15), 6.4)
         edges = item.axis.edges
         centres = np.sqrt(edges[1:] * edges[:-1]) if item.axis.log else 0.5 * (edges[1:] + edges[:-1])
+        filled = item.unweighted_error > 0
         low, high = item.weighted - item.weighted_error, item.weighted + item.weighted_error
         _band(main, edges, low, high)
         main.stairs(item.weighted, edges, color=BLUE, linewidth=1.8, label="weighted points")
         main.errorbar(
-            centres,
-            item.unweighted,
-            yerr=item.unweighted_error,
+            centres[filled],
+            item.unweighted[filled],
+            yerr=item.unweighted_error[filled],
             fmt="o",
             color=ORANGE,
             markersize=4,
@@ -277,23 +284,26 @@ def comparison(item: Comparison, unit: str) -> Figure:
         if positive.size and positive.max() / positive.min() > 50 and item.weighted.min() >= 0:
             main.set_yscale("log")
         else:
-            main.set_ylim(bottom=min(0.0, float(item.weighted.min())))
+            bottom = min(0.0, float(item.weighted.min()))
+            top = float((item.unweighted + item.unweighted_error).max())
+            main.set_ylim(bottom, bottom + 1.3 * (max(top, float(item.weighted.max())) - bottom))
         chi2, bins = item.chi2()
         if item.axis.log:
             main.set_xscale("log")
             _decades(lower.xaxis, float(edges[0]), float(edges[-1]))
-        main.set_ylabel(f"per unit of x [{unit}]" if unit else "density")
+        main.set_ylabel(f"$d\\sigma / dx$ [{unit}]" if unit else "density")
         main.legend(loc="best", title=f"$\\chi^2$/bins = {chi2:.1f}/{bins}", title_fontsize=13)
         ratio, error, band = item.ratio
         _band(lower, edges, 1 - band, 1 + band)
         lower.axhline(1.0, color=BLUE, linewidth=1.4)
-        lower.errorbar(centres, ratio, yerr=error, fmt="o", color=ORANGE, markersize=4, elinewidth=1.3)
-        span = _ratio_span(ratio, error)
+        lower.errorbar(
+            centres[filled], ratio[filled], yerr=error[filled], fmt="o", color=ORANGE, markersize=4, elinewidth=1.3
+        )
+        span = _ratio_span(ratio[filled], error[filled])
         lower.set_ylim(1 - span, 1 + span)
         lower.set_ylabel("events /\nweighted", fontsize=13)
         lower.set_xlabel(item.axis.label)
         lower.set_xlim(edges[0], edges[-1])
-        figure.align_ylabels()
     return figure
 
 

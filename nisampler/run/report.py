@@ -73,9 +73,7 @@ def _cards(result: Mapping[str, Any]) -> list[str]:
             _share(numbers["efficiency_0p1"]),
             f"with 0.1 % of the integral overweight; {_share(numbers['efficiency_strict'])} at the largest weight",
         ),
-        report_page.card(
-            "effective sample size", _share(numbers["ess_fraction"]), "of the points, after training"
-        ),
+        report_page.card("effective sample size", _share(numbers["ess_fraction"]), "of the points, after training"),
     ]
     if numbers["n_events"]:
         seconds = result["seconds"].get("generation", 0.0)

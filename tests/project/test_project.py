@@ -24,8 +24,8 @@ import nisampler
 ROOT = Path(__file__).resolve().parents[2]
 TREES = {"nisampler": "nisampler", "processes": "nisampler.processes", "calo": "nisampler.calo"}
 BASE = ["errors", "rng", "stats", "storage"]
-MIDDLE = ["integrand", "channels", "divergences", "buffer", "vegas", "samplers", "refinement"]
-UPPER = ["trainer", "integrator", "unweighting"]
+MIDDLE = ["integrand", "channels", "divergences", "buffer", "vegas", "samplers", "tree"]
+UPPER = ["training", "flow_training", "trainer", "integrator", "unweighting", "engine"]
 
 
 def project() -> dict[str, Any]:

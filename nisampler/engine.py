@@ -1,0 +1,181 @@
+"""The whole chain in one call: adapt, freeze, integrate, and be ready to unweight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from nisampler.errors import ConfigError
+from nisampler.integrand import Integrand, Kind
+from nisampler.integrator import IntegrationConfig, IntegrationResult, Integrator
+from nisampler.rng import Streams
+from nisampler.samplers import Sampler
+from nisampler.stats import Estimate
+from nisampler.trainer import Trainer
+from nisampler.training import Progress, TrainingConfig, TrainingResult
+from nisampler.unweighting import Efficiencies, UnweightedPoints, Unweighter, UnweightingConfig
+
+
+def resolve_device(name: str) -> torch.device:
+    """ "auto" is a GPU where there is one, and the CPU elsewhere.
+
+    Raises
+    ------
+    ConfigError
+        If the device is unknown or not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {name!r} is not available here; use 'auto', 'cpu' or 'cuda'") from error
+    return device
+
+
+@dataclass(frozen=True)
+class Result:
+    """An integral, the frozen sampler behind it, and what it is worth for unweighting.
+
+    It prints as its estimate; `summary()` tells the rest, `unweight(n)` draws unit-weight points.
+    """
+
+    training: TrainingResult
+    integration: IntegrationResult
+    efficiencies: Efficiencies
+    max_weight: float
+    integrand: Integrand
+    streams: Streams
+    unweighting: UnweightingConfig
+    calls: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def estimate(self) -> Estimate:
+        """Value and error."""
+        return self.integration.estimate
+
+    @property
+    def sampler(self) -> Sampler:
+        """The frozen proposal."""
+        return self.training.sampler
+
+    @property
+    def warnings(self) -> list[str]:
+        """What went wrong, or makes the error doubtful."""
+        return self.training.warnings + self.integration.warnings
+
+    def __str__(self) -> str:
+        return str(self.estimate)
+
+    def summary(self) -> str:
+        """The result in a few lines, with every count and warning."""
+        e, calls = self.efficiencies, self.calls
+        lines = [
+            self.estimate.summary(),
+            f"sampler      {self.sampler.describe()}",
+            f"efficiency   {e.at_0p1:.3f} at 0.1 % overweight, {e.at_1:.3f} at 1 %, {e.strict:.3f} strict; "
+            f"ESS/N {e.ess_fraction:.3f}, non-zero {e.cut:.3f}",
+            f"calls        {calls['training']} training, {calls['integration']} integration, "
+            f"{calls['nonfinite']} not finite",
+        ]
+        return "\n".join(lines + [f"warning      {warning}" for warning in self.warnings])
+
+    def unweight(self, n: int, shard: int = 0) -> UnweightedPoints:
+        """Exactly n points of the unit cube with unit weights (signed; overweight ones keep their excess).
+
+        Raises
+        ------
+        EventCountError
+            If they cannot be found within the configured number of trials.
+        """
+        return Unweighter(
+            self.integrand,
+            self.sampler,
+            self.max_weight,
+            self.efficiencies.chosen,
+            self.streams,
+            self.unweighting,
+        ).generate(n, shard)
+
+
+def integrate(
+    function: Callable[..., Any] | Integrand,
+    dim: int | None = None,
+    *,
+    domain: Sequence[tuple[float, float]] | None = None,
+    kind: Kind = "auto",
+    seed: int = 0,
+    device: str = "auto",
+    training: TrainingConfig | None = None,
+    integration: IntegrationConfig | None = None,
+    unweighting: UnweightingConfig | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Result:
+    """Integrate a function over a box: learn a proposal, freeze it, estimate with it.
+
+    Parameters
+    ----------
+    function
+        Maps points (n, dim) to values (n,), as torch tensors or NumPy arrays, or one point (dim,) to a number; or an
+        `Integrand`, which has more options.
+    dim
+        Number of coordinates, if neither `domain` nor the function tells it.
+    domain
+        One (low, high) pair for each coordinate; the unit cube by default.
+    kind
+        "torch", "numpy" or "scalar" instead of finding out.
+    seed
+        Same seed, same numbers.
+    device
+        "auto", "cpu" or "cuda".
+    training, integration, unweighting
+        Settings of the three parts.
+    on_progress
+        Called during the training.
+
+    Returns
+    -------
+    Result
+        Prints as value with error, such as `0.98874(12)`.
+
+    Raises
+    ------
+    NisamplerError
+        A subclass that names what was wrong with the function or an option, and how to mend it.
+
+    Examples
+    --------
+    >>> import nisampler
+    >>> quick = nisampler.TrainingConfig(calls=10_000)
+    >>> result = nisampler.integrate(
+    ...     lambda x: (2 * x).prod(1), dim=2, training=quick, integration=nisampler.IntegrationConfig(points=4096)
+    ... )
+    >>> abs(result.estimate.value - 1) < 5 * result.estimate.error
+    True
+    >>> result.unweight(10).x.shape
+    torch.Size([10, 2])
+    """
+    place = resolve_device(device)
+    if isinstance(function, Integrand):
+        if dim not in (None, function.dim) or domain is not None or kind != "auto":
+            raise ConfigError("dim, domain and kind belong to the Integrand: set them there")
+        integrand = function
+    else:
+        integrand = Integrand(function, dim, domain=domain, kind=kind, device=place)
+    streams, unweighting = Streams(seed), unweighting or UnweightingConfig()
+    before = integrand.calls
+    trained = Trainer(integrand, training, streams, place, on_progress).fit()
+    between = integrand.calls
+    result = Integrator(integrand, trained.sampler, integration, streams).run()
+    calls = {
+        "training": between - before,
+        "integration": integrand.calls - between,
+        "nonfinite": integrand.nonfinite,
+    }
+    w_max = unweighting.max_weight(result.weights, streams)
+    efficiencies = Efficiencies.of(result.weights, w_max)
+    return Result(trained, result, efficiencies, w_max, integrand, streams, unweighting, calls)

@@ -1,0 +1,292 @@
+"""Unweighted events in shards: each depends on the seed and its number alone, and appears complete or not at all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nisampler.errors import CorruptFileError, StorageError
+from nisampler.events import (
+    PointBatch,
+    iterate_points,
+    merge_shards,
+    shard_path,
+    write_events,
+    write_points,
+)
+from nisampler.rng import Streams
+from nisampler.run.directory import RunDirectory
+from nisampler.run.job import Job, build_job, threads
+from nisampler.run.monitor import LogMonitor, Monitor, Monitors
+from nisampler.run.stages import Integrated, Trained, integrate, train
+from nisampler.storage import read_json, remove_stale, sha256, write_json
+from nisampler.unweighting import Unweighter
+
+SUFFIX = ".h5"
+_CHUNK = 50_000
+
+
+@dataclass(frozen=True)
+class Shard:
+    """How one shard was made; stored beside it.
+
+    Attributes
+    ----------
+    events, calls, zeros, nonfinite
+        Events in it, and the integrand's counters for it.
+    trials
+        Points tried.
+    weight_sum, overweight_sum
+        Sum of |weights|, and its excess over one per event.
+    sha256
+        Checksum of the file.
+    """
+
+    events: int
+    calls: int
+    zeros: int
+    nonfinite: int
+    trials: int
+    weight_sum: float
+    overweight_sum: float
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What a set of shards adds up to."""
+
+    shards: Sequence[Shard]
+
+    @property
+    def events(self) -> int:
+        """Number of events."""
+        return sum(shard.events for shard in self.shards)
+
+    @property
+    def calls(self) -> int:
+        """Integrand calls."""
+        return sum(shard.calls for shard in self.shards)
+
+    @property
+    def nonfinite(self) -> int:
+        """Values that were NaN or infinite."""
+        return sum(shard.nonfinite for shard in self.shards)
+
+    @property
+    def efficiency(self) -> float | None:
+        """Accepted points over tried ones."""
+        trials = sum(shard.trials for shard in self.shards)
+        return self.events / trials if trials else None
+
+    @property
+    def overweight_fraction(self) -> float | None:
+        """Share of the sum of |weights| that is excess over one."""
+        total = math.fsum(shard.weight_sum for shard in self.shards)
+        return math.fsum(shard.overweight_sum for shard in self.shards) / total if total else None
+
+
+def sizes(n: int, shard_size: int) -> list[int]:
+    """The number of events of each shard.
+
+    >>> sizes(25, 10)
+    [10, 10, 5]
+    """
+    full, rest = divmod(n, shard_size)
+    return [shard_size] * full + ([rest] if rest else [])
+
+
+class Generator:
+    """Writes shards of unweighted events, leaving out those that are there already.
+
+    Parameters
+    ----------
+    job
+        The process.
+    trained, integrated
+        The frozen sampler, and w_max and the integral.
+    streams
+        Source of all random numbers; shard k uses those of number k only.
+    """
+
+    def __init__(self, job: Job, trained: Trained, integrated: Integrated, streams: Streams) -> None:
+        self._job, self._integrated, self._streams = job, integrated, streams
+        self._unweighter = Unweighter(
+            job.integrand,
+            trained.sampler,
+            integrated.max_weight,
+            integrated.efficiencies["chosen"],
+            streams,
+            job.card.unweighting,
+        )
+
+    def fill(self, folder: Path, n: int, shard_size: int, monitor: Monitor) -> Generated:
+        """Make the missing shards of n events in `folder`.
+
+        Raises
+        ------
+        EventCountError
+            If the events cannot be had within the budget of trials.
+        CorruptFileError
+            If an existing shard was altered; it is named.
+        StorageError
+            If the folder cannot be written.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"cannot make {folder}: {error.strerror or error}") from error
+        remove_stale(folder)
+        shards = []
+        done = 0
+        for index, size in enumerate(sizes(n, shard_size)):
+            monitor.progress("events", done, n, {})
+            shards.append(self._stored(folder, index, size) or self._make(folder, index, size))
+            done += size
+        monitor.progress("events", n, n, {})
+        return Generated(shards)
+
+    def _stored(self, folder: Path, index: int, size: int) -> Shard | None:
+        """The record of a shard that is complete."""
+        path = shard_path(folder, index, SUFFIX)
+        if not path.is_file() or not _record_path(path).is_file():
+            return None
+        shard = Shard(**read_json(_record_path(path)))
+        if shard.events != size or shard.sha256 != sha256(path):
+            raise CorruptFileError(f"{path} was altered: delete it and resume to make it again")
+        counters = self._job.integrand
+        spent = {"calls": shard.calls, "zeros": shard.zeros, "nonfinite": shard.nonfinite}
+        counters.restore_counts({name: count + spent[name] for name, count in counters.counts().items()})
+        return shard
+
+    def _make(self, folder: Path, index: int, size: int) -> Shard:
+        job, path = self._job, shard_path(folder, index, SUFFIX)
+        before = job.integrand.counts()
+        points = self._unweighter.generate(size, index)
+        if job.process.has_events:
+            generator = self._streams.generator("event record", index)
+            batch = job.process.events(points.x, points.weights, generator)
+            info = job.init_info(self._integrated.estimate, self._integrated.signed)
+            write_events(path, batch, info, size)
+        else:
+            write_points(path, point_batch(job, points.x, points.weights), job.process.unit, size)
+        spent = {name: count - before[name] for name, count in job.integrand.counts().items()}
+        total = float(points.weights.abs().sum())
+        excess = float((points.weights.abs() - 1.0).clamp(min=0.0).sum())
+        shard = Shard(
+            events=size,
+            **spent,
+            trials=points.trials,
+            weight_sum=total,
+            overweight_sum=excess,
+            sha256=sha256(path),
+        )
+        write_json(_record_path(path), asdict(shard))
+        return shard
+
+
+def point_batch(job: Job, u: torch.Tensor, weights: torch.Tensor) -> PointBatch:
+    """Cube points (n, dim) as points of the process's domain with weights (n,)."""
+    return PointBatch(job.integrand.to_domain(u).cpu().numpy(), weights.double().cpu().numpy())
+
+
+def _record_path(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+def point_batches(folder: Path) -> Iterator[PointBatch]:
+    """The points of all shards in order."""
+    index = 0
+    while (path := shard_path(folder, index, SUFFIX)).is_file():
+        yield from iterate_points(path, _CHUNK)
+        index += 1
+
+
+def finish(job: Job, shards: Path, target: Path, n: int) -> list[str]:
+    """Merge the shards to one file ``events.*`` for each format in `target`; those that exist are kept.
+
+    Returns
+    -------
+    list[str]
+        The names of the files.
+
+    Raises
+    ------
+    CorruptFileError, EventCountError, EventFormatError, StorageError
+        If a shard is damaged or missing, or a file cannot be written.
+    """
+    names = []
+    for ending in job.formats:
+        path = target / f"events.{ending}"
+        names.append(path.name)
+        if path.is_file():
+            continue
+        if job.process.has_events:
+            merge_shards(shards, path)
+        else:
+            write_points(path, point_batches(shards), job.process.unit, n)
+    return names
+
+
+def generate_events(
+    directory: RunDirectory, n: int, seed: int, target: Path, members: Sequence[Monitor] = ()
+) -> dict[str, Any]:
+    """Write `n` events of a finished run with another seed to `target`; an interrupted call is continued.
+
+    Returns
+    -------
+    dict
+        The content of ``generated.json`` in `target`.
+
+    Raises
+    ------
+    StorageError
+        If the run has no frozen sampler and integral yet, or `target` holds something else.
+    NisamplerError
+        As the stages do.
+    """
+    if not (directory.sampler.is_dir() and directory.integration.is_dir()):
+        raise StorageError(f"{directory.path} is not finished: `nisampler resume {directory.path}` first")
+    monitor = Monitors([LogMonitor(directory.log), *members])
+    settings = directory.settings
+    order = {"n_events": n, "seed": seed, "run": settings["card_sha256"]}
+    _claim(target, order)
+    with threads(settings["threads"]):
+        job = build_job(directory.card, settings["process"], settings["device"])
+        trained = train(job, directory, monitor)
+        integrated = integrate(job, directory, trained, monitor)
+        generator = Generator(job, trained, integrated, Streams(seed))
+        made = generator.fill(target / "shards", n, directory.card.events.shard_size, monitor)
+        names = finish(job, target / "shards", target, n)
+    same = f"seed {seed} is that of the run itself: these events repeat the run's own"
+    result = order | {
+        "efficiency_generated": made.efficiency,
+        "overweight_fraction": made.overweight_fraction,
+        "calls": made.calls,
+        "files": names,
+        "warnings": [same] if seed == directory.card.seed else [],
+    }
+    write_json(target / "generated.json", result)
+    monitor.line(f"generated {n} events with seed {seed} in {target}")
+    return result
+
+
+def _claim(target: Path, order: dict[str, Any]) -> None:
+    """Make `target` the place of these events, or find that it is already."""
+    path = target / "order.json"
+    if path.is_file():
+        if read_json(path) != order:
+            raise StorageError(f"{target} holds other events: choose another --output")
+        return
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise StorageError(f"{target} exists and is not empty: choose another --output")
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot make {target}: {error.strerror or error}") from error
+    write_json(path, order)

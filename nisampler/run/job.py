@@ -1,0 +1,166 @@
+"""A run in memory: the process of its card, ready to be called."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from nisampler import engine
+from nisampler.errors import CardError, ConfigError, MissingExtraError, ProcessError, UnknownProcessError
+from nisampler.events import InitInfo, ProcessInfo
+from nisampler.integrand import Integrand
+from nisampler.rng import Streams
+from nisampler.run import lookup
+from nisampler.run.card import Card
+from nisampler.stats import Estimate
+
+POINT_FORMATS = ("h5",)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all stages of a run share.
+
+    Attributes
+    ----------
+    card
+        Overrides applied.
+    process
+        Built from the card.
+    integrand
+        The process with checks and counters, on `device`.
+    device
+        Where tensors live, "cpu" or "cuda".
+    """
+
+    card: Card
+    process: lookup.RunProcess
+    integrand: Integrand
+    device: str
+
+    @property
+    def streams(self) -> Streams:
+        """All random numbers of the run."""
+        return Streams(self.card.seed)
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """Endings of the finished event files."""
+        if self.card.events.formats is not None:
+            return self.card.events.formats
+        return ("lhe.gz",) if self.process.has_events else POINT_FORMATS
+
+    def init_info(self, estimate: Estimate, signed: bool) -> InitInfo:
+        """Beams and cross-section as an event file declares them.
+
+        Raises
+        ------
+        ProcessError
+            If the process has no beams.
+        """
+        beams = self.process.beams
+        if beams is None:
+            raise ProcessError(f"{self.process.name} writes events but names no beams")
+        section = ProcessInfo(estimate.value, estimate.error)
+        return InitInfo(beams.pdg_ids, beams.energies, (section,), strategy=-3 if signed else 3)
+
+
+def resolve_device(name: str) -> str:
+    """The device that `auto`, `cpu`, `cuda` or `cuda:N` stands for on this machine.
+
+    Raises
+    ------
+    CardError
+        If it is not there.
+    """
+    try:
+        return str(engine.resolve_device(name))
+    except ConfigError as error:
+        raise CardError(str(error)) from error
+
+
+def resolve_threads(threads: int | str) -> int:
+    """The number of threads; "auto" is the number of cores that this process may use."""
+    if isinstance(threads, int):
+        return threads
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch use `count` threads for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def build_job(card: Card, process_name: str, device: str) -> Job:
+    """Build the process and check that the events it is asked for can be written.
+
+    Parameters
+    ----------
+    card
+        The card.
+    process_name
+        Full name of the process, see `lookup.absolute`.
+    device
+        A resolved device.
+
+    Raises
+    ------
+    CardError
+        If the process or its parameters are wrong, or the formats do not fit it. The message names the key.
+    MissingExtraError
+        If a format needs a package that is not installed.
+    """
+    key = "parameters" if card.parameters else "process"
+    try:
+        process = lookup.create(process_name, card.parameters)
+    except (ProcessError, ConfigError) as error:
+        unknown = "process" if isinstance(error, UnknownProcessError) else key
+        raise CardError(f"{unknown}: {error}") from error
+    settings = card.integrand
+    try:
+        integrand = Integrand(
+            process,
+            process.dim,
+            domain=settings.domain,
+            kind=settings.kind,
+            nonfinite=settings.nonfinite,
+            device=device,
+        )
+    except ConfigError as error:
+        raise CardError(f"[integrand]: {error}") from error
+    job = Job(card, process, integrand, device)
+    _check_events(job)
+    return job
+
+
+def _check_events(job: Job) -> None:
+    card, process = job.card, job.process
+    if not process.has_events:
+        wrong = [name for name in card.events.formats or () if name not in POINT_FORMATS]
+        if wrong:
+            raise CardError(
+                f"events.formats = {wrong}: {process.name} has no event record, its points can only be written as h5"
+            )
+        return
+    if card.integrand.domain is not None:
+        raise CardError(f"integrand.domain: {process.name} has an event record and maps the unit cube itself")
+    if process.unit != "pb" or process.beams is None:
+        raise CardError(
+            f"process: {process.name} has an event record, so it needs beams and the unit pb, not {process.unit!r}"
+        )
+    lhe = any(name.startswith("lhe") for name in job.formats)
+    if card.events.n and lhe and importlib.util.find_spec("pylhe") is None:
+        raise MissingExtraError(
+            "events.formats: LHE files need pylhe: pip install 'nisampler[lhe]', or use formats = [\"h5\"]"
+        )

@@ -1,0 +1,261 @@
+"""A run from card to report: train, freeze, integrate, unweight in shards, finish, report; every stage resumes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nisampler.errors import NisamplerError, StorageError
+from nisampler.events import ShardSet
+from nisampler.run import lookup
+from nisampler.run.card import parse_card, read_card_text
+from nisampler.run.directory import RunDirectory
+from nisampler.run.distributions import Comparison, Histogram, axes_of, fill_events, fill_points
+from nisampler.run.generate import Generated, Generator, finish, point_batch, point_batches
+from nisampler.run.job import Job, build_job, resolve_device, resolve_threads, threads
+from nisampler.run.monitor import LogMonitor, Monitor, Monitors
+from nisampler.run.report import ReportData, render
+from nisampler.run.result import finite, integral_text, versions
+from nisampler.run.stages import CHECKPOINT_SECONDS, Clock, Integrated, Trained, integrate, train
+from nisampler.storage import atomic_write, read_json, write_json
+
+_REPORT_POINTS = 100_000
+_REPORT_BATCH = 20_000
+
+
+def start(card_path: str | Path, output: str | Path, overrides: Mapping[str, Any] | None = None) -> RunDirectory:
+    """Check a card and make the run directory for it.
+
+    Parameters
+    ----------
+    card_path
+        The card.
+    output
+        The directory; it must not exist, or be empty.
+    overrides
+        Values that replace those of the card, by full path.
+
+    Raises
+    ------
+    CardError
+        If the card, its process or a parameter is wrong; nothing is made then.
+    StorageError
+        If the directory holds anything.
+    """
+    text = read_card_text(card_path)
+    card = parse_card(text, str(card_path), overrides)
+    device = resolve_device(card.device)
+    name = lookup.absolute(card.process)
+    build_job(card, name, device)
+    settings = {
+        "process": name,
+        "device": device,
+        "threads": resolve_threads(card.threads),
+        "versions": versions(),
+    }
+    return RunDirectory.create(output, text, settings, overrides)
+
+
+def execute(
+    directory: RunDirectory,
+    members: Sequence[Monitor] = (),
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+) -> dict[str, Any]:
+    """Run all stages from wherever the run stands.
+
+    Parameters
+    ----------
+    directory
+        New or interrupted.
+    members
+        Where to tell about progress, besides the log.
+    checkpoint_seconds
+        Between checkpoints of the training; the result does not depend on it.
+
+    Returns
+    -------
+    dict
+        The content of ``result.json``.
+
+    Raises
+    ------
+    NisamplerError
+        As the stages do; the error is logged too.
+    """
+    monitor = Monitors([LogMonitor(directory.log), *members])
+    try:
+        with threads(directory.settings["threads"]):
+            return _execute(directory, monitor, checkpoint_seconds)
+    except (NisamplerError, KeyboardInterrupt) as error:
+        LogMonitor(directory.log).line(f"{type(error).__name__}: {error}")
+        raise
+
+
+def _execute(directory: RunDirectory, monitor: Monitor, checkpoint_seconds: float) -> dict[str, Any]:
+    settings, card = directory.settings, directory.card
+    resolve_device(settings["device"])
+    clock = Clock(directory)
+    job = build_job(card, settings["process"], settings["device"])
+    changed = _changed_versions(settings["versions"])
+    monitor.line(f"{job.process.name}, seed {card.seed}, {job.device}, {settings['threads']} threads")
+    for text in changed:
+        monitor.line(f"warning: {text}")
+    with clock.stage("training"):
+        trained = train(job, directory, monitor, checkpoint_seconds)
+    monitor.line(f"sampler: {trained.name}, {trained.counts['calls']} calls")
+    with clock.stage("integration"):
+        integrated = integrate(job, directory, trained, monitor)
+    efficiency = 100 * integrated.efficiencies["at_0p1"]
+    unit = integrated.estimate.unit
+    monitor.line(f"integral: {integrated.estimate} {unit}".rstrip() + f", efficiency {efficiency:.1f} % at 0.1 %")
+    with clock.stage("generation"):
+        made, names = _events(job, directory, trained, integrated, monitor)
+    result = _result(job, directory, trained, integrated, made)
+    result |= {"files": names, "seconds": clock.seconds}
+    result["warnings"] += changed
+    write_json(directory.result, result)
+    with clock.stage("report"):
+        _write_report(job, directory, trained, integrated, result)
+    result["seconds"] = clock.seconds
+    write_json(directory.result, result)
+    for text in result["warnings"]:
+        monitor.line(f"warning: {text}")
+    monitor.line(f"finished: {integral_text(result)}, {made.events} events, {directory.report}")
+    return result
+
+
+def _events(
+    job: Job, directory: RunDirectory, trained: Trained, integrated: Integrated, monitor: Monitor
+) -> tuple[Generated, list[str]]:
+    settings = job.card.events
+    if settings.n == 0:
+        return Generated(()), []
+    generator = Generator(job, trained, integrated, job.streams)
+    made = generator.fill(directory.events, settings.n, settings.shard_size, monitor)
+    return made, finish(job, directory.events, directory.path, settings.n)
+
+
+def _changed_versions(before: Mapping[str, str]) -> list[str]:
+    now = versions()
+    changed = [f"{name} {before[name]} then, {now.get(name)} now" for name in before if before[name] != now.get(name)]
+    return [f"versions changed since the run began, bytes may differ: {', '.join(changed)}"] if changed else []
+
+
+def _result(
+    job: Job, directory: RunDirectory, trained: Trained, integrated: Integrated, made: Generated
+) -> dict[str, Any]:
+    estimate, efficiencies = integrated.estimate, integrated.efficiencies
+    calls = {
+        "training": trained.counts["calls"],
+        "integration": integrated.counts["calls"] - trained.counts["calls"],
+        "generation": made.calls,
+        "nonfinite": integrated.counts["nonfinite"] + made.nonfinite,
+    }
+    overweight = made.overweight_fraction
+    result: dict[str, Any] = finite(
+        {
+            "process": job.process.name,
+            "parameters": job.card.parameters,
+            "seed": job.card.seed,
+            "device": job.device,
+            "threads": directory.settings["threads"],
+            "integral": {
+                "value": estimate.value,
+                "error": estimate.error,
+                "unit": estimate.unit,
+                "chi2_per_dof": estimate.chi2_per_dof,
+                "n_points": estimate.n,
+            },
+            "unweighting": {
+                "efficiency_strict": efficiencies["strict"],
+                "efficiency_0p1": efficiencies["at_0p1"],
+                "efficiency_1": efficiencies["at_1"],
+                "efficiency_generated": made.efficiency,
+                "ess_fraction": efficiencies["ess_fraction"],
+                "cut_efficiency": efficiencies["cut"],
+                "max_weight": integrated.max_weight,
+                "overweight_fraction": integrated.overweight_fraction if overweight is None else overweight,
+                "n_events": made.events,
+            },
+            "calls": calls,
+            "sampler": {"name": trained.name, "candidates": trained.candidates},
+            "versions": versions(),
+            "warnings": [*trained.warnings, *integrated.warnings],
+        }
+    )
+    return result
+
+
+def redraw(directory: RunDirectory) -> Path:
+    """Draw the report of a finished run again and return its path.
+
+    Raises
+    ------
+    StorageError
+        If the run is not finished.
+    """
+    if not directory.result.is_file():
+        raise StorageError(f"{directory.path} is not finished: `nisampler resume {directory.path}` first")
+    monitor = Monitors()
+    with threads(directory.settings["threads"]):
+        job = build_job(directory.card, directory.settings["process"], directory.settings["device"])
+        trained = train(job, directory, monitor)
+        integrated = integrate(job, directory, trained, monitor)
+        _write_report(job, directory, trained, integrated, read_json(directory.result))
+    return directory.report
+
+
+def _write_report(
+    job: Job, directory: RunDirectory, trained: Trained, integrated: Integrated, result: Mapping[str, Any]
+) -> None:
+    means = np.asarray(integrated.batch_means)
+    spread = float(means.std(ddof=1)) if len(means) > 1 else 0.0
+    n = result["unweighting"]["n_events"]
+    data = ReportData(
+        result=result,
+        history=trained.history,
+        batches=[(float(mean), spread) for mean in means],
+        weight_edges=integrated.weight_edges,
+        weight_counts=integrated.weight_counts,
+        w_max=integrated.max_weight / integrated.mean_weight if n else None,
+        comparisons=_comparisons(job, directory, trained, integrated) if n else (),
+    )
+    with atomic_write(directory.report, "w") as handle:
+        handle.write(render(data))
+
+
+def _weighted_points(job: Job, trained: Trained) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Cube points of the frozen sampler with weights f/q, zeros included."""
+    for index in range(_REPORT_POINTS // _REPORT_BATCH):
+        generator = job.streams.generator("report", index, device=trained.sampler.device)
+        u, log_q = trained.sampler.sample(_REPORT_BATCH, generator)
+        yield u, job.integrand(u).to(u.device) * torch.exp(-log_q)
+
+
+def _comparisons(job: Job, directory: RunDirectory, trained: Trained, integrated: Integrated) -> tuple[Comparison, ...]:
+    """Each observable, or coordinate, of weighted points and of the written events."""
+    observables = tuple(job.process.observables) if job.process.has_events else ()
+    axes = axes_of(observables, job.process.dim, job.integrand.domain.cpu().numpy())
+    weighted = tuple(Histogram(axis) for axis in axes)
+    unweighted = tuple(Histogram(axis) for axis in axes)
+    for index, (u, weights) in enumerate(_weighted_points(job, trained)):
+        kept = weights != 0.0
+        for histogram in weighted:
+            histogram.count += int((~kept).sum())
+        if job.process.has_events:
+            generator = job.streams.generator("report record", index)
+            fill_events(weighted, observables, job.process.events(u[kept], weights[kept], generator))
+        else:
+            fill_points(weighted, point_batch(job, u[kept], weights[kept]))
+    if job.process.has_events:
+        for batch in ShardSet.open(directory.events).batches():
+            fill_events(unweighted, observables, batch)
+    else:
+        for points in point_batches(directory.events):
+            fill_points(unweighted, points)
+    value = integrated.estimate.value
+    return tuple(Comparison.of(a, b, value) for a, b in zip(weighted, unweighted, strict=True))

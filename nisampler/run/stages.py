@@ -1,0 +1,264 @@
+"""The stages of a run whose results are stored: training, and integration with the frozen sampler."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nisampler.integrator import IntegrationResult, Integrator
+from nisampler.run.directory import RunDirectory
+from nisampler.run.job import Job
+from nisampler.run.monitor import Monitor
+from nisampler.run.result import finite
+from nisampler.samplers import Sampler, sampler_from_state
+from nisampler.stats import Estimate, Moments
+from nisampler.storage import has_checkpoint, load_checkpoint, save_checkpoint
+from nisampler.trainer import Trainer
+from nisampler.training import Progress
+from nisampler.unweighting import Efficiencies
+
+CHECKPOINT_SECONDS = 20.0
+
+_FINISH = "finish"
+_GROUPS = 6
+_WEIGHT_EDGES = np.geomspace(1e-10, 1e6, 16 * 200 + 1)
+
+
+class Clock:
+    """Seconds of each stage, added up over the sessions of a run; nothing else depends on them.
+
+    Parameters
+    ----------
+    directory
+        Where the seconds are remembered.
+    """
+
+    def __init__(self, directory: RunDirectory) -> None:
+        self._directory = directory
+        self._seconds = directory.seconds()
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Rounded to milliseconds."""
+        return {name: round(value, 3) for name, value in self._seconds.items()}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Count the time spent inside for `name`."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self._seconds[name] = self._seconds.get(name, 0.0) + time.monotonic() - start
+            self._directory.store_seconds(self.seconds)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A frozen sampler and the record of its training.
+
+    Attributes
+    ----------
+    sampler
+        Frozen.
+    name
+        One line on what it is.
+    history, candidates
+        Training records, and the samplers that were compared, as dictionaries.
+    warnings
+        What a user should know.
+    counts
+        Counters of the integrand at the end.
+    """
+
+    sampler: Sampler
+    name: str
+    history: Sequence[Mapping[str, Any]]
+    candidates: Sequence[Mapping[str, Any]]
+    warnings: Sequence[str]
+    counts: Mapping[str, int]
+
+
+class _Checkpoints:
+    """Stores the trainer now and then, and always where the last stage begins."""
+
+    def __init__(self, directory: RunDirectory, seconds: float) -> None:
+        self._directory, self._seconds = directory, seconds
+        self._last = time.monotonic()
+
+    def __call__(self, trainer: Trainer) -> None:
+        if trainer.stage != _FINISH and time.monotonic() - self._last < self._seconds:
+            return
+        save_checkpoint(self._directory.checkpoint, *trainer.state())
+        self._last = time.monotonic()
+
+
+def train(
+    job: Job, directory: RunDirectory, monitor: Monitor, checkpoint_seconds: float = CHECKPOINT_SECONDS
+) -> Trained:
+    """Adapt a sampler, or read the one of an earlier session.
+
+    How often checkpoints are written has no influence on the result.
+
+    Raises
+    ------
+    CorruptFileError
+        If a stored sampler or checkpoint is damaged; it is named.
+    IntegrandError, TrainingDivergedError
+        As the trainer does.
+    """
+    if has_checkpoint(directory.sampler):
+        return _stored_training(job, directory)
+
+    def on_progress(progress: Progress) -> None:
+        monitor.progress("training", progress.done, progress.total, _figures(progress))
+
+    trainer = Trainer(job.integrand, job.card.training, job.streams, job.device, on_progress)
+    if has_checkpoint(directory.checkpoint):
+        trainer.load_state(*load_checkpoint(directory.checkpoint, job.device))
+        monitor.line(f"training continues after {trainer.calls} calls")
+    result = trainer.fit(_Checkpoints(directory, checkpoint_seconds))
+    monitor.progress("training", 1, 1, {})
+    tensors, meta = result.sampler.state()
+    record = {
+        "sampler": meta,
+        "name": result.sampler.describe(),
+        "history": [finite(asdict(item)) for item in result.history],
+        "candidates": [finite(asdict(item)) for item in result.candidates],
+        "warnings": list(result.warnings),
+        "counts": job.integrand.counts(),
+    }
+    save_checkpoint(directory.sampler, tensors, record)
+    return _stored_training(job, directory)
+
+
+def _stored_training(job: Job, directory: RunDirectory) -> Trained:
+    tensors, meta = load_checkpoint(directory.sampler, job.device)
+    job.integrand.restore_counts(meta["counts"])
+    sampler = sampler_from_state(tensors, meta["sampler"])
+    return Trained(sampler, meta["name"], meta["history"], meta["candidates"], meta["warnings"], meta["counts"])
+
+
+def _figures(progress: Progress) -> dict[str, str]:
+    record = progress.record
+    if record is None:
+        return {}
+    figures = {"loss": f"{record.loss:.4g}"} if record.learning_rate > 0 else {}
+    return figures | {
+        "error": f"{record.relative_error:.1e}",
+        "efficiency": f"{100 * record.efficiency_0p1:.1f} %",
+    }
+
+
+@dataclass(frozen=True)
+class Integrated:
+    """The integral with all that later stages need of it.
+
+    Attributes
+    ----------
+    estimate
+        Value and error.
+    batch_means
+        The integral in each independent batch.
+    weight_edges, weight_counts
+        Histogram of |w| over its mean: (b + 1,) edges, (b,) counts.
+    mean_weight, max_weight
+        Mean of |w|, and w_max of the policy in use.
+    efficiencies
+        Of these weights, by name.
+    overweight_fraction
+        Fraction of the integral above w_max that these weights let expect.
+    signed
+        Whether a weight was negative.
+    warnings
+        What makes the error doubtful.
+    counts
+        Counters of the integrand at the end.
+    """
+
+    estimate: Estimate
+    batch_means: Sequence[float]
+    weight_edges: NDArray[np.float64]
+    weight_counts: NDArray[np.float64]
+    mean_weight: float
+    max_weight: float
+    efficiencies: Mapping[str, float]
+    overweight_fraction: float
+    signed: bool
+    warnings: Sequence[str]
+    counts: Mapping[str, int]
+
+
+def integrate(job: Job, directory: RunDirectory, trained: Trained, monitor: Monitor) -> Integrated:
+    """Integrate with the frozen sampler and choose w_max, or read what an earlier session found.
+
+    Raises
+    ------
+    CorruptFileError
+        If the stored integral is damaged.
+    IntegrandError, UnweightingError
+        As `Integrator` and the policy do.
+    """
+    if not has_checkpoint(directory.integration):
+
+        def on_progress(done: int, total: int, estimate: Estimate | None) -> None:
+            figures = {} if estimate is None else {"error": f"{estimate.relative_error:.1e}"}
+            monitor.progress("integration", done, total, figures)
+
+        integrator = Integrator(job.integrand, trained.sampler, job.card.integration, job.streams)
+        result = integrator.run(on_progress)
+        save_checkpoint(directory.integration, *_integration_state(job, result))
+    return _stored_integration(job, directory)
+
+
+def _integration_state(job: Job, result: IntegrationResult) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    weights = result.weights
+    max_weight = job.card.unweighting.max_weight(weights, job.streams)
+    mean = float(weights.abs().mean())
+    size = (weights.abs() / mean).cpu().numpy()
+    counts = np.histogram(size[size > 0], _WEIGHT_EDGES)[0].astype(np.float64)
+    meta = {
+        "estimate": finite(asdict(with_agreement(result.estimate, result.batch_means))),
+        "batch_means": list(result.batch_means),
+        "mean_weight": mean,
+        "max_weight": max_weight,
+        "efficiencies": asdict(Efficiencies.of(weights, max_weight)),
+        "overweight_fraction": float((weights.abs() - max_weight).clamp(min=0.0).sum() / weights.abs().sum()),
+        "signed": result.moments.negatives > 0,
+        "warnings": list(result.warnings),
+        "counts": job.integrand.counts(),
+    }
+    return {"weight_edges": torch.from_numpy(_WEIGHT_EDGES), "weight_counts": torch.from_numpy(counts)}, meta
+
+
+def with_agreement(estimate: Estimate, batch_means: Sequence[float]) -> Estimate:
+    """The estimate with a chi-square, where it has none, between groups of its independent batches.
+
+    The error of scrambled Sobol batches comes from their spread, so that they agree by construction; whether
+    groups of them agree, given the spread inside the groups, is a test.
+    """
+    if estimate.dof or len(batch_means) < 2 * _GROUPS:
+        return estimate
+    means = torch.tensor(batch_means, dtype=torch.float64)
+    groups = Estimate.from_batches([Moments.from_tensor(part) for part in means.tensor_split(_GROUPS)])
+    return replace(estimate, chi2_per_dof=groups.chi2_per_dof, dof=groups.dof)
+
+
+def _stored_integration(job: Job, directory: RunDirectory) -> Integrated:
+    tensors, meta = load_checkpoint(directory.integration)
+    job.integrand.restore_counts(meta["counts"])
+    stored = meta.pop("estimate")
+    missing = {"error": math.inf, "chi2_per_dof": math.nan, "ess_fraction": math.nan}
+    fields: dict[str, Any] = {key: missing[key] if value is None else value for key, value in stored.items()}
+    estimate = Estimate(**fields)
+    edges, counts = tensors["weight_edges"].numpy(), tensors["weight_counts"].numpy()
+    return Integrated(estimate=estimate, weight_edges=edges, weight_counts=counts, **meta)

@@ -1,0 +1,150 @@
+"""The run card: every kind of wrong key is named with its path, its value and what is allowed."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from nisampler.errors import CardError
+from nisampler.integrator import IntegrationConfig
+from nisampler.run.card import Card, EventSettings, allowed_keys, load_card, parse_card
+from nisampler.training import TrainingConfig
+from nisampler.unweighting import UnweightingConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+MINIMAL = 'process = "camel4"\n'
+
+
+def refuse(text: str, *expected: str) -> str:
+    with pytest.raises(CardError) as caught:
+        parse_card(text, "mine.toml")
+    message = str(caught.value)
+    for part in ("mine.toml", *expected):
+        assert part in message, message
+    return message
+
+
+def test_defaults_are_those_of_the_core() -> None:
+    card = parse_card(MINIMAL)
+    assert card.training == TrainingConfig()
+    assert card.integration == IntegrationConfig()
+    assert card.unweighting == UnweightingConfig()
+    assert card.events == EventSettings()
+    assert (card.seed, card.device, card.threads) == (1, "auto", "auto")
+
+
+@pytest.mark.parametrize("section", ["training", "integration", "unweighting", "events", "integrand"])
+def test_every_field_of_a_section_can_be_set(section: str) -> None:
+    """Each field, written as its own default, is accepted under its own name."""
+    default = getattr(parse_card(MINIMAL), section)
+    fields = dataclasses.fields(default)
+    assert allowed_keys((section,)) == tuple(field.name for field in fields)
+    for field in fields:
+        value = getattr(default, field.name)
+        if value is None:
+            continue
+        text = str(value).lower() if isinstance(value, bool) else repr(value)
+        card = parse_card(f"{MINIMAL}[{section}]\n{field.name} = {text}\n")
+        assert getattr(getattr(card, section), field.name) == value
+
+
+def test_values_reach_the_dataclasses() -> None:
+    text = MINIMAL + "[training]\ncalls = 20_000\nlearning_rate = 1\nbatch = 500\n[events]\nformats = ['h5', 'lhe']\n"
+    card = parse_card(text)
+    assert card.training == TrainingConfig(calls=20_000, learning_rate=1.0, batch=500)
+    assert card.events.formats == ("h5", "lhe")
+
+
+def test_overrides_replace_values() -> None:
+    card = parse_card(MINIMAL + "seed = 4\n[events]\nn = 5\n", overrides={"seed": 9, "events.n": 7, "device": "cpu"})
+    assert (card.seed, card.events.n, card.device) == (9, 7, "cpu")
+    with pytest.raises(CardError, match=r"events\.n = -1"):
+        parse_card(MINIMAL, overrides={"events.n": -1})
+
+
+def test_card_is_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        parse_card(MINIMAL).seed = 2  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[training]\nbacth = 5", ("unknown key training.bacth = 5", "did you mean training.batch?", "learning_rate")),
+        ("proces = 'x'", ("unknown key proces", "did you mean process?", "integration")),
+        ("batch = 5", ("unknown key batch", "did you mean training.batch?")),
+        ("[training]\nseed = 5", ("unknown key training.seed", "did you mean seed?")),
+        ("[zzz]\nq = 1", ("unknown key zzz", "the top of the card: process")),
+        ("[training]\nbatch = '5'", ('training.batch = "5"', "must be a whole number")),
+        ("[training]\nbatch = 2.5", ("training.batch = 2.5", "must be a whole number")),
+        ("[training]\nbatch = true", ("training.batch = true", "must be a whole number")),
+        ("[training]\nlearning_rate = 'fast'", ('training.learning_rate = "fast"', "must be a number")),
+        ("[training]\ntree = 1", ("training.tree = 1", "must be true or false")),
+        ("[training]\nsampler = 'flwo'", ('training.sampler = "flwo"', "auto, flow, vegas")),
+        ("[training]\nsampler = 3", ("training.sampler = 3", "must be a string")),
+        ("[training]\ncalls = 3", ("training.calls = 3", "at least 5000")),
+        ("[training]\ndivergence = 'kul'", ("training.divergence", "kul")),
+        ("[integration]\nmethod = 'simpson'", ("integration.method", "sobol")),
+        ("[integration]\npoints = 1", ("integration.points = 1", "at least")),
+        ("[unweighting]\noverweight = 1.5", ("unweighting.overweight = 1.5", "[0, 1)")),
+        ("[unweighting]\npolicy = 'none'", ("unweighting.policy", "bootstrap")),
+        ("[events]\nn = -1", ("events.n = -1", "at least 0")),
+        ("[events]\nshard_size = 0", ("events.shard_size = 0", "at least 1")),
+        ("[events]\nformats = ['root']", ('events.formats[1] = "root"', '"lhe.gz" or "lhe" or "h5"')),
+        ("[events]\nformats = 'h5'", ('events.formats = "h5"', "a list, each")),
+        ("[events]\nformats = ['h5', 'h5']", ("events.formats", "each once")),
+        ("[events]\nformats = []", ("events.formats", "at least one")),
+        ("[integrand]\nkind = 'rust'", ("integrand.kind", '"scalar"')),
+        ("[integrand]\nnonfinite = 1.0", ("integrand.nonfinite = 1.0", "[0, 1)")),
+        ("[integrand]\ndomain = [[0, 1, 2]]", ("integrand.domain", "of 2 values")),
+        ("seed = -1", ("seed = -1", "[0, 2^63)")),
+        ("seed = 1.5", ("seed = 1.5", "must be a whole number")),
+        ("device = 'gpu'", ('device = "gpu"', "'cuda'")),
+        ("device = 1", ("device = 1", "must be a string")),
+        ("threads = 0", ("threads = 0", "at least 1")),
+        ("threads = 'many'", ('threads = "many"', 'a whole number or "auto"')),
+        ("training = 5", ("training = 5", "must be a table")),
+        ("parameters = 5", ("parameters = 5", "must be a table")),
+        ("[training]\nlearning_rate = nan", ("training.learning_rate = nan", "must be finite")),
+        ("[parameters]\nx = [1.0, inf]", ("parameters.x = inf", "must be finite")),
+        ("[parameters]\nx = 2020-01-01", ("parameters.x", "dates and times")),
+    ],
+)
+def test_wrong_keys_are_named(text: str, expected: tuple[str, ...]) -> None:
+    refuse(MINIMAL + text, *expected)
+
+
+def test_missing_and_empty_process() -> None:
+    refuse("seed = 1", "process is missing", "must be a string")
+    refuse("process = ''", "process")
+    refuse("process = 3", "process = 3", "must be a string")
+
+
+def test_all_problems_are_listed_at_once() -> None:
+    message = refuse(MINIMAL + "sede = 1\n[events]\nn = 'x'\n[training]\nbatch = 'y'\n")
+    assert len(message.splitlines()) == 4
+
+
+def test_broken_toml_and_files(tmp_path: Path) -> None:
+    refuse("process = ", "not valid TOML", "line 1")
+    with pytest.raises(CardError, match=r"cannot read the card .*none\.toml"):
+        load_card(tmp_path / "none.toml")
+    (tmp_path / "latin.toml").write_bytes(b"process = '\xff'")
+    with pytest.raises(CardError, match="not UTF-8"):
+        load_card(tmp_path / "latin.toml")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.toml")), ids=lambda path: path.name)
+def test_examples_are_valid(path: Path) -> None:
+    assert isinstance(load_card(path), Card)
+
+
+def test_example_comments_tell_the_defaults() -> None:
+    """Keys of the example that its comments do not call changed have their default values."""
+    card = load_card(ROOT / "examples" / "ee_to_3jets.toml")
+    assert dataclasses.replace(card.training, calls=TrainingConfig().calls) == TrainingConfig()
+    assert dataclasses.replace(card.integration, points=IntegrationConfig().points) == IntegrationConfig()
+    assert card.unweighting == UnweightingConfig()
+    assert dataclasses.replace(card.events, formats=None) == EventSettings()
