@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +36,28 @@ def resolve_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device {name!r} is not available here; use 'auto', 'cpu' or 'cuda'") from error
     return device
+
+
+@contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """Let torch use `count` threads for a while.
+
+    One is the default everywhere: the batches are small, more threads gain little, and where other work competes for
+    the cores they wait for each other. It also makes results independent of the machine's number of cores.
+
+    Raises
+    ------
+    ConfigError
+        If the count is not positive.
+    """
+    if count < 1:
+        raise ConfigError(f"threads must be at least 1, got {count}")
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)
@@ -114,6 +137,7 @@ def integrate(
     integration: IntegrationConfig | None = None,
     unweighting: UnweightingConfig | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    threads: int = 1,
 ) -> Result:
     """Integrate a function over a box: learn a proposal, freeze it, estimate with it.
 
@@ -136,6 +160,8 @@ def integrate(
         Settings of the three parts.
     on_progress
         Called during the training.
+    threads
+        Of the CPU, see `cpu_threads`.
 
     Returns
     -------
@@ -168,9 +194,10 @@ def integrate(
         integrand = Integrand(function, dim, domain=domain, kind=kind, device=place)
     streams, unweighting = Streams(seed), unweighting or UnweightingConfig()
     before = integrand.calls
-    trained = Trainer(integrand, training, streams, place, on_progress).fit()
-    between = integrand.calls
-    result = Integrator(integrand, trained.sampler, integration, streams).run()
+    with cpu_threads(threads):
+        trained = Trainer(integrand, training, streams, place, on_progress).fit()
+        between = integrand.calls
+        result = Integrator(integrand, trained.sampler, integration, streams).run()
     calls = {
         "training": between - before,
         "integration": integrand.calls - between,

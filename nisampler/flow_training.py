@@ -31,6 +31,9 @@ _COLLAPSE = 0.1
 _LOWER_RATE = 0.3
 _MOST_ROLL_BACKS = 5
 _SATURATED = 0.99
+_TELLING = 10.0
+_DISCOVERY = 1.2
+_LARGEST = 1e30
 _REPLAY = 300_000
 
 
@@ -43,6 +46,7 @@ class _Arm:
             sampler.flow.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
         self.unseen_loss = 0.0
+        self.safe = self.state()
 
     def step(
         self,
@@ -123,11 +127,11 @@ class FlowTrainer:
         fouriers = [0, _TRIAL_FOURIER] if config.fourier < 0 else [config.fourier]
         self.arms = [self._arm(fourier) for fourier in fouriers]
         self.buffer = Buffer(integrand.dim, max(self.batch, min(config.buffer, self.steps * self.batch)), device)
-        self.norm = norm
+        self.scale = norm if 0.0 < norm < math.inf else 1.0
+        self.norm = self.safe_norm = 1.0
         self.step = self.roll_backs = self.saturated = 0
         self.rate_scale = 1.0
         self.best_ess = 0.0
-        self.safe: list[dict[str, Tensor]] = [arm.state() for arm in self.arms]
         self.best: dict[str, Tensor] = {}
         self.warnings: list[str] = []
 
@@ -150,6 +154,7 @@ class FlowTrainer:
     def advance(self, calls_before: int) -> list[TrainingRecord]:
         """One window of steps: its record, or nothing if it ended in a roll-back."""
         first = self.integrand.calls
+        entry, norm = [arm.state() for arm in self.arms], self.norm
         weights: list[Tensor] = []
         losses: list[float] = []
         while len(losses) < self.window and self.step < self.steps:
@@ -168,15 +173,25 @@ class FlowTrainer:
             sum(losses) / len(losses),
             self._rate(0),
         )
-        if record.ess_fraction < _COLLAPSE * self.best_ess:
-            self._roll_back(f"the effective sample size fell to {record.ess_fraction:.1e} of the points")
+        # A flow that has lost a part of the integrand has even weights, but too small ones; one that has come upon
+        # a new peak has uneven weights, but larger ones.
+        record_points = len(weights) * self.batch
+        found = float(torch.cat(weights).mean()) / norm if norm > 0.0 else 1.0
+        quality = record.ess_fraction * min(1.0, found)
+        if quality < _COLLAPSE * self.best_ess and found > _DISCOVERY:
+            self.best_ess, self.best = 0.0, {}
+        elif quality < _COLLAPSE * self.best_ess:
+            self._roll_back(f"the effective sample size fell to {quality:.1e} of the points")
             return [record]
+        self.safe_norm = norm
+        for arm, state in zip(self.arms, entry, strict=True):
+            arm.safe = state  # the window has shown that it was good; what came of it is not known yet
+        telling = quality * record_points >= _TELLING
+        if telling and quality >= self.best_ess and len(self.arms) == 1:
+            self.best_ess, self.best = quality, self.arms[0].safe
         self._end_trial()
-        self.safe = [arm.state() for arm in self.arms]
-        if record.ess_fraction >= self.best_ess and len(self.arms) == 1:
-            self.best_ess, self.best = record.ess_fraction, self.safe[0]
         self.saturated = self.saturated + 1 if record.efficiency_0p1 >= _SATURATED else 0
-        if self.done and record.ess_fraction < 0.8 * self.best_ess:
+        if self.done and quality < 0.8 * self.best_ess:
             self.arms[0].load_state(self.best)
             self.warnings.append("the end of the training was worse than its best moment, which was restored")
         return [record]
@@ -188,7 +203,7 @@ class FlowTrainer:
         """
         x, f, log_g = self.buffer.newest(_REPLAY)
         u, log_q = self.arms[0].sampler.unmap(x)
-        return u, f * torch.exp(-log_q), torch.exp(log_q - log_g)
+        return u, self.scale * f.double() * torch.exp(-log_q), torch.exp(log_q - log_g)
 
     def _fraction(self, part: float = 0.0) -> float:
         return (self.step + part) / self.steps
@@ -210,9 +225,14 @@ class FlowTrainer:
         dim, arm = self.integrand.dim, self.arms[self.step % len(self.arms)]
         u = torch.rand(self.batch, dim, generator=generator, dtype=torch.float64, device=self.device)
         y, log_g = arm.sampler.map(u)
+        if not bool(torch.isfinite(y).all() & torch.isfinite(log_g).all()):
+            return torch.zeros_like(log_g), math.nan
         x, log_base = (y, torch.zeros_like(log_g)) if self.base is None else self.base.map(y)
-        f = self.integrand(x).to(self.device).abs() * torch.exp(-log_base)
+        f = self.integrand(x).to(self.device).abs() * torch.exp(-log_base) / self.scale
+        f = f.clamp(max=_LARGEST)
         weights = f * torch.exp(-log_g)
+        if not bool(torch.isfinite(weights).all()):
+            return weights, math.nan
         self.norm = _MEMORY * self.norm + (1.0 - _MEMORY) * float(weights.mean())
         dtype = arm.sampler.dtype
         fresh = (y.to(dtype), f.to(dtype), log_g.to(dtype))
@@ -244,8 +264,9 @@ class FlowTrainer:
                 f"training diverged {self.roll_backs} times, last at step {self.step} because {why}; lower "
                 f"learning_rate (now {self.config.learning_rate:g}) or raise batch (now {self.batch})"
             )
-        for arm, state in zip(self.arms, self.safe[: len(self.arms)], strict=True):
-            arm.load_state(state)
+        for arm in self.arms:
+            arm.load_state(self.best or arm.safe)
+        self.norm = self.safe_norm
         self.warnings.append(
             f"training diverged at step {self.step} ({why}): rolled back, learning rate lowered to "
             f"{self.config.learning_rate * self.rate_scale:.1e}"
@@ -254,11 +275,11 @@ class FlowTrainer:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything needed to continue."""
         tensors = {f"buffer.{name}": tensor for name, tensor in self.buffer.state().items()}
-        for group, states in (("arm", [arm.state() for arm in self.arms]), ("safe", self.safe)):
+        for group, states in (("arm", [arm.state() for arm in self.arms]), ("safe", [arm.safe for arm in self.arms])):
             for index, state in enumerate(states):
                 tensors |= {f"{group}.{index}.{name}": tensor for name, tensor in state.items()}
         tensors |= {f"best.0.{name}": tensor for name, tensor in self.best.items()}
-        names = ("calls", "step", "roll_backs", "saturated", "rate_scale", "best_ess", "norm", "warnings")
+        names = ("calls", "step", "roll_backs", "saturated", "rate_scale", "best_ess", "norm", "safe_norm", "scale", "warnings")
         meta: dict[str, Any] = {name: getattr(self, name) for name in names}
         meta["fouriers"] = [arm.sampler.config.net.fourier for arm in self.arms]
         meta["unseen_losses"] = [arm.unseen_loss for arm in self.arms]
@@ -273,9 +294,9 @@ class FlowTrainer:
         self.arms = [self._arm(fourier) for fourier in meta["fouriers"]]
         for index, arm in enumerate(self.arms):
             arm.load_state(part(f"arm.{index}."))
+            arm.safe = part(f"safe.{index}.")
             arm.unseen_loss = meta["unseen_losses"][index]
-        self.safe = [part(f"safe.{index}.") for index in range(len(self.arms))]
         self.best = part("best.0.")
         self.buffer.load_state(part("buffer."))
-        for name in ("step", "roll_backs", "saturated", "rate_scale", "best_ess", "norm", "warnings"):
+        for name in ("step", "roll_backs", "saturated", "rate_scale", "best_ess", "norm", "safe_norm", "scale", "warnings"):
             setattr(self, name, meta[name])

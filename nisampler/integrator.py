@@ -23,6 +23,7 @@ from nisampler.stats import Estimate, Moments
 _FEWEST_BATCHES = 24
 _SOBOL_DIGITS = 2.0**-30
 _LARGEST_SHARE = 0.01
+_LARGEST_SPREAD = 0.25
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,9 @@ class IntegrationConfig:
     def __post_init__(self) -> None:
         if self.method not in ("sobol", "mc"):
             raise ConfigError(f"method must be 'sobol' or 'mc', got {self.method!r}")
+        for name in ("points", "max_points", "keep_weights"):
+            if not isinstance(getattr(self, name), int):
+                raise ConfigError(f"{name} must be an integer, got {getattr(self, name)!r}")
         if self.points < 2 * _FEWEST_BATCHES:
             raise ConfigError(f"points must be at least {2 * _FEWEST_BATCHES}, got {self.points}")
         if not 0.0 <= self.target < 1.0:
@@ -153,7 +157,7 @@ class Integrator:
                     kept.append(weights[:room])
                     room -= len(kept[-1])
                 if on_progress is not None:
-                    on_progress(len(parts) * size, batches * size, None)
+                    on_progress(len(parts) * size, -(-len(parts) // batches) * batches * size, None)
             moments = Moments.merge_all(parts)
             if moments.sum_abs == 0.0:
                 raise ZeroIntegrandError(
@@ -193,6 +197,16 @@ class Integrator:
             warnings.append(
                 f"a single point carries {100 * share:.1f} % of the integral: value and error are not reliable; "
                 "train longer, or map the variables closer to the peak"
+            )
+        elif moments.m2 <= 1e-20 * moments.sum_squares:
+            warnings.append(
+                f"all {moments.count} weights are equal: a feature in less than {3.0 / moments.count:.1e} of the volume "
+                "would not have been seen"
+            )
+        elif max(moments.maximum - moments.mean, moments.mean - moments.minimum) ** 2 > _LARGEST_SPREAD * moments.m2:
+            warnings.append(
+                "a single point makes up most of the variance: there may be a peak that has hardly been seen, "
+                "and the error is not reliable; train longer, or map the variables closer to the peak"
             )
         if self.integrand.nonfinite:
             warnings.append(

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nisampler.errors import ConfigError, CorruptFileError, ZeroIntegrandError
+from nisampler.errors import ConfigError, CorruptFileError, TrainingDivergedError, ZeroIntegrandError
 from nisampler.flow_training import FlowTrainer
 from nisampler.integrand import Integrand
 from nisampler.rng import Streams
@@ -29,9 +29,13 @@ from nisampler.training import (
 from nisampler.tree import TreeConfig, grow_tree
 from nisampler.vegas import VegasAdapter, VegasGrid
 
+_SURVEY = 1 / 12
 _SURVEY_ITERATIONS = 10
+_VEGAS_ITERATIONS = 9
+_SATURATED = 0.999
 _NOTHING_TO_GAIN = 0.97
 _HOPELESS = 5e-4
+_FEWEST_EFFECTIVE = 10.0
 _MARGIN = 1.01
 
 
@@ -56,7 +60,7 @@ class Trainer:
     ZeroIntegrandError
         If no point of the survey's budget has a non-zero value.
     TrainingDivergedError
-        If training diverges again after every roll-back.
+        If training diverges again after every roll-back and `sampler` is "flow"; otherwise VEGAS takes over.
     """
 
     def __init__(
@@ -107,12 +111,11 @@ class Trainer:
         x, log_q = sampler.map(u)
         return u, self.integrand(x).to(self.device) * torch.exp(-log_q)
 
-    def _refine_grid(self, n: int) -> Tensor:
-        """One VEGAS iteration with n points; returns its weights."""
-        dim, start = self.integrand.dim, self.grid
+    def _refine_grid(self, n: int, most_increments: int = 128) -> Tensor:
+        """One VEGAS iteration with n points, on a grid with enough points in each cell; returns its weights."""
+        dim, start, increments = self.integrand.dim, self.grid, min(most_increments, max(16, n // 20))
         sampler: Sampler = UniformSampler(dim, self.device) if start is None else VegasSampler(start)
         u, weights = self._evaluate(sampler, n, "vegas", self.iteration)
-        increments = 128 if start is None else start.increments
         adapter = VegasAdapter(dim, increments, nodes=None if start is None else start.nodes)
         adapter.add(u, weights)
         if bool((weights != 0).any()):
@@ -126,7 +129,8 @@ class Trainer:
 
     def _survey(self) -> None:
         """Short VEGAS iterations: is the integrand non-zero, is there anything to learn, where to start?"""
-        budget = self.config.calls // 12
+        budget = int(_SURVEY * self.config.calls)
+        blind = self.grid is None
         weights = self._refine_grid(max(256, budget // _SURVEY_ITERATIONS))
         if self.grid is None:
             if self.calls >= self.config.calls:
@@ -136,42 +140,55 @@ class Trainer:
                 )
             return
         record = self.history[-1]
-        if self.iteration == 1 and self.config.vegas_start == "auto":
-            self.uniform_ess = record.ess_fraction
-        last = self.calls >= budget or _constant(weights)
+        if blind:
+            self.uniform_ess = record.ess_fraction / self.iteration
+        enough = record.ess_fraction * len(weights) >= _FEWEST_EFFECTIVE
+        last = self.calls >= (budget if enough else int(0.8 * self.config.calls)) or _constant(weights)
         if not last:
             return
         vegas_only = self.config.sampler == "vegas" or (
-            self.config.sampler == "auto" and record.efficiency_0p1 >= _NOTHING_TO_GAIN
+            self.config.sampler == "auto"
+            and (record.efficiency_0p1 >= _NOTHING_TO_GAIN or record.ess_fraction >= _SATURATED or not enough)
         )
         self.stage = "vegas" if vegas_only else "flow"
         if not vegas_only:
             self.flow = self._make_flow(int(0.8 * (self.config.calls - self.calls)))
 
     def _make_flow(self, calls: int) -> FlowTrainer:
-        under = self.config.vegas_start == "always" or self.uniform_ess < _HOPELESS
+        points = max(256, int(_SURVEY * self.config.calls) // _SURVEY_ITERATIONS)
+        least = max(_HOPELESS, _FEWEST_EFFECTIVE / points)
+        hopeless = self.config.vegas_start == "auto" and self.uniform_ess < least
+        under = self.config.vegas_start == "always" or hopeless
         base = VegasSampler(self.grid) if under and self.grid is not None else None
         return FlowTrainer(self.integrand, self.config, self.streams, base, calls, self.norm, self.device)
 
     def _vegas(self) -> None:
-        """Longer VEGAS iterations with what the survey left, each a third of the rest."""
+        """Longer VEGAS iterations on a finer grid, with what the survey and the validation leave."""
+        points = int((0.8 - _SURVEY) * self.config.calls / _VEGAS_ITERATIONS)
         left = int(0.8 * self.config.calls) - self.calls
-        if left < self.config.calls // 50 or self.history[-1].efficiency_0p1 >= 0.999:
+        if left < points // 2 or self.history[-1].efficiency_0p1 >= _SATURATED:
             self.stage = "finish"
             return
-        self._refine_grid(max(left // 3, self.config.calls // 50))
+        self._refine_grid(points, min(1000, max(128, points // 50)))
 
     def _flow(self) -> None:
         if self.flow is None:
             raise CorruptFileError("the training state names the flow stage but holds no flow")
-        self.history += self.flow.advance(self.calls)
+        try:
+            self.history += self.flow.advance(self.calls)
+        except TrainingDivergedError as error:
+            if self.config.sampler == "flow":
+                raise
+            self.warnings = [*self.flow.warnings, f"{error}; the flow was given up in favour of VEGAS"]
+            self.flow, self.stage = None, "vegas"
+            return
         self.warnings = [*self.flow.warnings]
         if self.flow.done:
             self.stage = "finish"
 
     def _finish(self) -> None:
         """Grow trees, compare the candidates on unseen points, and freeze the best."""
-        rest = max(self.config.calls - self.calls, 2000)
+        rest = max(2000, min(self.config.calls - self.calls, self.config.calls // 4))
         grid = None if self.grid is None else VegasSampler(self.grid)
         bases: list[Sampler] = [grid or UniformSampler(self.integrand.dim, self.device)]
         if self.flow is not None:

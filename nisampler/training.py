@@ -75,6 +75,9 @@ class TrainingConfig:
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
         lowest = {"calls": 5000, "bins": 3, "hidden": 1, "layers": 1, "fourier": -1, "leaves": 1, "reuse": 0}
+        for name in (*lowest, "batch", "buffer"):
+            if not isinstance(getattr(self, name), int | None if name == "batch" else int):
+                raise ConfigError(f"{name} must be an integer, got {getattr(self, name)!r}")
         for name, limit in lowest.items():
             if getattr(self, name) < limit:
                 raise ConfigError(f"{name} must be at least {limit}, got {getattr(self, name)}")

@@ -97,7 +97,7 @@ class Card(BaseModel):
     process: str
     seed: int = 1
     device: str = "auto"
-    threads: int | Literal["auto"] = "auto"
+    threads: int = 1
     parameters: dict[str, Any] = Field(default_factory=dict)
     integrand: IntegrandSettings = Field(default_factory=IntegrandSettings)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
@@ -112,8 +112,8 @@ class Card(BaseModel):
         Streams(self.seed)
         if _DEVICE.fullmatch(self.device) is None:
             raise ConfigError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {self.device!r}")
-        if self.threads != "auto" and self.threads < 1:
-            raise ConfigError(f"threads must be 'auto' or at least 1, got {self.threads}")
+        if self.threads < 1:
+            raise ConfigError(f"threads must be at least 1, got {self.threads}")
 
 
 def parse_card(text: str, source: str = "card", overrides: Mapping[str, Any] | None = None) -> Card:

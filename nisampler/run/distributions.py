@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,8 @@ from nisampler.events import EventBatch, Observable, PointBatch
 Floats = NDArray[np.float64]
 
 MAX_COORDINATES = 6
+
+_COORDINATE_BINS = 40
 
 
 @dataclass(frozen=True)
@@ -58,27 +61,20 @@ class Histogram:
         return self.total * norm, np.sqrt(spread) * abs(norm)
 
 
-def axes_of(observables: tuple[Observable, ...], dim: int, domain: Floats) -> tuple[Axis, ...]:
-    """The axes of a process: its observables or, without any, its first coordinates.
+def observable_axes(observables: Sequence[Observable]) -> tuple[Axis, ...]:
+    """The axes of the observables of a process with an event record."""
+    return tuple(Axis(item.name, item.label, item.edges(), item.log) for item in observables)
 
-    Parameters
-    ----------
-    observables
-        Of the process.
-    dim
-        Number of coordinates.
-    domain
-        (dim, 2) box of the coordinates.
-    """
-    if observables:
-        return tuple(Axis(item.name, item.label, item.edges(), item.log) for item in observables)
+
+def coordinate_axes(domain: Floats) -> tuple[Axis, ...]:
+    """The axes of the first coordinates of a process without one; `domain` (dim, 2) is their box."""
     return tuple(
-        Axis(f"x{i + 1}", f"$x_{{{i + 1}}}$", np.linspace(domain[i, 0], domain[i, 1], 41))
-        for i in range(min(dim, MAX_COORDINATES))
+        Axis(f"x{i + 1}", f"$x_{{{i + 1}}}$", np.linspace(low, high, _COORDINATE_BINS + 1))
+        for i, (low, high) in enumerate(domain[:MAX_COORDINATES])
     )
 
 
-def fill_events(histograms: tuple[Histogram, ...], observables: tuple[Observable, ...], batch: EventBatch) -> None:
+def fill_events(histograms: tuple[Histogram, ...], observables: Sequence[Observable], batch: EventBatch) -> None:
     """Add events with their weights."""
     for histogram, observable in zip(histograms, observables, strict=True):
         histogram.fill(observable(batch), batch.weights)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from nisampler.engine import cpu_threads
 from nisampler.errors import CorruptFileError, StorageError
 from nisampler.events import (
     PointBatch,
@@ -21,7 +22,7 @@ from nisampler.events import (
 )
 from nisampler.rng import Streams
 from nisampler.run.directory import RunDirectory
-from nisampler.run.job import Job, build_job, threads
+from nisampler.run.job import Job, build_job
 from nisampler.run.monitor import LogMonitor, Monitor, Monitors
 from nisampler.run.stages import Integrated, Trained, integrate, train
 from nisampler.storage import read_json, remove_stale, sha256, write_json
@@ -256,7 +257,7 @@ def generate_events(
     settings = directory.settings
     order = {"n_events": n, "seed": seed, "run": settings["card_sha256"]}
     _claim(target, order)
-    with threads(settings["threads"]):
+    with cpu_threads(settings["threads"]):
         job = build_job(directory.card, settings["process"], settings["device"])
         trained = train(job, directory, monitor)
         integrated = integrate(job, directory, trained, monitor)

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-
-import torch
 
 from nisampler import engine
 from nisampler.errors import CardError, ConfigError, MissingExtraError, ProcessError, UnknownProcessError
@@ -82,24 +77,6 @@ def resolve_device(name: str) -> str:
         return str(engine.resolve_device(name))
     except ConfigError as error:
         raise CardError(str(error)) from error
-
-
-def resolve_threads(threads: int | str) -> int:
-    """The number of threads; "auto" is the number of cores that this process may use."""
-    if isinstance(threads, int):
-        return threads
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Let torch use `count` threads for a while."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def build_job(card: Card, process_name: str, device: str) -> Job:

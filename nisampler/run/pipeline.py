@@ -9,14 +9,22 @@ from typing import Any
 import numpy as np
 import torch
 
+from nisampler.engine import cpu_threads
 from nisampler.errors import NisamplerError, StorageError
 from nisampler.events import ShardSet
 from nisampler.run import lookup
 from nisampler.run.card import parse_card, read_card_text
 from nisampler.run.directory import RunDirectory
-from nisampler.run.distributions import Comparison, Histogram, axes_of, fill_events, fill_points
+from nisampler.run.distributions import (
+    Comparison,
+    Histogram,
+    coordinate_axes,
+    fill_events,
+    fill_points,
+    observable_axes,
+)
 from nisampler.run.generate import Generated, Generator, finish, point_batch, point_batches
-from nisampler.run.job import Job, build_job, resolve_device, resolve_threads, threads
+from nisampler.run.job import Job, build_job, resolve_device
 from nisampler.run.monitor import LogMonitor, Monitor, Monitors
 from nisampler.run.report import ReportData, render
 from nisampler.run.result import finite, integral_text, versions
@@ -54,7 +62,7 @@ def start(card_path: str | Path, output: str | Path, overrides: Mapping[str, Any
     settings = {
         "process": name,
         "device": device,
-        "threads": resolve_threads(card.threads),
+        "threads": card.threads,
         "versions": versions(),
     }
     return RunDirectory.create(output, text, settings, overrides)
@@ -88,7 +96,7 @@ def execute(
     """
     monitor = Monitors([LogMonitor(directory.log), *members])
     try:
-        with threads(directory.settings["threads"]):
+        with cpu_threads(directory.settings["threads"]):
             return _execute(directory, monitor, checkpoint_seconds)
     except (NisamplerError, KeyboardInterrupt) as error:
         LogMonitor(directory.log).line(f"{type(error).__name__}: {error}")
@@ -101,7 +109,7 @@ def _execute(directory: RunDirectory, monitor: Monitor, checkpoint_seconds: floa
     clock = Clock(directory)
     job = build_job(card, settings["process"], settings["device"])
     changed = _changed_versions(settings["versions"])
-    monitor.line(f"{job.process.name}, seed {card.seed}, {job.device}, {settings['threads']} threads")
+    monitor.line(f"{job.process.name}, seed {card.seed}, {job.device}, {settings['threads']} thread(s)")
     for text in changed:
         monitor.line(f"warning: {text}")
     with clock.stage("training"):
@@ -201,7 +209,7 @@ def redraw(directory: RunDirectory) -> Path:
     if not directory.result.is_file():
         raise StorageError(f"{directory.path} is not finished: `nisampler resume {directory.path}` first")
     monitor = Monitors()
-    with threads(directory.settings["threads"]):
+    with cpu_threads(directory.settings["threads"]):
         job = build_job(directory.card, directory.settings["process"], directory.settings["device"])
         trained = train(job, directory, monitor)
         integrated = integrate(job, directory, trained, monitor)
@@ -238,8 +246,9 @@ def _weighted_points(job: Job, trained: Trained) -> Iterator[tuple[torch.Tensor,
 
 def _comparisons(job: Job, directory: RunDirectory, trained: Trained, integrated: Integrated) -> tuple[Comparison, ...]:
     """Each observable, or coordinate, of weighted points and of the written events."""
-    observables = tuple(job.process.observables) if job.process.has_events else ()
-    axes = axes_of(observables, job.process.dim, job.integrand.domain.cpu().numpy())
+    observables = job.process.observables
+    domain = job.integrand.domain.cpu().numpy()
+    axes = observable_axes(observables) if job.process.has_events else coordinate_axes(domain)
     weighted = tuple(Histogram(axis) for axis in axes)
     unweighted = tuple(Histogram(axis) for axis in axes)
     for index, (u, weights) in enumerate(_weighted_points(job, trained)):

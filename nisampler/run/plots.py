@@ -284,9 +284,9 @@ def comparison(item: Comparison, unit: str) -> Figure:
         if positive.size and positive.max() / positive.min() > 50 and item.weighted.min() >= 0:
             main.set_yscale("log")
         else:
-            bottom = min(0.0, float(item.weighted.min()))
-            top = float((item.unweighted + item.unweighted_error).max())
-            main.set_ylim(bottom, bottom + 1.3 * (max(top, float(item.weighted.max())) - bottom))
+            bottom = min(0.0, float((item.unweighted - item.unweighted_error).min()), float(item.weighted.min()))
+            top = max(0.0, float((item.unweighted + item.unweighted_error).max()), float(item.weighted.max()))
+            main.set_ylim(bottom, bottom + 1.3 * ((top - bottom) or 1.0))
         chi2, bins = item.chi2()
         if item.axis.log:
             main.set_xscale("log")

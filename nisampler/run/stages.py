@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from nisampler.run.job import Job
 from nisampler.run.monitor import Monitor
 from nisampler.run.result import finite
 from nisampler.samplers import Sampler, sampler_from_state
-from nisampler.stats import Estimate, Moments
+from nisampler.stats import Estimate
 from nisampler.storage import has_checkpoint, load_checkpoint, save_checkpoint
 from nisampler.trainer import Trainer
 from nisampler.training import Progress
@@ -29,7 +29,6 @@ from nisampler.unweighting import Efficiencies
 CHECKPOINT_SECONDS = 20.0
 
 _FINISH = "finish"
-_GROUPS = 6
 _WEIGHT_EDGES = np.geomspace(1e-10, 1e6, 16 * 200 + 1)
 
 
@@ -227,7 +226,7 @@ def _integration_state(job: Job, result: IntegrationResult) -> tuple[dict[str, T
     size = (weights.abs() / mean).cpu().numpy()
     counts = np.histogram(size[size > 0], _WEIGHT_EDGES)[0].astype(np.float64)
     meta = {
-        "estimate": finite(asdict(with_agreement(result.estimate, result.batch_means))),
+        "estimate": finite(asdict(result.estimate)),
         "batch_means": list(result.batch_means),
         "mean_weight": mean,
         "max_weight": max_weight,
@@ -238,19 +237,6 @@ def _integration_state(job: Job, result: IntegrationResult) -> tuple[dict[str, T
         "counts": job.integrand.counts(),
     }
     return {"weight_edges": torch.from_numpy(_WEIGHT_EDGES), "weight_counts": torch.from_numpy(counts)}, meta
-
-
-def with_agreement(estimate: Estimate, batch_means: Sequence[float]) -> Estimate:
-    """The estimate with a chi-square, where it has none, between groups of its independent batches.
-
-    The error of scrambled Sobol batches comes from their spread, so that they agree by construction; whether
-    groups of them agree, given the spread inside the groups, is a test.
-    """
-    if estimate.dof or len(batch_means) < 2 * _GROUPS:
-        return estimate
-    means = torch.tensor(batch_means, dtype=torch.float64)
-    groups = Estimate.from_batches([Moments.from_tensor(part) for part in means.tensor_split(_GROUPS)])
-    return replace(estimate, chi2_per_dof=groups.chi2_per_dof, dof=groups.dof)
 
 
 def _stored_integration(job: Job, directory: RunDirectory) -> Integrated:

@@ -32,7 +32,7 @@ def test_defaults_are_those_of_the_core() -> None:
     assert card.integration == IntegrationConfig()
     assert card.unweighting == UnweightingConfig()
     assert card.events == EventSettings()
-    assert (card.seed, card.device, card.threads) == (1, "auto", "auto")
+    assert (card.seed, card.device, card.threads) == (1, "auto", 1)
 
 
 @pytest.mark.parametrize("section", ["training", "integration", "unweighting", "events", "integrand"])
@@ -66,7 +66,7 @@ def test_overrides_replace_values() -> None:
 
 def test_card_is_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        parse_card(MINIMAL).seed = 2  # type: ignore[misc]
+        setattr(parse_card(MINIMAL), "seed", 2)  # noqa: B010
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_card_is_frozen() -> None:
         ("device = 'gpu'", ('device = "gpu"', "'cuda'")),
         ("device = 1", ("device = 1", "must be a string")),
         ("threads = 0", ("threads = 0", "at least 1")),
-        ("threads = 'many'", ('threads = "many"', 'a whole number or "auto"')),
+        ("threads = 'many'", ('threads = "many"', 'a whole number')),
         ("training = 5", ("training = 5", "must be a table")),
         ("parameters = 5", ("parameters = 5", "must be a table")),
         ("[training]\nlearning_rate = nan", ("training.learning_rate = nan", "must be finite")),
@@ -128,7 +128,7 @@ def test_all_problems_are_listed_at_once() -> None:
 
 
 def test_broken_toml_and_files(tmp_path: Path) -> None:
-    refuse("process = ", "not valid TOML", "line 1")
+    refuse("process = \nseed = 1", "not valid TOML", "line 1")
     with pytest.raises(CardError, match=r"cannot read the card .*none\.toml"):
         load_card(tmp_path / "none.toml")
     (tmp_path / "latin.toml").write_bytes(b"process = '\xff'")

@@ -1,0 +1,211 @@
+"""The command line: every command, its exit code, and one clear message for each error."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from nisampler import __version__
+from nisampler.cli import app
+
+CARD = """
+process = "ee_to_3jets"
+threads = 1
+[training]
+calls = 5000
+sampler = "vegas"
+[integration]
+points = 2000
+[events]
+n = 100
+shard_size = 60
+"""
+
+
+def call(*arguments: object) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command in this process."""
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert "Traceback" not in done.stderr
+    return done.exit_code, done.stdout, done.stderr
+
+
+def shell(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """The same as a command of its own."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "nisampler", *(str(argument) for argument in arguments)],
+        cwd=cwd,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "60"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a card and, in `done`, the run of it, made by a command of its own."""
+    path = tmp_path_factory.mktemp("cli")
+    (path / "card.toml").write_text(CARD)
+    done = shell("run", "card.toml", "--output", "done", "--events", "110", cwd=path)
+    assert done.returncode == 0, done.stderr
+    (path / "stdout").write_text(done.stdout)
+    assert done.stderr == ""
+    return path
+
+
+def result_of(run: Path) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((run / "result.json").read_text())
+    return result
+
+
+def test_run_end_to_end(folder: Path) -> None:
+    run, text = folder / "done", (folder / "stdout").read_text()
+    assert result_of(run)["unweighting"]["n_events"] == 110
+    assert {"card.toml", "run.log", "result.json", "report.html", "events.lhe.gz"} <= {p.name for p in run.iterdir()}
+    for words in ("integral ", " pb ", "efficiency ", "done/report.html", "ee_to_3jets, seed 1, cpu, 1 thread(s)"):
+        assert words in text
+    assert "\x1b" not in text
+    log = (run / "run.log").read_text()
+    assert "sampler: vegas" in log and "finished: " in log
+
+
+def test_overrides(folder: Path, tmp_path: Path) -> None:
+    card = folder / "card.toml"
+    code, out, err = call("run", card, "-o", tmp_path / "a", "--seed", 7, "--events", 0, "--device", "cpu", "--quiet")
+    assert (code, out, err) == (0, "", "")
+    assert result_of(tmp_path / "a")["seed"] == 7
+    code, out, err = call("resume", tmp_path / "a")
+    assert code == 0 and "integral" in out and err == ""
+
+
+def test_check(folder: Path, tmp_path: Path) -> None:
+    code, out, err = call("check", folder / "done" / "events.lhe.gz")
+    assert code == 0 and err == ""
+    assert "events found" in out and "110" in out and out.rstrip().endswith("good")
+    code, out, err = call("check", folder / "done" / "events" / "events-00001.h5")
+    assert code == 0 and "50" in out
+    bad = tmp_path / "events.lhe.gz"
+    bad.write_bytes((folder / "done" / "events.lhe.gz").read_bytes()[:3000])
+    code, out, err = call("check", bad)
+    assert code == 1 and "problem: " in err and str(bad) in err
+    assert call("check", folder / "card.toml")[0] == 1
+    code, _, err = call("check", folder / "none.lhe")
+    assert code == 1 and "none.lhe" in err
+    strict = call("check", folder / "done" / "events.lhe.gz", "--tolerance", "1e-30")
+    assert strict[0] == 1 and "momentum" in strict[2]
+
+
+def test_generate(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(folder / "done", run)
+    code, out, err = call("generate", run, "--events", 70, "--seed", 5)
+    assert code == 0 and err == "" and "generated-5/events.lhe.gz" in out
+    code, out, err = call("generate", run, "--events", 70, "--seed", 5, "--output", tmp_path / "again", "--quiet")
+    assert (code, out, err) == (0, "", "")
+    first, again = run / "generated-5" / "events.lhe.gz", tmp_path / "again" / "events.lhe.gz"
+    assert first.read_bytes() == again.read_bytes()
+    code, out, _ = call("generate", run, "--events", 110, "--seed", 1)
+    assert code == 0 and "repeat the run's own" in out
+    assert (run / "generated-1" / "events.lhe.gz").read_bytes() == (run / "events.lhe.gz").read_bytes()
+    code, _, err = call("generate", run, "--events", 71, "--seed", 5)
+    assert code == 1 and "generated-5 holds other events" in err
+    assert call("check", again)[0] == 0
+
+
+def test_report(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(folder / "done", run)
+    (run / "report.html").unlink()
+    code, out, err = call("report", run)
+    assert code == 0 and "report.html" in out and err == ""
+    assert "distribution-thrust" in (run / "report.html").read_text()
+
+
+def test_processes() -> None:
+    code, out, _ = call("processes")
+    assert code == 0 and "ee_to_3jets" in out and "module:object" in out
+
+
+def test_version_and_help() -> None:
+    assert call("--version")[:2] == (0, f"nisampler {__version__}\n")
+    code, out, _ = call("--help")
+    assert code == 0
+    for command in ("run", "resume", "generate", "report", "check", "processes"):
+        assert command in out
+        assert call(command, "--help")[0] == 0
+
+
+def test_card_errors_are_usage_errors(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "card.toml").write_text(CARD + "[training]\nbacth = 3")
+    code, out, err = call("run", tmp_path / "card.toml", "-o", tmp_path / "run")
+    assert code == 2 and out == "" and err.startswith("error: ") and "card.toml" in err
+    (tmp_path / "card.toml").write_text(CARD + "bacth = 3")
+    code, _, err = call("run", tmp_path / "card.toml", "-o", tmp_path / "run")
+    assert code == 2 and "unknown key events.bacth = 3" in err
+    assert call("run", tmp_path / "none.toml", "-o", tmp_path / "run")[0] == 2
+    assert call("run", folder / "card.toml", "-o", tmp_path / "run", "--device", "gpu")[0] == 2
+    assert call("run", folder / "card.toml")[0] == 2
+    assert call("generate", folder / "done")[0] == 2
+    assert call("nonsense")[0] == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_existing_and_missing_runs(folder: Path, tmp_path: Path) -> None:
+    code, _, err = call("run", folder / "card.toml", "-o", folder / "done")
+    assert code == 1 and f"nisampler resume {folder / 'done'}" in err
+    for command in (["resume"], ["report"], ["generate", "--events", 1, "--seed", 1]):
+        code, _, err = call(*command, tmp_path)
+        assert code == 1 and "is not a run directory" in err
+
+
+def raising(error: BaseException) -> Callable[..., Any]:
+    def function(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return function
+
+
+def test_interrupt_says_how_to_resume(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nisampler.run.pipeline.train", raising(KeyboardInterrupt()))
+    code, _, err = call("run", folder / "card.toml", "-o", tmp_path / "run", "--quiet")
+    assert code == 130 and err == f"interrupted: `nisampler resume {tmp_path / 'run'}` continues\n"
+    code, _, err = call("resume", tmp_path / "run", "--quiet")
+    assert code == 130 and "nisampler resume" in err
+    monkeypatch.undo()
+    assert call("resume", tmp_path / "run", "--quiet")[0] == 0
+    assert result_of(tmp_path / "run")["unweighting"]["n_events"] == 100
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [(OSError(28, "No space left on device"), "No space left"), (ValueError("odd"), "unexpected ValueError: odd")],
+)
+def test_other_errors_are_one_message(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    monkeypatch.setattr("nisampler.run.pipeline.train", raising(error))
+    code, _, err = call("run", folder / "card.toml", "-o", tmp_path / "run", "--quiet")
+    assert code == 1 and words in err
+
+
+def test_debug_shows_the_traceback(folder: Path, tmp_path: Path) -> None:
+    arguments = ["run", str(tmp_path / "none.toml"), "-o", str(tmp_path / "run")]
+    done = CliRunner().invoke(app, ["--debug", *arguments])
+    assert done.exit_code == 2 and "Traceback" in done.stderr and "none.toml" in done.stderr
+
+
+def test_module_and_errors_outside(tmp_path: Path) -> None:
+    """As a command of its own: no traceback, the message on stderr alone."""
+    done = shell("resume", "nowhere", cwd=tmp_path)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr == "error: nowhere is not a run directory: `nisampler run CARD --output DIR` makes one\n"

@@ -1,0 +1,129 @@
+"""Run directories: complete or absent, one owner at a time, true to their card."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nisampler.errors import CardError, CorruptFileError, StorageError
+from nisampler.run.directory import RunDirectory
+
+CARD = 'process = "camel4"\nseed = 5\n'
+SETTINGS: dict[str, Any] = {"process": "camel4", "device": "cpu", "threads": 1, "versions": {}}
+
+
+def create(path: Path, text: str = CARD, **overrides: Any) -> RunDirectory:
+    return RunDirectory.create(path, text, SETTINGS, overrides)
+
+
+def test_create_and_open(tmp_path: Path) -> None:
+    text = "# a comment\r\n" + CARD
+    with create(tmp_path / "a" / "run", text, seed=8) as made:
+        assert made.card.seed == 8
+    assert (tmp_path / "a" / "run" / "card.toml").read_bytes() == text.encode()
+    with RunDirectory.open(tmp_path / "a" / "run") as again:
+        assert again.card == made.card and again.settings == made.settings
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["run"]
+
+
+def test_an_empty_folder_may_be_used(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    create(tmp_path / "run").close()
+
+
+def test_occupied_places_are_refused_by_name(tmp_path: Path) -> None:
+    create(tmp_path / "run").close()
+    with pytest.raises(StorageError, match=r"run already holds a run: `nisampler resume .*run` continues"):
+        create(tmp_path / "run")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("precious")
+    with pytest.raises(StorageError, match="other exists and is not empty"):
+        create(tmp_path / "other")
+    with pytest.raises(StorageError, match=r"thesis.tex is a file"):
+        create(tmp_path / "other" / "thesis.tex")
+    with pytest.raises(StorageError, match="cannot make the run directory"):
+        create(tmp_path / "other" / "thesis.tex" / "run")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "run"]
+
+
+def test_wrong_card_makes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(CardError, match=r"card\.toml: unknown key sede"):
+        create(tmp_path / "run", CARD + "sede = 1\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_open_refuses_what_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="is not a run directory"):
+        RunDirectory.open(tmp_path)
+    with pytest.raises(StorageError, match="is not a run directory"):
+        RunDirectory.open(tmp_path / "none")
+
+
+def test_a_changed_card_is_refused(tmp_path: Path) -> None:
+    create(tmp_path / "run").close()
+    card = tmp_path / "run" / "card.toml"
+    card.write_text(CARD + "# later thought\n")
+    with pytest.raises(StorageError, match=r"card\.toml is not the card this run began with"):
+        RunDirectory.open(tmp_path / "run")
+    card.unlink()
+    with pytest.raises(StorageError, match=r"cannot read .*card\.toml"):
+        RunDirectory.open(tmp_path / "run")
+    card.write_text(CARD)
+    RunDirectory.open(tmp_path / "run").close()
+
+
+def test_damaged_settings_are_refused(tmp_path: Path) -> None:
+    create(tmp_path / "run").close()
+    path = tmp_path / "run" / "run.json"
+    content = path.read_text()
+    path.write_text(content[:-20])
+    with pytest.raises(CorruptFileError, match=r"run\.json is not JSON"):
+        RunDirectory.open(tmp_path / "run")
+    path.write_text("{}")
+    with pytest.raises(CorruptFileError, match=r"run\.json is incomplete"):
+        RunDirectory.open(tmp_path / "run")
+    path.write_text(json.dumps(json.loads(content) | {"version": 99}))
+    with pytest.raises(StorageError, match="another release"):
+        RunDirectory.open(tmp_path / "run")
+
+
+def test_two_owners_are_refused(tmp_path: Path) -> None:
+    with create(tmp_path / "run"):
+        with pytest.raises(StorageError, match=rf"run is in use by process {os.getpid()} on "):
+            RunDirectory.open(tmp_path / "run")
+    RunDirectory.open(tmp_path / "run").close()
+
+
+def hold(path: Path, ready: Any) -> None:
+    with RunDirectory.open(path):
+        ready.set()
+        signal.pause()
+
+
+def test_the_lock_of_a_killed_owner_is_free(tmp_path: Path) -> None:
+    create(tmp_path / "run").close()
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+    owner = context.Process(target=hold, args=(tmp_path / "run", ready))
+    owner.start()
+    assert ready.wait(timeout=30)
+    with pytest.raises(StorageError, match=rf"in use by process {owner.pid}"):
+        RunDirectory.open(tmp_path / "run")
+    owner.kill()
+    owner.join()
+    RunDirectory.open(tmp_path / "run").close()
+
+
+def test_seconds_survive_damage(tmp_path: Path) -> None:
+    with create(tmp_path / "run") as run:
+        assert run.seconds() == {}
+        run.store_seconds({"training": 1.5})
+        assert run.seconds() == {"training": 1.5}
+        (run.path / "seconds.json").write_text("{")
+        assert run.seconds() == {}
