@@ -127,12 +127,9 @@ def compare() -> tuple[list[Reference], float]:
                 ours = squared_matrix_element(p, momenta[:, :2], momenta[:, 2:], flavour).numpy()
                 difference = float(np.abs(ours / theirs - 1).max())
                 worst = max(worst, difference)
-                print(
-                    f"{process}  sqrt(s) = {p.sqrt_s:8.4f} GeV  largest relative difference {difference:.1e}"
-                )
+                print(f"{process}  sqrt(s) = {p.sqrt_s:8.4f} GeV  largest relative difference {difference:.1e}")
                 references += [
-                    Reference(values, flavour, m, float(t))
-                    for m, t in zip(momenta.tolist(), theirs, strict=True)
+                    Reference(values, flavour, m, float(t)) for m, t in zip(momenta.tolist(), theirs, strict=True)
                 ]
     return references, worst
 

@@ -43,6 +43,7 @@ COLUMNS = (
     "ESS/N",
     "calls/1000",
     "CPU-s",
+    "seeds",
     "error ratio",
     "0.1 % ratio",
     "CPU ratio",
@@ -52,6 +53,8 @@ NOTE = (
     "figure divided by that of the row. vegas' efficiencies are the best at 0.1 % of three: its map after the "
     "adaptation, its map after the integration, its stratified points."
 )
+
+_WIDTH = 160
 
 Row = dict[str, Any]
 
@@ -153,8 +156,19 @@ def _cells(function: str, sampler: str, rows: list[Row], ours: list[Row]) -> tup
             f"{cpu(ours) / cpu(rows):.1f}",
         )
     efficiencies = (f"{median(rows, name):.3f}" for name in ("strict", "at_0p1", "at_1", "ess_fraction"))
+    seeds = str(len(rows))
     pull = f"{statistics.median(pulls):.1f}" if pulls else "–"
-    return (function, sampler, f"{median(rows, 'relative_error'):.1e}", pull, *efficiencies, calls, seconds, *ratios)
+    return (
+        function,
+        sampler,
+        f"{median(rows, 'relative_error'):.1e}",
+        pull,
+        *efficiencies,
+        calls,
+        seconds,
+        seeds,
+        *ratios,
+    )
 
 
 def table_lines(rows: list[Row], calls: int, points: int) -> list[tuple[str, ...]]:
@@ -178,20 +192,11 @@ def conditions(rows: list[Row], calls: int, points: int) -> str:
     versions = sorted({f"{row['sampler']} {row['version']}" for row in chosen})
     dates = sorted({row["date"][:10] for row in chosen})
     threads = "/".join(sorted({str(row["threads"]) for row in chosen}))
-    seeds = "/".join(str(n) for n in sorted({_seeds(chosen, *group) for group in _groups(chosen)}))
     return (
-        f"{calls} calls of adaptation and {points} of integration; {seeds} seeds; {threads} thread(s) on "
+        f"{calls} calls of adaptation and {points} of integration; {threads} thread(s) on "
         f"{'; '.join(sorted({row['hardware'] for row in chosen}))}; {', '.join(versions)}; "
         f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}."
     )
-
-
-def _groups(rows: list[Row]) -> set[tuple[str, str]]:
-    return {(row["function"], row["sampler"]) for row in rows}
-
-
-def _seeds(rows: list[Row], function: str, sampler: str) -> int:
-    return sum((row["function"], row["sampler"]) == (function, sampler) for row in rows)
 
 
 def show(console: Console, rows: list[Row], calls: int, points: int) -> None:
@@ -304,8 +309,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.write(json.dumps(measure(**json.loads(options.row))) + "\n")
         return 0
     console = Console()
-    if not console.is_terminal or console.width < 140:
-        console = Console(width=140)
+    if not console.is_terminal or console.width < _WIDTH:
+        console = Console(width=_WIDTH)
     try:
         return 1 if run(options, console) else 0
     except NisamplerError as error:

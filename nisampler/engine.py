@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -75,6 +76,17 @@ class Result:
     streams: Streams
     unweighting: UnweightingConfig
     calls: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def events_per_call(self) -> float:
+        """Expected unweighted events per integrand call."""
+        return self.efficiencies.chosen
+
+    @property
+    def events_per_second(self) -> float:
+        """Expected unweighted events per second, from the pace of the integration."""
+        return self.efficiencies.chosen * self.calls["integration"] / self.seconds["integration"]
 
     @property
     def estimate(self) -> Estimate:
@@ -102,6 +114,7 @@ class Result:
             f"sampler      {self.sampler.describe()}",
             f"efficiency   {e.at_0p1:.3f} at 0.1 % overweight, {e.at_1:.3f} at 1 %, {e.strict:.3f} strict; "
             f"ESS/N {e.ess_fraction:.3f}, non-zero {e.cut:.3f}",
+            f"unweighting  {self.events_per_call:.3g} events per call expected, {self.events_per_second:.3g} per second",
             f"calls        {calls['training']} training, {calls['integration']} integration, "
             f"{calls['nonfinite']} not finite",
         ]
@@ -194,15 +207,17 @@ def integrate(
         integrand = Integrand(function, dim, domain=domain, kind=kind, device=place)
     streams, unweighting = Streams(seed), unweighting or UnweightingConfig()
     before = integrand.calls
+    start = time.perf_counter()
     with cpu_threads(threads):
         trained = Trainer(integrand, training, streams, place, on_progress).fit()
-        between = integrand.calls
+        between, middle = integrand.calls, time.perf_counter()
         result = Integrator(integrand, trained.sampler, integration, streams).run()
     calls = {
         "training": between - before,
         "integration": integrand.calls - between,
         "nonfinite": integrand.nonfinite,
     }
+    seconds = {"training": middle - start, "integration": time.perf_counter() - middle}
     w_max = unweighting.max_weight(result.weights, streams)
     efficiencies = Efficiencies.of(result.weights, w_max)
-    return Result(trained, result, efficiencies, w_max, integrand, streams, unweighting, calls)
+    return Result(trained, result, efficiencies, w_max, integrand, streams, unweighting, calls, seconds)

@@ -26,6 +26,7 @@ _TRIAL = 0.16
 _TAIL = 0.75
 _TRIAL_FOURIER = 4
 _WINDOWS = 50
+_WINDOW_POINTS = 2000
 _MEMORY = 0.98
 _COLLAPSE = 0.1
 _LOWER_RATE = 0.3
@@ -123,7 +124,7 @@ class FlowTrainer:
         self.batch = config.fresh_batch
         self.calls = calls
         self.steps = max(1, calls // self.batch)
-        self.window = max(1, self.steps // _WINDOWS)
+        self.window = max(-(-_WINDOW_POINTS // self.batch), self.steps // _WINDOWS)
         fouriers = [0, _TRIAL_FOURIER] if config.fourier < 0 else [config.fourier]
         self.arms = [self._arm(fourier) for fourier in fouriers]
         self.buffer = Buffer(integrand.dim, max(self.batch, min(config.buffer, self.steps * self.batch)), device)
@@ -191,7 +192,12 @@ class FlowTrainer:
             self.best_ess, self.best = quality, self.arms[0].safe
         self._end_trial()
         self.saturated = self.saturated + 1 if record.efficiency_0p1 >= _SATURATED else 0
-        if self.done and quality < 0.8 * self.best_ess:
+        if self.done and not self.best:
+            self.warnings.append(
+                f"the flow did not learn the integrand: the last {record_points} points of its training were worth "
+                f"{quality * record_points:.1f} effective points"
+            )
+        elif self.done and quality < 0.8 * self.best_ess:
             self.arms[0].load_state(self.best)
             self.warnings.append("the end of the training was worse than its best moment, which was restored")
         return [record]

@@ -131,7 +131,7 @@ class Trainer:
         """Short VEGAS iterations: is the integrand non-zero, is there anything to learn, where to start?"""
         budget = int(_SURVEY * self.config.calls)
         blind = self.grid is None
-        weights = self._refine_grid(max(256, budget // _SURVEY_ITERATIONS))
+        weights = self._refine_grid(max(32, budget // _SURVEY_ITERATIONS))
         if self.grid is None:
             if self.calls >= self.config.calls:
                 raise ZeroIntegrandError(
@@ -188,7 +188,7 @@ class Trainer:
 
     def _finish(self) -> None:
         """Grow trees, compare the candidates on unseen points, and freeze the best."""
-        rest = max(2000, min(self.config.calls - self.calls, self.config.calls // 4))
+        rest = max(200, min(self.config.calls - self.calls, self.config.calls // 4))
         grid = None if self.grid is None else VegasSampler(self.grid)
         bases: list[Sampler] = [grid or UniformSampler(self.integrand.dim, self.device)]
         if self.flow is not None:

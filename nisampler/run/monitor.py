@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -123,11 +123,12 @@ class BarMonitor:
         self._console.print(text, markup=False, highlight=False)
 
     def progress(self, stage: str, done: int, total: int, figures: Mapping[str, str]) -> None:
-        """Move the bar of a stage."""
+        """Move the bar of a stage; without new figures the old ones stay."""
         if stage not in self._tasks:
             self._tasks[stage] = self._progress.add_task(stage, total=total, figures="")
         text = "  ".join(f"{name} {value}" for name, value in figures.items())
-        self._progress.update(self._tasks[stage], completed=done, total=total, figures=text)
+        shown: dict[str, Any] = {"figures": text} if text else {}
+        self._progress.update(self._tasks[stage], completed=done, total=total, **shown)
 
 
 class Monitors:

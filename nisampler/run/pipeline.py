@@ -94,19 +94,19 @@ def execute(
     NisamplerError
         As the stages do; the error is logged too.
     """
-    monitor = Monitors([LogMonitor(directory.log), *members])
+    clock = Clock(directory)
+    monitor = Monitors([LogMonitor(directory.log), clock, *members])
     try:
         with cpu_threads(directory.settings["threads"]):
-            return _execute(directory, monitor, checkpoint_seconds)
+            return _execute(directory, monitor, clock, checkpoint_seconds)
     except (NisamplerError, KeyboardInterrupt) as error:
         LogMonitor(directory.log).line(f"{type(error).__name__}: {error}")
         raise
 
 
-def _execute(directory: RunDirectory, monitor: Monitor, checkpoint_seconds: float) -> dict[str, Any]:
+def _execute(directory: RunDirectory, monitor: Monitor, clock: Clock, checkpoint_seconds: float) -> dict[str, Any]:
     settings, card = directory.settings, directory.card
     resolve_device(settings["device"])
-    clock = Clock(directory)
     job = build_job(card, settings["process"], settings["device"])
     changed = _changed_versions(settings["versions"])
     monitor.line(f"{job.process.name}, seed {card.seed}, {job.device}, {settings['threads']} thread(s)")
@@ -124,6 +124,9 @@ def _execute(directory: RunDirectory, monitor: Monitor, checkpoint_seconds: floa
         made, names = _events(job, directory, trained, integrated, monitor)
     result = _result(job, directory, trained, integrated, made)
     result |= {"files": names, "seconds": clock.seconds}
+    if made.events:
+        result["unweighting"]["events_per_call"] = made.events / made.calls
+        result["unweighting"]["events_per_second"] = made.events / max(clock.seconds["generation"], 1e-3)
     result["warnings"] += changed
     write_json(directory.result, result)
     with clock.stage("report"):

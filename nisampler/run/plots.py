@@ -69,20 +69,21 @@ def data_uri(figure: Figure) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _figure(rows: Sequence[float] = (1.0,), height: float = _HEIGHT) -> tuple[Figure, list[Axes]]:
+def _figure(rows: Sequence[float] = (1.0,), height: float = _HEIGHT, left: float = 0.16) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(_WIDTH, height))
-    margins = {"left": 0.16, "right": 0.97, "bottom": 0.68 / height, "top": 1.0 - 0.45 / height, "hspace": 0.07}
+    margins = {"left": left, "right": 0.97, "bottom": 0.68 / height, "top": 1.0 - 0.45 / height, "hspace": 0.07}
     grid: Any = {"height_ratios": list(rows), **margins}
     axes = list(figure.subplots(len(rows), 1, sharex=True, squeeze=False, gridspec_kw=grid)[:, 0])
     for axis in axes:
-        axis.yaxis.set_label_coords(-0.13, 0.5)
+        axis.yaxis.set_label_coords(0.025 - left, 0.5)
     return figure, axes
 
 
 def _decades(axis: Axis, low: float, high: float) -> None:
     """Plain numbers at 1, 2 and 5 where an axis spans few decades, powers of ten where it spans many."""
     if high / low < 500:
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        subs = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if high / low < 10 else (1.0, 2.0, 5.0)
+        axis.set_major_locator(LogLocator(subs=subs))
         axis.set_major_formatter(FuncFormatter(lambda value, position: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 
@@ -159,7 +160,7 @@ def _curve(axis: Axes, calls: Floats, loss: Floats, history: Sequence[Mapping[st
         axis.set_yscale("log")
 
 
-def weights(edges: Floats, counts: Floats, w_max: float | None, overweight: float) -> Figure:
+def weights(edges: Floats, counts: Floats, w_max: float | None) -> Figure:
     """Distribution of |w| over its mean, both axes logarithmic, with the weight of certain acceptance.
 
     Parameters
@@ -170,8 +171,6 @@ def weights(edges: Floats, counts: Floats, w_max: float | None, overweight: floa
         (b,) points in each bin.
     w_max
         The maximum used in unweighting, over the mean weight; None if nothing was unweighted.
-    overweight
-        Fraction of the integral above it.
     """
     with _style():
         figure, (axis,) = _figure()
@@ -188,8 +187,6 @@ def weights(edges: Floats, counts: Floats, w_max: float | None, overweight: floa
         axis.axvline(1.0, color=GREY, linewidth=1.2, label="mean weight")
         if w_max is not None:
             label = f"$w_{{\\max}}$ = {w_max:.3g} × mean"
-            if overweight > 0:
-                label += f", {100 * overweight:.2g} % of the integral above"
             axis.axvline(w_max, color=ORANGE, linestyle=(0, (5, 2)), label=label)
         axis.set_xscale("log")
         axis.set_yscale("log")
@@ -233,7 +230,7 @@ def batches(
         Shown above the plot, such as the chi-square.
     """
     with _style():
-        figure, (axis,) = _figure()
+        figure, (axis,) = _figure(left=0.2)
         value, error = total
         bars = np.array([e if np.isfinite(e) else 0.0 for e in errors])
         axis.axhspan(value - error, value + error, color=BLUE, alpha=0.2, linewidth=0, label="total ± error")

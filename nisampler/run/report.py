@@ -95,6 +95,7 @@ def _run_plots(data: ReportData) -> list[str]:
     error = 0.0 if integral["error"] is None else integral["error"]
     agreement = integral["chi2_per_dof"]
     note = "" if agreement is None else f"$\\chi^2$/dof = {agreement:.2f}"
+    excess = 100 * float(result["unweighting"]["overweight_fraction"] or 0.0)
     values, errors = [v for v, _ in data.batches], [e for _, e in data.batches]
     figures = [
         (
@@ -104,18 +105,14 @@ def _run_plots(data: ReportData) -> list[str]:
         ),
         (
             "weights",
-            plots.weights(
-                data.weight_edges,
-                data.weight_counts,
-                data.w_max,
-                float(result["unweighting"]["overweight_fraction"] or 0.0),
-            ),
-            "Weights f/q of the final integration.",
+            plots.weights(data.weight_edges, data.weight_counts, data.w_max),
+            "Weights f/q of the final integration."
+            + (f" The excess of events above w_max is {excess:.2g} % of the integral." if data.w_max else ""),
         ),
         (
             "batches",
             plots.batches(values, errors, (integral["value"], error), integral["unit"], note),
-            "The integral in independent batches of the final integration.",
+            "The integral in independent batches of the final integration; the bars are their spread.",
         ),
     ]
     return [report_page.plot(plots.data_uri(figure), name, caption) for name, figure, caption in figures]

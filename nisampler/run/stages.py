@@ -29,11 +29,14 @@ from nisampler.unweighting import Efficiencies
 CHECKPOINT_SECONDS = 20.0
 
 _FINISH = "finish"
+_CLOCK_SECONDS = 2.0
 _WEIGHT_EDGES = np.geomspace(1e-10, 1e6, 16 * 200 + 1)
 
 
 class Clock:
     """Seconds of each stage, added up over the sessions of a run; nothing else depends on them.
+
+    As a monitor it notes the time at most every two seconds, so that a killed session counts too.
 
     Parameters
     ----------
@@ -44,6 +47,7 @@ class Clock:
     def __init__(self, directory: RunDirectory) -> None:
         self._directory = directory
         self._seconds = directory.seconds()
+        self._stage, self._since = "", 0.0
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -53,12 +57,25 @@ class Clock:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Count the time spent inside for `name`."""
-        start = time.monotonic()
+        self._stage, self._since = name, time.monotonic()
         try:
             yield
         finally:
-            self._seconds[name] = self._seconds.get(name, 0.0) + time.monotonic() - start
-            self._directory.store_seconds(self.seconds)
+            self._note()
+
+    def line(self, text: str) -> None:
+        """Nothing to note."""
+
+    def progress(self, stage: str, done: int, total: int, figures: Mapping[str, str]) -> None:
+        """Note the time of the present stage now and then."""
+        if time.monotonic() - self._since > _CLOCK_SECONDS:
+            self._note()
+
+    def _note(self) -> None:
+        now = time.monotonic()
+        self._seconds[self._stage] = self._seconds.get(self._stage, 0.0) + now - self._since
+        self._since = now
+        self._directory.store_seconds(self.seconds)
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,7 @@ def test_the_scale_does_not_matter(scale: float, result: Result) -> None:
 
 
 def test_sharp_edges() -> None:
-    found = integrate(annulus(), **QUICK)
+    found = integrate(annulus(), **LONGER)
     assert abs(pull(found.estimate, annulus().integral)) < 4.5
     assert "tree" in found.sampler.describe() and found.efficiencies.ess_fraction > 0.7
 

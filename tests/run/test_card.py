@@ -104,7 +104,7 @@ def test_card_is_frozen() -> None:
         ("device = 'gpu'", ('device = "gpu"', "'cuda'")),
         ("device = 1", ("device = 1", "must be a string")),
         ("threads = 0", ("threads = 0", "at least 1")),
-        ("threads = 'many'", ('threads = "many"', 'a whole number')),
+        ("threads = 'many'", ('threads = "many"', "a whole number")),
         ("training = 5", ("training = 5", "must be a table")),
         ("parameters = 5", ("parameters = 5", "must be a table")),
         ("[training]\nlearning_rate = nan", ("training.learning_rate = nan", "must be finite")),

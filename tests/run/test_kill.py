@@ -16,7 +16,7 @@ process = "{process}"
 threads = 1
 [training]
 calls = 5000
-sampler = "flow"
+sampler = "{sampler}"
 fourier = 0
 bins = 4
 hidden = 8
@@ -33,13 +33,15 @@ formats = [{formats}]
 
 
 @pytest.mark.parametrize(
-    ("process", "formats", "kills"),
-    [("camel2", '"h5"', 12), ("ee_to_3jets", '"lhe.gz"', 8)],
+    ("process", "sampler", "formats", "kills"),
+    [("camel2", "flow", '"h5"', 12), ("ee_to_3jets", "vegas", '"lhe.gz"', 8)],
     ids=["points", "events"],
 )
-def test_killed_runs_end_with_the_same_bytes(tmp_path: Path, process: str, formats: str, kills: int) -> None:
+def test_killed_runs_end_with_the_same_bytes(
+    tmp_path: Path, process: str, sampler: str, formats: str, kills: int
+) -> None:
     card = tmp_path / "card.toml"
-    card.write_text(CARD.format(process=process, formats=formats))
+    card.write_text(CARD.format(process=process, sampler=sampler, formats=formats))
     done = subprocess.run(
         [sys.executable, "-W", "error", str(PROGRAM), str(card), str(tmp_path / "runs"), str(kills), "1"],
         env=os.environ | {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"},

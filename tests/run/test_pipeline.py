@@ -30,6 +30,7 @@ def contents(run: Path) -> dict[str, bytes]:
 def result_of(run: Path) -> dict[str, Any]:
     result: dict[str, Any] = json.loads((run / "result.json").read_text())
     del result["seconds"]
+    result["unweighting"].pop("events_per_second", None)
     return result
 
 
