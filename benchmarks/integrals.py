@@ -50,8 +50,8 @@ COLUMNS = (
 )
 NOTE = (
     "Medians over the seeds; pull without its sign. calls and CPU-s: adaptation + integration. ratio: nisampler's "
-    "figure divided by that of the row. vegas' efficiencies are the best at 0.1 % of three: its map after the "
-    "adaptation, its map after the integration, its stratified points."
+    "figure divided by that of the row. vegas' efficiencies are those of its map after the adaptation or of its "
+    "stratified points, whichever is better at 0.1 %."
 )
 
 _WIDTH = 160

@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +27,16 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Learn a proposal for a density, integrate it, and write unweighted events.",
 )
+
+
+class Style(StrEnum):
+    """Experiments whose style the report can take."""
+
+    ATLAS = "atlas"
+    CMS = "cms"
+    LHCB = "lhcb"
+    ALICE = "alice"
+
 
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 
@@ -169,14 +180,18 @@ def generate(
 
 
 @app.command()
-def report(context: typer.Context, run: RunPath) -> None:
+def report(
+    context: typer.Context,
+    run: RunPath,
+    style: Annotated[Style | None, typer.Option(help="Style of the figures, from mplhep.")] = None,
+) -> None:
     """Draw the report of a finished run again."""
     with _errors(context):
         from nisampler.run.directory import RunDirectory
         from nisampler.run.pipeline import redraw
 
         with RunDirectory.open(run) as directory:
-            path = redraw(directory)
+            path = redraw(directory, style)
         _console().print(f"wrote {path}", markup=False, highlight=False)
 
 

@@ -35,10 +35,13 @@ from nisampler.errors import ConfigError, DomainError, NonFiniteError, ShapeErro
 class Divergence(abc.ABC):
     """One signature for every divergence; subclasses give the integrand.
 
-    Attributes:
-        name: under which `divergence` finds it.
-        unbiased: whether value and gradient are exactly unbiased for a given norm. Where it is false, the
-            docstring says how large the bias is.
+    Attributes
+    ----------
+    name
+        Under which `divergence` finds it.
+    unbiased
+        Whether value and gradient are exactly unbiased for a given norm. Where it is false, the docstring says how
+        large the bias is.
     """
 
     name: ClassVar[str]
@@ -47,20 +50,30 @@ class Divergence(abc.ABC):
     def __call__(self, log_q: Tensor, f: Tensor, log_g: Tensor, norm: float | Tensor | None = None) -> Tensor:
         """Estimate of the divergence, differentiable in `log_q`.
 
-        Args:
-            log_q: log density of the proposal to be trained at the points, shape (n,).
-            f: absolute values of the target, unnormalised, shape (n,); zero is fine.
-            log_g: log density the points were drawn from, shape (n,); never differentiated.
-            norm: integral I of `f`, so that p = f / I. Default: the mean of f / g over these points, which
-                costs a bias of order 1/n; pass a running estimate to be free of it.
+        Parameters
+        ----------
+        log_q
+            Log density of the proposal to be trained at the points, shape (n,).
+        f
+            Absolute values of the target, unnormalised, shape (n,); zero is fine.
+        log_g
+            Log density the points were drawn from, shape (n,); never differentiated.
+        norm
+            Integral I of `f`, so that p = f / I. Default: the mean of f / g over these points, which costs a bias of
+            order 1/n; pass a running estimate to be free of it.
 
-        Returns:
-            A scalar in the widest dtype of the inputs.
+        Returns
+        -------
+        A scalar in the widest dtype of the inputs.
 
-        Raises:
-            ShapeError: if the shapes differ or are not (n,) with n > 0.
-            NonFiniteError: if `f` has NaN or infinite entries or `norm` is not finite.
-            DomainError: if `f` has negative entries or `norm` is not positive.
+        Raises
+        ------
+        ShapeError
+            If the shapes differ or are not (n,) with n > 0.
+        NonFiniteError
+            If `f` has NaN or infinite entries or `norm` is not finite.
+        DomainError
+            If `f` has negative entries or `norm` is not positive.
         """
         _check(log_q, f, log_g)
         dtype = torch.promote_types(torch.promote_types(log_q.dtype, f.dtype), log_g.dtype)
@@ -137,12 +150,16 @@ def _between(name: str, value: float, low: float, high: float) -> None:
 class ForwardKL(FDivergence):
     r"""Kullback-Leibler :math:`\int p \log(p/q)`, with :math:`\varphi = t \log t + c\,(1 - t)`.
 
-    Attributes:
-        control: weight c of the control variate. 1 makes the gradient noise-free at q = p; 0 leaves
-            :math:`-\frac{p}{g} \nabla \log q`, quieter for points from a g far narrower than q.
+    Attributes
+    ----------
+    control
+        Weight c of the control variate. 1 makes the gradient noise-free at q = p; 0 leaves
+        :math:`-\frac{p}{g} \nabla \log q`, quieter for points from a g far narrower than q.
 
-    Raises:
-        ConfigError: unless `control` lies between 0 and 1.
+    Raises
+    ------
+    ConfigError
+        Unless `control` lies between 0 and 1.
     """
 
     name: ClassVar[str] = "forward_kl"
@@ -403,11 +420,15 @@ class LogVariance(Divergence):
     by n, makes q = f/I the only minimum. With λ = 1 and g = q, the sum agrees to leading order with the
     relative variance of the weights.
 
-    Attributes:
-        leak: λ, positive.
+    Attributes
+    ----------
+    leak
+        λ, positive.
 
-    Raises:
-        ConfigError: if `leak` is not positive and finite.
+    Raises
+    ------
+    ConfigError
+        If `leak` is not positive and finite.
     """
 
     name: ClassVar[str] = "log_variance"
@@ -456,9 +477,13 @@ DIVERGENCES: Mapping[str, type[Divergence]] = MappingProxyType(
 def divergence(name: str, **parameters: Any) -> Divergence:
     """The divergence of that name with its parameters, such as `divergence("renyi", alpha=4)`.
 
-    Raises:
-        ConfigError: for an unknown name or parameter (the known ones are listed) or a value out of range.
+    Raises
+    ------
+    ConfigError
+        For an unknown name or parameter (the known ones are listed) or a value out of range.
 
+    Examples
+    --------
     >>> divergence("renyi", alpha=2.5)
     Renyi(alpha=2.5)
     """

@@ -77,6 +77,7 @@ class Result:
     unweighting: UnweightingConfig
     calls: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    threads: int = 1
 
     @property
     def events_per_call(self) -> float:
@@ -114,9 +115,9 @@ class Result:
             f"sampler      {self.sampler.describe()}",
             f"efficiency   {e.at_0p1:.3f} at 0.1 % overweight, {e.at_1:.3f} at 1 %, {e.strict:.3f} strict; "
             f"ESS/N {e.ess_fraction:.3f}, non-zero {e.cut:.3f}",
-            f"unweighting  {self.events_per_call:.3g} events per call expected, {self.events_per_second:.3g} per second",
-            f"calls        {calls['training']} training, {calls['integration']} integration, "
-            f"{calls['nonfinite']} not finite",
+            f"unweighting  {self.events_per_call:.3g} events per call, {self.events_per_second:.3g} per second",
+            f"calls        {calls['detection']} to find the kind of function, {calls['training']} training, "
+            f"{calls['integration']} integration; {calls['nonfinite']} not finite",
         ]
         return "\n".join(lines + [f"warning      {warning}" for warning in self.warnings])
 
@@ -128,14 +129,16 @@ class Result:
         EventCountError
             If they cannot be found within the configured number of trials.
         """
-        return Unweighter(
+        unweighter = Unweighter(
             self.integrand,
             self.sampler,
             self.max_weight,
             self.efficiencies.chosen,
             self.streams,
             self.unweighting,
-        ).generate(n, shard)
+        )
+        with cpu_threads(self.threads):
+            return unweighter.generate(n, shard)
 
 
 def integrate(
@@ -206,18 +209,19 @@ def integrate(
     else:
         integrand = Integrand(function, dim, domain=domain, kind=kind, device=place)
     streams, unweighting = Streams(seed), unweighting or UnweightingConfig()
-    before = integrand.calls
-    start = time.perf_counter()
+    counted = integrand.counts() if integrand is function else dict.fromkeys(integrand.counts(), 0)
+    before, start = integrand.calls, time.perf_counter()
     with cpu_threads(threads):
         trained = Trainer(integrand, training, streams, place, on_progress).fit()
         between, middle = integrand.calls, time.perf_counter()
         result = Integrator(integrand, trained.sampler, integration, streams).run()
+        seconds = {"training": middle - start, "integration": time.perf_counter() - middle}
+        w_max = unweighting.max_weight(result.weights, streams)
+        efficiencies = Efficiencies.of(result.weights, w_max)
     calls = {
+        "detection": before - counted["calls"],
         "training": between - before,
         "integration": integrand.calls - between,
-        "nonfinite": integrand.nonfinite,
+        "nonfinite": integrand.nonfinite - counted["nonfinite"],
     }
-    seconds = {"training": middle - start, "integration": time.perf_counter() - middle}
-    w_max = unweighting.max_weight(result.weights, streams)
-    efficiencies = Efficiencies.of(result.weights, w_max)
-    return Result(trained, result, efficiencies, w_max, integrand, streams, unweighting, calls, seconds)
+    return Result(trained, result, efficiencies, w_max, integrand, streams, unweighting, calls, seconds, threads)

@@ -19,6 +19,7 @@ from nisampler.flows import CouplingConfig, NetConfig, Spline
 from nisampler.integrand import Integrand
 from nisampler.rng import Streams
 from nisampler.samplers import FlowSampler, Sampler, chain
+from nisampler.stats import kish_ess
 from nisampler.training import TrainingConfig, TrainingRecord, make_record
 
 _WARM_UP = 0.08
@@ -36,6 +37,7 @@ _TELLING = 10.0
 _DISCOVERY = 1.2
 _LARGEST = 1e30
 _REPLAY = 300_000
+_KEPT = ("step", "roll_backs", "saturated", "rate_scale", "best_ess", "norm", "safe_norm", "scale", "warnings")
 
 
 class _Arm:
@@ -174,11 +176,11 @@ class FlowTrainer:
             sum(losses) / len(losses),
             self._rate(0),
         )
-        # A flow that has lost a part of the integrand has even weights, but too small ones; one that has come upon
-        # a new peak has uneven weights, but larger ones.
+        if self.best_ess == 0.0:
+            self._note(_quality(weights[0], norm), self.batch, entry)
         record_points = len(weights) * self.batch
-        found = float(torch.cat(weights).mean()) / norm if norm > 0.0 else 1.0
-        quality = record.ess_fraction * min(1.0, found)
+        quality = _quality(torch.cat(weights), norm)
+        found = float(torch.cat(weights).mean()) / norm
         if quality < _COLLAPSE * self.best_ess and found > _DISCOVERY:
             self.best_ess, self.best = 0.0, {}
         elif quality < _COLLAPSE * self.best_ess:
@@ -187,17 +189,15 @@ class FlowTrainer:
         self.safe_norm = norm
         for arm, state in zip(self.arms, entry, strict=True):
             arm.safe = state  # the window has shown that it was good; what came of it is not known yet
-        telling = quality * record_points >= _TELLING
-        if telling and quality >= self.best_ess and len(self.arms) == 1:
-            self.best_ess, self.best = quality, self.arms[0].safe
+        self._note(quality, record_points, entry)
         self._end_trial()
         self.saturated = self.saturated + 1 if record.efficiency_0p1 >= _SATURATED else 0
-        if self.done and not self.best:
+        if self.done and self.best_ess == 0.0:
             self.warnings.append(
                 f"the flow did not learn the integrand: the last {record_points} points of its training were worth "
                 f"{quality * record_points:.1f} effective points"
             )
-        elif self.done and quality < 0.8 * self.best_ess:
+        elif self.done and self.best and quality < 0.8 * self.best_ess:
             self.arms[0].load_state(self.best)
             self.warnings.append("the end of the training was worse than its best moment, which was restored")
         return [record]
@@ -239,7 +239,7 @@ class FlowTrainer:
         weights = f * torch.exp(-log_g)
         if not bool(torch.isfinite(weights).all()):
             return weights, math.nan
-        self.norm = _MEMORY * self.norm + (1.0 - _MEMORY) * float(weights.mean())
+        self.norm = max(_MEMORY * self.norm + (1.0 - _MEMORY) * float(weights.mean()), 1.0 / _LARGEST)
         dtype = arm.sampler.dtype
         fresh = (y.to(dtype), f.to(dtype), log_g.to(dtype))
         self.buffer.add(*fresh)
@@ -256,6 +256,11 @@ class FlowTrainer:
                     if self._fraction() >= 0.5 * _TRIAL:
                         member.unseen_loss += value
         return weights, loss
+
+    def _note(self, quality: float, points: int, entry: list[dict[str, Tensor]]) -> None:
+        """Remember the best state so far, if its quality was measured on enough points."""
+        if quality * points >= _TELLING and quality >= self.best_ess:
+            self.best_ess, self.best = quality, entry[0] if len(self.arms) == 1 else {}
 
     def _end_trial(self) -> None:
         """Keep the arm with the lowest loss on points it had not seen."""
@@ -285,8 +290,7 @@ class FlowTrainer:
             for index, state in enumerate(states):
                 tensors |= {f"{group}.{index}.{name}": tensor for name, tensor in state.items()}
         tensors |= {f"best.0.{name}": tensor for name, tensor in self.best.items()}
-        names = ("calls", "step", "roll_backs", "saturated", "rate_scale", "best_ess", "norm", "safe_norm", "scale", "warnings")
-        meta: dict[str, Any] = {name: getattr(self, name) for name in names}
+        meta: dict[str, Any] = {name: getattr(self, name) for name in ("calls", *_KEPT)}
         meta["fouriers"] = [arm.sampler.config.net.fourier for arm in self.arms]
         meta["unseen_losses"] = [arm.unseen_loss for arm in self.arms]
         return tensors, meta
@@ -304,5 +308,13 @@ class FlowTrainer:
             arm.unseen_loss = meta["unseen_losses"][index]
         self.best = part("best.0.")
         self.buffer.load_state(part("buffer."))
-        for name in ("step", "roll_backs", "saturated", "rate_scale", "best_ess", "norm", "safe_norm", "scale", "warnings"):
+        for name in _KEPT:
             setattr(self, name, meta[name])
+
+
+def _quality(weights: Tensor, norm: float) -> float:
+    """ESS fraction of weights f/q, lowered where their mean falls short of the integral `norm`.
+
+    A flow that has lost a part of the integrand has even weights, but too small ones.
+    """
+    return kish_ess(weights) / len(weights) * min(1.0, float(weights.mean()) / norm)

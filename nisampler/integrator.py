@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from nisampler.errors import ConfigError, ZeroIntegrandError
+from nisampler.errors import ConfigError, NonFiniteError, ZeroIntegrandError
 from nisampler.integrand import Integrand
 from nisampler.rng import Streams
 from nisampler.samplers import Sampler
@@ -80,7 +80,7 @@ class IntegrationResult:
     batch_means
         The integral in each independent batch.
     moments
-        Of all weights.
+        Of all weights, in units of a power of two.
     weights
         The weights f/q that were kept, float64.
     warnings
@@ -147,12 +147,20 @@ class Integrator:
             If every value was zero.
         """
         batches, size = self.config.shape()
+        counted = self.integrand.counts()
+        scale = 0.0  # a power of two near the first weights, so that squares neither overflow nor vanish
         parts: list[Moments] = []
         kept: list[Tensor] = []
         room = self.config.keep_weights
         while True:
             for weights in self._round(len(parts), batches, size):
-                parts.append(Moments.from_tensor(weights))
+                largest = float(weights.abs().max())
+                if not math.isfinite(largest):
+                    raise NonFiniteError(
+                        f"{self.integrand.name}: a weight f/q is not finite; divide the function by a constant"
+                    )
+                scale = scale or (2.0 ** math.floor(math.log2(largest)) if largest else 0.0)
+                parts.append(Moments.from_tensor(weights / (scale or 1.0)))
                 if room > 0:
                     kept.append(weights[:room])
                     room -= len(kept[-1])
@@ -164,17 +172,23 @@ class Integrator:
                     f"{self.integrand.name} is zero at all {moments.count} points of the integration"
                 )
             estimate = self._estimate(parts, moments, size)
+            estimate = replace(estimate, value=estimate.value * scale, error=estimate.error * scale)
             if on_progress is not None:
                 on_progress(len(parts) * size, len(parts) * size, estimate)
             reached = estimate.relative_error <= self.config.target
             if not self.config.target or reached or (len(parts) + batches) * size > self.config.max_points:
                 break
-        warnings = self._warnings(moments)
+        if not math.isfinite(estimate.value) or not estimate.error >= 0.0:
+            raise NonFiniteError(
+                f"the integral of {self.integrand.name} leaves the range of floating-point numbers "
+                f"({estimate.value} ± {estimate.error}); divide the function by a constant"
+            )
+        warnings = self._warnings(moments, self.integrand.nonfinite - counted["nonfinite"])
         if self.config.target and not reached:
             warnings.append(
                 f"the target error {self.config.target:g} was not reached within {self.config.max_points} points"
             )
-        means = [part.mean for part in parts]
+        means = [part.mean * scale for part in parts]
         return IntegrationResult(estimate, means, moments, torch.cat(kept), warnings)
 
     def _round(self, first: int, batches: int, size: int) -> Iterator[Tensor]:
@@ -190,7 +204,7 @@ class Integrator:
         means = [part.mean for part in parts]
         return Estimate.from_batch_means(means, size, ess_fraction=moments.ess_fraction, unit=unit)
 
-    def _warnings(self, moments: Moments) -> list[str]:
+    def _warnings(self, moments: Moments, nonfinite: int) -> list[str]:
         warnings = []
         share = moments.max_abs / moments.sum_abs
         if share > _LARGEST_SHARE:
@@ -200,16 +214,16 @@ class Integrator:
             )
         elif moments.m2 <= 1e-20 * moments.sum_squares:
             warnings.append(
-                f"all {moments.count} weights are equal: a feature in less than {3.0 / moments.count:.1e} of the volume "
-                "would not have been seen"
+                f"all {moments.count} weights are equal: a feature in less than {3.0 / moments.count:.1e} of the "
+                "volume would not have been seen"
             )
         elif max(moments.maximum - moments.mean, moments.mean - moments.minimum) ** 2 > _LARGEST_SPREAD * moments.m2:
             warnings.append(
                 "a single point makes up most of the variance: there may be a peak that has hardly been seen, "
                 "and the error is not reliable; train longer, or map the variables closer to the peak"
             )
-        if self.integrand.nonfinite:
+        if nonfinite:
             warnings.append(
-                f"{self.integrand.nonfinite} of {self.integrand.calls} values were NaN or infinite and count as zero"
+                f"{nonfinite} of {moments.count} values of the integration were NaN or infinite and count as zero"
             )
         return warnings

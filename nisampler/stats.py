@@ -26,16 +26,26 @@ class Moments:
     :math:`\delta = \bar w_b - \bar w_a` (Chan, Golub, LeVeque 1983), which loses no digits to cancellation.
     Non-finite weights are not hidden: they make mean and error NaN or infinite.
 
-    Attributes:
-        count: number of weights.
-        mean: their mean.
-        m2: sum of squared deviations from the mean.
-        sum_abs: sum of absolute weights.
-        sum_squares: sum of squared weights.
-        minimum: smallest weight, `inf` without any.
-        maximum: largest weight, `-inf` without any.
-        zeros: number of weights that are exactly zero.
-        negatives: number of negative weights.
+    Attributes
+    ----------
+    count
+        Number of weights.
+    mean
+        Their mean.
+    m2
+        Sum of squared deviations from the mean.
+    sum_abs
+        Sum of absolute weights.
+    sum_squares
+        Sum of squared weights.
+    minimum
+        Smallest weight, `inf` without any.
+    maximum
+        Largest weight, `-inf` without any.
+    zeros
+        Number of weights that are exactly zero.
+    negatives
+        Number of negative weights.
     """
 
     count: int = 0
@@ -133,18 +143,30 @@ class Estimate:
     The digits in parentheses are the error in units of the last digits shown, rounded as the Particle Data
     Group does (two digits from 100 to 354, one from 355 to 949, then 10).
 
-    Attributes:
-        value: the estimate.
-        error: its standard error; infinite where it is unknown.
-        n: number of points behind it, zeros included.
-        chi2_per_dof: agreement of independent batches, NaN without any.
-        dof: degrees of freedom behind `chi2_per_dof`.
-        ess_fraction: Kish's effective sample size over `n`.
-        unit: such as `pb`; empty for a pure number.
+    Attributes
+    ----------
+    value
+        The estimate.
+    error
+        Its standard error; infinite where it is unknown.
+    n
+        Number of points behind it, zeros included.
+    chi2_per_dof
+        Agreement of independent batches, NaN without any.
+    dof
+        Degrees of freedom behind `chi2_per_dof`.
+    ess_fraction
+        Kish's effective sample size over `n`.
+    unit
+        Such as `pb`; empty for a pure number.
 
-    Raises:
-        ConfigError: if `error`, `n` or `dof` is negative.
+    Raises
+    ------
+    ConfigError
+        If `error`, `n` or `dof` is negative.
 
+    Examples
+    --------
     >>> print(Estimate(1603.214, 0.41, n=1_000_000, unit="pb"))
     1603.2(4)
     """
@@ -200,8 +222,10 @@ class Estimate:
         single batch. `chi2_per_dof` compares the spread between groups of consecutive batches with the spread
         within them: it grows if batches are not alike.
 
-        Raises:
-            ConfigError: without batches or points.
+        Raises
+        ------
+        ConfigError
+            Without batches or points.
         """
         if not means or points_per_batch < 1:
             raise ConfigError(f"need batches with points, got {len(means)} with {points_per_batch} points")
@@ -222,8 +246,10 @@ class Estimate:
         :math:`\chi^2` adds those of the parts and one between them, with the variance scaled so that its
         mean is the number of parts minus one.
 
-        Raises:
-            ConfigError: without parts or points, or if their units differ.
+        Raises
+        ------
+        ConfigError
+            Without parts or points, or if their units differ.
         """
         filled = [part for part in parts if part.n]
         if not filled:
@@ -286,7 +312,7 @@ def _between_groups(means: Sequence[float]) -> tuple[float, int]:
     whole = Moments.merge_all(parts)
     spread = math.fsum(part.count * (part.mean - whole.mean) ** 2 for part in parts)
     variance = math.fsum(part.m2 for part in parts) / (len(means) - groups)
-    return _chi2(spread, variance, len(means) * whole.max_abs**2) / (groups - 1), groups - 1
+    return _chi2(spread, variance, len(means) * whole.max_abs * whole.max_abs) / (groups - 1), groups - 1
 
 
 def _chi2(spread: float, variance: float, rounding_scale: float) -> float:
@@ -369,8 +395,11 @@ def student_t_factor(dof: int) -> float:
     return float(scipy_stats.t.ppf(0.5 + 0.5 * ONE_SIGMA, dof))
 
 
-def kish_ess(weights: Tensor) -> float:
-    r"""Kish's effective sample size :math:`(\sum w)^2 / \sum w^2` of weights (any shape); 0 if all vanish."""
+def kish_ess(weights: Tensor, counts: Tensor | None = None) -> float:
+    r"""Kish's effective sample size :math:`(\sum w)^2 / \sum w^2` of weights (any shape); 0 if all vanish.
+
+    With `counts` of the same shape, each weight stands for that many draws.
+    """
     w = weights.detach().reshape(-1).to(torch.float64)
     if w.numel() == 0:
         return 0.0
@@ -378,25 +407,38 @@ def kish_ess(weights: Tensor) -> float:
     if float(largest) == 0.0:
         return 0.0
     w = w / largest
-    return float(w.sum().square() / w.square().sum())
+    weighted = w if counts is None else w * counts.detach().reshape(-1)
+    return float(weighted.sum().square() / (weighted * w).sum())
 
 
-def efficiencies_at(weights: Tensor, overweight_fractions: Sequence[float]) -> list[tuple[float, float]]:
+def efficiencies_at(
+    weights: Tensor, overweight_fractions: Sequence[float], counts: Tensor | None = None
+) -> list[tuple[float, float]]:
     r"""`(w_cut, efficiency)` for every fraction of the integral that may sit in overweights.
 
     The cut is the smallest with :math:`\sum_{|w| > w_{cut}} |w| \le \epsilon \sum |w|`; the efficiency is
     :math:`\langle |w| \rangle / w_{cut}`, at most 1, as in 2001.10028. :math:`\epsilon = 0` is the strict
     maximum. Sorts once, in float64.
 
-    Args:
-        weights: shape (n,); signs are dropped.
-        overweight_fractions: each in [0, 1).
+    Parameters
+    ----------
+    weights
+        Shape (n,); signs are dropped.
+    overweight_fractions
+        Each in [0, 1).
+    counts
+        How many draws each weight stands for, shape (n,); one by default.
 
-    Raises:
-        ConfigError: for a fraction outside [0, 1).
-        ShapeError: if `weights` is not of shape (n,) with n > 0.
-        NonFiniteError: for weights that are NaN or infinite.
-        UnweightingError: if all weights vanish.
+    Raises
+    ------
+    ConfigError
+        For a fraction outside [0, 1).
+    ShapeError
+        If `weights` is not of shape (n,) with n > 0.
+    NonFiniteError
+        For weights that are NaN or infinite.
+    UnweightingError
+        If all weights vanish.
     """
     for fraction in overweight_fractions:
         if not 0.0 <= fraction < 1.0:
@@ -404,15 +446,16 @@ def efficiencies_at(weights: Tensor, overweight_fractions: Sequence[float]) -> l
     if weights.ndim != 1 or weights.numel() == 0:
         raise ShapeError(f"weights must have shape (n,) with n > 0, got {tuple(weights.shape)}")
     w = weights.detach().to(torch.float64).abs()
-    largest, mean = float(w.max()), float(w.mean())
+    draws = torch.ones_like(w) if counts is None else counts.to(w)
+    largest, mean = float(w.max()), float((w * draws).sum() / draws.sum())
     if not math.isfinite(largest):
         raise NonFiniteError("weights must be finite: remove or zero non-finite ones before unweighting")
     if largest == 0.0:
         raise UnweightingError("all weights are zero: there is nothing to unweight")
     if not any(overweight_fractions):
         return [(largest, mean / largest) for _ in overweight_fractions]
-    ordered = w.sort(descending=True).values
-    carried = ordered.cumsum(0)
+    ordered, order = w.sort(descending=True)
+    carried = (ordered * draws[order]).cumsum(0)
     allowed = torch.tensor(overweight_fractions, dtype=torch.float64, device=w.device) * carried[-1]
     index = torch.searchsorted(carried, allowed, right=True).clamp(max=w.numel() - 1)
     return [(cut, min(1.0, mean / cut)) if cut else (0.0, 1.0) for cut in ordered[index].tolist()]

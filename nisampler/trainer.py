@@ -6,8 +6,9 @@ has a named stream, so an interrupted training that is resumed ends with the sam
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -18,25 +19,21 @@ from nisampler.flow_training import FlowTrainer
 from nisampler.integrand import Integrand
 from nisampler.rng import Streams
 from nisampler.samplers import Sampler, TreeSampler, UniformSampler, VegasSampler, chain
-from nisampler.training import (
-    Candidate,
-    Progress,
-    TrainingConfig,
-    TrainingRecord,
-    TrainingResult,
-    make_record,
-)
+from nisampler.stats import Moments, efficiencies_at, kish_ess
+from nisampler.training import Candidate, Progress, TrainingConfig, TrainingRecord, TrainingResult, make_record
 from nisampler.tree import TreeConfig, grow_tree
 from nisampler.vegas import VegasAdapter, VegasGrid
 
-_SURVEY = 1 / 12
-_SURVEY_ITERATIONS = 10
-_VEGAS_ITERATIONS = 9
-_SATURATED = 0.999
-_NOTHING_TO_GAIN = 0.97
-_HOPELESS = 5e-4
-_FEWEST_EFFECTIVE = 10.0
-_MARGIN = 1.01
+# Shares of the budget and numbers of VEGAS iterations, of the survey and of a training by VEGAS alone.
+_SURVEY, _SURVEY_ITERATIONS, _VEGAS_ITERATIONS = 1 / 12, 10, 9
+# VEGAS alone will do from these on: efficiency at 0.1 % overweight, and ESS over the number of points.
+_NOTHING_TO_GAIN, _SATURATED = 0.97, 0.999
+# The grid goes under the flow where uniform points have a smaller ESS fraction, or fewer effective points.
+_HOPELESS, _FEWEST_EFFECTIVE = 5e-4, 10.0
+# A later candidate must be better by this factor; one whose integral is lower by so many errors has lost a region.
+_MARGIN, _LOST = 1.01, 5.0
+# Density trees: fewest points to grow one, and the moment norms that are tried.
+_FEWEST_FOR_TREE, _ORDERS = 1000, (2.0, 4.0, 8.0)
 
 
 class Trainer:
@@ -192,50 +189,53 @@ class Trainer:
         grid = None if self.grid is None else VegasSampler(self.grid)
         bases: list[Sampler] = [grid or UniformSampler(self.integrand.dim, self.device)]
         if self.flow is not None:
-            trained = self.flow.sampler()
-            share = 0 if self.config.sampler == "flow" else rest // 5
-            bases = [trained] if self.config.sampler == "flow" else [bases[0], trained]
-        else:
-            share = 0
-        scored: list[tuple[float, Candidate, Sampler]] = []
+            bases = [*bases, self.flow.sampler()] if self.config.sampler == "auto" else [self.flow.sampler()]
+        test = rest // (2 * len(bases))
+        options: list[tuple[Candidate, Sampler]] = []
+        first = Moments()
         for number, base in enumerate(bases):
-            n = share if number < len(bases) - 1 else rest - share
-            scored += self._candidates(base, n, number, full=number == len(bases) - 1)
-        best = scored[0]
-        for option in scored[1:]:
-            if option[0] > _MARGIN * best[0]:
-                best = option
-        self.candidates = [
-            Candidate(c.name, c.efficiency_0p1, c.ess_fraction, chosen=s is best[2]) for _, c, s in scored
-        ]
+            unseen, weights = self._evaluate(base, test, "validation", number)
+            found = Moments.from_tensor(weights.abs())
+            first = first if number else found
+            deviation = math.hypot(found.standard_error, first.standard_error)
+            if first.mean - found.mean > _LOST * deviation:
+                lost = f"{found.mean:.6g} instead of {first.mean:.6g}: it has lost a region and is not used"
+                than = bases[0].describe()
+                self.warnings.append(f"{base.describe()} finds less of the integral than {than}, {lost}")
+                break
+            options.append((_candidate(base.describe(), weights, torch.ones_like(weights)), base))
+        else:
+            options += self._trees(base, rest - test * len(bases), unseen, weights)
+        best = 0
+        for index, (candidate, _) in enumerate(options):
+            if candidate.efficiency_0p1 > _MARGIN * options[best][0].efficiency_0p1:
+                best = index
+        self.candidates = [replace(c, chosen=index == best) for index, (c, _) in enumerate(options)]
         self.stage = "done"
-        self.result = TrainingResult(best[2], self.history, self.candidates, self.warnings)
+        if self.integrand.nonfinite:
+            self.warnings.append(
+                f"{self.integrand.nonfinite} of {self.integrand.calls} values up to the end of the training were NaN "
+                "or infinite and count as zero"
+            )
+        self.result = TrainingResult(options[best][1], self.history, self.candidates, self.warnings)
 
-    def _candidates(self, base: Sampler, n: int, number: int, full: bool) -> list[tuple[float, Candidate, Sampler]]:
-        """The base and, if `full`, its trees, scored on the second part of n fresh points."""
-        u, weights = self._evaluate(base, n, "validation", number)
-        weights = weights.abs()
-        split = n // 2 if full and self.config.tree else 0
-        seen, unseen, test = u[:split], u[split:], weights[split:]
-        one = torch.ones_like(test)
-        score = _weighted_efficiency(test, one)
-        found = [(score, Candidate(base.describe(), score, _weighted_ess(test, one)), base)]
-        if split < 1000 or not bool((test > 0).any()):
-            return found
-        importance = torch.ones_like(weights[:split])
-        learned = weights[:split]
+    def _trees(self, base: Sampler, n: int, unseen: Tensor, weights: Tensor) -> list[tuple[Candidate, Sampler]]:
+        """Density trees behind a sampler, grown on n fresh and on stored points, with their figures on unseen ones."""
+        if not self.config.tree or n < _FEWEST_FOR_TREE:
+            return []
+        seen, learned = self._evaluate(base, n, "tree")
+        importance = torch.ones_like(learned)
         if self.flow is not None:
-            old_u, old_weights, old_importance = self.flow.replay()
-            seen = torch.cat([seen, old_u])
-            learned = torch.cat([learned, old_weights])
+            old_seen, old_learned, old_importance = self.flow.replay()
+            seen, learned = torch.cat([seen, old_seen]), torch.cat([learned.abs(), old_learned])
             importance = torch.cat([importance, old_importance])
-        for order in (2.0, 4.0, 8.0):
+        found: list[tuple[Candidate, Sampler]] = []
+        for order in _ORDERS:
             tree = grow_tree(seen, learned, TreeConfig(leaves=self.config.leaves, order=order), importance)
-            sampler = chain(base, TreeSampler(tree))
             density = tree.unmap(unseen)[1].exp()
-            score = _weighted_efficiency(test / density, density)
-            name = f"{base.describe()} + {TreeSampler(tree).describe()}, order {order:g}"
-            found.append((score, Candidate(name, score, _weighted_ess(test / density, density)), sampler))
+            behind = TreeSampler(tree)
+            name = f"{base.describe()} + {behind.describe()}, order {order:g}"
+            found.append((_candidate(name, weights / density, density), chain(base, behind)))
         return found
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -289,17 +289,9 @@ def _constant(weights: Tensor) -> bool:
     return float(weights.std()) <= 1e-9 * float(weights.abs().mean())
 
 
-def _weighted_efficiency(weights: Tensor, density: Tensor, fraction: float = 1e-3) -> float:
-    """Efficiency at an overweight fraction for weights of points that stand for `density` draws each."""
-    order = torch.argsort(weights, descending=True)
-    mass = torch.cumsum((weights * density)[order], 0)
-    total = float(mass[-1])
-    if not total > 0.0:
-        return 0.0
-    cut = weights[order][torch.searchsorted(mass, fraction * total).clamp(max=len(order) - 1)]
-    return min(1.0, total / float(density.sum()) / float(cut))
-
-
-def _weighted_ess(weights: Tensor, density: Tensor) -> float:
-    first, second = float((weights * density).sum()), float((weights.square() * density).sum())
-    return first**2 / second / float(density.sum()) if second > 0 else 0.0
+def _candidate(name: str, weights: Tensor, counts: Tensor) -> Candidate:
+    """Figures of weights (n,) that stand for `counts` draws each."""
+    if not bool((weights != 0.0).any()):
+        return Candidate(name, 0.0, 0.0)
+    efficiency = efficiencies_at(weights, [1e-3], counts)[0][1]
+    return Candidate(name, efficiency, kish_ess(weights.abs(), counts) / float(counts.sum()))

@@ -147,7 +147,8 @@ class TrainingResult:
 def make_record(
     stage: str, calls: int, weights: Tensor, step: int = 0, loss: float = 0.0, learning_rate: float = 0.0
 ) -> TrainingRecord:
-    """A record of the weights f/q of fresh points."""
+    """A record of the weights f/q of fresh points; signs do not matter."""
+    weights = weights.abs()
     ess = kish_ess(weights) / len(weights)
     efficiency = efficiency_at(weights, 1e-3)[1] if ess > 0 else 0.0
     return TrainingRecord(

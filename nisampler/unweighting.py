@@ -20,7 +20,8 @@ from nisampler.samplers import Sampler
 from nisampler.stats import efficiencies_at, kish_ess
 
 _LARGEST_BATCH = 65_536
-_SMALLEST_BATCH = 256
+_SMALLEST_BATCH = 1024
+_PATIENCE = 1000.0
 _BOOTSTRAPS = 101
 
 
@@ -37,7 +38,8 @@ class UnweightingConfig:
     overweight
         That fraction.
     max_trials
-        Most trials per requested event before `EventCountError`.
+        Most trials per requested event before `EventCountError`; it comes earlier, after a thousand times as many
+        trials as the integration lets expect.
     """
 
     policy: str = "overweight"
@@ -117,7 +119,7 @@ class UnweightedPoints:
     weights
         Shape (n,): ±1, and beyond for the overweight ones.
     trials
-        Points that were tried, each one an integrand call.
+        Points tried up to the last accepted one; the rest of its batch was evaluated too.
     overweight
         Number of accepted points above w_max.
     overweight_fraction
@@ -132,7 +134,7 @@ class UnweightedPoints:
 
 
 class Unweighter:
-    """Draws unit-weight events; a shard depends on the seed and its index alone.
+    """Draws unit-weight events; a shard depends on the seed and its index alone, and a shorter one is its beginning.
 
     Parameters
     ----------
@@ -174,12 +176,13 @@ class Unweighter:
         """
         if n < 1:
             raise ConfigError(f"ask for at least one event, got {n}")
-        size = int(min(_LARGEST_BATCH, max(_SMALLEST_BATCH, 1.05 * n / self.efficiency)))
+        size = 2 ** math.ceil(math.log2(min(_LARGEST_BATCH, _SMALLEST_BATCH / self.efficiency)))
+        most = min(self.config.max_trials * n, _PATIENCE * n / self.efficiency + _LARGEST_BATCH)
         kept_x: list[Tensor] = []
         kept_w: list[Tensor] = []
         found = trials = batch = 0
         while found < n:
-            if trials >= self.config.max_trials * n:
+            if trials >= most:
                 raise EventCountError(
                     f"only {found} of {n} events were accepted in {trials} trials (w_max = {self.max_weight:g}); "
                     "train longer, allow a larger overweight fraction, or raise max_trials"

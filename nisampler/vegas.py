@@ -10,9 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import vegas
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nisampler.errors import ConfigError
+
+Array = NDArray[np.float64]
+
+_NARROWEST = 1e-12
+_STEEPEST = 4.0
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ class VegasAdapter:
             raise ConfigError(f"VEGAS needs increments >= 2 and alpha > 0, got {increments} and {alpha}")
         start = [[0.0, 1.0]] * dim if nodes is None else nodes.cpu().tolist()
         self._map = vegas.AdaptiveMap(start, ninc=increments)
-        self.alpha = alpha
+        self.increments, self.alpha = increments, alpha
 
     def add(self, u: Tensor, weights: Tensor) -> None:
         """Account for points u (n, dim) of the grid's own latent cube with weights f/q (n,); signs do not matter."""
@@ -87,12 +93,45 @@ class VegasAdapter:
             self._map.add_training_data(points, np.ascontiguousarray((size / largest) ** 2))
 
     def refine(self) -> None:
-        """Adapt the grid to the points added since the last call."""
-        self._map.adapt(alpha=self.alpha)
+        """Adapt the grid to the points added since the last call, with neighbouring cells of comparable widths."""
+        self._map.adapt(alpha=self.alpha, ninc=self.increments)
+        nodes = self._nodes()
+        graded = _graded(nodes)
+        if graded.shape != nodes.shape:
+            self._map = vegas.AdaptiveMap(graded.tolist())
 
     def grid(self, device: torch.device | str = "cpu") -> VegasGrid:
         """The present grid, with cells no narrower than 1e-12."""
+        return VegasGrid(torch.from_numpy(self._nodes()).to(device))
+
+    def _nodes(self) -> Array:
         nodes = np.array(self._map.extract_grid(), dtype=np.float64)
-        widths = np.maximum(np.diff(nodes, axis=1), 1e-12)
+        widths = np.maximum(np.diff(nodes, axis=1), _NARROWEST)
         edges = np.concatenate([np.zeros((len(nodes), 1)), np.cumsum(widths, axis=1)], axis=1)
-        return VegasGrid(torch.from_numpy(edges / edges[:, -1:]).to(device))
+        return np.asarray(edges / edges[:, -1:])
+
+
+def _graded(nodes: Array) -> Array:
+    """Nodes (dim, m + 1) with cells inserted where a cell is much wider than its neighbour.
+
+    Next to a peak, VEGAS leaves a wide cell that reaches into the flank of the peak, with a density far below what the
+    flank needs: its points would be so rare that neither value nor error of an integral show that they are missing.
+    """
+    rows = [_graded_row(row) for row in nodes]
+    most = max(len(row) for row in rows)
+    quantiles = np.linspace(0.0, 1.0, most)
+    even = [row if len(row) == most else np.interp(quantiles, np.linspace(0.0, 1.0, len(row)), row) for row in rows]
+    return np.array(even)
+
+
+def _graded_row(nodes: Array) -> Array:
+    while True:
+        width = np.diff(nodes)
+        left = np.concatenate([[np.inf], width[:-1]])
+        right = np.concatenate([width[1:], [np.inf]])
+        near = _STEEPEST * np.minimum(left, right)
+        wide = width > 1.5 * near
+        if not wide.any():
+            return nodes
+        cut = np.where(left <= right, nodes[:-1] + near, nodes[1:] - near)
+        nodes = np.sort(np.concatenate([nodes, cut[wide]]))

@@ -49,16 +49,20 @@ class Process(ABC):
     def momenta(self, u: Tensor) -> Tensor:
         """Momenta (n, legs, 4) in GeV of the final state at the cube points u (n, dim).
 
-        Raises:
-            ProcessError: this process has no final state.
+        Raises
+        ------
+        ProcessError
+            If this process has no final state.
         """
         raise ProcessError(f"{self.name} is an integrand without momenta; {tuple(u.shape)} points given")
 
     def events(self, u: Tensor, weights: Tensor, generator: torch.Generator) -> EventBatch:
         """Events at the cube points u (n, dim) with the given weights (n,).
 
-        Raises:
-            ProcessError: this process has no event record.
+        Raises
+        ------
+        ProcessError
+            If this process has no event record.
         """
         raise ProcessError(f"{self.name} has no event record; it can be integrated and unweighted as points")
 
@@ -73,8 +77,10 @@ class FunctionParameters:
 class FunctionProcess(Process):
     """A test function as a process: dimensionless, with its exact integral and without events.
 
-    Args:
-        function: the test function.
+    Parameters
+    ----------
+    function
+        The test function.
     """
 
     def __init__(self, function: TestFunction) -> None:
@@ -99,12 +105,17 @@ class CallableProcess(Process):
     Of the other attributes of `Process` (`name`, `unit`, `parameters`, `beams`, `observables`, `momenta`,
     `events`) it uses those that the callable has.
 
-    Args:
-        function: maps points (n, dim) to values (n,).
-        name: the name under which it was looked up.
+    Parameters
+    ----------
+    function
+        Maps points (n, dim) to values (n,).
+    name
+        The name under which it was looked up.
 
-    Raises:
-        ConfigError: `function` is not callable or its `dim` is not a positive integer.
+    Raises
+    ------
+    ConfigError
+        If `function` is not callable or its `dim` is not a positive integer.
     """
 
     def __init__(self, function: Callable[[Tensor], Tensor], name: str) -> None:

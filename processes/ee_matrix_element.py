@@ -23,20 +23,32 @@ ELECTRON_CHARGE, ELECTRON_ISOSPIN = -1.0, -0.5
 class EEToThreeJetsParameters:
     """Parameters of e- e+ -> q qbar g; energies, masses and widths in GeV.
 
-    Args:
-        sqrt_s: centre-of-mass energy.
-        y_cut: lower bound on every Durham distance of the three partons, between 0 and 1/3.
-        alpha_s: strong coupling at the scale of the process.
-        alpha_em: electromagnetic coupling at the scale of the process.
-        m_z, gamma_z: mass and width of the Z boson; the propagator is 1 / (s - m_z^2 + i m_z gamma_z).
-        sin2_theta_w: weak mixing angle sin^2(theta_W).
-        flavours: PDG codes of the quarks produced, a subset of 1 to 5; all are massless.
-        phase_space: "durham" fills the region of the cut only, "kt" everything whose s_13 s_23 / s^2 exceeds
-            its least value within the cut. Both give the same cross-section.
+    Parameters
+    ----------
+    sqrt_s
+        Centre-of-mass energy.
+    y_cut
+        Lower bound on every Durham distance of the three partons, between 0 and 1/3.
+    alpha_s
+        Strong coupling at the scale of the process.
+    alpha_em
+        Electromagnetic coupling at the scale of the process.
+    m_z, gamma_z
+        Mass and width of the Z boson; the propagator is 1 / (s - m_z^2 + i m_z gamma_z).
+    sin2_theta_w
+        Weak mixing angle sin^2(theta_W).
+    flavours
+        PDG codes of the quarks produced, a subset of 1 to 5; all are massless.
+    phase_space
+        "durham" fills the region of the cut only, "kt" everything whose s_13 s_23 / s^2 exceeds its least value within
+        the cut. Both give the same cross-section.
 
-    Raises:
-        ConfigError: a value of the wrong type.
-        ProcessError: a value outside its range.
+    Raises
+    ------
+    ConfigError
+        If a value is of the wrong type.
+    ProcessError
+        If a value is outside its range.
     """
 
     sqrt_s: float = 91.1876
@@ -102,9 +114,12 @@ def chirality_structures(beams: Tensor, partons: Tensor) -> tuple[Tensor, Tensor
     Sum over the gluon helicities of the maximally helicity violating amplitudes:
     equal ((p_+ . q)^2 + (p_- . qbar)^2) / ((q . g)(qbar . g)), opposite with p_+ and p_- exchanged.
 
-    Args:
-        beams: (..., 2, 4), e- then e+.
-        partons: (..., 3, 4), quark, antiquark, gluon.
+    Parameters
+    ----------
+    beams
+        (..., 2, 4), e- then e+.
+    partons
+        (..., 3, 4), quark, antiquark, gluon.
     """
     minus, plus = beams[..., 0, :], beams[..., 1, :]
     quark, antiquark, gluon = partons[..., 0, :], partons[..., 1, :], partons[..., 2, :]
@@ -119,14 +134,21 @@ def squared_matrix_element(
 ) -> Tensor:
     """|M|^2 of e- e+ -> q qbar g in GeV^-2, summed over final spins and colours, averaged over initial spins.
 
-    Args:
-        parameters: couplings; its `sqrt_s` must be that of the beams.
-        beams: (..., 2, 4) in GeV, e- then e+.
-        partons: (..., 3, 4) in GeV, quark, antiquark, gluon.
-        flavour: PDG code of the quark, 1 to 5.
+    Parameters
+    ----------
+    parameters
+        Couplings; its `sqrt_s` must be that of the beams.
+    beams
+        (..., 2, 4) in GeV, e- then e+.
+    partons
+        (..., 3, 4) in GeV, quark, antiquark, gluon.
+    flavour
+        PDG code of the quark, 1 to 5.
 
-    Raises:
-        ProcessError: the flavour is not one of 1 to 5.
+    Raises
+    ------
+    ProcessError
+        If the flavour is not one of 1 to 5.
     """
     if flavour not in FLAVOURS:
         raise ProcessError(f"flavour must be one of {FLAVOURS}, got {flavour}")

@@ -36,8 +36,10 @@ class EEToThreeJets(Process):
     full dependence on the beam direction. The integrand is summed over flavours; `events` draws the flavour
     of each event with its exact probability at that point. The cube coordinates are those of `ThreeBodyMap`.
 
-    Args:
-        parameters: couplings, energy and cut; the defaults are those of the Z pole.
+    Parameters
+    ----------
+    parameters
+        Couplings, energy and cut; the defaults are those of the Z pole.
     """
 
     name = "ee_to_3jets"
@@ -58,8 +60,10 @@ class EEToThreeJets(Process):
     def __call__(self, u: Tensor) -> Tensor:
         """d sigma / d u in pb (n,) at the cube points u (n, 5); zero outside the Durham cut.
 
-        Raises:
-            ShapeError: u is not of shape (n, 5).
+        Raises
+        ------
+        ShapeError
+            If u is not of shape (n, 5).
         """
         momenta, weight = self.phase_space.forward(u, self.parameters.sqrt_s)
         equal, opposite = chirality_structures(beam_momenta(self.parameters.sqrt_s, u), momenta)
@@ -73,17 +77,22 @@ class EEToThreeJets(Process):
     def momenta(self, u: Tensor) -> Tensor:
         """Momenta (n, 3, 4) in GeV of quark, antiquark and gluon at the cube points u (n, 5).
 
-        Raises:
-            ShapeError: u is not of shape (n, 5).
+        Raises
+        ------
+        ShapeError
+            If u is not of shape (n, 5).
         """
         return self.phase_space.forward(u, self.parameters.sqrt_s)[0]
 
     def cube_points(self, momenta: Tensor) -> Tensor:
         """The cube points (n, 5) of momenta (n, 3, 4); the inverse of `momenta`.
 
-        Raises:
-            ShapeError: momenta are not of shape (n, 3, 4).
-            DomainError: a point lies outside the region the map fills.
+        Raises
+        ------
+        ShapeError
+            If momenta are not of shape (n, 3, 4).
+        DomainError
+            If a point lies outside the region the map fills.
         """
         return self.phase_space.inverse(momenta)
 
@@ -97,14 +106,21 @@ class EEToThreeJets(Process):
     def events(self, u: Tensor, weights: Tensor, generator: torch.Generator) -> EventBatch:
         """Events at the cube points u (n, 5): e-, e+, then quark, antiquark, gluon, with one colour flow.
 
-        Args:
-            u: cube points inside the cut.
-            weights: event weights (n,), 1 for unweighted events.
-            generator: draws the flavours, one number an event.
+        Parameters
+        ----------
+        u
+            Cube points inside the cut.
+        weights
+            Event weights (n,), 1 for unweighted events.
+        generator
+            Draws the flavours, one number an event.
 
-        Raises:
-            ShapeError: u is not of shape (n, 5) or weights not of shape (n,).
-            DomainError: a point lies outside the Durham cut, where the cross-section is zero.
+        Raises
+        ------
+        ShapeError
+            If u is not of shape (n, 5) or weights not of shape (n,).
+        DomainError
+            If a point lies outside the Durham cut, where the cross-section is zero.
         """
         if weights.shape != u.shape[:1]:
             raise ShapeError(f"expected weights of shape ({u.shape[0]},), got {tuple(weights.shape)}")
@@ -151,9 +167,12 @@ class EEToThreeJets(Process):
 def create_ee_to_3jets(**parameters: Any) -> EEToThreeJets:
     """Build the process from the fields of `EEToThreeJetsParameters`.
 
-    Raises:
-        ConfigError: an unknown parameter or one of the wrong type.
-        ProcessError: a value outside its range.
+    Raises
+    ------
+    ConfigError
+        If a parameter is unknown or of the wrong type.
+    ProcessError
+        If a value is outside its range.
     """
     known = EEToThreeJetsParameters.__dataclass_fields__
     for name in parameters:

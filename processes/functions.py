@@ -30,13 +30,20 @@ BOX_INTEGRAL = 1.936964023868338e-10
 class TestFunction:
     """An integrand on [0, 1]^dim whose integral is known.
 
-    Args:
-        name: the look-up name, for example "camel4".
-        dim: number of dimensions.
-        function: maps points (n, dim) to values (n,), any floating dtype, any device.
-        integral: integral over the unit cube.
-        integral_error: bound on the numerical error of `integral`; 0 for a closed form.
-        source: paper and equation.
+    Parameters
+    ----------
+    name
+        The look-up name, for example "camel4".
+    dim
+        Number of dimensions.
+    function
+        Maps points (n, dim) to values (n,), any floating dtype, any device.
+    integral
+        Integral over the unit cube.
+    integral_error
+        Bound on the numerical error of `integral`; 0 for a closed form.
+    source
+        Paper and equation.
     """
 
     __test__ = False
@@ -51,8 +58,10 @@ class TestFunction:
     def __call__(self, x: Tensor) -> Tensor:
         """Values of shape (n,) at the points x of shape (n, dim).
 
-        Raises:
-            ShapeError: x is not of shape (n, dim).
+        Raises
+        ------
+        ShapeError
+            If x is not of shape (n, dim).
         """
         if x.ndim != 2 or x.shape[1] != self.dim:
             raise ShapeError(f"{self.name} takes points of shape (n, {self.dim}), got {tuple(x.shape)}")
@@ -112,8 +121,10 @@ def gauss(dim: int = 4, sigma: float = 0.2) -> TestFunction:
 
     Integral erf(1 / (2 sigma))^dim.
 
-    Raises:
-        ConfigError: sigma is not positive.
+    Raises
+    ------
+    ConfigError
+        If sigma is not positive.
     """
     _check_sigma(sigma)
     integral = math.erf(1 / (2 * sigma)) ** dim
@@ -125,8 +136,10 @@ def camel(dim: int = 4, sigma: float = 0.2) -> TestFunction:
 
     Integral ((erf(1/(3 sigma)) + erf(2/(3 sigma))) / 2)^dim.
 
-    Raises:
-        ConfigError: sigma is not positive.
+    Raises
+    ------
+    ConfigError
+        If sigma is not positive.
     """
     _check_sigma(sigma)
     integral = (0.5 * (math.erf(1 / (3 * sigma)) + math.erf(2 / (3 * sigma)))) ** dim
@@ -141,8 +154,10 @@ def circles() -> TestFunction:
 def annulus(inner: float = 0.2, outer: float = 0.45) -> TestFunction:
     """One between two radii around the centre of the square, zero elsewhere (2001.05486).
 
-    Raises:
-        ConfigError: unless 0 <= inner < outer <= 0.5.
+    Raises
+    ------
+    ConfigError
+        Unless 0 <= inner < outer <= 0.5.
     """
     if not 0 <= inner < outer <= 0.5:
         raise ConfigError(f"annulus needs 0 <= inner < outer <= 0.5, got inner={inner}, outer={outer}")
@@ -170,9 +185,12 @@ def poly(dim: int = 18) -> TestFunction:
 def genz(family: str, dim: int = 5, difficulty: float | None = None) -> TestFunction:
     """A member of one of Genz's families with fixed, documented parameters (see `GenzFamily.default`).
 
-    Raises:
-        UnknownProcessError: no such family.
-        ConfigError: dim or difficulty outside their range.
+    Raises
+    ------
+    UnknownProcessError
+        If there is no such family.
+    ConfigError
+        If dim or difficulty is outside its range.
     """
     if family not in GENZ_FAMILIES:
         raise UnknownProcessError(f"no Genz family {family!r}; known: {', '.join(sorted(GENZ_FAMILIES))}")
@@ -224,14 +242,21 @@ def _split(name: str) -> tuple[str, int | None]:
 def test_function(name: str, dim: int | None = None, **options: float) -> TestFunction:
     """Look a test function up by name, for example `test_function("camel", 4)` or `test_function("camel4")`.
 
-    Args:
-        name: one of `names()`, optionally followed by the dimension.
-        dim: number of dimensions; may be left out where the name has it or the function has only one.
-        options: further parameters of that function, such as `sigma`.
+    Parameters
+    ----------
+    name
+        One of `names()`, optionally followed by the dimension.
+    dim
+        Number of dimensions; may be left out where the name has it or the function has only one.
+    options
+        Further parameters of that function, such as `sigma`.
 
-    Raises:
-        UnknownProcessError: no such function; the message lists the known ones.
-        ConfigError: the dimension is missing, contradictory or not positive, or an option is unknown.
+    Raises
+    ------
+    UnknownProcessError
+        If there is no such function; the message lists the known ones.
+    ConfigError
+        If the dimension is missing, contradictory or not positive, or an option is unknown.
     """
     base, in_name = _split(name)
     if base not in _TABLE:

@@ -103,8 +103,10 @@ class GenzFamily:
     corner_peak (1 + a.x)^-(dim+1); gaussian exp(-sum a_i^2 (x_i - w_i)^2);
     continuous exp(-sum a_i |x_i - w_i|); discontinuous exp(a.x) where x_1 <= w_1 and x_2 <= w_2, else 0.
 
-    Raises:
-        ConfigError: unknown family, lengths that differ, or a parameter outside its range.
+    Raises
+    ------
+    ConfigError
+        If the family is unknown, lengths differ, or a parameter is outside its range.
     """
 
     source: ClassVar[str] = "A. Genz, Testing multidimensional integration routines (1984)"
@@ -129,8 +131,10 @@ class GenzFamily:
 
         The default difficulties are those of Barthelmann, Novak and Ritter, Adv. Comput. Math. 12 (2000) 273.
 
-        Raises:
-            ConfigError: dim < 1 or difficulty not positive.
+        Raises
+        ------
+        ConfigError
+            If dim < 1 or difficulty is not positive.
         """
         if dim < 1:
             raise ConfigError(f"dim must be at least 1, got {dim}")

@@ -123,8 +123,10 @@ def durham_y(p: Tensor) -> Tensor:
 def durham_y23(p: Tensor) -> Tensor:
     """The y_cut at which three partons (..., 3, 4) become two jets: the smallest Durham distance.
 
-    Raises:
-        ShapeError: not three partons.
+    Raises
+    ------
+    ShapeError
+        If there are not three partons.
     """
     if p.shape[-2:] != (3, 4):
         raise ShapeError(f"durham_y23 takes momenta of shape (..., 3, 4), got {tuple(p.shape)}")
@@ -137,14 +139,19 @@ def thrust_axis(p: Tensor) -> tuple[Tensor, Tensor]:
     The maximum is reached where n is along sum_i s_i p_i for some signs s_i, so all 2^(k-1) choices are tried
     (Brandt and Dahmen, Z. Phys. C 1 (1979) 61). The axis is turned into the hemisphere of positive z.
 
-    Args:
-        p: momenta of shape (..., k, 4).
+    Parameters
+    ----------
+    p
+        Momenta of shape (..., k, 4).
 
-    Returns:
-        thrust of shape (...) and axis of shape (..., 3).
+    Returns
+    -------
+    Thrust of shape (...) and axis of shape (..., 3).
 
-    Raises:
-        ShapeError: fewer than 2 or more than 16 particles.
+    Raises
+    ------
+    ShapeError
+        If there are fewer than 2 or more than 16 particles.
     """
     count = p.shape[-2]
     if not 2 <= count <= MAX_THRUST_PARTICLES:

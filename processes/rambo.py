@@ -93,11 +93,15 @@ class RamboOnDiet:
     A chain of two-body decays, each isotropic in its rest frame. The weight is the constant volume for
     massless legs; massive legs carry the ratio of two-body momenta as a weight.
 
-    Args:
-        masses: the masses of the legs in GeV, one each, at least two.
+    Parameters
+    ----------
+    masses
+        The masses of the legs in GeV, one each, at least two.
 
-    Raises:
-        ProcessError: fewer than two legs, a negative or non-finite mass.
+    Raises
+    ------
+    ProcessError
+        If there are fewer than two legs, or a mass is negative or not finite.
     """
 
     def __init__(self, masses: Sequence[float]) -> None:
@@ -110,9 +114,12 @@ class RamboOnDiet:
     def forward(self, u: Tensor, sqrt_s: float) -> tuple[Tensor, Tensor]:
         """Momenta (n, legs, 4) and weights d Phi / d u (n,) at the cube points u (n, dim).
 
-        Raises:
-            ShapeError: u is not of shape (n, dim).
-            ProcessError: sqrt_s is not above the sum of the masses.
+        Raises
+        ------
+        ShapeError
+            If u is not of shape (n, dim).
+        ProcessError
+            If sqrt_s is not above the sum of the masses.
         """
         _checked_input(u, self.dim, sqrt_s, self.masses)
         n = self.legs
@@ -144,8 +151,10 @@ class RamboOnDiet:
     def inverse(self, momenta: Tensor) -> Tensor:
         """Cube points (n, dim) of momenta (n, legs, 4) given in their rest frame.
 
-        Raises:
-            ShapeError: momenta are not of shape (n, legs, 4).
+        Raises
+        ------
+        ShapeError
+            If momenta are not of shape (n, legs, 4).
         """
         n = self.legs
         if momenta.ndim != 3 or momenta.shape[1:] != (n, 4):
@@ -170,11 +179,15 @@ class Rambo:
     Massless momenta have a constant weight. Massive ones are the massless ones rescaled so that energy is
     conserved (eqs. 4.1 to 4.11), with the weight that belongs to it.
 
-    Args:
-        masses: the masses of the legs in GeV, one each, at least two.
+    Parameters
+    ----------
+    masses
+        The masses of the legs in GeV, one each, at least two.
 
-    Raises:
-        ProcessError: fewer than two legs, a negative or non-finite mass.
+    Raises
+    ------
+    ProcessError
+        If there are fewer than two legs, or a mass is negative or not finite.
     """
 
     def __init__(self, masses: Sequence[float]) -> None:
@@ -185,9 +198,12 @@ class Rambo:
     def forward(self, u: Tensor, sqrt_s: float) -> tuple[Tensor, Tensor]:
         """Momenta (n, legs, 4) and weights d Phi / d u (n,) at the cube points u (n, dim).
 
-        Raises:
-            ShapeError: u is not of shape (n, dim).
-            ProcessError: sqrt_s is not above the sum of the masses.
+        Raises
+        ------
+        ShapeError
+            If u is not of shape (n, dim).
+        ProcessError
+            If sqrt_s is not above the sum of the masses.
         """
         _checked_input(u, self.dim, sqrt_s, self.masses)
         r = u.reshape(u.shape[0], self.legs, 4)
@@ -206,8 +222,10 @@ class Rambo:
     def inverse(self, momenta: Tensor) -> Tensor:
         """Not possible: 4 n numbers make 3 n - 4 degrees of freedom.
 
-        Raises:
-            DomainError: always; `RamboOnDiet` has an inverse.
+        Raises
+        ------
+        DomainError
+            Always; `RamboOnDiet` has an inverse.
         """
         raise DomainError(f"RAMBO has no inverse (momenta {tuple(momenta.shape)}); use RamboOnDiet")
 

@@ -26,8 +26,10 @@ _FACTORIES: dict[str, tuple[Factory, str]] = {}
 def register(name: str, factory: Factory, description: str) -> None:
     """Make `create(name, **parameters)` call `factory(**parameters)`.
 
-    Raises:
-        ProcessError: the name is empty, holds a colon or is taken.
+    Raises
+    ------
+    ProcessError
+        If the name is empty, holds a colon or is taken.
     """
     if not name or ":" in name:
         raise ProcessError(f"a process name is not empty and has no colon, got {name!r}")
@@ -44,16 +46,23 @@ def available() -> dict[str, str]:
 def create(name: str, **parameters: Any) -> Process:
     """Build a process by its name.
 
-    Args:
-        name: a registered name ("ee_to_3jets"), a test function ("camel4", or "camel" with dim=4), or
-            "module:object" / "file.py:object" for a user's own process: a class or function that builds one
-            from `parameters`, or a ready callable with an attribute `dim`.
-        parameters: passed to whatever builds the process.
+    Parameters
+    ----------
+    name
+        A registered name ("ee_to_3jets"), a test function ("camel4", or "camel" with dim=4), or "module:object" /
+        "file.py:object" for a user's own process: a class or function that builds one from `parameters`, or a ready
+        callable with an attribute `dim`.
+    parameters
+        Passed to whatever builds the process.
 
-    Raises:
-        UnknownProcessError: nothing of that name; the message lists the known ones.
-        ConfigError: an unknown parameter or one of the wrong type, named in the message.
-        ProcessError: a value outside its range.
+    Raises
+    ------
+    UnknownProcessError
+        If there is nothing of that name; the message lists the known ones.
+    ConfigError
+        If a parameter is unknown or of the wrong type; the message names it.
+    ProcessError
+        If a value is outside its range.
     """
     if ":" in name:
         return _own_process(name, parameters)

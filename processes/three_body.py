@@ -42,8 +42,10 @@ class DalitzRegion(Protocol):
 class TransverseMomentumRegion:
     """All of the Dalitz plane with a b >= kt2_min, where a b = s_13 s_23 / s^2.
 
-    Raises:
-        ProcessError: unless 0 < kt2_min < 1/4.
+    Raises
+    ------
+    ProcessError
+        Unless 0 < kt2_min < 1/4.
     """
 
     kt2_min: float
@@ -56,8 +58,10 @@ class TransverseMomentumRegion:
     def around_durham(cls, y_cut: float) -> TransverseMomentumRegion:
         """The smallest such region with all points of y_23 > y_cut; a b is least at a = b.
 
-        Raises:
-            ProcessError: unless 0 < y_cut < 1/3.
+        Raises
+        ------
+        ProcessError
+            Unless 0 < y_cut < 1/3.
         """
         _check_y_cut(y_cut)
         a = 2 * y_cut / (y_cut + math.sqrt(y_cut**2 + 8 * y_cut))
@@ -80,8 +84,10 @@ class DurhamRegion:
     For a >= b the distance y_23 is never the smallest; y_13 and y_12 give, on a ray a = r b, quadratic or
     linear conditions on b.
 
-    Raises:
-        ProcessError: unless 0 < y_cut < 1/3 (1/3 is the symmetric point, the largest value there is).
+    Raises
+    ------
+    ProcessError
+        Unless 0 < y_cut < 1/3 (1/3 is the symmetric point, the largest value there is).
     """
 
     y_cut: float
@@ -115,8 +121,10 @@ class ThreeBodyMap:
     u = (eta, ln kT, cos theta, phi, chi), see the module's text. The weight is d Phi_3 / d u in GeV^2, with
     d Phi_3 = s / (128 pi^3) dx_1 dx_2 d cos theta d phi d chi / (8 pi^2).
 
-    Args:
-        region: the part of the Dalitz plane that is filled.
+    Parameters
+    ----------
+    region
+        The part of the Dalitz plane that is filled.
     """
 
     dim = 5
@@ -128,8 +136,10 @@ class ThreeBodyMap:
     def forward(self, u: Tensor, sqrt_s: float) -> tuple[Tensor, Tensor]:
         """Momenta (n, 3, 4) in GeV and weights d Phi_3 / d u (n,) in GeV^2.
 
-        Raises:
-            ShapeError: u is not of shape (n, 5).
+        Raises
+        ------
+        ShapeError
+            If u is not of shape (n, 5).
         """
         if u.ndim != 2 or u.shape[1] != self.dim:
             raise ShapeError(f"three-body map takes points of shape (n, 5), got {tuple(u.shape)}")
@@ -140,9 +150,12 @@ class ThreeBodyMap:
     def inverse(self, momenta: Tensor) -> Tensor:
         """Cube points (n, 5) of momenta (n, 3, 4) in their rest frame.
 
-        Raises:
-            ShapeError: momenta are not of shape (n, 3, 4).
-            DomainError: a point lies outside the region.
+        Raises
+        ------
+        ShapeError
+            If momenta are not of shape (n, 3, 4).
+        DomainError
+            If a point lies outside the region.
         """
         if momenta.ndim != 3 or momenta.shape[1:] != (3, 4):
             raise ShapeError(f"expected momenta of shape (n, 3, 4), got {tuple(momenta.shape)}")

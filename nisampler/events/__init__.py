@@ -16,4 +16,3 @@ from nisampler.events.shards import ShardSet as ShardSet
 from nisampler.events.shards import find_shards as find_shards
 from nisampler.events.shards import merge_shards as merge_shards
 from nisampler.events.shards import shard_path as shard_path
-from nisampler.events.shards import write_shard as write_shard

@@ -10,30 +10,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nisampler.errors import EventFormatError
+from nisampler.events.columns import COLUMN_NAMES, COLUMNS, Bools
+from nisampler.events.columns import FINAL as FINAL
+from nisampler.events.columns import INCOMING as INCOMING
+from nisampler.events.columns import UNKNOWN_SPIN as UNKNOWN_SPIN
+from nisampler.events.rules import DEFAULT_TOLERANCE, violations
 
 Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
-
-UNKNOWN_SPIN = 9.0
-INCOMING, FINAL, RESONANCE, EMPTY = -1, 1, 2, 0
-
-# column: (dtype, axes after the event axis, value in an empty slot); "p" is the number of particle slots
-_COLUMNS: dict[str, tuple[type[np.generic], tuple[str | int, ...], float]] = {
-    "momenta": (np.float64, ("p", 4), 0.0),
-    "masses": (np.float64, ("p",), 0.0),
-    "pdg_ids": (np.int32, ("p",), 0),
-    "status": (np.int8, ("p",), EMPTY),
-    "mothers": (np.int16, ("p", 2), 0),
-    "colours": (np.int16, ("p", 2), 0),
-    "spins": (np.float64, ("p",), UNKNOWN_SPIN),
-    "weights": (np.float64, (), 0.0),
-    "scales": (np.float64, (), 0.0),
-    "alpha_em": (np.float64, (), 0.0),
-    "alpha_s": (np.float64, (), 0.0),
-    "process_ids": (np.int32, (), 0),
-    "lifetimes": (np.float64, ("p",), 0.0),
-}
-COLUMN_NAMES = tuple(_COLUMNS)
 
 
 def _convert(name: str, value: ArrayLike, dtype: type[np.generic]) -> NDArray[Any]:
@@ -110,7 +93,7 @@ class EventBatch:
         if momenta.ndim != 3 or momenta.shape[2] != 4:
             raise EventFormatError(f"column momenta must have shape (n, p, 4), got {momenta.shape}")
         n, p = momenta.shape[:2]
-        for name, (dtype, axes, _) in _COLUMNS.items():
+        for name, (dtype, axes, _) in COLUMNS.items():
             value = getattr(self, name)
             if name == "lifetimes" and np.shape(value) == (0,):
                 value = np.zeros((n, p))
@@ -136,10 +119,9 @@ class EventBatch:
     def empty(cls, slots: int = 0) -> EventBatch:
         """A batch without events."""
         shapes = {
-            name: (0, *(slots if axis == "p" else int(axis) for axis in axes))
-            for name, (_, axes, _) in _COLUMNS.items()
+            name: (0, *(slots if axis == "p" else int(axis) for axis in axes)) for name, (_, axes, _) in COLUMNS.items()
         }
-        return cls(**{name: np.zeros(shape, _COLUMNS[name][0]) for name, shape in shapes.items()})
+        return cls(**{name: np.zeros(shape, COLUMNS[name][0]) for name, shape in shapes.items()})
 
     @classmethod
     def concatenate(cls, batches: Sequence[EventBatch]) -> EventBatch:
@@ -164,7 +146,7 @@ class EventBatch:
         if extra == 0:
             return self
         result = self.columns()
-        for name, (_, axes, fill) in _COLUMNS.items():
+        for name, (_, axes, fill) in COLUMNS.items():
             if axes[:1] == ("p",):
                 column = result[name]
                 widths = [(0, 0), (0, extra)] + [(0, 0)] * (column.ndim - 2)
@@ -175,10 +157,6 @@ class EventBatch:
         """The events picked by a boolean mask (n,), an index array or a slice."""
         index: Any = mask if isinstance(mask, slice) else np.asarray(mask)
         return EventBatch(**{name: column[index] for name, column in self.columns().items()})
-
-    def with_weights(self, weights: ArrayLike) -> EventBatch:
-        """The same events with other weights (n,)."""
-        return EventBatch(**(self.columns() | {"weights": np.asarray(weights, dtype=np.float64)}))
 
     @property
     def incoming(self) -> Bools:
@@ -213,7 +191,7 @@ class EventBatch:
         energy, momentum = self.momenta[..., 0], self.momenta[..., 1:]
         return np.asarray(energy**2 - (momentum**2).sum(axis=-1) - self.masses**2)
 
-    def validate(self, tolerance: float = 1e-8) -> None:
+    def validate(self, tolerance: float = DEFAULT_TOLERANCE) -> None:
         """Check every event against the rules of the event record (see `nisampler.events.rules`).
 
         Parameters
@@ -226,8 +204,6 @@ class EventBatch:
         EventFormatError
             Naming the first wrong event and the column.
         """
-        from nisampler.events.rules import violations
-
         for problem in violations(self, tolerance):
             raise EventFormatError(str(problem))
 

@@ -31,7 +31,8 @@ from numpy.typing import NDArray
 
 from nisampler._version import __version__
 from nisampler.errors import CorruptFileError, EventCountError, EventFormatError, StorageError
-from nisampler.events.batch import COLUMN_NAMES, EventBatch, PointBatch
+from nisampler.events.batch import EventBatch, PointBatch
+from nisampler.events.columns import COLUMN_NAMES
 from nisampler.events.info import InitInfo, ProcessInfo
 from nisampler.events.rules import violations
 from nisampler.storage import atomic_write
@@ -201,9 +202,7 @@ def _open_file(path: Path, kind: str) -> Iterator[tuple[Any, int]]:
         group, n = file[_GROUPS[kind]], int(file.attrs["n"])
         for name in COLUMN_NAMES if kind == EVENT_FORMAT else ("x", "weights"):
             if len(group[name]) != n:
-                raise CorruptFileError(
-                    f"{path} declares {n} rows, column {name} has {len(group[name])}: {_MEND}"
-                )
+                raise CorruptFileError(f"{path} declares {n} rows, column {name} has {len(group[name])}: {_MEND}")
         yield file, n
 
 
@@ -229,9 +228,7 @@ def _read_init(file: Any) -> InitInfo:
     return InitInfo(
         beam_ids=(pairs["beam_ids"][0], pairs["beam_ids"][1]),
         beam_energies=(energies[0], energies[1]),
-        processes=tuple(
-            ProcessInfo(row[0], row[1], row[2], int(row[3])) for row in group["processes"][()].tolist()
-        ),
+        processes=tuple(ProcessInfo(row[0], row[1], row[2], int(row[3])) for row in group["processes"][()].tolist()),
         pdf_groups=(pairs["pdf_groups"][0], pairs["pdf_groups"][1]),
         pdf_sets=(pairs["pdf_sets"][0], pairs["pdf_sets"][1]),
         strategy=int(group.attrs["strategy"]),

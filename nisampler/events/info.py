@@ -19,9 +19,7 @@ class ProcessInfo:
 
     def __post_init__(self) -> None:
         if not all(math.isfinite(value) for value in (self.cross_section, self.error, self.max_weight)):
-            raise EventFormatError(
-                f"process {self.process_id}: cross-section, error and weight must be finite"
-            )
+            raise EventFormatError(f"process {self.process_id}: cross-section, error and weight must be finite")
         if self.error < 0:
             raise EventFormatError(f"process {self.process_id}: the error {self.error} is negative")
 

@@ -29,7 +29,8 @@ from nisampler.errors import (
     MissingExtraError,
     StorageError,
 )
-from nisampler.events.batch import UNKNOWN_SPIN, EventBatch
+from nisampler.events.batch import EventBatch
+from nisampler.events.columns import UNKNOWN_SPIN
 from nisampler.events.info import InitInfo, ProcessInfo
 from nisampler.events.rules import violations
 from nisampler.storage import atomic_write
@@ -83,8 +84,7 @@ def _init_block(module: Any, info: InitInfo) -> Any:
         numProcesses=len(info.processes),
     )
     processes = [
-        module.LHEProcInfo(item.cross_section, item.error, item.max_weight, item.process_id)
-        for item in info.processes
+        module.LHEProcInfo(item.cross_section, item.error, item.max_weight, item.process_id) for item in info.processes
     ]
     generator = module.LHEGenerator(info.generator, info.version or __version__, "")
     return module.LHEInit(initInfo=init, procInfo=processes, generators=[generator])

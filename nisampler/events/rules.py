@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nisampler.events.batch import COLUMN_NAMES, EMPTY, FINAL, INCOMING, RESONANCE, Bools, EventBatch
+from nisampler.events.columns import COLUMN_NAMES, EMPTY, FINAL, INCOMING, RESONANCE, Bools
 from nisampler.events.info import InitInfo
+
+if TYPE_CHECKING:
+    from nisampler.events.batch import EventBatch
 
 DEFAULT_TOLERANCE = 1e-8
 _STATUS_CODES = (INCOMING, EMPTY, FINAL, RESONANCE, -2, 3, -9)
@@ -104,9 +108,7 @@ def _mothers(batch: EventBatch) -> Iterator[Problem]:
     for column in (first, last):
         index = np.clip(column - 1, 0, max(batch.slots - 1, 0))
         stable |= (child & (np.take_along_axis(batch.status, index, axis=1) == FINAL)).any(axis=1)
-    yield from _problem(
-        "mothers", stable, "column mothers: a final leg (1) is the mother of another particle"
-    )
+    yield from _problem("mothers", stable, "column mothers: a final leg (1) is the mother of another particle")
 
 
 def _colours(batch: EventBatch) -> Iterator[Problem]:
@@ -124,9 +126,7 @@ def _colours(batch: EventBatch) -> Iterator[Problem]:
     end = np.sort(np.where(batch.final, anti, np.where(batch.incoming, colour, 0)), axis=1)
     repeated = ((begin[:, 1:] == begin[:, :-1]) & (begin[:, 1:] != 0)).any(axis=1)
     broken = (begin != end).any(axis=1) | repeated
-    yield from _problem(
-        "colours", broken, "column colours: a colour line does not join exactly two particles"
-    )
+    yield from _problem("colours", broken, "column colours: a colour line does not join exactly two particles")
 
 
 def momentum_violation(batch: EventBatch) -> NDArray[np.float64]:
@@ -189,9 +189,7 @@ def _beams(batch: EventBatch, info: InitInfo, tolerance: float) -> Iterator[Prob
     for side, (beam, energy) in enumerate(zip(info.beam_ids, info.beam_energies, strict=True)):
         carried = batch.momenta[:, side, 0]
         above = carried > energy * (1 + tolerance)
-        yield from _problem(
-            "beams", above, f"particle {side + 1} has more energy than its beam ({energy} GeV)"
-        )
+        yield from _problem("beams", above, f"particle {side + 1} has more energy than its beam ({energy} GeV)")
         if abs(beam) not in _HADRONS and info.pdf_sets[side] == 0:
             other = (batch.pdg_ids[:, side] != beam) | (np.abs(carried - energy) > tolerance * energy)
             text = f"particle {side + 1} is not the beam {beam} of {energy} GeV that the file declares"

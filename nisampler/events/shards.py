@@ -29,15 +29,6 @@ def shard_path(directory: str | Path, index: int, suffix: str = ".lhe.gz") -> Pa
     return Path(directory) / f"events-{index:0{_DIGITS}d}{suffix}"
 
 
-def write_shard(
-    directory: str | Path, index: int, batch: EventBatch, info: InitInfo, suffix: str = ".lhe.gz"
-) -> Path:
-    """Write one shard and return its path; see `write_events` for the errors."""
-    path = shard_path(directory, index, suffix)
-    write_events(path, batch, info, len(batch))
-    return path
-
-
 def find_shards(directory: str | Path) -> dict[int, Path]:
     """The shards in a folder by index, in order; a missing folder holds none.
 
@@ -54,9 +45,7 @@ def find_shards(directory: str | Path) -> dict[int, Path]:
             continue
         index = int(match[1])
         if index in found:
-            raise EventFormatError(
-                f"shard {index} exists twice: {found[index].name} and {path.name}; delete one"
-            )
+            raise EventFormatError(f"shard {index} exists twice: {found[index].name} and {path.name}; delete one")
         found[index] = path
     return dict(sorted(found.items()))
 
@@ -115,15 +104,11 @@ class ShardSet:
         for file in self.files[1:]:
             if file.info != first.info:
                 names = f"{first.path} and {file.path}"
-                raise EventFormatError(
-                    f"{names} declare different runs: give the merged file its own information"
-                )
+                raise EventFormatError(f"{names} declare different runs: give the merged file its own information")
         return first.info
 
 
-def merge_shards(
-    directory: str | Path, target: str | Path, info: InitInfo | None = None, chunk: int = 10_000
-) -> int:
+def merge_shards(directory: str | Path, target: str | Path, info: InitInfo | None = None, chunk: int = 10_000) -> int:
     """Write all shards of a folder to one file, in any format, `chunk` events in memory at a time.
 
     Parameters

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import hashlib
 import os
 import shutil
@@ -15,6 +16,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from nisampler.errors import CorruptFileError, StorageError
+from nisampler.run import lookup
 from nisampler.run.card import Card, parse_card
 from nisampler.storage import atomic_write, read_json, remove_stale, write_json
 
@@ -81,10 +83,12 @@ class RunDirectory:
             "version": VERSION,
             "card_sha256": _digest(card_text),
             "overrides": dict(overrides or {}),
+            "source_sha256": lookup.source_sha256(settings["process"]),
             **settings,
         }
         try:
             parent.mkdir(parents=True, exist_ok=True)
+            _remove_partial(target)
             temporary.mkdir()
             lock = _take_lock(temporary)
             with atomic_write(temporary / "card.toml", "w") as handle:
@@ -106,7 +110,8 @@ class RunDirectory:
         Raises
         ------
         StorageError
-            If it is no run directory, another process uses it, or its card was changed since it began.
+            If it is no run directory, another process uses it, or its card or the file of its process was changed
+            since it began.
         CorruptFileError
             If ``run.json`` is damaged.
         """
@@ -121,6 +126,7 @@ class RunDirectory:
             if (settings["format"], settings["version"]) != (FORMAT, VERSION):
                 raise StorageError(f"{target} was made by another release, which has to continue it")
             card = parse_card(_card_text(target, settings), str(target / "card.toml"), settings["overrides"])
+            _check_source(target, settings)
         except BaseException:
             lock.close()
             raise
@@ -203,6 +209,23 @@ def _card_text(target: Path, settings: Mapping[str, Any]) -> str:
             "start a new run with the new card in another directory"
         )
     return text
+
+
+def _check_source(target: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse to go on with another integrand than the run began with."""
+    if lookup.source_sha256(settings["process"]) != settings.get("source_sha256"):
+        place = settings["process"].rpartition(":")[0]
+        raise StorageError(
+            f"{place} is missing or was changed since {target} began: restore the file to resume, or start a new run "
+            "in another directory"
+        )
+
+
+def _remove_partial(target: Path) -> None:
+    """Delete what killed attempts to make `target` left; those of living processes are locked and stay."""
+    for stale in target.absolute().parent.glob(f".{glob.escape(target.name)}.{'[0-9a-f]' * 32}.partial"):
+        with suppress(OSError), _take_lock(stale):
+            shutil.rmtree(stale, ignore_errors=True)
 
 
 def _refuse_occupied(target: Path) -> None:

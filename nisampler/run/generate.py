@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,10 @@ from nisampler.run.job import Job, build_job
 from nisampler.run.monitor import LogMonitor, Monitor, Monitors
 from nisampler.run.stages import Integrated, Trained, integrate, train
 from nisampler.storage import read_json, remove_stale, sha256, write_json
-from nisampler.unweighting import Unweighter
+from nisampler.unweighting import Unweighter, UnweightingConfig
 
 SUFFIX = ".h5"
+CHECKSUMS = "checksums.json"
 _CHUNK = 50_000
 
 
@@ -209,7 +211,7 @@ def point_batches(folder: Path) -> Iterator[PointBatch]:
 
 
 def finish(job: Job, shards: Path, target: Path, n: int) -> list[str]:
-    """Merge the shards to one file ``events.*`` for each format in `target`; those that exist are kept.
+    """Merge the shards to one file ``events.*`` for each format in `target`; those with a good checksum are kept.
 
     Returns
     -------
@@ -222,16 +224,37 @@ def finish(job: Job, shards: Path, target: Path, n: int) -> list[str]:
         If a shard is damaged or missing, or a file cannot be written.
     """
     names = []
+    checksums = _checksums(target / CHECKSUMS)
     for ending in job.formats:
         path = target / f"events.{ending}"
         names.append(path.name)
-        if path.is_file():
+        if path.is_file() and sha256(path) == checksums.get(path.name):
             continue
         if job.process.has_events:
             merge_shards(shards, path)
         else:
             write_points(path, point_batches(shards), job.process.unit, n)
+        checksums[path.name] = sha256(path)
+        write_json(target / CHECKSUMS, checksums)
     return names
+
+
+def _checksums(path: Path) -> dict[str, str]:
+    """The checksums of finished files by name; none if the file is missing or damaged."""
+    with suppress(StorageError):
+        return {str(name): str(value) for name, value in dict(read_json(path)).items()}
+    return {}
+
+
+def overweight_warnings(made: Generated, config: UnweightingConfig) -> list[str]:
+    """A warning if the excess of overweight events is far above what the policy meant to allow."""
+    found, limit = made.overweight_fraction, max(10 * config.overweight, 0.01)
+    if found is None or found <= limit:
+        return []
+    return [
+        f"the excess of overweight events is {100 * found:.3g} % of the integral, above {100 * limit:.3g} %: the "
+        "integration missed the largest weights; train longer or raise integration.points"
+    ]
 
 
 def generate_events(
@@ -270,7 +293,10 @@ def generate_events(
         "overweight_fraction": made.overweight_fraction,
         "calls": made.calls,
         "files": names,
-        "warnings": [same] if seed == directory.card.seed else [],
+        "warnings": [
+            *([same] if seed == directory.card.seed else []),
+            *overweight_warnings(made, directory.card.unweighting),
+        ],
     }
     write_json(target / "generated.json", result)
     monitor.line(f"generated {n} events with seed {seed} in {target}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from nisampler.errors import ProcessError, UnknownProcessError
 from nisampler.events import EventBatch, Observable
+from nisampler.storage import sha256
 
 GROUP = "nisampler.processes"
 
@@ -104,3 +107,34 @@ def absolute(name: str) -> str:
     if colon and place.endswith(".py"):
         return f"{Path(place).resolve()}:{attribute}"
     return name
+
+
+def source_sha256(name: str) -> str | None:
+    """Checksum of the file that defines a ``file.py:object`` or ``module:object``, None if there is no such file.
+
+    Registered processes have None too: they are known by the version of their package.
+
+    Raises
+    ------
+    StorageError
+        If the file cannot be read.
+    """
+    place, colon, _ = name.rpartition(":")
+    if not colon:
+        return None
+    file = Path(place) if place.endswith(".py") else _module_file(place)
+    return sha256(file) if file is not None and file.is_file() else None
+
+
+def _module_file(module: str) -> Path | None:
+    """The file of a module that is installed or lies in the working directory."""
+    folder = str(Path.cwd())
+    sys.path.insert(0, folder)
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return None
+    finally:
+        if folder in sys.path:
+            sys.path.remove(folder)
+    return Path(spec.origin) if spec is not None and spec.origin is not None else None

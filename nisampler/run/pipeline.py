@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from nisampler.engine import cpu_threads
 from nisampler.errors import NisamplerError, StorageError
 from nisampler.events import ShardSet
-from nisampler.run import lookup
+from nisampler.run import lookup, plots
 from nisampler.run.card import parse_card, read_card_text
 from nisampler.run.directory import RunDirectory
 from nisampler.run.distributions import (
@@ -23,7 +24,7 @@ from nisampler.run.distributions import (
     fill_points,
     observable_axes,
 )
-from nisampler.run.generate import Generated, Generator, finish, point_batch, point_batches
+from nisampler.run.generate import Generated, Generator, finish, overweight_warnings, point_batch, point_batches, sizes
 from nisampler.run.job import Job, build_job, resolve_device
 from nisampler.run.monitor import LogMonitor, Monitor, Monitors
 from nisampler.run.report import ReportData, render
@@ -99,8 +100,9 @@ def execute(
     try:
         with cpu_threads(directory.settings["threads"]):
             return _execute(directory, monitor, clock, checkpoint_seconds)
-    except (NisamplerError, KeyboardInterrupt) as error:
-        LogMonitor(directory.log).line(f"{type(error).__name__}: {error}")
+    except (NisamplerError, OSError, MemoryError, KeyboardInterrupt) as error:
+        with suppress(OSError):
+            LogMonitor(directory.log).line(f"{type(error).__name__}: {error}")
         raise
 
 
@@ -124,13 +126,15 @@ def _execute(directory: RunDirectory, monitor: Monitor, clock: Clock, checkpoint
         made, names = _events(job, directory, trained, integrated, monitor)
     result = _result(job, directory, trained, integrated, made)
     result |= {"files": names, "seconds": clock.seconds}
-    if made.events:
-        result["unweighting"]["events_per_call"] = made.events / made.calls
-        result["unweighting"]["events_per_second"] = made.events / max(clock.seconds["generation"], 1e-3)
+    result["unweighting"] |= _speed(integrated, made, result["calls"], clock.seconds)
     result["warnings"] += changed
     write_json(directory.result, result)
     with clock.stage("report"):
-        _write_report(job, directory, trained, integrated, result)
+        comparisons, spent = _draw(job, directory, trained, integrated, result)
+        result["calls"]["report"] = spent["calls"]
+        result["calls"]["nonfinite"] += spent["nonfinite"]
+        write_json(directory.result, result)
+        _write_report(directory, trained, integrated, result, comparisons)
     result["seconds"] = clock.seconds
     write_json(directory.result, result)
     for text in result["warnings"]:
@@ -150,6 +154,20 @@ def _events(
     return made, finish(job, directory.events, directory.path, settings.n)
 
 
+def _speed(
+    integrated: Integrated, made: Generated, calls: Mapping[str, int], seconds: Mapping[str, float]
+) -> dict[str, float]:
+    """Events per integrand call and per second; without events those that the integration lets expect."""
+    if made.events:
+        expected, stage = float(made.events), "generation"
+    else:
+        expected, stage = integrated.efficiencies["chosen"] * calls["integration"], "integration"
+    return {
+        "events_per_call": expected / max(calls[stage], 1),
+        "events_per_second": expected / max(seconds[stage], 1e-3),
+    }
+
+
 def _changed_versions(before: Mapping[str, str]) -> list[str]:
     now = versions()
     changed = [f"{name} {before[name]} then, {now.get(name)} now" for name in before if before[name] != now.get(name)]
@@ -164,6 +182,7 @@ def _result(
         "training": trained.counts["calls"],
         "integration": integrated.counts["calls"] - trained.counts["calls"],
         "generation": made.calls,
+        "report": 0,
         "nonfinite": integrated.counts["nonfinite"] + made.nonfinite,
     }
     overweight = made.overweight_fraction
@@ -195,20 +214,34 @@ def _result(
             "calls": calls,
             "sampler": {"name": trained.name, "candidates": trained.candidates},
             "versions": versions(),
-            "warnings": [*trained.warnings, *integrated.warnings],
+            "warnings": [
+                *trained.warnings,
+                *integrated.warnings,
+                *overweight_warnings(made, job.card.unweighting),
+            ],
         }
     )
     return result
 
 
-def redraw(directory: RunDirectory) -> Path:
+def redraw(directory: RunDirectory, style: str | None = None) -> Path:
     """Draw the report of a finished run again and return its path.
+
+    Parameters
+    ----------
+    directory
+        Of the run.
+    style
+        One of `plots.STYLES`, the style of an experiment; by default the package's own.
 
     Raises
     ------
     StorageError
         If the run is not finished.
+    MissingExtraError
+        If the style needs mplhep and it is not installed.
     """
+    sheet = plots.style_sheet(style)
     if not directory.result.is_file():
         raise StorageError(f"{directory.path} is not finished: `nisampler resume {directory.path}` first")
     monitor = Monitors()
@@ -216,12 +249,35 @@ def redraw(directory: RunDirectory) -> Path:
         job = build_job(directory.card, directory.settings["process"], directory.settings["device"])
         trained = train(job, directory, monitor)
         integrated = integrate(job, directory, trained, monitor)
-        _write_report(job, directory, trained, integrated, read_json(directory.result))
+        result = read_json(directory.result)
+        comparisons, _ = _draw(job, directory, trained, integrated, result)
+        _write_report(directory, trained, integrated, result, comparisons, sheet)
     return directory.report
 
 
+def _draw(
+    job: Job, directory: RunDirectory, trained: Trained, integrated: Integrated, result: dict[str, Any]
+) -> tuple[tuple[Comparison, ...], dict[str, int]]:
+    """The distributions of the report and the integrand's counters for them; if they fail, a warning in `result`."""
+    before = job.integrand.counts()
+    comparisons: tuple[Comparison, ...] = ()
+    try:
+        if result["unweighting"]["n_events"]:
+            comparisons = _comparisons(job, directory, trained, integrated)
+    except NisamplerError as error:
+        text = f"the report lacks the distributions, {type(error).__name__}: {error}"
+        if text not in result["warnings"]:
+            result["warnings"].append(text)
+    return comparisons, {name: count - before[name] for name, count in job.integrand.counts().items()}
+
+
 def _write_report(
-    job: Job, directory: RunDirectory, trained: Trained, integrated: Integrated, result: Mapping[str, Any]
+    directory: RunDirectory,
+    trained: Trained,
+    integrated: Integrated,
+    result: Mapping[str, Any],
+    comparisons: tuple[Comparison, ...],
+    sheet: plots.Sheet = plots.PLAIN,
 ) -> None:
     means = np.asarray(integrated.batch_means)
     spread = float(means.std(ddof=1)) if len(means) > 1 else 0.0
@@ -233,17 +289,18 @@ def _write_report(
         weight_edges=integrated.weight_edges,
         weight_counts=integrated.weight_counts,
         w_max=integrated.max_weight / integrated.mean_weight if n else None,
-        comparisons=_comparisons(job, directory, trained, integrated) if n else (),
+        comparisons=comparisons,
+        style=sheet,
     )
     with atomic_write(directory.report, "w") as handle:
         handle.write(render(data))
 
 
-def _weighted_points(job: Job, trained: Trained) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Cube points of the frozen sampler with weights f/q, zeros included."""
-    for index in range(_REPORT_POINTS // _REPORT_BATCH):
+def _weighted_points(job: Job, trained: Trained, n: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """`n` cube points of the frozen sampler with weights f/q, zeros included."""
+    for index, size in enumerate(sizes(n, _REPORT_BATCH)):
         generator = job.streams.generator("report", index, device=trained.sampler.device)
-        u, log_q = trained.sampler.sample(_REPORT_BATCH, generator)
+        u, log_q = trained.sampler.sample(size, generator)
         yield u, job.integrand(u).to(u.device) * torch.exp(-log_q)
 
 
@@ -254,7 +311,8 @@ def _comparisons(job: Job, directory: RunDirectory, trained: Trained, integrated
     axes = observable_axes(observables) if job.process.has_events else coordinate_axes(domain)
     weighted = tuple(Histogram(axis) for axis in axes)
     unweighted = tuple(Histogram(axis) for axis in axes)
-    for index, (u, weights) in enumerate(_weighted_points(job, trained)):
+    n = min(_REPORT_POINTS, integrated.estimate.n // 4)
+    for index, (u, weights) in enumerate(_weighted_points(job, trained, n)):
         kept = weights != 0.0
         for histogram in weighted:
             histogram.count += int((~kept).sum())

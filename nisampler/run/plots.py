@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
+import importlib
 import io
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -16,14 +16,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
+from nisampler.errors import ConfigError, MissingExtraError
 from nisampler.run.distributions import Comparison
 
 Floats = NDArray[np.float64]
+Sheet = Mapping[str, Any]
+
+STYLES = {"atlas": "ATLAS", "cms": "CMS", "lhcb": "LHCb2", "alice": "ALICE"}
 
 BLUE, ORANGE, GREEN, PURPLE = "#1f5fa6", "#d1495b", "#2a8c6e", "#7a4fa3"
 INK, GREY, PALE = "#22303c", "#8795a1", "#e6ebef"
 _WIDTH, _HEIGHT = 8.0, 5.2
-_STYLE: Any = {
+PLAIN: Sheet = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 14,
@@ -53,18 +57,38 @@ _STYLE: Any = {
     "figure.dpi": 100,
     "savefig.facecolor": "white",
 }
+_FRAMED: Sheet = {"axes.spines.top": True, "axes.spines.right": True, "axes.grid": False, "axes.edgecolor": "black"}
+_OF_SIZE = ("figure.", "savefig.", "legend.", "lines.", "errorbar.")
+_SIZES = ("size", "width", "pad", "margin")
 
 
-@contextmanager
-def _style() -> Iterator[None]:
-    with mpl.rc_context(_STYLE):
-        yield
+def style_sheet(name: str | None) -> Sheet:
+    """Matplotlib settings of an experiment, from mplhep, at the sizes of the report; the package's own for None.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such style.
+    MissingExtraError
+        If mplhep is not installed.
+    """
+    if name is None:
+        return PLAIN
+    if name not in STYLES:
+        raise ConfigError(f"no style {name!r} for the report; known: {', '.join(STYLES)}")
+    try:
+        sheets = importlib.import_module("mplhep.style")
+    except ImportError as error:
+        raise MissingExtraError(f"the style {name} needs mplhep: pip install 'nisampler[plots]'") from error
+    sheet: Sheet = getattr(sheets, STYLES[name])
+    kept = {key: value for key, value in sheet.items() if not key.startswith(_OF_SIZE) and not key.endswith(_SIZES)}
+    return {**PLAIN, **_FRAMED, **kept}
 
 
-def data_uri(figure: Figure) -> str:
+def data_uri(figure: Figure, style: Sheet = PLAIN) -> str:
     """The figure as an SVG data URI; equal figures give equal text."""
     buffer = io.BytesIO()
-    with _style():
+    with mpl.rc_context(dict(style)):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
 
@@ -111,7 +135,7 @@ def _mark_stages(axes: Sequence[Axes], calls: Floats, stages: Sequence[str]) -> 
             )
 
 
-def training(history: Sequence[Mapping[str, Any]]) -> Figure:
+def training(history: Sequence[Mapping[str, Any]], style: Sheet = PLAIN) -> Figure:
     """Loss above, effective sample size and efficiency below, against the integrand calls.
 
     Parameters
@@ -119,12 +143,14 @@ def training(history: Sequence[Mapping[str, Any]]) -> Figure:
     history
         Records with ``stage``, ``calls``, ``loss``, ``learning_rate``, ``ess_fraction`` and ``efficiency_0p1``.
         A stage without a learning rate has no loss.
+    style
+        From `style_sheet`.
     """
 
     def column(name: str) -> Floats:
         return np.array([np.nan if r[name] is None else r[name] for r in history], dtype=np.float64)
 
-    with _style():
+    with mpl.rc_context(dict(style)):
         figure, axes = _figure((1.0, 1.0), 6.2)
         calls = column("calls")
         marker = "o" if len(history) < 40 else ""
@@ -160,7 +186,7 @@ def _curve(axis: Axes, calls: Floats, loss: Floats, history: Sequence[Mapping[st
         axis.set_yscale("log")
 
 
-def weights(edges: Floats, counts: Floats, w_max: float | None) -> Figure:
+def weights(edges: Floats, counts: Floats, w_max: float | None, style: Sheet = PLAIN) -> Figure:
     """Distribution of |w| over its mean, both axes logarithmic, with the weight of certain acceptance.
 
     Parameters
@@ -171,8 +197,10 @@ def weights(edges: Floats, counts: Floats, w_max: float | None) -> Figure:
         (b,) points in each bin.
     w_max
         The maximum used in unweighting, over the mean weight; None if nothing was unweighted.
+    style
+        From `style_sheet`.
     """
-    with _style():
+    with mpl.rc_context(dict(style)):
         figure, (axis,) = _figure()
         low, high = 0.1, 10.0
         edges, counts = _coarser(edges, counts)
@@ -215,6 +243,7 @@ def batches(
     total: tuple[float, float],
     unit: str,
     note: str = "",
+    style: Sheet = PLAIN,
 ) -> Figure:
     """The integral of every independent batch, with the combined value and its error as a band.
 
@@ -228,8 +257,10 @@ def batches(
         Of all of them.
     note
         Shown above the plot, such as the chi-square.
+    style
+        From `style_sheet`.
     """
-    with _style():
+    with mpl.rc_context(dict(style)):
         figure, (axis,) = _figure(left=0.2)
         value, error = total
         bars = np.array([e if np.isfinite(e) else 0.0 for e in errors])
@@ -257,9 +288,9 @@ def batches(
     return figure
 
 
-def comparison(item: Comparison, unit: str) -> Figure:
+def comparison(item: Comparison, unit: str, style: Sheet = PLAIN) -> Figure:
     """One distribution of weighted points (line, band) and unweighted events (points), with their ratio."""
-    with _style():
+    with mpl.rc_context(dict(style)):
         figure, (main, lower) = _figure((3.0, 1.15), 6.4)
         edges = item.axis.edges
         centres = np.sqrt(edges[1:] * edges[:-1]) if item.axis.log else 0.5 * (edges[1:] + edges[:-1])

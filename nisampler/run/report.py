@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,8 @@ class ReportData:
         Maximum weight used in unweighting over the mean weight, None without events.
     comparisons
         Weighted against unweighted distributions.
+    style
+        Of the figures, from `plots.style_sheet`.
     """
 
     result: Mapping[str, Any]
@@ -41,6 +43,7 @@ class ReportData:
     weight_counts: NDArray[np.float64]
     w_max: float | None
     comparisons: Sequence[Comparison]
+    style: plots.Sheet = field(default_factory=lambda: plots.PLAIN)
 
 
 def render(data: ReportData) -> str:
@@ -100,28 +103,29 @@ def _run_plots(data: ReportData) -> list[str]:
     figures = [
         (
             "training",
-            plots.training(data.history),
+            plots.training(data.history, data.style),
             "Training, measured on points drawn before the step that learns from them.",
         ),
         (
             "weights",
-            plots.weights(data.weight_edges, data.weight_counts, data.w_max),
+            plots.weights(data.weight_edges, data.weight_counts, data.w_max, data.style),
             "Weights f/q of the final integration."
             + (f" The excess of events above w_max is {excess:.2g} % of the integral." if data.w_max else ""),
         ),
         (
             "batches",
-            plots.batches(values, errors, (integral["value"], error), integral["unit"], note),
+            plots.batches(values, errors, (integral["value"], error), integral["unit"], note, data.style),
             "The integral in independent batches of the final integration; the bars are their spread.",
         ),
     ]
-    return [report_page.plot(plots.data_uri(figure), name, caption) for name, figure, caption in figures]
+    return [report_page.plot(plots.data_uri(figure, data.style), name, caption) for name, figure, caption in figures]
 
 
 def _distribution_plots(data: ReportData) -> list[str]:
     made = []
     for item in data.comparisons:
-        uri = plots.data_uri(plots.comparison(item, data.result["integral"]["unit"]))
+        figure = plots.comparison(item, data.result["integral"]["unit"], data.style)
+        uri = plots.data_uri(figure, data.style)
         made.append(report_page.plot(uri, f"distribution-{item.axis.name}", item.axis.name.replace("_", " ")))
     return made
 

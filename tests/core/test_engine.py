@@ -175,7 +175,7 @@ def test_what_is_allowed_is_counted(value: float) -> None:
     found = integrate(integrand, **QUICK)
     assert found.calls["nonfinite"] == integrand.nonfinite > 0
     assert any("NaN or infinite" in warning for warning in found.warnings)
-    assert f"{integrand.nonfinite} of" in found.summary()
+    assert f"{integrand.nonfinite} not finite" in found.summary()
     assert found.estimate.value == pytest.approx(0.98 * 1.5, abs=4.5 * found.estimate.error)
 
 
@@ -214,9 +214,9 @@ def test_a_spike_is_found_or_not_but_nothing_is_silently_wrong(
     except ZeroIntegrandError:
         assert ground == 0.0 and dim > 1
         return
-    right = abs(found.estimate.value - truth) < 5 * found.estimate.error + 2e-3 * truth
+    right = abs(found.estimate.value - truth) < 4.5 * found.estimate.error
     assert right or any("point" in warning or "equal" in warning for warning in found.warnings)
-    if dim == 1:
+    if dim == 1 or (dim == 2 and shape is bell and ground == 0.0):
         assert right
     if not right:
         assert "warning" in found.summary()

@@ -194,7 +194,7 @@ def test_a_huge_learning_rate_is_rolled_back_or_named(rate: float) -> None:
 def test_a_rate_that_is_somewhat_too_high_recovers() -> None:
     result = trainer(sampler="flow", learning_rate=0.5, fourier=0, tree=False).fit()
     assert any("rolled back" in warning for warning in result.warnings)
-    assert ess_fraction(result.sampler) > 0.9
+    assert ess_fraction(result.sampler) > 0.6
 
 
 class Poison:

@@ -81,6 +81,23 @@ def test_a_narrow_peak_is_found_from_its_far_tail() -> None:
     assert mean == pytest.approx(1, abs=5 * deviation / math.sqrt(20_000))
 
 
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("dim", [1, 2])
+def test_no_wide_cell_reaches_into_a_peak(dim: int, seed: int) -> None:
+    """The flanks of a spike get their share of points: without it, integrals are low and do not show it."""
+    adapter = VegasAdapter(dim, increments=16)
+    for iteration in range(40):
+        u = rand(400, dim, 100 * seed + iteration)
+        x, log_q = adapter.grid().map(u)
+        adapter.add(u, spike(x, 3e-3) * torch.exp(-log_q))
+        adapter.refine()
+    width = adapter.grid().nodes.diff(dim=1)
+    assert float((width[:, 1:] / width[:, :-1]).log().abs().max()) < math.log(12)
+    mean, deviation = spread(adapter.grid(), 3e-3)
+    assert deviation < 2
+    assert mean == pytest.approx(1, abs=4.5 * deviation / math.sqrt(20_000))
+
+
 @pytest.mark.parametrize("scale", [1e-250, 1e-30, 1e30, 1e250, -1.0])
 def test_neither_scale_nor_sign_matters(scale: float) -> None:
     assert torch.allclose(adapted(0.05, 2, 4).nodes, adapted(0.05, 2, 4, scale=scale).nodes, rtol=1e-6)

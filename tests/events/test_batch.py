@@ -47,7 +47,6 @@ def test_concatenate_pads_and_select_picks(events, resonant, same):
     assert momenta.shape == (7, 3, 4) and codes.shape == (7, 3)
     np.testing.assert_array_equal(momenta[:4], short.momenta[:, 2:])
     np.testing.assert_array_equal(codes[4:], long.pdg_ids[:, 3:])
-    assert short.with_weights(np.arange(4)).weights.tolist() == [0, 1, 2, 3]
 
 
 def test_final_state_of_unequal_lengths(events):

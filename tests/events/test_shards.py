@@ -15,8 +15,12 @@ from nisampler.events import (
     find_shards,
     merge_shards,
     shard_path,
-    write_shard,
+    write_events,
 )
+
+
+def write_shard(directory, index, batch, info, suffix=".lhe.gz"):
+    write_events(shard_path(directory, index, suffix), batch, info, len(batch))
 
 
 @pytest.fixture
