@@ -129,9 +129,7 @@ def chirality_structures(beams: Tensor, partons: Tensor) -> tuple[Tensor, Tensor
     return equal, opposite
 
 
-def squared_matrix_element(
-    parameters: EEToThreeJetsParameters, beams: Tensor, partons: Tensor, flavour: int
-) -> Tensor:
+def squared_matrix_element(parameters: EEToThreeJetsParameters, beams: Tensor, partons: Tensor, flavour: int) -> Tensor:
     """|M|^2 of e- e+ -> q qbar g in GeV^-2, summed over final spins and colours, averaged over initial spins.
 
     Parameters

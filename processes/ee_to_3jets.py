@@ -223,9 +223,7 @@ def _observables(y_cut: float) -> tuple[Observable, ...]:
             40,
             _of_partons(lambda p: _scaled_energies(p)[:, GLUON_INDEX]),
         ),
-        Observable(
-            "cos_theta_jet", "leading-jet $\\cos\\theta$", -1.0, 1.0, 40, _of_partons(_leading_cos_theta)
-        ),
+        Observable("cos_theta_jet", "leading-jet $\\cos\\theta$", -1.0, 1.0, 40, _of_partons(_leading_cos_theta)),
         Observable(
             "cos_theta_thrust",
             "thrust axis $|\\cos\\theta|$",

@@ -160,6 +160,4 @@ def _import_file(path: Path) -> ModuleType:
     return module
 
 
-register(
-    "ee_to_3jets", create_ee_to_3jets, "e- e+ -> q qbar g at leading order, photon and Z, Durham cut, in pb"
-)
+register("ee_to_3jets", create_ee_to_3jets, "e- e+ -> q qbar g at leading order, photon and Z, Durham cut, in pb")

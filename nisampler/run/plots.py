@@ -20,7 +20,7 @@ from nisampler.errors import ConfigError, MissingExtraError
 from nisampler.run.distributions import Comparison
 
 Floats = NDArray[np.float64]
-Sheet = Mapping[str, Any]
+Sheet = dict[Any, Any]
 
 STYLES = {"atlas": "ATLAS", "cms": "CMS", "lhcb": "LHCb2", "alice": "ALICE"}
 
@@ -88,7 +88,7 @@ def style_sheet(name: str | None) -> Sheet:
 def data_uri(figure: Figure, style: Sheet = PLAIN) -> str:
     """The figure as an SVG data URI; equal figures give equal text."""
     buffer = io.BytesIO()
-    with mpl.rc_context(dict(style)):
+    with mpl.rc_context(style):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
 
@@ -150,7 +150,7 @@ def training(history: Sequence[Mapping[str, Any]], style: Sheet = PLAIN) -> Figu
     def column(name: str) -> Floats:
         return np.array([np.nan if r[name] is None else r[name] for r in history], dtype=np.float64)
 
-    with mpl.rc_context(dict(style)):
+    with mpl.rc_context(style):
         figure, axes = _figure((1.0, 1.0), 6.2)
         calls = column("calls")
         marker = "o" if len(history) < 40 else ""
@@ -200,7 +200,7 @@ def weights(edges: Floats, counts: Floats, w_max: float | None, style: Sheet = P
     style
         From `style_sheet`.
     """
-    with mpl.rc_context(dict(style)):
+    with mpl.rc_context(style):
         figure, (axis,) = _figure()
         low, high = 0.1, 10.0
         edges, counts = _coarser(edges, counts)
@@ -260,7 +260,7 @@ def batches(
     style
         From `style_sheet`.
     """
-    with mpl.rc_context(dict(style)):
+    with mpl.rc_context(style):
         figure, (axis,) = _figure(left=0.2)
         value, error = total
         bars = np.array([e if np.isfinite(e) else 0.0 for e in errors])
@@ -290,7 +290,7 @@ def batches(
 
 def comparison(item: Comparison, unit: str, style: Sheet = PLAIN) -> Figure:
     """One distribution of weighted points (line, band) and unweighted events (points), with their ratio."""
-    with mpl.rc_context(dict(style)):
+    with mpl.rc_context(style):
         figure, (main, lower) = _figure((3.0, 1.15), 6.4)
         edges = item.axis.edges
         centres = np.sqrt(edges[1:] * edges[:-1]) if item.axis.log else 0.5 * (edges[1:] + edges[:-1])

@@ -95,9 +95,7 @@ def random_points(n: int, seed: int) -> Tensor:
     return proposal_quantile(torch.rand(n, dtype=torch.float64, generator=generator))
 
 
-def batch_results(
-    d: Divergence, tilt: float, batches: int, n: int, claim: Tensor | None = None
-) -> np.ndarray:
+def batch_results(d: Divergence, tilt: float, batches: int, n: int, claim: Tensor | None = None) -> np.ndarray:
     """Value and gradient of independent batches, shape (batches, 2); `claim` falsifies log g."""
     rows = []
     for seed in range(batches):
@@ -201,9 +199,7 @@ def test_reuse_of_points_from_other_proposals_is_unbiased(name: str) -> None:
 def test_minimum_is_where_q_equals_p(name: str, norm: float | Tensor | None) -> None:
     x = even_points(5000)
     tilts = torch.linspace(0.25, 4.0, 16, dtype=torch.float64)
-    values = [
-        float(divergence(name)(tilted(x, tilt), target(x), proposal_density(x).log(), norm)) for tilt in tilts
-    ]
+    values = [float(divergence(name)(tilted(x, tilt), target(x), proposal_density(x).log(), norm)) for tilt in tilts]
     assert tilts[int(np.argmin(values))] == TRUE_TILT
     assert min(values) == pytest.approx(0.0, abs=1e-6)
     assert all(np.diff(values[:8]) < 0) and all(np.diff(values[8:]) > 0)

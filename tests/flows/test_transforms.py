@@ -120,9 +120,7 @@ def disturbed(transform: Transform, seed: int = 8, scale: float = 0.3) -> Transf
     return transform.eval()
 
 
-def setup(
-    name: str, n: int = 40, seed: int = 2, scale: float = 0.3
-) -> tuple[Transform, Tensor, Tensor | None]:
+def setup(name: str, n: int = 40, seed: int = 2, scale: float = 0.3) -> tuple[Transform, Tensor, Tensor | None]:
     case = CASES[name]
     generator = torch.Generator().manual_seed(seed)
     transform = disturbed(case.build(generator), scale=scale).double()
@@ -220,9 +218,7 @@ def test_float32_weights_with_float64_points(name: str) -> None:
 def test_gradients_are_finite_at_the_edges(name: str, data: st.DataObject) -> None:
     transform, _, context = setup(name, n=3)
     for parameter in transform.parameters():
-        parameter.data *= (
-            data.draw(st.sampled_from([0.0, 1.0, 30.0])) if "spline" in transform.__dict__ else 1.0
-        )
+        parameter.data *= data.draw(st.sampled_from([0.0, 1.0, 30.0])) if "spline" in transform.__dict__ else 1.0
     corner = st.one_of(st.sampled_from([0.0, 1.0, 0.2, 0.4, 0.5, 1e-300, 1 - 1e-16]), st.floats(0, 1))
     points = data.draw(st.lists(st.lists(corner, min_size=DIM, max_size=DIM), min_size=3, max_size=3))
     for dtype in (torch.float64, torch.float32):

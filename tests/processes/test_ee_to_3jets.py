@@ -102,9 +102,7 @@ def test_average_over_orientations_is_the_analytic_distribution(sqrt_s: float, f
 
 @pytest.mark.parametrize("phase_space", ["durham", "kt"])
 @pytest.mark.parametrize(("sqrt_s", "y_cut"), [(91.1876, 0.01), (200.0, 0.003), (40.0, 0.1)])
-def test_cross_section_agrees_with_the_analytic_distribution(
-    phase_space: Any, sqrt_s: float, y_cut: float
-) -> None:
+def test_cross_section_agrees_with_the_analytic_distribution(phase_space: Any, sqrt_s: float, y_cut: float) -> None:
     parameters = EEToThreeJetsParameters(sqrt_s=sqrt_s, y_cut=y_cut, phase_space=phase_space)
     values = EEToThreeJets(parameters)(cube(400_000, 21))
     error = values.std().item() / math.sqrt(len(values))

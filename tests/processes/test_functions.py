@@ -56,9 +56,7 @@ def test_circles_agree_with_quadrature_along_the_circle() -> None:
     function = test_function("circles2")
     kinks = [0.15, 0.65, 0.35, 0.85]
     fine = [k + s * 0.25 * 2.0**-j for k in kinks for j in range(20) for s in (-1, 1)]
-    outer, outer_weight = panels(
-        [0.0, 1.0, *kinks, *(k for k in fine if 0 < k < 1), *np.linspace(0, 1, 21)], 16
-    )
+    outer, outer_weight = panels([0.0, 1.0, *kinks, *(k for k in fine if 0 < k < 1), *np.linspace(0, 1, 21)], 16)
     total = 0.0
     for x2, weight in zip(outer, outer_weight, strict=True):
         edges = list(np.linspace(0, 1, 9))
@@ -174,9 +172,7 @@ def test_unknown_name_lists_the_known_ones() -> None:
         ("gaussian", (1.0,), (1.5,), "w must"),
     ],
 )
-def test_genz_parameters_are_checked(
-    family: str, a: tuple[float, ...], w: tuple[float, ...], message: str
-) -> None:
+def test_genz_parameters_are_checked(family: str, a: tuple[float, ...], w: tuple[float, ...], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         GenzFamily(family, a, w)
 

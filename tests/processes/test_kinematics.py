@@ -40,9 +40,7 @@ def test_boost_keeps_products_and_is_undone(x: float, y: float, z: float, seed: 
 
 
 def test_boost_of_a_particle_at_rest() -> None:
-    moved = k.boost(
-        torch.tensor([2.0, 0, 0, 0], dtype=torch.float64), torch.tensor([0, 0, 0.6], dtype=torch.float64)
-    )
+    moved = k.boost(torch.tensor([2.0, 0, 0, 0], dtype=torch.float64), torch.tensor([0, 0, 0.6], dtype=torch.float64))
     assert torch.allclose(moved, torch.tensor([2.5, 0, 0, 1.5], dtype=torch.float64))
     assert k.mass(moved).item() == pytest.approx(2.0)
 

@@ -93,9 +93,7 @@ def test_both_generators_give_the_same_distribution(masses: list[float]) -> None
         values = torch.stack([weight, weight * s12, weight * momenta[:, 3, 0].square()], 1)
         results.append((values.mean(0), values.var(0) / len(values), s12.mean()))
     difference = results[0][0] - results[1][0]
-    assert bool(
-        (difference.square() < 16 * (results[0][1] + results[1][1]) + 1e-20 * results[0][0] ** 2).all()
-    )
+    assert bool((difference.square() < 16 * (results[0][1] + results[1][1]) + 1e-20 * results[0][0] ** 2).all())
 
 
 def test_unweighted_massive_points_would_be_wrong() -> None:

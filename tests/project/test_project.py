@@ -215,11 +215,7 @@ def violations(tree: ast.AST) -> list[str]:
             found.append(ast.unparse(node.func))
         elif isinstance(node, ast.Name | ast.Attribute) and ast.unparse(node) == "NotImplementedError":
             found.append("NotImplementedError")
-        elif (
-            isinstance(node, ast.keyword)
-            and node.arg == "allow_pickle"
-            and ast.unparse(node.value) != "False"
-        ):
+        elif isinstance(node, ast.keyword) and node.arg == "allow_pickle" and ast.unparse(node.value) != "False":
             found.append("allow_pickle")
     pickles = {"pickle", "cPickle", "dill", "joblib", "shelve", "marshal"}
     found += [target for target in imports_of(tree) if target.split(".")[0] in pickles]
@@ -315,18 +311,14 @@ def commands() -> list[list[str]]:
 
 
 def test_readme_has_one_test_command_that_ci_can_find() -> None:
-    marked = re.findall(
-        r"<!-- test-command -->\s*\n```(?:bash|sh)\n(.*?)^```", readme(), re.MULTILINE | re.DOTALL
-    )
+    marked = re.findall(r"<!-- test-command -->\s*\n```(?:bash|sh)\n(.*?)^```", readme(), re.MULTILINE | re.DOTALL)
     assert len(marked) == 1
     assert "-c constraints.txt" in marked[0] and "pytest" in marked[0]
 
 
 def test_readme_shell_blocks_parse() -> None:
     for block in blocks("(?:bash|sh)"):
-        done = subprocess.run(
-            ["bash", "-n"], input=block, capture_output=True, text=True, timeout=20, check=False
-        )
+        done = subprocess.run(["bash", "-n"], input=block, capture_output=True, text=True, timeout=20, check=False)
         assert done.returncode == 0, done.stderr
 
 

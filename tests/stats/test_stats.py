@@ -328,9 +328,7 @@ def test_efficiency_by_hand() -> None:
 @given(weights_lists.filter(any), st.lists(st.floats(0.0, 0.99), min_size=1, max_size=4))
 def test_efficiency_carries_no_more_than_allowed(values: list[float], fractions: list[float]) -> None:
     w = np.abs(np.array(values))
-    for fraction, (cut, efficiency) in zip(
-        fractions, efficiencies_at(tensor(values), fractions), strict=True
-    ):
+    for fraction, (cut, efficiency) in zip(fractions, efficiencies_at(tensor(values), fractions), strict=True):
         assert w[w > cut].sum() <= fraction * w.sum() * (1 + 1e-12)
         assert w[w >= cut].sum() > fraction * w.sum() * (1 - 1e-12)  # the next smaller cut carries too much
         assert 0 < efficiency <= 1 and efficiency == pytest.approx(min(1, w.mean() / cut))
