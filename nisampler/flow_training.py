@@ -147,7 +147,10 @@ class FlowTrainer:
 
     @property
     def done(self) -> bool:
-        """Whether the budget is spent or nothing is left to gain."""
+        """Whether the budget is spent, or three windows in a row left next to nothing to gain.
+
+        A plateau on the way is no reason to stop: the efficiency rises to the end of the cosine schedule.
+        """
         return self.step >= self.steps or self.saturated >= 3
 
     def sampler(self) -> Sampler:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from nisampler.errors import ConfigError, ShapeError
 from nisampler.events.batch import EventBatch
@@ -71,19 +71,3 @@ class Observable:
         if values.shape != (len(batch),):
             raise ShapeError(f"observable {self.name} must return shape ({len(batch)},), got {values.shape}")
         return values
-
-    def histogram(
-        self, batch: EventBatch, weights: ArrayLike | None = None
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """(bins,) sums of weights and of squared weights; values outside the range are not counted.
-
-        The batch's own weights are used unless others (n,) are given. Sums add up over batches.
-        """
-        values = self(batch)
-        used = batch.weights if weights is None else np.asarray(weights, dtype=np.float64)
-        if used.shape != values.shape:
-            raise ShapeError(f"need one weight for each of {len(batch)} events, got {used.shape}")
-        edges = self.edges()
-        total, _ = np.histogram(values, edges, weights=used)
-        squares, _ = np.histogram(values, edges, weights=used**2)
-        return total, squares

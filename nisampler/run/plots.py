@@ -77,7 +77,7 @@ def style_sheet(name: str | None) -> Sheet:
     if name not in STYLES:
         raise ConfigError(f"no style {name!r} for the report; known: {', '.join(STYLES)}")
     try:
-        sheets = importlib.import_module("mplhep.style")
+        sheets = importlib.import_module("mplhep").style
     except ImportError as error:
         raise MissingExtraError(f"the style {name} needs mplhep: pip install 'nisampler[plots]'") from error
     sheet: Sheet = getattr(sheets, STYLES[name])

@@ -15,7 +15,8 @@ import pytest
 from typer.testing import CliRunner
 
 from nisampler import __version__
-from nisampler.cli import app
+from nisampler.cli import Style, app
+from nisampler.run import plots
 
 CARD = """
 process = "ee_to_3jets"
@@ -122,13 +123,21 @@ def test_generate(folder: Path, tmp_path: Path) -> None:
     assert call("check", again)[0] == 0
 
 
-def test_report(folder: Path, tmp_path: Path) -> None:
+def test_report(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tmp_path / "run"
     shutil.copytree(folder / "done", run)
     (run / "report.html").unlink()
     code, out, err = call("report", run)
     assert code == 0 and "report.html" in out and err == ""
     assert "distribution-thrust" in (run / "report.html").read_text()
+    assert call("report", run, "--style", "opal")[0] == 2
+    monkeypatch.setitem(sys.modules, "mplhep", None)
+    code, out, err = call("report", run, "--style", "cms")
+    assert code == 1 and out == "" and "pip install 'nisampler[plots]'" in err
+
+
+def test_styles_are_those_of_the_plots() -> None:
+    assert [str(style) for style in Style] == list(plots.STYLES)
 
 
 def test_processes() -> None:

@@ -167,16 +167,8 @@ def test_points():
         PointBatch.concatenate([points, PointBatch(np.zeros((3, 1)), np.zeros(3))])
 
 
-def test_observable_histograms_add_up(events):
-    batch = events(200, weights=np.linspace(0.5, 1.5, 200))
+def test_observable_edges():
     energy = Observable("e", "$E$ [GeV]", 1.0, 50.0, 10, lambda b: b.momenta[:, 2, 0], log=True)
-    total, squares = energy.histogram(batch)
-    assert total.sum() == pytest.approx(batch.weights.sum())
-    assert squares.sum() == pytest.approx((batch.weights**2).sum())
-    parts = [energy.histogram(batch.select(slice(k, k + 100)))[0] for k in (0, 100)]
-    np.testing.assert_allclose(sum(parts), total)
-    unit, _ = energy.histogram(batch, np.ones(200))
-    assert unit.sum() == 200
     np.testing.assert_allclose(np.diff(np.log(energy.edges())), np.log(50) / 10)
     linear = Observable("e", "E", 0.0, 50.0, 10, energy.function)
     np.testing.assert_allclose(np.diff(linear.edges()), 5.0)
@@ -191,5 +183,3 @@ def test_observable_refuses_nonsense(events):
             Observable("thrust", "T", low, high, bins, zeros, log)
     with pytest.raises(ShapeError, match="wrong"):
         Observable("wrong", "", 0, 1, 5, lambda batch: np.zeros(3))(events(4))
-    with pytest.raises(ShapeError, match="one weight"):
-        Observable("fine", "", 0, 1, 5, zeros).histogram(events(4), np.ones(3))

@@ -48,9 +48,7 @@ def shower(capfd):
         tried = re.search(r"sum\s+\|\s+(\d+)", table)
         info = pythia.infoPython()
         errors = tuple(line for line in lines if "reached end of Les Houches Events File" not in line)
-        return Showered(
-            accepted, int(tried[1]), errors, info.atEndOfFile(), info.sigmaGen() * 1e9, info.weightSum()
-        )
+        return Showered(accepted, int(tried[1]), errors, info.atEndOfFile(), info.sigmaGen() * 1e9, info.weightSum())
 
     return run
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import importlib
 import json
 import multiprocessing
 import os
@@ -13,6 +16,7 @@ import pytest
 
 from nisampler.errors import CardError, CorruptFileError, StorageError
 from nisampler.run.directory import RunDirectory
+from nisampler.run.lookup import source_sha256
 
 CARD = 'process = "camel4"\nseed = 5\n'
 SETTINGS: dict[str, Any] = {"process": "camel4", "device": "cpu", "threads": 1, "versions": {}}
@@ -76,6 +80,50 @@ def test_a_changed_card_is_refused(tmp_path: Path) -> None:
         RunDirectory.open(tmp_path / "run")
     card.write_text(CARD)
     RunDirectory.open(tmp_path / "run").close()
+
+
+@pytest.mark.parametrize("name", ["{folder}/own_density.py:f", "own_density:f"])
+def test_a_changed_source_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = tmp_path / "own_density.py"
+    content = "def f(x):\n    return x.sum(1)\nf.dim = 2\n"
+    source.write_text(content)
+    importlib.invalidate_caches()
+    settings = SETTINGS | {"process": name.format(folder=tmp_path)}
+    RunDirectory.create(tmp_path / "run", CARD, settings).close()
+    RunDirectory.open(tmp_path / "run").close()
+    source.write_text(content.replace("sum", "prod"))
+    with pytest.raises(StorageError, match=r"own_density.* was changed since .*run began: restore the file"):
+        RunDirectory.open(tmp_path / "run")
+    source.unlink()
+    importlib.invalidate_caches()
+    with pytest.raises(StorageError, match=r"own_density.* is missing"):
+        RunDirectory.open(tmp_path / "run")
+    source.write_text(content)
+    importlib.invalidate_caches()
+    RunDirectory.open(tmp_path / "run").close()
+
+
+def test_only_own_sources_have_a_checksum(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_bytes(b"f = 1\n")
+    digest = hashlib.sha256(b"f = 1\n").hexdigest()
+    assert source_sha256(f"{tmp_path}/own.py:f") == digest
+    assert source_sha256("camel4") is None
+    assert source_sha256("no_such_package_anywhere.part:f") is None
+    assert source_sha256("sys:f") is None
+
+
+def test_what_killed_attempts_left_is_removed(tmp_path: Path) -> None:
+    names = {name: f".{name}.{'0' * 31}{digit}.partial" for name, digit in (("run", "a"), ("running", "b"))}
+    for name in names.values():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "card.toml").write_text(CARD)
+    living = tmp_path / f".run.{'f' * 32}.partial"
+    living.mkdir()
+    with (living / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        create(tmp_path / "run").close()
+        assert {path.name for path in tmp_path.iterdir()} == {"run", names["running"], living.name}
 
 
 def test_damaged_settings_are_refused(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import shutil
+import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from html.parser import HTMLParser
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike
 
+from nisampler.errors import ConfigError, MissingExtraError
 from nisampler.events import EventBatch, Observable
 from nisampler.run import plots, report_page
 from nisampler.run.directory import RunDirectory
@@ -189,3 +191,25 @@ def test_plots_take_awkward_input() -> None:
     ]
     for figure in figures:
         assert plots.data_uri(figure).startswith("data:image/svg+xml;base64,")
+
+
+def test_styles_need_mplhep_and_a_known_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mplhep", None)
+    assert plots.style_sheet(None) is plots.PLAIN
+    with pytest.raises(MissingExtraError, match=r"the style cms needs mplhep: pip install 'nisampler\[plots\]'"):
+        plots.style_sheet("cms")
+    with pytest.raises(ConfigError, match="no style 'opal' for the report; known: atlas, cms, lhcb, alice"):
+        plots.style_sheet("opal")
+
+
+@pytest.mark.parametrize("style", plots.STYLES)
+def test_styles_change_the_figures(style: str, points_run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("mplhep")
+    shutil.copytree(points_run, tmp_path / "run")
+    with RunDirectory.open(tmp_path / "run") as directory:
+        plain = parse(redraw(directory))
+        styled = parse(redraw(directory, style))
+    assert styled.figures == plain.figures
+    assert not set(styled.sources) & set(plain.sources)
+    sheet = plots.style_sheet(style)
+    assert sheet["xtick.direction"] == "in" and sheet["font.size"] == plots.PLAIN["font.size"]
