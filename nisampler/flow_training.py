@@ -22,20 +22,25 @@ from nisampler.samplers import FlowSampler, Sampler, chain
 from nisampler.stats import kish_ess
 from nisampler.training import TrainingConfig, TrainingRecord, make_record
 
-_WARM_UP = 0.08
-_TRIAL = 0.16
-_TAIL = 0.75
+# Fractions of the steps: forward KL at the start, trial of the arms, and where the tail divergence begins.
+_WARM_UP, _TRIAL, _TAIL = 0.08, 0.16, 0.75
+# Fourier features of the second arm of the trial.
 _TRIAL_FOURIER = 4
-_WINDOWS = 50
-_WINDOW_POINTS = 2000
+# Number of windows that a training is measured in, and fewest points in one of them.
+_WINDOWS, _WINDOW_POINTS = 50, 2000
+# Weight of the past in the running integral of |f|.
 _MEMORY = 0.98
-_COLLAPSE = 0.1
-_LOWER_RATE = 0.3
-_MOST_ROLL_BACKS = 5
+# A quality below this share of the best one is a collapse, unless the integral grew by the second factor: a new peak.
+_COLLAPSE, _DISCOVERY = 0.1, 1.2
+# What a roll-back does to the learning rate, and how many are tried.
+_LOWER_RATE, _MOST_ROLL_BACKS = 0.3, 5
+# Efficiency at 0.1 % overweight that leaves next to nothing to gain.
 _SATURATED = 0.99
+# Effective points without which a measured quality tells nothing.
 _TELLING = 10.0
-_DISCOVERY = 1.2
+# Largest value of the scaled integrand in single precision.
 _LARGEST = 1e30
+# Stored points that a density tree may learn from.
 _REPLAY = 300_000
 _KEPT = ("step", "roll_backs", "saturated", "rate_scale", "best_ess", "norm", "safe_norm", "scale", "warnings")
 
