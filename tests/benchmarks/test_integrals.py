@@ -46,7 +46,8 @@ def test_a_row_runs_in_its_own_process_and_is_not_measured_twice(
     assert abs(row["pull"]) < 5
     assert 0 < row["strict"] <= row["at_0p1"] <= row["at_1"] <= 1
     assert set(row["efficiencies"]) == {"map", "map after integration", "stratified"}
-    assert row["at_0p1"] == max(values[1] for values in row["efficiencies"].values())
+    equal_calls = row["efficiencies"].keys() - {"map after integration"}
+    assert row["at_0p1"] == max(row["efficiencies"][name][1] for name in equal_calls)
     assert 0.8 * 20000 < row["training_calls"] <= 20000
     assert 0.8 * 20000 < row["integration_calls"] <= 20000
     assert "| gauss4 | vegas |" in table.read_text()

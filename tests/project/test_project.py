@@ -322,6 +322,10 @@ def test_readme_shell_blocks_parse() -> None:
         assert done.returncode == 0, done.stderr
 
 
+def test_readme_has_no_placeholders_left() -> None:
+    assert "@@" not in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 def test_readme_names_existing_files() -> None:
     text = readme()
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]

@@ -204,7 +204,6 @@ def test_styles_need_mplhep_and_a_known_name(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("style", plots.STYLES)
 def test_styles_change_the_figures(style: str, points_run: Path, tmp_path: Path) -> None:
-    pytest.importorskip("mplhep")
     shutil.copytree(points_run, tmp_path / "run")
     with RunDirectory.open(tmp_path / "run") as directory:
         plain = parse(redraw(directory))
