@@ -127,9 +127,10 @@ def _mark_stages(axes: Sequence[Axes], calls: Floats, stages: Sequence[str]) -> 
                 stages[start],
                 (where, 1.0),
                 xycoords=("data", "axes fraction"),
-                xytext=(5, -4),
+                xytext=(0, 3),
+                ha="center",
                 textcoords="offset points",
-                va="top",
+                va="bottom",
                 fontsize=13,
                 color=GREY,
             )

@@ -25,7 +25,7 @@ h2 { font-size: 1.3rem; margin: 40px 0 12px; }
 .card, figure, .table, .warn { background: var(--paper); border: 1px solid var(--line); border-radius: 10px; }
 .card { padding: 14px 18px; }
 .card .name { color: var(--soft); font-size: .92rem; }
-.card .value { font-size: 1.65rem; font-weight: 650; line-height: 1.25; font-variant-numeric: tabular-nums;
+.card .value { font-size: 1.4rem; font-weight: 650; line-height: 1.25; font-variant-numeric: tabular-nums;
   overflow-wrap: anywhere; }
 .card .note { color: var(--soft); font-size: .92rem; }
 .plots { display: grid; gap: 18px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr)); }
