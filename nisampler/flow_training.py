@@ -166,7 +166,7 @@ class FlowTrainer:
         """One window of steps: its record, or nothing if it ended in a roll-back."""
         first = self.integrand.calls
         entry, norm = [arm.state() for arm in self.arms], self.norm
-        weights: list[Tensor] = []
+        batches: list[Tensor] = []
         losses: list[float] = []
         while len(losses) < self.window and self.step < self.steps:
             weight, loss = self._fresh_step()
@@ -174,21 +174,21 @@ class FlowTrainer:
             if not math.isfinite(loss):
                 self._roll_back("the loss or its gradient was not finite")
                 return []
-            weights.append(weight)
+            batches.append(weight)
             losses.append(loss)
+        weights = torch.cat(batches)
         record = make_record(
             "flow",
             calls_before + self.integrand.calls - first,
-            torch.cat(weights),
+            weights,
             self.step,
             sum(losses) / len(losses),
             self._rate(0),
         )
         if self.best_ess == 0.0:
-            self._note(_quality(weights[0], norm), self.batch, entry)
-        record_points = len(weights) * self.batch
-        quality = _quality(torch.cat(weights), norm)
-        found = float(torch.cat(weights).mean()) / norm
+            self._note(_quality(batches[0], norm), self.batch, entry)
+        quality = _quality(weights, norm)
+        found = float(weights.mean()) / norm
         if quality < _COLLAPSE * self.best_ess and found > _DISCOVERY:
             self.best_ess, self.best = 0.0, {}
         elif quality < _COLLAPSE * self.best_ess:
@@ -197,13 +197,13 @@ class FlowTrainer:
         self.safe_norm = norm
         for arm, state in zip(self.arms, entry, strict=True):
             arm.safe = state  # the window has shown that it was good; what came of it is not known yet
-        self._note(quality, record_points, entry)
+        self._note(quality, len(weights), entry)
         self._end_trial()
         self.saturated = self.saturated + 1 if record.efficiency_0p1 >= _SATURATED else 0
         if self.done and self.best_ess == 0.0:
             self.warnings.append(
-                f"the flow did not learn the integrand: the last {record_points} points of its training were worth "
-                f"{quality * record_points:.1f} effective points"
+                f"the flow did not learn the integrand: the last {len(weights)} points of its training were worth "
+                f"{quality * len(weights):.1f} effective points"
             )
         elif self.done and self.best and quality < 0.8 * self.best_ess:
             self.arms[0].load_state(self.best)

@@ -120,17 +120,31 @@ class UnweightedPoints:
         Shape (n,): ±1, and beyond for the overweight ones.
     trials
         Points tried up to the last accepted one; the rest of its batch was evaluated too.
-    overweight
-        Number of accepted points above w_max.
-    overweight_fraction
-        Share of the sum of |weights| that is excess over one.
     """
 
     x: Tensor
     weights: Tensor
     trials: int
-    overweight: int
-    overweight_fraction: float
+
+    @property
+    def overweight(self) -> int:
+        """Number of accepted points above w_max."""
+        return int((self.weights.abs() > 1.0).sum())
+
+    @property
+    def weight_sum(self) -> float:
+        """Sum of |weights|."""
+        return float(self.weights.abs().sum())
+
+    @property
+    def overweight_sum(self) -> float:
+        """What the |weights| exceed one by, in all."""
+        return float((self.weights.abs() - 1.0).clamp(min=0.0).sum())
+
+    @property
+    def overweight_fraction(self) -> float:
+        """Share of the sum of |weights| that is excess over one."""
+        return self.overweight_sum / self.weight_sum
 
 
 class Unweighter:
@@ -196,9 +210,7 @@ class Unweighter:
             batch += 1
         weights = torch.cat(kept_w)
         weights = torch.sign(weights) * weights.abs().clamp(min=1.0)
-        total = float(weights.abs().sum())
-        over = int((weights.abs() > 1.0).sum())
-        return UnweightedPoints(torch.cat(kept_x), weights, trials, over, (total - n) / total)
+        return UnweightedPoints(torch.cat(kept_x), weights, trials)
 
     def _try(self, size: int, shard: int, batch: int) -> tuple[Tensor, Tensor, Tensor]:
         """A batch of points, their w/w_max and whether they are accepted."""

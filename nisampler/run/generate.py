@@ -179,14 +179,12 @@ class Generator:
         else:
             write_points(path, point_batch(job, points.x, points.weights), job.process.unit, size)
         spent = {name: count - before[name] for name, count in job.integrand.counts().items()}
-        total = float(points.weights.abs().sum())
-        excess = float((points.weights.abs() - 1.0).clamp(min=0.0).sum())
         shard = Shard(
             events=size,
             **spent,
             trials=points.trials,
-            weight_sum=total,
-            overweight_sum=excess,
+            weight_sum=points.weight_sum,
+            overweight_sum=points.overweight_sum,
             sha256=sha256(path),
         )
         write_json(_record_path(path), asdict(shard))
