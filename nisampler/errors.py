@@ -81,3 +81,15 @@ class UnknownProcessError(ProcessError):
 
 class MissingExtraError(NisamplerError, ImportError):
     """An optional dependency is not installed; the message names the extra to install."""
+
+
+class ChannelError(ConfigError):
+    """A channel fails its self-test, or the channels contradict each other; the message names the channel."""
+
+
+class PdfError(NisamplerError, ValueError):
+    """A parton density is missing, malformed or asked for something it does not hold."""
+
+
+class AmplitudeError(ProcessError):
+    """A matrix element cannot be had from its generator, or was asked for legs that it does not have."""

@@ -1,0 +1,77 @@
+"""Piecewise cubic interpolation on given knots: the part that parton densities and tabulated couplings share."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+STENCIL = 4
+
+
+def powers(u: Tensor, one: Tensor | None = None) -> Tensor:
+    """The monomials (1, u, u^2, u^3) of u (n,), shape (n, 4), times `one` (n,) where that is given."""
+    first = torch.ones_like(u) if one is None else one
+    second = first * u
+    third = second * u
+    return torch.stack((first, second, third, third * u), dim=-1)
+
+
+class CubicAxis:
+    """One axis of a table: segments of knots, on each of which it is interpolated by cubics on its own.
+
+    In every cell between two neighbouring knots the interpolant is the polynomial through the four nearest knots
+    of the segment (two on either side, one-sided at the ends; all of them where a segment has fewer than four).
+    Outside the knots the nearest value holds. Segments follow one another without a gap; a point on their border
+    belongs to the upper one.
+
+    Parameters
+    ----------
+    segments
+        Knots of each segment, shape (k,) with k >= 2, strictly rising.
+    """
+
+    def __init__(self, segments: Sequence[Tensor]) -> None:
+        self.segments = tuple(segments)
+        self.starts = torch.cat([knots[:-1] for knots in segments])
+        self.widths = torch.cat([knots.diff() for knots in segments])
+        self.low, self.high = float(segments[0][0]), float(segments[-1][-1])
+
+    @property
+    def cells(self) -> int:
+        """Number of cells of all segments together."""
+        return self.starts.shape[0]
+
+    def to(self, device: torch.device) -> CubicAxis:
+        """The same axis with its knots on another device."""
+        moved = copy.copy(self)
+        moved.segments = tuple(knots.to(device) for knots in self.segments)
+        moved.starts, moved.widths = self.starts.to(device), self.widths.to(device)
+        return moved
+
+    def locate(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Cell (n,) of each t (n,) and its place u in [0, 1] there; NaN gives u = NaN in the last cell."""
+        t = t.clamp(self.low, self.high)
+        cell = torch.searchsorted(self.starts[1:].contiguous(), t, right=True)
+        return cell, (t - self.starts[cell]) / self.widths[cell]
+
+    def coefficients(self, values: Sequence[Tensor]) -> Tensor:
+        """Coefficients (cells, 4, ...) of 1, u, u^2, u^3 from the values (k, ...) on the knots of each segment."""
+        pairs = zip(self.segments, values, strict=True)
+        return torch.cat([_segment_coefficients(knots, value) for knots, value in pairs])
+
+
+def _segment_coefficients(knots: Tensor, values: Tensor) -> Tensor:
+    count = knots.shape[0]
+    points = min(STENCIL, count)
+    cell = torch.arange(count - 1, device=knots.device)
+    first = (cell - 1).clamp(0, count - points)
+    stencil = first.unsqueeze(-1) + torch.arange(points, device=knots.device)
+    u = (knots[stencil] - knots[:-1, None]) / knots.diff().unsqueeze(-1)
+    # The rows of the inverse Vandermonde matrix are the coefficients of the Lagrange polynomials.
+    solve = torch.linalg.inv(torch.linalg.vander(u, N=points))
+    result = torch.einsum("cpk,ck...->cp...", solve, values[stencil])
+    padding = result.new_zeros(result.shape[0], STENCIL - points, *result.shape[2:])
+    return torch.cat((result, padding), dim=1)

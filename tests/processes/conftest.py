@@ -1,0 +1,9 @@
+"""Comparisons with Pythia are collected where pythia8mc is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+
+collect_ignore: list[str] = []
+if importlib.util.find_spec("pythia8mc") is None:
+    collect_ignore += ["test_lhc_pythia.py", "test_pdf_pythia.py"]
