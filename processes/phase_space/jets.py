@@ -1,0 +1,198 @@
+r"""Massless jets from random numbers in pT, rapidity and azimuth, alone or near another jet, and back.
+
+The measure is \prod_j p_T dp_T dy d\phi. A jet near a parent jet takes Delta R from a map (by default density
+1 / Delta R, as collinear splittings have it) and the direction in the (y, phi) plane uniformly.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from nisampler.errors import ChannelError
+from nisampler.processes.kinematics import phi, pt
+from nisampler.processes.phase_space.mappings import LOGARITHMIC, IntervalMap, PowerLaw, Uniform
+
+_TINY = 1e-30
+_TWO_PI = 2 * math.pi
+
+
+@dataclass(frozen=True)
+class Jet:
+    """How one massless jet is generated.
+
+    Parameters
+    ----------
+    parent
+        None: rapidity uniform, azimuth uniform with respect to the first jet. Otherwise the index of the
+        jet near which it lies.
+    transverse
+        Map of pT; an offset lets the lower limit be 0.
+    """
+
+    parent: int | None = None
+    transverse: IntervalMap = field(default=PowerLaw(2.0))
+
+
+@dataclass(frozen=True)
+class JetRegion:
+    """Where jets are generated. Cuts may be tighter, not looser; without parents all Delta R are covered.
+
+    Parameters
+    ----------
+    pt_min
+        Least pT in GeV; 0 needs maps with an offset.
+    y_max
+        Greatest |rapidity| of jets without a parent. Those with a parent may lie beyond it.
+    r_min, r_max
+        Limits of Delta R from the parent, 0 < r_min < r_max <= pi.
+    radial
+        Map of Delta R.
+
+    Raises
+    ------
+    ChannelError
+        If a limit is outside its range.
+    """
+
+    pt_min: float = 20.0
+    y_max: float = 5.0
+    r_min: float = 0.4
+    r_max: float = math.pi
+    radial: IntervalMap = field(default=LOGARITHMIC)
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.pt_min < math.inf and 0 < self.y_max < math.inf):
+            raise ChannelError(f"jets need pt_min >= 0 and y_max > 0, got {self.pt_min} GeV and {self.y_max}")
+        if not 0 < self.r_min < self.r_max <= math.pi:
+            raise ChannelError(
+                "jets near a jet need 0 < r_min < r_max <= pi (beyond pi the azimuth wraps), "
+                f"got {self.r_min} and {self.r_max}"
+            )
+
+
+class JetGenerator:
+    """Jets from u (n, 3 J): the columns of pT, then of rapidity or Delta R, then of the azimuths or directions.
+
+    Parameters
+    ----------
+    jets
+        The jets: first those without a parent, then those with an earlier jet as parent.
+    region
+        Where they are generated.
+
+    Raises
+    ------
+    ChannelError
+        If the jets are not in this order, or pt_min is 0 for a power law without an offset.
+    """
+
+    def __init__(self, jets: Sequence[Jet], region: JetRegion) -> None:
+        self.jets, self.region = tuple(jets), region
+        self.count = len(self.jets)
+        self.roots = sum(jet.parent is None for jet in self.jets)
+        self.parents = [jet.parent for jet in self.jets if jet.parent is not None]
+        for index, jet in enumerate(self.jets):
+            if (jet.parent is None) != (index < self.roots) or not 0 <= (jet.parent or 0) < max(index, 1):
+                raise ChannelError(
+                    "jets without a parent come first, then jets whose parent is an earlier jet; "
+                    f"got the parents {[j.parent for j in self.jets]}"
+                )
+            law = jet.transverse
+            if region.pt_min == 0 and isinstance(law, PowerLaw) and law.offset == 0 and law.exponent >= 1:
+                raise ChannelError(
+                    "pt_min = 0 needs a power law in pT with an offset, such as PowerLaw(2.0, offset=10.0)"
+                )
+        self._pieces: list[tuple[IntervalMap, slice]] = []
+        for law, run in itertools.groupby(range(self.count), key=lambda i: self.jets[i].transverse):
+            indices = list(run)
+            self._pieces.append((law, slice(indices[0], indices[-1] + 1)))
+        anchors = [0] * (self.roots - 1)
+        self._y_sums = _ancestry([*[None] * self.roots, *self.parents])
+        self._phi_sums = _ancestry([None, *anchors, *self.parents])
+
+    def forward(self, u: Tensor, edge: Tensor) -> tuple[Tensor, Tensor]:
+        """Momenta (n, J, 4) and log(du / prod pT dpT dy dphi) (n,).
+
+        Parameters
+        ----------
+        u
+            Coordinates (n, 3 J).
+        edge
+            Greatest pT cosh(y) of a jet in GeV, (n, 1).
+        """
+        u_pt, u_first, u_angle = (u[:, i * self.count : (i + 1) * self.count] for i in range(3))
+        parts = [law.forward(u_pt[:, where], self.region.pt_min, edge) for law, where in self._pieces]
+        transverse = torch.cat([values for values, _ in parts], dim=-1)
+        limit = self._y_limit(edge, transverse)
+        y, log_first = Uniform().forward(u_first[:, : self.roots], -limit, limit)
+        azimuth = _TWO_PI * u_angle
+        if self.parents:
+            r, log_r = self._radial(u_first[:, self.roots :], inverse=False)
+            angle = azimuth[:, self.roots :]
+            y = torch.cat([y, r * torch.cos(angle)], dim=-1)
+            azimuth = torch.cat([azimuth[:, : self.roots], r * torch.sin(angle)], dim=-1)
+            log_first = torch.cat([log_first, log_r - torch.log(r)], dim=-1)
+            y = y @ y.new_tensor(self._y_sums)
+        if self.count > 1:
+            azimuth = azimuth @ azimuth.new_tensor(self._phi_sums)
+        log_pt = torch.cat([log_density for _, log_density in parts], dim=-1)
+        return _momenta(transverse, y, azimuth), self._total(log_pt, log_first, transverse)
+
+    def inverse(self, p: Tensor, edge: Tensor) -> tuple[Tensor, Tensor]:
+        """Coordinates (n, 3 J), not clamped, and the log-density of the momenta (n, J, 4)."""
+        transverse, azimuth = pt(p), phi(p)
+        y = torch.asinh(p[..., 3] / transverse.clamp(min=_TINY))
+        parts = [law.inverse(transverse[:, where], self.region.pt_min, edge) for law, where in self._pieces]
+        limit = self._y_limit(edge, transverse)
+        u_first, log_first = Uniform().inverse(y[:, : self.roots], -limit, limit)
+        turn = torch.cat([azimuth[:, :1], azimuth[:, 1 : self.roots] - azimuth[:, :1]], dim=-1)
+        if self.parents:
+            dy = y[:, self.roots :] - y[:, self.parents]
+            dphi = azimuth[:, self.roots :] - azimuth[:, self.parents]
+            dphi = torch.remainder(dphi + math.pi, _TWO_PI) - math.pi
+            r = torch.hypot(dy, dphi).clamp(min=_TINY)
+            u_r, log_r = self._radial(r, inverse=True)
+            u_first = torch.cat([u_first, u_r], dim=-1)
+            log_first = torch.cat([log_first, log_r - torch.log(r)], dim=-1)
+            turn = torch.cat([turn, torch.atan2(dphi, dy)], dim=-1)
+        columns = [u for u, _ in parts] + [u_first, torch.remainder(turn / _TWO_PI, 1.0)]
+        log_pt = torch.cat([log_density for _, log_density in parts], dim=-1)
+        return torch.cat(columns, dim=-1), self._total(log_pt, log_first, transverse)
+
+    def _radial(self, value: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        radial = self.region.radial
+        return (radial.inverse if inverse else radial.forward)(value, self.region.r_min, self.region.r_max)
+
+    def _y_limit(self, edge: Tensor, transverse: Tensor) -> Tensor:
+        """Greatest |y| (n, roots): pT cosh(y) <= edge, a necessary condition for x_1, x_2 <= 1."""
+        ratio = edge / transverse[:, : self.roots].clamp(min=_TINY)
+        return torch.acosh(ratio.clamp(min=1 + 1e-12)).clamp(max=self.region.y_max)
+
+    def _total(self, log_pt: Tensor, log_first: Tensor, transverse: Tensor) -> Tensor:
+        log_angles = self.count * math.log(_TWO_PI)
+        return (log_pt + log_first - torch.log(transverse.clamp(min=_TINY))).sum(-1) - log_angles
+
+
+def _ancestry(parents: Sequence[int | None]) -> list[list[float]]:
+    """Matrix A with A[j][i] = 1 where j is i or one of its ancestors: steps @ A are sums along the lines."""
+    count = len(parents)
+    matrix = [[0.0] * count for _ in range(count)]
+    for i in range(count):
+        j: int | None = i
+        while j is not None:
+            matrix[j][i] = 1.0
+            j = parents[j]
+    return matrix
+
+
+def _momenta(transverse: Tensor, y: Tensor, azimuth: Tensor) -> Tensor:
+    """Massless momenta (..., 4) from pT, rapidity and azimuth (...)."""
+    up = 0.5 * transverse * torch.exp(y)
+    down = 0.5 * transverse * torch.exp(-y)
+    return torch.stack([up + down, transverse * torch.cos(azimuth), transverse * torch.sin(azimuth), up - down], dim=-1)

@@ -1,0 +1,195 @@
+"""One-dimensional maps of [0, 1] onto an interval, with their density: the bricks of every phase-space channel.
+
+A map has `forward(u, low, high)`, which returns the variable s in [low, high] and log(du / ds), and
+`inverse(s, low, high)`, which returns u and the same log-density. The limits are numbers or tensors that
+broadcast against u. Outside [low, high] the inverse returns a u outside [0, 1]: the channel decides on its
+support with `finish_inverse`. An interval of no length is treated as a very short one, so that nothing
+returned is infinite.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from nisampler.errors import ChannelError
+
+Limit = Tensor | float
+
+SUPPORT_TOLERANCE = 1e-7
+_TINY = 1e-30
+
+
+class IntervalMap(Protocol):
+    """An invertible map of [0, 1] onto [low, high] with a density."""
+
+    def forward(self, u: Tensor, low: Limit, high: Limit) -> tuple[Tensor, Tensor]:
+        """The variable s and log(du / ds), each of the shape of u."""
+        ...
+
+    def inverse(self, s: Tensor, low: Limit, high: Limit) -> tuple[Tensor, Tensor]:
+        """The coordinate u, outside [0, 1] where s is outside its interval, and log(du / ds)."""
+        ...
+
+
+def as_limits(like: Tensor, low: Limit, high: Limit) -> tuple[Tensor, Tensor]:
+    """Both limits as tensors of the type and on the device of `like`."""
+    return (
+        torch.as_tensor(low, dtype=like.dtype, device=like.device),
+        torch.as_tensor(high, dtype=like.dtype, device=like.device),
+    )
+
+
+def finish_inverse(columns: Sequence[Tensor], log_density: Tensor) -> tuple[Tensor, Tensor]:
+    """Cube points (n, dim) from their columns, and the density with -inf outside the cube.
+
+    Each column is of shape (n,) or (n, k). Rounding may take a point of the support out of the cube by
+    1e-7; such points count as inside, and every coordinate is clamped to the cube.
+    """
+    u = torch.cat([c if c.ndim == 2 else c.unsqueeze(-1) for c in columns], dim=-1)
+    inside = ((u - 0.5).abs() < 0.5 + SUPPORT_TOLERANCE).all(-1) & torch.isfinite(log_density)
+    u = torch.nan_to_num(u, nan=0.5).clamp(0, 1)
+    return u, torch.where(inside, log_density, torch.full_like(log_density, -math.inf))
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """s uniform between its limits."""
+
+    def forward(self, u: Tensor, low: Limit, high: Limit) -> tuple[Tensor, Tensor]:
+        """s = low + u (high - low)."""
+        low, high = as_limits(u, low, high)
+        span = (high - low).clamp(min=_TINY)
+        return low + u * span, -torch.log(span).expand_as(u)
+
+    def inverse(self, s: Tensor, low: Limit, high: Limit) -> tuple[Tensor, Tensor]:
+        """u = (s - low) / (high - low)."""
+        low, high = as_limits(s, low, high)
+        span = (high - low).clamp(min=_TINY)
+        return (s - low) / span, -torch.log(span).expand_as(s)
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    r"""Density proportional to (s + offset)^(-exponent); exponent 1 is uniform in log(s + offset).
+
+    With r = (high + offset) / (low + offset) and k the exponent
+    s + offset = (low + offset) [1 + u (r^{1-k} - 1)]^{1/(1-k)}.
+
+    Parameters
+    ----------
+    exponent
+        Any real number; 0 is a uniform density (as is `Uniform`, which also allows negative limits).
+    offset
+        Added to s, in its units; not negative. It keeps the density finite where the lower limit is 0:
+        low + offset must be positive.
+
+    Raises
+    ------
+    ChannelError
+        If the exponent is not finite or the offset is negative or not finite.
+    """
+
+    exponent: float
+    offset: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.exponent) and 0 <= self.offset < math.inf):
+            raise ChannelError(
+                f"a power law needs a finite exponent and an offset >= 0, got {self.exponent} and {self.offset}"
+            )
+
+    def _limits(self, like: Tensor, low: Limit, high: Limit) -> tuple[Tensor, Tensor, Tensor]:
+        """Lower limit, a = low + offset and the log of the ratio of the limits with their offsets."""
+        low, high = as_limits(like, low, high)
+        a = (low + self.offset).clamp(min=_TINY)
+        return low, a, torch.log1p(((high - low) / a).clamp(min=1e-14))
+
+    def _log_density(self, log_scaled: Tensor, a: Tensor, log_ratio: Tensor) -> Tensor:
+        """log(du / ds) at log((s + offset) / a)."""
+        power = 1 - self.exponent
+        area = log_ratio if power == 0 else torch.expm1(power * log_ratio) / power
+        return -self.exponent * log_scaled - torch.log(a * area)
+
+    def forward(self, u: Tensor, low: Limit, high: Limit) -> tuple[Tensor, Tensor]:
+        """The quantile of the power law between the limits."""
+        low, a, log_ratio = self._limits(u, low, high)
+        power = 1 - self.exponent
+        if power == 0:
+            log_scaled = u * log_ratio
+        else:
+            log_scaled = torch.log1p(u * torch.expm1(power * log_ratio)) / power
+            log_scaled = torch.minimum(log_scaled, log_ratio)
+        return low + a * torch.expm1(log_scaled), self._log_density(log_scaled, a, log_ratio)
+
+    def inverse(self, s: Tensor, low: Limit, high: Limit) -> tuple[Tensor, Tensor]:
+        """The distribution function of the power law between the limits."""
+        low, a, log_ratio = self._limits(s, low, high)
+        power = 1 - self.exponent
+        log_scaled = torch.log1p(((s - low) / a).clamp(min=1e-15 - 1))
+        if power == 0:
+            u = log_scaled / log_ratio
+        else:
+            u = torch.expm1(power * log_scaled) / torch.expm1(power * log_ratio)
+        return u, self._log_density(log_scaled, a, log_ratio)
+
+
+@dataclass(frozen=True)
+class BreitWigner:
+    r"""Squared mass s with density proportional to 1 / ((s - m^2)^2 + m^2 \Gamma^2).
+
+    s = m^2 + m \Gamma \tan(a + u (b - a)) with a and b the arctangents of the limits.
+
+    Parameters
+    ----------
+    mass, width
+        Mass and width of the resonance in GeV, both positive.
+
+    Raises
+    ------
+    ChannelError
+        If the mass or the width is not positive and finite.
+    """
+
+    mass: float
+    width: float
+
+    def __post_init__(self) -> None:
+        if not (0 < self.mass < math.inf and 0 < self.width < math.inf):
+            raise ChannelError(
+                f"a Breit-Wigner needs a positive mass and width, got {self.mass} and {self.width} GeV; "
+                "for a stable particle use Uniform or PowerLaw"
+            )
+
+    def _angles(self, like: Tensor, low: Limit, high: Limit) -> tuple[Tensor, Tensor]:
+        low, high = as_limits(like, low, high)
+        start = self._angle(low)
+        return start, (self._angle(high) - start).clamp(min=1e-15)
+
+    def _angle(self, s: Tensor) -> Tensor:
+        return torch.atan((s - self.mass**2) / (self.mass * self.width))
+
+    def _log_density(self, s: Tensor, span: Tensor) -> Tensor:
+        scale = self.mass * self.width
+        return -torch.log(((s - self.mass**2).square() / scale + scale) * span)
+
+    def forward(self, u: Tensor, low: Limit, high: Limit) -> tuple[Tensor, Tensor]:
+        """The quantile of the Breit-Wigner between the limits."""
+        start, span = self._angles(u, low, high)
+        low, high = as_limits(u, low, high)
+        s = self.mass**2 + self.mass * self.width * torch.tan(start + u * span)
+        s = torch.minimum(torch.maximum(s, low), high)
+        return s, self._log_density(s, span)
+
+    def inverse(self, s: Tensor, low: Limit, high: Limit) -> tuple[Tensor, Tensor]:
+        """The distribution function of the Breit-Wigner between the limits."""
+        start, span = self._angles(s, low, high)
+        return (self._angle(s) - start) / span, self._log_density(s, span)
+
+
+LOGARITHMIC = PowerLaw(1.0)
