@@ -1,0 +1,178 @@
+"""QCD two-to-two scattering of massless partons."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nisampler.processes.amplitude import SubProcess
+from nisampler.processes.amplitudes.tree import (
+    GLUON,
+    MASSLESS_QUARKS,
+    UNKNOWN_SPIN,
+    ColourFlow,
+    Element,
+    TreeAmplitude,
+    momentum_products,
+)
+
+LEGS = 4
+S_CHANNEL, T_CHANNEL, U_CHANNEL = range(3)
+
+# 1 stands for a quark of any flavour, 2 for one of another flavour. Outgoing partons keep the order of the incoming
+# ones where they can: one sub-process fills the whole phase space, and an exchange is the same function of t for all.
+PARTONS = (
+    *(((a, b), (a, b)) for a, b in ((1, 2), (1, -2), (-1, 2), (-1, -2))),
+    *(((a, b), (a, b)) for a, b in ((1, 1), (-1, -1), (1, -1), (-1, 1))),
+    *(((a, -a), (2, -2)) for a in (1, -1)),
+    *(((a, -a), (GLUON, GLUON)) for a in (1, -1)),
+    ((GLUON, GLUON), (1, -1)),
+    *(((a, GLUON), (a, GLUON)) for a in (1, -1)),
+    *(((GLUON, a), (GLUON, a)) for a in (1, -1)),
+    ((GLUON, GLUON), (GLUON, GLUON)),
+)
+
+
+def channel(i: int, j: int) -> int:
+    """The invariant (p_i + p_j)^2, all legs outgoing: 0, 1, 2 for s, t, u; legs 0 to 3, beams first."""
+    return (i ^ j) - 1
+
+
+def four_quarks(stu: Sequence[Tensor], exchanged: Sequence[int]) -> Tensor:
+    """|M|^2 / g_s^4 of four massless quarks with a gluon in the channels `exchanged`, one or two of them, averaged.
+
+    (4/9) (b^2 + c^2) / a^2 for each channel a, and -(8/27) c^2 / (a b) for two channels a and b.
+    Source: Ellis, Stirling, Webber, "QCD and Collider Physics", table 7.1.
+    """
+    squares = [x.square() for x in stu]
+    total = squares[0] + squares[1] + squares[2]
+    value = sum((total / squares[a] - 1 for a in exchanged), torch.zeros_like(total)) * (4 / 9)
+    if len(exchanged) == 2:
+        a, b = exchanged
+        value = value - (8 / 27) * squares[3 - a - b] / (stu[a] * stu[b])
+    return value
+
+
+def two_quarks_two_gluons(tau1: Tensor, tau2: Tensor, rho: Tensor | float = 0.0) -> Tensor:
+    """|M|^2 / g_s^4 of g g -> Q Qbar, averaged: (1/(6 tau1 tau2) - 3/8)(tau1^2 + tau2^2 + rho - rho^2/(4 tau1 tau2)).
+
+    tau_i = 2 g_i.Q / s and rho = 4 m^2 / s, with s the invariant of the gluons; other channels by crossing.
+    Source: Ellis, Stirling, Webber, "QCD and Collider Physics", table 10.2.
+    """
+    product = tau1 * tau2
+    return (1 / (6 * product) - 3 / 8) * (tau1.square() + tau2.square() + rho - rho**2 / (4 * product))
+
+
+def four_gluons(stu: Sequence[Tensor]) -> Tensor:
+    """|M|^2 / g_s^4 of g g -> g g, averaged, without the factor 1/2: (9/2)(3 - tu/s^2 - su/t^2 - st/u^2)."""
+    s, t, u = stu
+    return 4.5 * (3 - t * u / s.square() - s * u / t.square() - s * t / u.square())
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Which expression gives an element: the one of 4, 2 or no quarks, its channels and a constant factor."""
+
+    quarks: int
+    channels: tuple[int, ...]
+    factor: float
+
+    def __call__(self, stu: Sequence[Tensor]) -> Tensor:
+        """|M|^2 / g_s^4 (n,) from s, t, u."""
+        if self.quarks == 4:
+            return self.factor * four_quarks(stu, self.channels)
+        if self.quarks == 2:
+            (gluons,) = self.channels
+            first, second = (stu[x] for x in range(3) if x != gluons)
+            return self.factor * two_quarks_two_gluons(-first / stu[gluons], -second / stu[gluons])
+        return self.factor * four_gluons(stu)
+
+
+def _four_quark_flows(outgoing: Sequence[int]) -> tuple[tuple[int, ...], list[ColourFlow]]:
+    """Exchanged channels and colour flows: a gluon between two quark lines connects each with the other's colour."""
+    colours = [i for i in range(LEGS) if outgoing[i] > 0]
+    anticolours = [i for i in range(LEGS) if outgoing[i] < 0]
+    channels: list[int] = []
+    flows: list[ColourFlow] = []
+    for first, second in itertools.permutations(anticolours):
+        if outgoing[colours[0]] == -outgoing[first] and outgoing[colours[1]] == -outgoing[second]:
+            channels.append(channel(colours[0], first))
+            flows.append(((colours[0], second), (colours[1], first)))
+    return tuple(channels), flows
+
+
+def _kind(initial: tuple[int, int], final: tuple[int, int]) -> tuple[Kernel, list[ColourFlow], list[int]]:
+    """Expression, colour flows and, for the weight of each flow, its channel (see `Qcd._flow_weights`)."""
+    outgoing = [x if x == GLUON else -x for x in initial] + list(final)
+    gluons = [i for i in range(LEGS) if outgoing[i] == GLUON]
+    flows: list[ColourFlow]
+    symmetry = 0.5 if final[0] == final[1] else 1.0
+    if not gluons:
+        channels, flows = _four_quark_flows(outgoing)
+        return Kernel(4, channels, symmetry), flows, list(channels)
+    if len(gluons) == LEGS:
+        orders = [(0, *rest) for rest in itertools.permutations((1, 2, 3))]
+        flows = [tuple(zip(o, (*o[1:], o[0]), strict=True)) for o in orders]
+        return Kernel(0, (), symmetry), flows, [channel(o[0], o[2]) for o in orders]
+    quark, antiquark = (next(i for i in range(LEGS) if outgoing[i] in codes) for codes in ((1, 2), (-1, -2)))
+    flows = [((quark, a), (a, b), (b, antiquark)) for a, b in (gluons, gluons[::-1])]
+    # The average over initial colours relative to g g, and the sign of crossing one fermion.
+    crossing = (1.0, -8 / 3, 64 / 9)[sum(x != GLUON for x in initial)]
+    kernel = Kernel(2, (channel(*gluons),), symmetry * crossing)
+    return kernel, flows, [channel(quark, b) for b in gluons[::-1]]
+
+
+class Qcd(TreeAmplitude):
+    """Scattering of two massless partons into two, five flavours, averaged and summed over spins and colours.
+
+    Final legs are the two partons. Elements: one for each entry of `PARTONS`.
+    """
+
+    def __init__(self) -> None:
+        subprocesses: list[SubProcess] = []
+        columns: list[Element] = []
+        self._kernels: list[Kernel] = []
+        self._channels: list[list[int]] = []
+        for element, (initial, final) in enumerate(PARTONS):
+            kernel, flows, channels = _kind(initial, final)
+            self._kernels.append(kernel)
+            self._channels.append(channels)
+            columns.append(Element(tuple(flows), (UNKNOWN_SPIN,) * LEGS))
+            symbols = sorted({abs(x) for x in (*initial, *final)} - {GLUON})
+            for flavours in itertools.permutations(MASSLESS_QUARKS, len(symbols)):
+                codes = {sign * x: sign * q for x, q in zip(symbols, flavours, strict=True) for sign in (1, -1)}
+                codes[GLUON] = GLUON
+                one, two, three, four = (codes[x] for x in (*initial, *final))
+                subprocesses.append(SubProcess((one, two), (three, four), element))
+        super().__init__(subprocesses, columns)
+
+    def squared(self, incoming: Tensor, outgoing: Tensor, alpha_s: Tensor) -> Tensor:
+        """|M|^2 (n, elements), dimensionless; incoming and outgoing (n, 2, 4) in GeV, alpha_s (n,)."""
+        self._check(incoming, outgoing)
+        stu = self._invariants(incoming, outgoing)
+        values = {kernel: kernel(stu) for kernel in dict.fromkeys(self._kernels)}
+        return ((4 * math.pi * alpha_s).square() * torch.stack([values[kernel] for kernel in self._kernels])).T
+
+    def _invariants(self, incoming: Tensor, outgoing: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        products = momentum_products(incoming, outgoing)
+        return 2 * products[0, 1], -2 * products[0, 2], -2 * products[0, 3]
+
+    def _flow_weights(self, element: int, incoming: Tensor, outgoing: Tensor) -> Tensor:
+        """Weights (n, flows), those of leading colour times squares of invariants that make them finite.
+
+        Four quarks: (b^2 + c^2) / a^2 for exchange in a. Otherwise |M_flow|^2 is a common factor over the squares of
+        the two invariants of legs that are neighbours in colour, so times all squares it is that of the third one.
+        """
+        squares = [x.square() for x in self._invariants(incoming, outgoing)]
+        if self._kernels[element].quarks == 4:
+            total = squares[0] + squares[1] + squares[2]
+            (first, second) = self._channels[element]
+            weights = [(total - squares[a]) * squares[b] for a, b in ((first, second), (second, first))]
+        else:
+            weights = [squares[third] for third in self._channels[element]]
+        return torch.stack(weights, dim=-1)
