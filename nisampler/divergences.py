@@ -48,7 +48,7 @@ class Divergence(abc.ABC):
     unbiased: ClassVar[bool] = True
 
     def __call__(self, log_q: Tensor, f: Tensor, log_g: Tensor, norm: float | Tensor | None = None) -> Tensor:
-        """Estimate of the divergence, differentiable in `log_q`.
+        """Estimate of the divergence, differentiable in `log_q`, and in `f` where channel weights are learned.
 
         Parameters
         ----------
@@ -77,7 +77,7 @@ class Divergence(abc.ABC):
         """
         _check(log_q, f, log_g)
         dtype = torch.promote_types(torch.promote_types(log_q.dtype, f.dtype), log_g.dtype)
-        f, log_g = f.detach().to(dtype), log_g.detach().to(dtype)
+        f, log_g = f.to(dtype), log_g.detach().to(dtype)
         log_q = log_q.to(dtype)
         inside = f > 0
         log_f = torch.where(inside, f, torch.ones_like(f)).log()

@@ -118,6 +118,7 @@ class Result:
             f"unweighting  {self.events_per_call:.3g} events per call, {self.events_per_second:.3g} per second",
             f"calls        {calls['detection']} to find the kind of function, {calls['training']} training, "
             f"{calls['integration']} integration; {calls['nonfinite']} not finite",
+            f"steps        {self.training.steps}; each point of the training served {self.training.steps_per_call:.3g}",
         ]
         return "\n".join(lines + [f"warning      {warning}" for warning in self.warnings])
 

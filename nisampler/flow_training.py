@@ -13,12 +13,15 @@ import torch
 from torch import Tensor
 
 from nisampler.buffer import Buffer
+from nisampler.channels import multichannel_of
 from nisampler.divergences import Divergence, divergence
 from nisampler.errors import TrainingDivergedError
 from nisampler.flows import CouplingConfig, NetConfig, Spline
+from nisampler.flows.grid_start import start_from_grid
 from nisampler.integrand import Integrand
+from nisampler.multichannel import MultichannelSampler
 from nisampler.rng import Streams
-from nisampler.samplers import FlowSampler, Sampler, chain
+from nisampler.samplers import FlowSampler, Sampler
 from nisampler.stats import kish_ess
 from nisampler.training import TrainingConfig, TrainingRecord, make_record
 
@@ -26,6 +29,8 @@ from nisampler.training import TrainingConfig, TrainingRecord, make_record
 _WARM_UP, _TRIAL, _TAIL = 0.08, 0.16, 0.75
 # Fourier features of the second arm of the trial.
 _TRIAL_FOURIER = 4
+# Order of the Rényi divergence for the tail: lowest and highest one, and what a weight at the edge of the tail counts.
+_ORDERS, _TAIL_COUNTS = (4.0, 30.0), 30.0
 # Number of windows that a training is measured in, and fewest points in one of them.
 _WINDOWS, _WINDOW_POINTS = 50, 2000
 # Weight of the past in the running integral of |f|.
@@ -40,40 +45,45 @@ _SATURATED = 0.99
 _TELLING = 10.0
 # Largest value of the scaled integrand in single precision.
 _LARGEST = 1e30
+# Least share of a channel, in units of an equal one, at the start of the training; it falls to zero as shares freeze.
+_LEAST_SHARE = 0.1
 # Stored points that a density tree may learn from.
 _REPLAY = 300_000
-_KEPT = ("step", "roll_backs", "saturated", "rate_scale", "best_ess", "norm", "safe_norm", "scale", "warnings")
+_KEPT = (
+    *("step", "optimizer_steps", "roll_backs", "channels_frozen", "saturated", "rate_scale", "best_ess"),
+    *("tail_order", "norm", "safe_norm", "scale", "warnings"),
+)
 
 
 class _Arm:
-    """A flow with its optimizer, and its losses on unseen points during a trial."""
+    """A sampler with its optimizer, and its losses on unseen points during a trial."""
 
-    def __init__(self, sampler: FlowSampler, config: TrainingConfig) -> None:
-        self.sampler = sampler
+    def __init__(self, sampler: FlowSampler | MultichannelSampler, config: TrainingConfig, fourier: int) -> None:
+        self.sampler, self.fourier = sampler, fourier
         self.optimizer = torch.optim.AdamW(
-            sampler.flow.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+            sampler.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
         self.unseen_loss = 0.0
         self.safe = self.state()
 
     def step(
         self,
-        points: tuple[Tensor, Tensor, Tensor],
+        points: tuple[Tensor, ...],
         loss_of: Divergence,
         norm: float,
         rate: float,
         clip: float,
     ) -> float:
         """One optimizer step; returns the loss before it, NaN if loss or gradient are not finite."""
-        x, f, log_g = points
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        loss = loss_of(self.sampler.flow.log_prob(x), f, log_g, norm)
+        x, f, log_g, extra = points
+        loss = loss_of(self.sampler.log_q(x), self.sampler.target(x, f, extra), log_g, norm)
         if not loss.requires_grad:
             return float(loss)
         loss.backward()  # type: ignore[no-untyped-call]
-        size = torch.nn.utils.clip_grad_norm_(self.sampler.flow.parameters(), clip)
+        size = torch.nn.utils.clip_grad_norm_(self.sampler.model.parameters(), clip)
         value = float(loss.detach())
         if not math.isfinite(float(size) + value):
             return math.nan
@@ -82,15 +92,15 @@ class _Arm:
 
     def state(self) -> dict[str, Tensor]:
         """Copies of all weights, masks and optimizer moments."""
-        tensors = {f"flow.{name}": t.detach().clone() for name, t in self.sampler.flow.state_dict().items()}
+        tensors = {f"model.{name}": t.detach().clone() for name, t in self.sampler.model.state_dict().items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{index}.{name}": t.detach().clone() for name, t in moments.items()}
         return tensors
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """Put back what `state` returned."""
-        flow = {name.removeprefix("flow."): t for name, t in tensors.items() if name.startswith("flow.")}
-        self.sampler.flow.load_state_dict(flow)
+        model = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
+        self.sampler.model.load_state_dict(model)
         moments: dict[int, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             if name.startswith("adam."):
@@ -128,16 +138,22 @@ class FlowTrainer:
     ) -> None:
         self.integrand, self.config, self.streams, self.base = integrand, config, streams, base
         self.device = device
+        self.function = multichannel_of(integrand.function)
         self.batch = config.fresh_batch
+        if self.function is not None and config.batch is None:
+            self.batch = max(128, self.batch // 2)  # several flows learn from it: more, smaller steps
         self.calls = calls
         self.steps = max(1, calls // self.batch)
         self.window = max(-(-_WINDOW_POINTS // self.batch), self.steps // _WINDOWS)
-        fouriers = [0, _TRIAL_FOURIER] if config.fourier < 0 else [config.fourier]
-        self.arms = [self._arm(fourier) for fourier in fouriers]
-        self.buffer = Buffer(integrand.dim, max(self.batch, min(config.buffer, self.steps * self.batch)), device)
+        undecided = [0] if self.function is not None else [0, _TRIAL_FOURIER]
+        self.arms = [self._arm(fourier) for fourier in (undecided if config.fourier < 0 else [config.fourier])]
+        capacity = max(self.batch, min(config.buffer, self.steps * self.batch))
+        self.buffer = Buffer(integrand.dim, capacity, device, extra=self.arms[0].sampler.extra)
         self.scale = norm if 0.0 < norm < math.inf else 1.0
         self.norm = self.safe_norm = 1.0
-        self.step = self.roll_backs = self.saturated = 0
+        self.step = self.optimizer_steps = self.roll_backs = self.saturated = 0
+        self.channels_frozen = False
+        self.tail_order = _ORDERS[0]
         self.rate_scale = 1.0
         self.best_ess = 0.0
         self.best: dict[str, Tensor] = {}
@@ -148,7 +164,18 @@ class FlowTrainer:
         net = NetConfig(hidden=config.hidden, layers=config.layers, fourier=fourier, centre=True)
         coupling = CouplingConfig(Spline(bins=config.bins), net)
         generator = self.streams.generator("weights", fourier)
-        return _Arm(FlowSampler.create(self.integrand.dim, coupling, generator, self.device), config)
+        dim, function = self.integrand.dim, self.function
+        if function is None:
+            return _Arm(FlowSampler.create(dim, coupling, generator, self.device), config, fourier)
+        features = function.feature_count(self.device) if config.learned_weights else 0
+        args = (dim, function.groups, features, coupling, generator, self.device)
+        return _Arm(MultichannelSampler.create(*args), config, fourier)
+
+    def start_from(self, nodes: Tensor) -> None:
+        """Let the splines of fresh flows begin as the VEGAS grids with these nodes (groups, dim, m + 1)."""
+        for arm in self.arms:
+            start_from_grid(arm.sampler.model, nodes)
+            arm.safe = arm.state()
 
     @property
     def done(self) -> bool:
@@ -160,20 +187,22 @@ class FlowTrainer:
 
     def sampler(self) -> Sampler:
         """The flow as it is, on top of its base."""
-        return chain(self.base, self.arms[0].sampler)
+        return self.arms[0].sampler.on(self.base)
 
     def advance(self, calls_before: int) -> list[TrainingRecord]:
         """One window of steps: its record, or nothing if it ended in a roll-back."""
         first = self.integrand.calls
         entry, norm = [arm.state() for arm in self.arms], self.norm
+        points: list[Tensor] = []
         batches: list[Tensor] = []
         losses: list[float] = []
         while len(losses) < self.window and self.step < self.steps:
-            weight, loss = self._fresh_step()
+            point, weight, loss = self._fresh_step()
             self.step += 1
             if not math.isfinite(loss):
                 self._roll_back("the loss or its gradient was not finite")
                 return []
+            points.append(point)
             batches.append(weight)
             losses.append(loss)
         weights = torch.cat(batches)
@@ -199,6 +228,8 @@ class FlowTrainer:
             arm.safe = state  # the window has shown that it was good; what came of it is not known yet
         self._note(quality, len(weights), entry)
         self._end_trial()
+        self._adjust_channels(torch.cat(points), weights)
+        self.tail_order = _tail_order(record.efficiency_0p1)
         self.saturated = self.saturated + 1 if record.efficiency_0p1 >= _SATURATED else 0
         if self.done and self.best_ess == 0.0:
             self.warnings.append(
@@ -215,9 +246,14 @@ class FlowTrainer:
 
         The last says how many uniform latent points each of them stands for.
         """
-        x, f, log_g = self.buffer.newest(_REPLAY)
-        u, log_q = self.arms[0].sampler.unmap(x)
-        return u, self.scale * f.double() * torch.exp(-log_q), torch.exp(log_q - log_g)
+        x, f, log_g, extra = self.buffer.newest(_REPLAY)
+        sampler = self.arms[0].sampler
+        u, log_q = sampler.unmap(x)
+        with torch.no_grad():
+            f = sampler.target(x, f, extra)
+        kept = log_q > -math.inf  # the others lie in channels that were dropped
+        weights = self.scale * f[kept].double() * torch.exp(-log_q[kept])
+        return u[kept], weights, torch.exp(log_q - log_g)[kept]
 
     def _fraction(self, part: float = 0.0) -> float:
         return (self.step + part) / self.steps
@@ -229,41 +265,70 @@ class FlowTrainer:
     def _loss(self) -> Divergence:
         if self._fraction() < _WARM_UP:
             return divergence("forward_kl", control=0.0)
+        if self._fraction() >= _TAIL and self.config.tail_divergence == "renyi":
+            return divergence("renyi", alpha=self.tail_order)
         if self._fraction() >= _TAIL and self.config.tail_divergence != "none":
             return divergence(self.config.tail_divergence)
         return divergence(self.config.divergence)
 
-    def _fresh_step(self) -> tuple[Tensor, float]:
+    def _adjust_channels(self, x: Tensor, weights: Tensor) -> None:
+        """Shares of the channels from the points of a window; when they freeze, unimportant channels are dropped."""
+        sampler = self.arms[0].sampler
+        if not isinstance(sampler, MultichannelSampler) or self.channels_frozen:
+            return
+        channel = sampler.channel(x)
+        sampler.learn_shares(channel, weights, _LEAST_SHARE * max(0.0, 1.0 - self._fraction() / self.config.freeze))
+        if self._fraction() < self.config.freeze:
+            return
+        self.channels_frozen = True
+        if sampler.model.weights is not None:
+            stored, f, _, extra = self.buffer.newest(_REPLAY)
+            chosen, part = sampler.dispensable(stored[f > 0.0], extra[f > 0.0], channel, weights, self.config.drop)
+            if self.function is not None and bool(chosen.any()):
+                sampler.drop(chosen)
+                self.best, self.arms[0].safe = {}, self.arms[0].state()  # no way back to dropped channels
+                names = [name for name, gone in zip(self.function.names, chosen.tolist(), strict=True) if gone]
+                self.warnings.append(
+                    f"{len(names)} of {sampler.channels} channels were dropped: {', '.join(names)}; together they had "
+                    f"{100.0 * part:.2g} % of the integral, which the others took over"
+                )
+
+    def _fresh_step(self) -> tuple[Tensor, Tensor, float]:
         """Draw, evaluate and store a batch, then learn from it and from stored points."""
         generator = self.streams.generator("flow", self.step, device=self.device)
-        dim, arm = self.integrand.dim, self.arms[self.step % len(self.arms)]
-        u = torch.rand(self.batch, dim, generator=generator, dtype=torch.float64, device=self.device)
-        y, log_g = arm.sampler.map(u)
+        arm = self.arms[self.step % len(self.arms)]
+        y, log_g = arm.sampler.map(arm.sampler.latent(self.batch, generator))
         if not bool(torch.isfinite(y).all() & torch.isfinite(log_g).all()):
-            return torch.zeros_like(log_g), math.nan
+            return y, torch.zeros_like(log_g), math.nan
         x, log_base = (y, torch.zeros_like(log_g)) if self.base is None else self.base.map(y)
-        f = self.integrand(x).to(self.device).abs() * torch.exp(-log_base) / self.scale
-        f = f.clamp(max=_LARGEST)
-        weights = f * torch.exp(-log_g)
+        value, extra = arm.sampler.observe(self.integrand, x)
+        if self.step == 0:
+            arm.sampler.standardise(extra)
+        f = (value.to(self.device).abs() * torch.exp(-log_base) / self.scale).clamp(max=_LARGEST)
+        with torch.no_grad():
+            weights = arm.sampler.target(y, f, extra) * torch.exp(-log_g)
         if not bool(torch.isfinite(weights).all()):
-            return weights, math.nan
+            return y, weights, math.nan
         self.norm = max(_MEMORY * self.norm + (1.0 - _MEMORY) * float(weights.mean()), 1.0 / _LARGEST)
         dtype = arm.sampler.dtype
-        fresh = (y.to(dtype), f.to(dtype), log_g.to(dtype))
+        fresh = tuple(column.to(dtype) for column in (y, f, log_g, extra.to(self.device)))
         self.buffer.add(*fresh)
         loss_of, loss = self._loss(), 0.0
+        for member in self.arms:
+            member.sampler.freeze_channels(self.channels_frozen)
         for k in range(1 + self.config.reuse):
             points = fresh if k == 0 else self.buffer.draw(self.batch, generator)
             rate = self._rate(k / (1 + self.config.reuse))
+            self.optimizer_steps += 1
             for member in self.arms:
-                value = member.step(points, loss_of, self.norm, rate, self.config.clip)
-                if not math.isfinite(value):
-                    return weights, value
+                found = member.step(points, loss_of, self.norm, rate, self.config.clip)
+                if not math.isfinite(found):
+                    return y, weights, found
                 if k == 0:
-                    loss = value if member is arm else loss
+                    loss = found if member is arm else loss
                     if self._fraction() >= 0.5 * _TRIAL:
-                        member.unseen_loss += value
-        return weights, loss
+                        member.unseen_loss += found
+        return y, weights, loss
 
     def _note(self, quality: float, points: int, entry: list[dict[str, Tensor]]) -> None:
         """Remember the best state so far, if its quality was measured on enough points."""
@@ -299,7 +364,7 @@ class FlowTrainer:
                 tensors |= {f"{group}.{index}.{name}": tensor for name, tensor in state.items()}
         tensors |= {f"best.0.{name}": tensor for name, tensor in self.best.items()}
         meta: dict[str, Any] = {name: getattr(self, name) for name in ("calls", *_KEPT)}
-        meta["fouriers"] = [arm.sampler.config.net.fourier for arm in self.arms]
+        meta["fouriers"] = [arm.fourier for arm in self.arms]
         meta["unseen_losses"] = [arm.unseen_loss for arm in self.arms]
         return tensors, meta
 
@@ -318,6 +383,15 @@ class FlowTrainer:
         self.buffer.load_state(part("buffer."))
         for name in _KEPT:
             setattr(self, name, meta[name])
+
+
+def _tail_order(efficiency: float) -> float:
+    """Order α at which a weight w_cut = 1/efficiency counts w_cut^α = 30 times as much as one in the bulk.
+
+    The closer the weights are to each other, the higher the order that still sees the largest of them.
+    """
+    width = -math.log(min(max(efficiency, 1e-6), 1.0 - 1e-6))
+    return min(max(math.log(_TAIL_COUNTS) / width, _ORDERS[0]), _ORDERS[1])
 
 
 def _quality(weights: Tensor, norm: float) -> float:

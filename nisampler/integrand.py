@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -67,11 +68,6 @@ class Integrand:
     device
         Where a torch function expects its points.
 
-    Attributes
-    ----------
-    calls, zeros, nonfinite
-        Number of points evaluated so far, and of those that gave exactly zero, and NaN or infinity.
-
     Raises
     ------
     ConfigError
@@ -102,7 +98,7 @@ class Integrand:
         self.unit = str(getattr(function, "unit", ""))
         self.name = str(getattr(function, "name", getattr(function, "__name__", type(function).__name__)))
         self.allowed_nonfinite = nonfinite
-        self.calls = self.zeros = self.nonfinite = 0
+        self._counts = {"calls": 0, "zeros": 0, "nonfinite": 0}
         self.kind = self._detect() if kind == "auto" else kind
 
     def __call__(self, u: Tensor) -> Tensor:
@@ -123,14 +119,35 @@ class Integrand:
         if x.shape[0] == 0:
             return x.new_zeros(0)
         values = self._evaluate(self.kind, x)
-        self.calls += x.shape[0]
+        self._counts["calls"] += x.shape[0]
         finite = torch.isfinite(values)
         bad = x.shape[0] - int(finite.sum())
         if bad:
             self._refuse_nonfinite(x, values, finite, bad)
             values = torch.where(finite, values, torch.zeros_like(values))
-        self.zeros += int((values == 0.0).sum()) - bad
+        self._counts["zeros"] += int((values == 0.0).sum()) - bad
         return values * self.volume
+
+    @property
+    def calls(self) -> int:
+        """Number of points evaluated so far."""
+        return self._counts["calls"]
+
+    @property
+    def zeros(self) -> int:
+        """Number of points that gave exactly zero."""
+        return self._counts["zeros"]
+
+    @property
+    def nonfinite(self) -> int:
+        """Number of points that gave NaN or infinity."""
+        return self._counts["nonfinite"]
+
+    def view(self, function: Callable[[Tensor], Tensor]) -> Integrand:
+        """The same integrand with `function`, a torch function, in place of its own; calls are counted together."""
+        other = copy.copy(self)
+        other.function, other.kind = function, "torch"
+        return other
 
     def to_domain(self, u: Tensor) -> Tensor:
         """Cube points (n, dim) as points of the domain, float64."""
@@ -139,14 +156,14 @@ class Integrand:
 
     def counts(self) -> dict[str, int]:
         """The counters by name, for a checkpoint or a result."""
-        return {"calls": self.calls, "zeros": self.zeros, "nonfinite": self.nonfinite}
+        return dict(self._counts)
 
     def restore_counts(self, counts: dict[str, int]) -> None:
         """Continue counting from what `counts` returned."""
-        self.calls, self.zeros, self.nonfinite = counts["calls"], counts["zeros"], counts["nonfinite"]
+        self._counts.update(counts)
 
     def _refuse_nonfinite(self, x: Tensor, values: Tensor, finite: Tensor, bad: int) -> None:
-        self.nonfinite += bad
+        self._counts["nonfinite"] += bad
         if self.nonfinite <= self.allowed_nonfinite * max(self.calls, _GRACE):
             return
         where = torch.nonzero(~finite)[:3, 0]
@@ -174,7 +191,7 @@ class Integrand:
                 failures.append(error)
                 continue
             finally:
-                self.calls += count + 2
+                self._counts["calls"] += count + 2
             largest = float(part.nan_to_num(0.0, 0.0, 0.0).abs().max())
             if torch.allclose(values[1:3], part, rtol=1e-5, atol=1e-5 * largest, equal_nan=True):
                 return kind

@@ -131,7 +131,7 @@ class Integrator:
         config: IntegrationConfig | None = None,
         streams: Streams | None = None,
     ) -> None:
-        self.integrand, self.sampler = integrand, sampler
+        self.integrand, self.sampler = sampler.view(integrand), sampler
         self.config = config or IntegrationConfig()
         self.streams = streams or Streams(0)
 

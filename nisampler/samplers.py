@@ -16,6 +16,7 @@ from torch import Tensor
 
 from nisampler.errors import ConfigError, CorruptFileError, DomainError, ShapeError
 from nisampler.flows import CouplingConfig, CouplingTransform, Flow, NetConfig, Spline, coupling_flow
+from nisampler.integrand import Integrand
 from nisampler.tree import DensityTree
 from nisampler.vegas import VegasGrid
 
@@ -53,6 +54,10 @@ class Sampler(ABC):
     def describe(self) -> str:
         """One line for a summary."""
         return self.kind
+
+    def view(self, integrand: Integrand) -> Integrand:
+        """The integrand as this sampler is to be used with it: a multichannel sampler brings its channel weights."""
+        return integrand
 
     def map(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Points x (n, dim) of the cube and their log density log q(x) (n,), from latent points u (n, dim).
@@ -198,6 +203,38 @@ class FlowSampler(Sampler):
         """Precision of weights and points inside the flow."""
         return next(self.flow.parameters()).dtype
 
+    @property
+    def model(self) -> torch.nn.Module:
+        """What is trained."""
+        return self.flow
+
+    @property
+    def extra(self) -> int:
+        """Number of columns that `observe` adds to a stored point."""
+        return 0
+
+    def latent(self, n: int, generator: torch.Generator) -> Tensor:
+        """Uniform latent points (n, dim) for training."""
+        return torch.rand(n, self.dim, generator=generator, dtype=torch.float64, device=self.device)
+
+    def observe(self, integrand: Integrand, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Values (n,) of the integrand, and what else is to be stored with each point (n, extra)."""
+        return integrand(x), x.new_zeros(x.shape[0], 0)
+
+    def log_q(self, x: Tensor) -> Tensor:
+        """log q(x) (n,) in the dtype of the weights, differentiable in the model's parameters."""
+        return self.flow.log_prob(x)
+
+    def target(self, x: Tensor, f: Tensor, extra: Tensor) -> Tensor:
+        """What q is to learn (n,), from stored points x, |f| and extra columns: |f|."""
+        return f
+
+    def standardise(self, extra: Tensor) -> None:
+        """Adapt scales to the extra columns of a first batch: a single flow has none."""
+
+    def freeze_channels(self, frozen: bool) -> None:
+        """Whether channel weights stand still from here: a single flow has none."""
+
     def _map(self, u: Tensor) -> tuple[Tensor, Tensor]:
         x, log_q = self.flow.from_latent(u.to(self.dtype))
         return x.double(), log_q.double()
@@ -205,6 +242,10 @@ class FlowSampler(Sampler):
     def _unmap(self, x: Tensor) -> tuple[Tensor, Tensor]:
         u, log_q = self.flow.to_latent(x.to(self.dtype))
         return u.double(), log_q.double()
+
+    def on(self, base: Sampler | None) -> Sampler:
+        """The flow in the latent cube of another sampler."""
+        return chain(base, self)
 
     def describe(self) -> str:
         net, spline = self.config.net, self.config.spline
@@ -252,6 +293,11 @@ class ChainSampler(Sampler):
     def describe(self) -> str:
         return " + ".join(sampler.describe() for sampler in self.samplers)
 
+    def view(self, integrand: Integrand) -> Integrand:
+        for sampler in self.samplers:
+            integrand = sampler.view(integrand)
+        return integrand
+
     def state(self) -> State:
         tensors: dict[str, Tensor] = {}
         parts = []
@@ -268,11 +314,14 @@ def chain(*samplers: Sampler | None) -> Sampler:
     return present[0] if len(present) == 1 else ChainSampler(present)
 
 
+def coupling_config(settings: Mapping[str, Any]) -> CouplingConfig:
+    """The configuration whose `dataclasses.asdict` this is."""
+    parts = {"spline": Spline(**settings["spline"]), "net": NetConfig(**settings["net"])}
+    return CouplingConfig(**{**settings, **parts})
+
+
 def _flow_from_state(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> Sampler:
-    settings = dict(meta["config"])
-    config = CouplingConfig(
-        **(settings | {"spline": Spline(**settings["spline"]), "net": NetConfig(**settings["net"])})
-    )
+    config = coupling_config(meta["config"])
     flow = coupling_flow(meta["dim"], config)
     flow.to(next(tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()))
     flow.load_state_dict(dict(tensors))
@@ -288,7 +337,9 @@ def _chain_from_state(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) ->
     return ChainSampler(parts)
 
 
-_READERS: dict[str, Callable[[Mapping[str, Tensor], Mapping[str, Any]], Sampler]] = {
+Reader = Callable[[Mapping[str, Tensor], Mapping[str, Any]], Sampler]
+
+READERS: dict[str, Reader] = {
     "uniform": lambda tensors, meta: UniformSampler(meta["dim"]),
     "vegas": lambda tensors, meta: VegasSampler(VegasGrid(tensors["nodes"])),
     "flow": _flow_from_state,
@@ -306,8 +357,8 @@ def sampler_from_state(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -
         If the state describes no known sampler or does not fit its tensors.
     """
     try:
-        sampler = _READERS[meta["kind"]](tensors, meta)
-    except (KeyError, TypeError, RuntimeError, StopIteration) as error:
+        sampler = READERS[meta["kind"]](tensors, meta)
+    except (KeyError, IndexError, TypeError, ValueError, RuntimeError, StopIteration) as error:
         raise CorruptFileError(f"the stored sampler cannot be rebuilt: {error}") from error
     if isinstance(sampler, FlowSampler) and tensors:
         sampler.flow.to(next(iter(tensors.values())).device)

@@ -14,15 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nisampler.channels import multichannel_of
 from nisampler.errors import ConfigError, CorruptFileError, TrainingDivergedError, ZeroIntegrandError
 from nisampler.flow_training import FlowTrainer
 from nisampler.integrand import Integrand
+from nisampler.multichannel import MultichannelSampler, best_shares
 from nisampler.rng import Streams
-from nisampler.samplers import Sampler, TreeSampler, UniformSampler, VegasSampler, chain
+from nisampler.samplers import Sampler, TreeSampler, chain
 from nisampler.stats import Moments, efficiencies_at, kish_ess
+from nisampler.survey import ChannelSurvey, make_survey
 from nisampler.training import Candidate, Progress, TrainingConfig, TrainingRecord, TrainingResult, make_record
 from nisampler.tree import TreeConfig, grow_tree
-from nisampler.vegas import VegasAdapter, VegasGrid
 
 # Shares of the budget and numbers of VEGAS iterations, of the survey and of a training by VEGAS alone.
 _SURVEY, _SURVEY_ITERATIONS, _VEGAS_ITERATIONS = 1 / 12, 10, 9
@@ -80,7 +82,7 @@ class Trainer:
         self.history: list[TrainingRecord] = []
         self.warnings: list[str] = []
         self.candidates: list[Candidate] = []
-        self.grid: VegasGrid | None = None
+        self.survey = make_survey(integrand, self.device)
         self.flow: FlowTrainer | None = None
         self.result: TrainingResult | None = None
 
@@ -106,19 +108,15 @@ class Trainer:
         generator = self.streams.generator(name, index, device=self.device)
         u = torch.rand(n, self.integrand.dim, generator=generator, dtype=torch.float64, device=self.device)
         x, log_q = sampler.map(u)
-        return u, self.integrand(x).to(self.device) * torch.exp(-log_q)
+        return u, sampler.view(self.integrand)(x).to(self.device) * torch.exp(-log_q)
 
     def _refine_grid(self, n: int, most_increments: int = 128) -> Tensor:
-        """One VEGAS iteration with n points, on a grid with enough points in each cell; returns its weights."""
-        dim, start, increments = self.integrand.dim, self.grid, min(most_increments, max(16, n // 20))
-        sampler: Sampler = UniformSampler(dim, self.device) if start is None else VegasSampler(start)
-        u, weights = self._evaluate(sampler, n, "vegas", self.iteration)
-        adapter = VegasAdapter(dim, increments, nodes=None if start is None else start.nodes)
-        adapter.add(u, weights)
-        if bool((weights != 0).any()):
-            if not _constant(weights):
-                adapter.refine()
-            self.grid = adapter.grid(self.device)
+        """One VEGAS iteration with n points; returns its weights."""
+        u, weights = self._evaluate(self.survey.sampler(), n, "vegas", self.iteration)
+        if _constant(weights):
+            self.survey.found |= bool((weights != 0).any())
+        else:
+            self.survey.refine(u, weights, most_increments)
         self.iteration += 1
         self.norm = float(weights.abs().mean())
         self.history.append(make_record("vegas", self.calls, weights, self.iteration))
@@ -127,9 +125,11 @@ class Trainer:
     def _survey(self) -> None:
         """Short VEGAS iterations: is the integrand non-zero, is there anything to learn, where to start?"""
         budget = int(_SURVEY * self.config.calls)
-        blind = self.grid is None
+        blind = not self.survey.found
+        if blind and (function := multichannel_of(self.integrand.function)) is not None:
+            function.self_test(self.streams, self.device)
         weights = self._refine_grid(max(32, budget // _SURVEY_ITERATIONS))
-        if self.grid is None:
+        if not self.survey.found:
             if self.calls >= self.config.calls:
                 raise ZeroIntegrandError(
                     f"{self.integrand.name} is zero at all {self.calls} points that were tried: check its domain "
@@ -153,11 +153,16 @@ class Trainer:
 
     def _make_flow(self, calls: int) -> FlowTrainer:
         points = max(256, int(_SURVEY * self.config.calls) // _SURVEY_ITERATIONS)
-        least = max(_HOPELESS, _FEWEST_EFFECTIVE / points)
-        hopeless = self.config.vegas_start == "auto" and self.uniform_ess < least
-        under = self.config.vegas_start == "always" or hopeless
-        base = VegasSampler(self.grid) if under and self.grid is not None else None
-        return FlowTrainer(self.integrand, self.config, self.streams, base, calls, self.norm, self.device)
+        start = self.config.vegas_start
+        if start == "auto" and self.uniform_ess < max(_HOPELESS, _FEWEST_EFFECTIVE / points):
+            start = "under"
+        elif start == "auto":
+            start = "bins" if isinstance(self.survey, ChannelSurvey) else "never"
+        base = self.survey.under_flow() if start == "under" else None
+        flow = FlowTrainer(self.integrand, self.config, self.streams, base, calls, self.norm, self.device)
+        if start == "bins" and self.survey.found:
+            flow.start_from(self.survey.grids())
+        return flow
 
     def _vegas(self) -> None:
         """Longer VEGAS iterations on a finer grid, with what the survey and the validation leave."""
@@ -186,10 +191,12 @@ class Trainer:
     def _finish(self) -> None:
         """Grow trees, compare the candidates on unseen points, and freeze the best."""
         rest = max(200, min(self.config.calls - self.calls, self.config.calls // 4))
-        grid = None if self.grid is None else VegasSampler(self.grid)
-        bases: list[Sampler] = [grid or UniformSampler(self.integrand.dim, self.device)]
+        bases: list[Sampler] = [self.survey.sampler()]
         if self.flow is not None:
-            bases = [*bases, self.flow.sampler()] if self.config.sampler == "auto" else [self.flow.sampler()]
+            trained = self.flow.sampler()
+            bases = [*bases, trained] if self.config.sampler == "auto" else [trained]
+            if isinstance(trained, MultichannelSampler) and self.config.mixture:
+                bases.append(trained.with_mixture())
         test = rest // (2 * len(bases))
         options: list[tuple[Candidate, Sampler]] = []
         first = Moments()
@@ -204,6 +211,7 @@ class Trainer:
                 self.warnings.append(f"{base.describe()} finds less of the integral than {than}, {lost}")
                 break
             options.append((_candidate(base.describe(), weights, torch.ones_like(weights)), base))
+            options += self._shares(base, unseen, weights)
         else:
             options += self._trees(base, rest - test * len(bases), unseen, weights)
         best = 0
@@ -217,7 +225,22 @@ class Trainer:
                 f"{self.integrand.nonfinite} of {self.integrand.calls} values up to the end of the training were NaN "
                 "or infinite and count as zero"
             )
-        self.result = TrainingResult(options[best][1], self.history, self.candidates, self.warnings)
+        steps, fresh = (0, 1) if self.flow is None else (self.flow.optimizer_steps, max(1, self.flow.step))
+        self.result = TrainingResult(
+            options[best][1], self.history, self.candidates, self.warnings, steps, steps / fresh
+        )
+
+    def _shares(self, base: Sampler, unseen: Tensor, weights: Tensor) -> list[tuple[Candidate, Sampler]]:
+        """A multichannel sampler with the best shares for unweighting, learned on one half of the unseen points."""
+        if not isinstance(base, MultichannelSampler) or base.mixture:
+            return []
+        channel, half = base.latent_channel(unseen), len(unseen) // 2
+        share = best_shares(base, channel[:half], weights[:half])
+        ratio = torch.where(base.share > 0.0, share / base.share, 1.0)[channel[half:]]
+        if not bool((ratio > 0.0).all()):
+            return []
+        name = f"{base.describe()}, shares for unweighting"
+        return [(_candidate(name, weights[half:] / ratio, ratio), base.with_shares(share))]
 
     def _trees(self, base: Sampler, n: int, unseen: Tensor, weights: Tensor) -> list[tuple[Candidate, Sampler]]:
         """Density trees behind a sampler, grown on n fresh and on stored points, with their figures on unseen ones."""
@@ -225,7 +248,7 @@ class Trainer:
             return []
         seen, learned = self._evaluate(base, n, "tree")
         importance = torch.ones_like(learned)
-        if self.flow is not None:
+        if self.flow is not None and not (isinstance(base, MultichannelSampler) and base.mixture):
             old_seen, old_learned, old_importance = self.flow.replay()
             seen, learned = torch.cat([seen, old_seen]), torch.cat([learned.abs(), old_learned])
             importance = torch.cat([importance, old_importance])
@@ -240,8 +263,9 @@ class Trainer:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything needed to continue, as tensors and JSON metadata."""
-        tensors: dict[str, Tensor] = {}
+        tensors = {f"survey.{name}": tensor for name, tensor in self.survey.state().items()}
         meta: dict[str, Any] = {
+            "found": self.survey.found,
             "stage": self.stage,
             "iteration": self.iteration,
             "first_call": self.first_call,
@@ -252,8 +276,6 @@ class Trainer:
             "norm": self.norm,
             "config": asdict(self.config),
         }
-        if self.grid is not None:
-            tensors["grid"] = self.grid.nodes
         if self.flow is not None:
             own, meta["flow"] = self.flow.state()
             tensors |= {f"flow.{name}": tensor for name, tensor in own.items()}
@@ -275,17 +297,21 @@ class Trainer:
         self.integrand.restore_counts(meta["counts"])
         self.history = [TrainingRecord(**record) for record in meta["history"]]
         self.warnings = list(meta["warnings"])
-        self.grid = VegasGrid(tensors["grid"].to(self.device)) if "grid" in tensors else None
+        self.survey.load_state(_part(tensors, "survey."))
+        self.survey.found = meta["found"]
         self.flow = None
         if "flow" in meta:
-            own = {name.removeprefix("flow."): t for name, t in tensors.items() if name.startswith("flow.")}
             flow = self._make_flow(meta["flow"]["calls"])
-            flow.load_state(own, meta["flow"])
+            flow.load_state(_part(tensors, "flow."), meta["flow"])
             self.flow = flow
 
 
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
 def _constant(weights: Tensor) -> bool:
-    """Whether there is nothing to learn from these weights but rounding errors."""
+    """Whether there is nothing to learn from these weights: all zero, or equal but for rounding errors."""
     return float(weights.std()) <= 1e-9 * float(weights.abs().mean())
 
 

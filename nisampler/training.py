@@ -24,7 +24,7 @@ class TrainingConfig:
     sampler
         "auto" compares flow and VEGAS on unseen points; "flow" or "vegas" keeps to one.
     batch
-        Fresh points per step; None takes a thousandth of `calls`, between 128 and 1024.
+        Fresh points per step; None takes a thousandth of `calls`, between 128 and 1024, and half of it for channels.
     reuse
         Steps on stored points after each step on fresh ones. Costs time but no integrand calls.
     learning_rate
@@ -35,14 +35,27 @@ class TrainingConfig:
         Largest norm of a gradient.
     divergence, tail_divergence
         Losses (see `nisampler.divergences`) after a short start with the forward KL divergence, and in the last
-        quarter; "none" for no tail stage.
+        quarter; "none" for no tail stage. The order of "renyi" follows the efficiency, from 4 to 30.
     bins, hidden, layers
         Of the splines and their networks.
     fourier
         Fourier features of the networks; -1 decides by a short trial between none and four.
     vegas_start
-        Put the VEGAS grid of the survey under the flow: "always", "never", or "auto": only where a uniform
-        start finds next to nothing.
+        How a flow starts from the VEGAS grid of the survey. "bins": the cells become bins of its first splines, which
+        go on learning. "under": the grid stays under the flow, exact to its narrowest cell. "never": not at all.
+        "auto": "under" where a uniform start finds next to nothing, else "bins" for the flows of channels, and "never"
+        for a single flow.
+    learned_weights
+        Train the weights of the channels; otherwise they stay at their prior. Without meaning for one channel.
+    mixture
+        After the training, try the weights α_i ∝ s_i g_i q_i of the trained flows q, see
+        `nisampler.multichannel.MixtureWeights`; they are kept if unseen points show a gain. They are the best ones and
+        cost one evaluation of every channel for each point.
+    freeze
+        Fraction of the steps after which channel weights and shares stand still.
+    drop
+        Channels that together carry less than this fraction of the integral are dropped when the weights freeze; the
+        others take over their part.
     tree
         Try a density tree in the latent cube; it is kept if unseen points show a gain.
     leaves
@@ -65,12 +78,16 @@ class TrainingConfig:
     layers: int = 3
     fourier: int = -1
     vegas_start: str = "auto"
+    learned_weights: bool = True
+    mixture: bool = True
+    freeze: float = 0.75
+    drop: float = 1e-3
     tree: bool = True
     leaves: int = 4000
     buffer: int = 300_000
 
     def __post_init__(self) -> None:
-        choices = {"sampler": ("auto", "flow", "vegas"), "vegas_start": ("auto", "always", "never")}
+        choices = {"sampler": ("auto", "flow", "vegas"), "vegas_start": ("auto", "bins", "under", "never")}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
@@ -136,12 +153,17 @@ class Progress:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """The frozen sampler, how training went, what was compared, and what a user should know."""
+    """The frozen sampler, how training went, what was compared, and what a user should know.
+
+    `steps` optimizer steps were made, and each integrand call of the flow training served `steps_per_call` of them.
+    """
 
     sampler: Sampler
     history: list[TrainingRecord] = field(default_factory=list)
     candidates: list[Candidate] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    steps: int = 0
+    steps_per_call: float = 0.0
 
 
 def make_record(

@@ -175,7 +175,7 @@ class Unweighter:
     ) -> None:
         if not 0.0 < max_weight < math.inf:
             raise UnweightingError(f"the maximal weight must be positive and finite, got {max_weight}")
-        self.integrand, self.sampler, self.max_weight = integrand, sampler, max_weight
+        self.integrand, self.sampler, self.max_weight = sampler.view(integrand), sampler, max_weight
         self.efficiency = min(1.0, max(efficiency, 1e-9))
         self.streams = streams
         self.config = config or UnweightingConfig()

@@ -8,6 +8,7 @@ from nisampler.flows.autoregressive import MADE, MaskedAutoregressiveTransform
 from nisampler.flows.coupling import CouplingTransform
 from nisampler.flows.distributions import Base, StandardNormal, UniformCube
 from nisampler.flows.flow import Flow
+from nisampler.flows.grouped import GridSpline, GroupedFlow
 from nisampler.flows.masks import binary_masks, exchange_masks, random_masks
 from nisampler.flows.nets import MLP, FourierFeatures, NetConfig, ResidualNet
 from nisampler.flows.splines import Spline
@@ -34,6 +35,8 @@ __all__ = [
     "CouplingTransform",
     "Flow",
     "FourierFeatures",
+    "GridSpline",
+    "GroupedFlow",
     "Inverse",
     "LULinear",
     "Logit",

@@ -24,6 +24,9 @@ from nisampler.errors import ConfigError, ShapeError
 
 Boundary = Literal["free", "linear", "periodic"]
 
+# Least size of a bin and least slope at a knot, which keep splines invertible in single precision.
+MIN_SIZE = MIN_SLOPE = 1e-4
+
 _SLOPES = {"free": 1, "linear": -1, "periodic": 0}
 
 
@@ -121,9 +124,9 @@ def rational_quadratic(
     inverse: bool = False,
     *,
     boundary: Boundary = "free",
-    min_width: float = 1e-4,
-    min_height: float = 1e-4,
-    min_slope: float = 1e-4,
+    min_width: float = MIN_SIZE,
+    min_height: float = MIN_SIZE,
+    min_slope: float = MIN_SLOPE,
 ) -> tuple[Tensor, Tensor]:
     """Monotone rational-quadratic spline from [0, 1] onto [0, 1].
 

@@ -213,6 +213,7 @@ def _result(
             },
             "calls": calls,
             "sampler": {"name": trained.name, "candidates": trained.candidates},
+            "training": {"steps": trained.steps, "steps_per_call": trained.steps_per_call},
             "versions": versions(),
             "warnings": [
                 *trained.warnings,
@@ -298,10 +299,11 @@ def _write_report(
 
 def _weighted_points(job: Job, trained: Trained, n: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """`n` cube points of the frozen sampler with weights f/q, zeros included."""
+    integrand = trained.sampler.view(job.integrand)
     for index, size in enumerate(sizes(n, _REPORT_BATCH)):
         generator = job.streams.generator("report", index, device=trained.sampler.device)
         u, log_q = trained.sampler.sample(size, generator)
-        yield u, job.integrand(u).to(u.device) * torch.exp(-log_q)
+        yield u, integrand(u).to(u.device) * torch.exp(-log_q)
 
 
 def _comparisons(job: Job, directory: RunDirectory, trained: Trained, integrated: Integrated) -> tuple[Comparison, ...]:

@@ -94,6 +94,8 @@ class Trained:
         What a user should know.
     counts
         Counters of the integrand at the end.
+    steps, steps_per_call
+        Optimizer steps, and how many of them each integrand call of the flow training served.
     """
 
     sampler: Sampler
@@ -102,6 +104,8 @@ class Trained:
     candidates: Sequence[Mapping[str, Any]]
     warnings: Sequence[str]
     counts: Mapping[str, int]
+    steps: int
+    steps_per_call: float
 
 
 class _Checkpoints:
@@ -152,6 +156,8 @@ def train(
         "candidates": [finite(asdict(item)) for item in result.candidates],
         "warnings": list(result.warnings),
         "counts": job.integrand.counts(),
+        "steps": result.steps,
+        "steps_per_call": result.steps_per_call,
     }
     save_checkpoint(directory.sampler, tensors, record)
     return _stored_training(job, directory)
@@ -161,7 +167,7 @@ def _stored_training(job: Job, directory: RunDirectory) -> Trained:
     tensors, meta = load_checkpoint(directory.sampler, job.device)
     job.integrand.restore_counts(meta["counts"])
     sampler = sampler_from_state(tensors, meta["sampler"])
-    return Trained(sampler, meta["name"], meta["history"], meta["candidates"], meta["warnings"], meta["counts"])
+    return Trained(sampler, **{name: value for name, value in meta.items() if name != "sampler"})
 
 
 def _figures(progress: Progress) -> dict[str, str]:

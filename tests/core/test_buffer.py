@@ -21,7 +21,7 @@ def numbered(first: int, n: int, dim: int = 2) -> tuple[Tensor, Tensor, Tensor]:
     return number.unsqueeze(1).expand(n, dim).contiguous(), number + 0.25, -number
 
 
-def draw(buffer: Buffer, n: int, seed: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+def draw(buffer: Buffer, n: int, seed: int = 1) -> tuple[Tensor, ...]:
     return buffer.draw(n, torch.Generator().manual_seed(seed))
 
 
@@ -35,7 +35,7 @@ def test_the_newest_points_are_kept(capacity: int, sizes: list[int]) -> None:
         total += n
     kept = list(range(max(0, total - capacity), total))
     assert len(buffer) == len(kept)
-    x, f, log_g = buffer.newest(1000)
+    x, f, log_g, _ = buffer.newest(1000)
     assert sorted(x[:, 0].int().tolist()) == kept
     assert torch.equal(f, x[:, 0] + 0.25) and torch.equal(log_g, -x[:, 1])
     few = min(3, len(kept))
@@ -43,11 +43,12 @@ def test_the_newest_points_are_kept(capacity: int, sizes: list[int]) -> None:
 
 
 def test_columns_stay_together() -> None:
-    buffer = Buffer(3, 50)
+    buffer = Buffer(3, 50, extra=2)
     for first in range(0, 130, 13):
-        buffer.add(*numbered(first, 13, 3))
-    x, f, log_g = draw(buffer, 500)
-    assert torch.equal(f, x[:, 0] + 0.25) and torch.equal(log_g, -x[:, 2])
+        x, f, log_g = numbered(first, 13, 3)
+        buffer.add(x, f, log_g, 2 * x[:, :2])
+    x, f, log_g, extra = draw(buffer, 500)
+    assert torch.equal(f, x[:, 0] + 0.25) and torch.equal(log_g, -x[:, 2]) and torch.equal(extra, 2 * x[:, :2])
 
 
 def test_draws_are_uniform_over_what_is_stored() -> None:

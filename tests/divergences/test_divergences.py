@@ -347,11 +347,19 @@ def test_scale_of_f_cancels_without_a_norm(name: str) -> None:
     assert values == pytest.approx([values[0]] * 3, rel=1e-9)
 
 
-def test_proposal_and_target_get_no_gradient() -> None:
+def test_the_density_of_the_points_gets_no_gradient() -> None:
     x = random_points(50, 7)
     log_q, f, log_g = (t.clone().requires_grad_() for t in (tilted(x, 0.7), target(x), x * 0.0))
     divergence("forward_kl")(log_q, f, log_g).backward()
-    assert log_q.grad is not None and f.grad is None and log_g.grad is None
+    assert log_q.grad is not None and f.grad is not None and log_g.grad is None
+
+
+def test_the_gradient_of_the_target_is_finite_where_it_is_zero() -> None:
+    x = random_points(50, 7)
+    for name in NAMES:
+        f = torch.where(torch.arange(50) % 3 > 0, target(x), torch.zeros(50, dtype=x.dtype)).requires_grad_()
+        divergence(name)(tilted(x, 0.7), f, x * 0.0, NORM).backward()
+        assert f.grad is not None and bool(torch.isfinite(f.grad).all()) and bool((f.grad != 0.0).any())
 
 
 def test_relations_between_divergences() -> None:

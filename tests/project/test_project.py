@@ -24,7 +24,10 @@ import nisampler
 ROOT = Path(__file__).resolve().parents[2]
 TREES = {"nisampler": "nisampler", "processes": "nisampler.processes", "calo": "nisampler.calo"}
 BASE = ["errors", "rng", "stats", "storage"]
-MIDDLE = ["integrand", "channels", "divergences", "buffer", "vegas", "samplers", "tree"]
+MIDDLE = [
+    *("integrand", "channels", "divergences", "buffer", "vegas", "samplers", "tree"),
+    *("multichannel", "survey"),
+]
 UPPER = ["training", "flow_training", "trainer", "integrator", "unweighting", "engine"]
 
 
