@@ -21,10 +21,11 @@ GEV2_PB = 0.3893793721e9
 
 @dataclass(frozen=True)
 class BeamInfo:
-    """The two beams: PDG codes and energies in GeV, the beam along +z first."""
+    """The two beams, the one along +z first: PDG codes, energies in GeV, LHAPDF ids of the densities (0 for none)."""
 
     pdg_ids: tuple[int, int]
     energies: tuple[float, float]
+    pdf_sets: tuple[int, int] = (0, 0)
 
 
 class Process(ABC):

@@ -17,6 +17,15 @@ from nisampler.errors import ConfigError, ProcessError, UnknownProcessError
 from nisampler.processes import functions
 from nisampler.processes.base import CallableProcess, FunctionProcess, Process
 from nisampler.processes.ee_to_3jets import create_ee_to_3jets
+from nisampler.processes.lhc import (
+    create_drell_yan,
+    create_ttbar,
+    create_ttbar_jet,
+    create_w_minus_jets,
+    create_w_plus_jets,
+    create_z_jets,
+    create_z_prime,
+)
 
 Factory = Callable[..., Process]
 
@@ -161,3 +170,10 @@ def _import_file(path: Path) -> ModuleType:
 
 
 register("ee_to_3jets", create_ee_to_3jets, "e- e+ -> q qbar g at leading order, photon and Z, Durham cut, in pb")
+register("z_prime", create_z_prime, "p p -> e+ e- through photon, Z and a narrow Z', m_ll 50-1000 GeV, in pb")
+register("drell_yan", create_drell_yan, "p p -> e+ e- through photon and Z, m_ll > 50 GeV, in pb")
+register("w_plus_jets", create_w_plus_jets, "p p -> W+ (e+ nu_e) + n_jets = 0 to 3 jets, in pb")
+register("w_minus_jets", create_w_minus_jets, "p p -> W- (e- nubar_e) + n_jets = 0 to 3 jets, in pb")
+register("z_jets", create_z_jets, "p p -> photon, Z (e+ e-) + n_jets = 0 to 3 jets, in pb")
+register("ttbar", create_ttbar, "p p -> t tbar, stable tops, in pb")
+register("ttbar_jet", create_ttbar_jet, "p p -> t tbar jet, stable tops, in pb")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nisampler.errors import EventFormatError
-from nisampler.events.columns import COLUMN_NAMES, COLUMNS, Bools
+from nisampler.events.columns import COLUMN_NAMES, COLUMNS, OPTIONAL, Bools
 from nisampler.events.columns import FINAL as FINAL
 from nisampler.events.columns import INCOMING as INCOMING
 from nisampler.events.columns import UNKNOWN_SPIN as UNKNOWN_SPIN
@@ -67,6 +67,10 @@ class EventBatch:
         (n,)
     lifetimes
         (n, p) proper lifetimes cτ, zero by default
+    mu_r
+        (n,) renormalisation scale, zero (the default) where it is not known
+    pdf_x, pdf_xf
+        (n, 2) momentum fractions x and densities x f(x, scale) of the incoming partons, zero (the default) without PDFs
 
     Raises
     ------
@@ -87,6 +91,9 @@ class EventBatch:
     alpha_s: Floats
     process_ids: NDArray[np.int32]
     lifetimes: Floats = field(default_factory=lambda: np.zeros(0))
+    mu_r: Floats = field(default_factory=lambda: np.zeros(0))
+    pdf_x: Floats = field(default_factory=lambda: np.zeros(0))
+    pdf_xf: Floats = field(default_factory=lambda: np.zeros(0))
 
     def __post_init__(self) -> None:
         momenta = _convert("momenta", self.momenta, np.float64)
@@ -95,10 +102,10 @@ class EventBatch:
         n, p = momenta.shape[:2]
         for name, (dtype, axes, _) in COLUMNS.items():
             value = getattr(self, name)
-            if name == "lifetimes" and np.shape(value) == (0,):
-                value = np.zeros((n, p))
-            column = _convert(name, value, dtype)
             shape = (n, *(p if axis == "p" else int(axis) for axis in axes))
+            if name in OPTIONAL and np.shape(value) == (0,):
+                value = np.zeros(shape)
+            column = _convert(name, value, dtype)
             if column.shape != shape:
                 raise EventFormatError(f"column {name} must have shape {shape}, got {column.shape}")
             object.__setattr__(self, name, column)

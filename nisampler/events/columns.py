@@ -25,5 +25,10 @@ COLUMNS: dict[str, tuple[type[np.generic], tuple[str | int, ...], float]] = {
     "alpha_s": (np.float64, (), 0.0),
     "process_ids": (np.int32, (), 0),
     "lifetimes": (np.float64, ("p",), 0.0),
+    "mu_r": (np.float64, (), 0.0),
+    "pdf_x": (np.float64, (2,), 0.0),
+    "pdf_xf": (np.float64, (2,), 0.0),
 }
 COLUMN_NAMES = tuple(COLUMNS)
+# columns that a batch or a file may lack: they are zero then
+OPTIONAL = ("lifetimes", "mu_r", "pdf_x", "pdf_xf")

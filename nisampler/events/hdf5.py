@@ -6,7 +6,8 @@ Schema, version 1. Root attributes: ``format`` = "nisampler-events" or "nisample
 Events: group ``events`` with one dataset for each column of `EventBatch`, the event axis first: ``momenta``
 (n, p, 4) as (E, px, py, pz) in GeV, ``masses`` (n, p), ``pdg_ids``, ``status``, ``mothers`` (n, p, 2),
 ``colours`` (n, p, 2), ``spins``, ``lifetimes`` (mm), ``weights`` (n,), ``scales``, ``alpha_em``, ``alpha_s``,
-``process_ids``; a shorter event ends in slots of status 0. Group ``init`` has the attributes ``beam_ids``,
+``process_ids``, and ``mu_r``, ``pdf_x`` (n, 2), ``pdf_xf`` (n, 2), which an older file lacks; a shorter
+event ends in slots of status 0. Group ``init`` has the attributes ``beam_ids``,
 ``beam_energies``, ``pdf_groups``, ``pdf_sets``, ``strategy`` (IDWTUP), ``generator``, ``version`` and the
 dataset ``processes`` with the rows (cross-section in pb, its error, largest weight, process code).
 
@@ -32,7 +33,7 @@ from numpy.typing import NDArray
 from nisampler._version import __version__
 from nisampler.errors import CorruptFileError, EventCountError, EventFormatError, StorageError
 from nisampler.events.batch import EventBatch, PointBatch
-from nisampler.events.columns import COLUMN_NAMES
+from nisampler.events.columns import COLUMN_NAMES, OPTIONAL
 from nisampler.events.info import InitInfo, ProcessInfo
 from nisampler.events.rules import violations
 from nisampler.storage import atomic_write
@@ -42,7 +43,7 @@ POINT_FORMAT = "nisampler-points"
 SCHEMA_VERSION = 1
 DEFAULT_CHUNK = 100_000
 _ROWS_PER_BLOCK = 4096
-_UNITS = {"momenta": "GeV", "masses": "GeV", "scales": "GeV", "lifetimes": "mm", "cross_section": "pb"}
+_UNITS = {"momenta": "GeV", "masses": "GeV", "scales": "GeV", "mu_r": "GeV", "lifetimes": "mm", "cross_section": "pb"}
 _GROUPS = {EVENT_FORMAT: "events", POINT_FORMAT: "points"}
 _MEND = "write the file again"
 
@@ -187,6 +188,11 @@ def _named_errors(path: Path) -> Iterator[None]:
         raise CorruptFileError(f"{path}: truncated or altered ({error}): {_MEND}") from error
 
 
+def _stored(group: Any) -> list[str]:
+    """The columns to read: all that are not optional, and the optional ones that the file has."""
+    return [name for name in COLUMN_NAMES if name in group or name not in OPTIONAL]
+
+
 @contextmanager
 def _open_file(path: Path, kind: str) -> Iterator[tuple[Any, int]]:
     """The group of columns, checked for format, version and number of rows."""
@@ -200,7 +206,7 @@ def _open_file(path: Path, kind: str) -> Iterator[tuple[Any, int]]:
         if version != SCHEMA_VERSION:
             raise StorageError(f"{path} has schema version {version}, this release reads {SCHEMA_VERSION}")
         group, n = file[_GROUPS[kind]], int(file.attrs["n"])
-        for name in COLUMN_NAMES if kind == EVENT_FORMAT else ("x", "weights"):
+        for name in _stored(group) if kind == EVENT_FORMAT else ("x", "weights"):
             if len(group[name]) != n:
                 raise CorruptFileError(f"{path} declares {n} rows, column {name} has {len(group[name])}: {_MEND}")
         yield file, n
@@ -263,7 +269,7 @@ def iterate_hdf5(path: str | Path, chunk: int = DEFAULT_CHUNK) -> Iterator[Event
         for start in range(0, n, chunk):
             rows = slice(start, min(start + chunk, n))
             with _named_errors(target):
-                batch = EventBatch(**{name: group[name][rows] for name in COLUMN_NAMES})
+                batch = EventBatch(**{name: group[name][rows] for name in _stored(group)})
             yield batch
 
 

@@ -2,7 +2,8 @@
 
 Numbers carry 17 significant digits: what is read back is what was written, bit by bit. Equal events give
 equal bytes, gzipped files included. ``<init>`` holds IDWTUP, beams in GeV and cross-sections in pb; the
-header element ``<nisampler events="N"/>`` holds the number of events where it is known beforehand.
+header element ``<nisampler events="N"/>`` holds the number of events where it is known beforehand. Scales and parton
+densities stand in each event as `nisampler.events.lhe_extras` says, where they are known.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from nisampler.errors import (
 from nisampler.events.batch import EventBatch
 from nisampler.events.columns import UNKNOWN_SPIN
 from nisampler.events.info import InitInfo, ProcessInfo
+from nisampler.events.lhe_extras import extra_columns, extra_lines
 from nisampler.events.rules import violations
 from nisampler.storage import atomic_write
 
@@ -109,9 +111,9 @@ def _event_records(module: Any, batch: EventBatch) -> Iterator[Any]:
         strict=True,
     )
     particle = module.LHEParticle
-    for head, whole, real in zip(heads, integers, reals, strict=True):
+    for head, whole, real, (scales, lines) in zip(heads, integers, reals, extra_lines(batch), strict=True):
         particles = [particle(*whole[slot], *real[slot]) for slot in range(head[0])]
-        yield module.LHEEvent(eventinfo=module.LHEEventInfo(*head), particles=particles)
+        yield module.LHEEvent(eventinfo=module.LHEEventInfo(*head), particles=particles, scales=scales, optional=lines)
 
 
 class _Counted:
@@ -343,7 +345,7 @@ def _batch_of(records: list[Any], start: int) -> EventBatch:
     }
     for name, attribute in _HEAD_FIELDS.items():
         named[name] = np.array([getattr(head, attribute) for head in heads])
-    return EventBatch(**named)
+    return EventBatch(**(named | extra_columns(records)))
 
 
 def _next_records(
@@ -365,7 +367,7 @@ def _next_records(
 def iterate_lhe(path: str | Path, chunk: int = DEFAULT_CHUNK) -> Iterator[EventBatch]:
     """The events of a file, at most `chunk` at a time; what precedes a damaged place is still yielded.
 
-    Named weights (``<rwgt>``) and comments of other generators are not read.
+    Named weights (``<rwgt>``) and comments of other generators, except ``#pdf``, are not read.
 
     Raises
     ------

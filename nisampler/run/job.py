@@ -61,8 +61,13 @@ class Job:
         beams = self.process.beams
         if beams is None:
             raise ProcessError(f"{self.process.name} writes events but names no beams")
-        section = ProcessInfo(estimate.value, estimate.error)
-        return InitInfo(beams.pdg_ids, beams.energies, (section,), strategy=-3 if signed else 3)
+        return InitInfo(
+            beams.pdg_ids,
+            beams.energies,
+            (ProcessInfo(estimate.value, estimate.error),),
+            pdf_sets=getattr(beams, "pdf_sets", (0, 0)),
+            strategy=-3 if signed else 3,
+        )
 
 
 def resolve_device(name: str) -> str:

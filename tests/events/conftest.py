@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from nisampler.events import EventBatch, InitInfo, ProcessInfo
+from nisampler.events.columns import COLUMNS
 
 collect_ignore: list[str] = []
 if importlib.util.find_spec("pythia8mc") is None:
@@ -75,7 +76,7 @@ def _resonant(n: int, seed: int = 9) -> EventBatch:
     batch = _events(n, seed)
     columns = {}
     for name, column in batch.columns().items():
-        if column.ndim == 1:
+        if COLUMNS[name][1][:1] != ("p",):
             columns[name] = column
             continue
         columns[name] = np.insert(column, 2, 0, axis=1)
