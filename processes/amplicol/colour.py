@@ -1,0 +1,73 @@
+"""Les Houches colour tags from the ordered words of leading-colour flows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nisampler.errors import AmplitudeError
+from nisampler.processes.amplicol.particles import is_coloured, is_quark
+
+FIRST_TAG = 501
+
+
+def _strings(codes: Sequence[int], word: Sequence[int]) -> list[tuple[list[int], bool]]:
+    """Cut a word of 1-based legs into (legs, closed): open strings from quark to antiquark, or one closed loop."""
+    strings: list[tuple[list[int], bool]] = []
+    current: list[int] = []
+    outgoing = [-code if place < 2 and is_quark(code) else code for place, code in enumerate(codes)]
+    for label in word:
+        code = outgoing[label - 1]
+        if is_quark(code) and (code > 0) == bool(current):
+            raise AmplitudeError(
+                f"the colour word {list(word)} does not run from quarks to antiquarks of {list(codes)}"
+            )
+        current.append(label - 1)
+        if is_quark(code) and code < 0:
+            strings.append((current, False))
+            current = []
+    if current:
+        if strings or any(is_quark(outgoing[place]) for place in current):
+            raise AmplitudeError(f"the colour word {list(word)} leaves an open string among the legs {list(codes)}")
+        strings.append((current, True))
+    return strings
+
+
+def colour_tags(codes: Sequence[int], word: Sequence[int]) -> list[tuple[int, int]]:
+    """(colour, anticolour) tags of every leg for one leading-colour flow.
+
+    Neighbours in a string share a line: the colour of the one is the anticolour of the next, both taken as outgoing.
+    An incoming leg has the two exchanged, as the Les Houches record wants it (hep-ph/0609017).
+
+    Parameters
+    ----------
+    codes
+        PDG codes of the legs, the two incoming ones first.
+    word
+        Labels of the coloured legs, counted from 1; open strings run from the fundamental to the antifundamental
+        index with all legs outgoing.
+
+    Raises
+    ------
+    AmplitudeError
+        If the word does not name every coloured leg once, or its strings do not match the legs.
+    """
+    coloured = [place + 1 for place, code in enumerate(codes) if is_coloured(code)]
+    if sorted(word) != coloured:
+        raise AmplitudeError(f"the colour word {list(word)} does not name the coloured legs {coloured} once each")
+    tags = [[0, 0] for _ in codes]
+    line = FIRST_TAG
+    for legs, closed in _strings(codes, word):
+        following = [*legs[1:], legs[0]] if closed else legs[1:]
+        for one, other in zip(legs, following, strict=False):
+            tags[one][0] = tags[other][1] = line
+            line += 1
+    return [(tag[1], tag[0]) if place < 2 else (tag[0], tag[1]) for place, tag in enumerate(tags)]
+
+
+def move_tags(tags: Sequence[tuple[int, int]], permutation: Sequence[int], conjugated: bool) -> list[tuple[int, int]]:
+    """Tags of the user's legs from those of the generated process, colours and anticolours exchanged under CP."""
+    moved = [(0, 0)] * len(tags)
+    for place, source in enumerate(permutation):
+        colour, anticolour = tags[place]
+        moved[source] = (anticolour, colour) if conjugated else (colour, anticolour)
+    return moved
