@@ -45,8 +45,8 @@ _SATURATED = 0.99
 _TELLING = 10.0
 # Largest value of the scaled integrand in single precision.
 _LARGEST = 1e30
-# Least share of a channel, in units of an equal one, at the start of the training; it falls to zero as shares freeze.
-_LEAST_SHARE = 0.1
+# Least share of a channel, in units of an equal one: when shares freeze, and what is added at the start.
+_LEAST_SHARES = (0.01, 0.1)
 # Stored points that a density tree may learn from.
 _REPLAY = 300_000
 _KEPT = (
@@ -168,13 +168,17 @@ class FlowTrainer:
         if function is None:
             return _Arm(FlowSampler.create(dim, coupling, generator, self.device), config, fourier)
         features = function.feature_count(self.device) if config.learned_weights else 0
-        args = (dim, function.groups, features, coupling, generator, self.device)
-        return _Arm(MultichannelSampler.create(*args), config, fourier)
+        sampler = MultichannelSampler.create(dim, function.groups, features, coupling, generator, self.device)
+        sampler.standardise(function, self.streams.generator("features", device=self.device))
+        return _Arm(sampler, config, fourier)
 
-    def start_from(self, nodes: Tensor) -> None:
-        """Let the splines of fresh flows begin as the VEGAS grids with these nodes (groups, dim, m + 1)."""
+    def start_from(self, nodes: Tensor | None, share: Tensor | None) -> None:
+        """Let fresh flows begin as VEGAS grids with these nodes (groups, dim, m + 1), and with these shares (K,)."""
         for arm in self.arms:
-            start_from_grid(arm.sampler.model, nodes)
+            if nodes is not None:
+                start_from_grid(arm.sampler.model, nodes)
+            if share is not None and isinstance(arm.sampler, MultichannelSampler):
+                arm.sampler.model.share.copy_(share)
             arm.safe = arm.state()
 
     @property
@@ -277,12 +281,16 @@ class FlowTrainer:
         if not isinstance(sampler, MultichannelSampler) or self.channels_frozen:
             return
         channel = sampler.channel(x)
-        sampler.learn_shares(channel, weights, _LEAST_SHARE * max(0.0, 1.0 - self._fraction() / self.config.freeze))
+        sampler.learn_shares(
+            channel,
+            weights,
+            _LEAST_SHARES[0] + _LEAST_SHARES[1] * max(0.0, 1.0 - self._fraction() / self.config.freeze),
+        )
         if self._fraction() < self.config.freeze:
             return
         self.channels_frozen = True
         if sampler.model.weights is not None:
-            stored, f, _, extra = self.buffer.newest(_REPLAY)
+            stored, f, _, extra = self.buffer.newest(len(self.buffer))
             chosen, part = sampler.dispensable(stored[f > 0.0], extra[f > 0.0], channel, weights, self.config.drop)
             if self.function is not None and bool(chosen.any()):
                 sampler.drop(chosen)
@@ -302,8 +310,6 @@ class FlowTrainer:
             return y, torch.zeros_like(log_g), math.nan
         x, log_base = (y, torch.zeros_like(log_g)) if self.base is None else self.base.map(y)
         value, extra = arm.sampler.observe(self.integrand, x)
-        if self.step == 0:
-            arm.sampler.standardise(extra)
         f = (value.to(self.device).abs() * torch.exp(-log_base) / self.scale).clamp(max=_LARGEST)
         with torch.no_grad():
             weights = arm.sampler.target(y, f, extra) * torch.exp(-log_g)

@@ -29,6 +29,8 @@ from nisampler.samplers import READERS, Sampler, State, coupling_config
 
 # Least share of a channel in units of an equal one, and how fast shares follow what is found.
 _LEAST_SHARE, _FOLLOW = 0.1, 0.5
+# Points that the scales of features are taken from.
+_SCALE_POINTS = 4096
 # Least share for unweighting, in the same units.
 _RARE_SHARE = 0.01
 
@@ -65,8 +67,11 @@ class MixtureWeights:
         cube, log_density = zip(*(member.inverse(x) for member in function.channels), strict=True)
         index = torch.arange(count, device=x.device).repeat_interleave(len(x))
         first = channel_coordinate(index, torch.full_like(index, 0.5, dtype=torch.float64), count)
-        log_q = self.sampler.log_prob(torch.cat([first.unsqueeze(1), torch.cat(cube)], 1))
-        return torch.log_softmax(torch.stack(log_density, 1) + log_q.view(count, -1).t(), 1)
+        log_q = self.sampler.log_prob(torch.cat([first.unsqueeze(1), torch.cat(cube)], 1)).view(count, -1).t()
+        density, place = torch.stack(log_density, 1), channel.unsqueeze(1)
+        own = density.gather(1, place)  # at the edge of its own channel rounding may put a point outside
+        density = density.scatter(1, place, torch.where(own == -torch.inf, log_g.unsqueeze(1), own))
+        return torch.log_softmax(density + log_q, 1)
 
 
 class MultichannelSampler(Sampler):
@@ -101,6 +106,12 @@ class MultichannelSampler(Sampler):
     ) -> None:
         if model.share.shape != (len(groups),) or (model.flow is None) != (config is None):
             raise ConfigError(f"a multichannel sampler needs a share for each of {len(groups)} channels")
+        if not (bool((model.share >= 0.0).all()) and 0.0 < float(model.share.sum()) < torch.inf):
+            raise ConfigError(f"shares of channels must be finite and not negative, got {model.share.tolist()}")
+        flows = set() if model.flow is None else {model.flow.groups}
+        flows |= set() if grid is None else {len(grid.nodes)}
+        if min(groups) < 0 or flows - {max(groups) + 1}:
+            raise ConfigError(f"groups {list(groups)} do not fit the numbers of flows and grids, {sorted(flows)}")
         self.dim, self.groups, self.model, self.grid, self.config = dim, tuple(groups), model, grid, config
         self.mixture = mixture
         self._group = torch.tensor(self.groups, device=self.device)
@@ -199,10 +210,11 @@ class MultichannelSampler(Sampler):
         log_alpha: Tensor = self.model.weights(extra[:, self.channels :], extra[:, : self.channels])
         return f * log_alpha.gather(1, self.channel(x).unsqueeze(1)).squeeze(1).exp().to(f.dtype)
 
-    def standardise(self, extra: Tensor) -> None:
-        """Adapt the scales of the features to the extra columns of a first batch."""
+    def standardise(self, function: Multichannel, generator: torch.Generator) -> None:
+        """Adapt the scales of the weight network to features of points of the bare channels."""
         if self.model.weights is not None:
-            self.model.weights.standardise(extra[:, self.channels :].to(self.dtype))
+            u = torch.rand(_SCALE_POINTS, self.dim, generator=generator, dtype=torch.float64, device=self.device)
+            self.model.weights.standardise(function.checked_features(function.points(u)[1]).to(self.dtype))
 
     def freeze_channels(self, frozen: bool) -> None:
         """Whether the channel weights stand still in the training from here."""

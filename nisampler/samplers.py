@@ -229,9 +229,6 @@ class FlowSampler(Sampler):
         """What q is to learn (n,), from stored points x, |f| and extra columns: |f|."""
         return f
 
-    def standardise(self, extra: Tensor) -> None:
-        """Adapt scales to the extra columns of a first batch: a single flow has none."""
-
     def freeze_channels(self, frozen: bool) -> None:
         """Whether channel weights stand still from here: a single flow has none."""
 

@@ -17,10 +17,11 @@ from torch import Tensor
 from nisampler.channels import multichannel_of
 from nisampler.errors import ConfigError, CorruptFileError, TrainingDivergedError, ZeroIntegrandError
 from nisampler.flow_training import FlowTrainer
+from nisampler.flows.grid_start import fits_bins
 from nisampler.integrand import Integrand
 from nisampler.multichannel import MultichannelSampler, best_shares
 from nisampler.rng import Streams
-from nisampler.samplers import Sampler, TreeSampler, chain
+from nisampler.samplers import ChainSampler, Sampler, TreeSampler, chain
 from nisampler.stats import Moments, efficiencies_at, kish_ess
 from nisampler.survey import ChannelSurvey, make_survey
 from nisampler.training import Candidate, Progress, TrainingConfig, TrainingRecord, TrainingResult, make_record
@@ -34,6 +35,8 @@ _NOTHING_TO_GAIN, _SATURATED = 0.97, 0.999
 _HOPELESS, _FEWEST_EFFECTIVE = 5e-4, 10.0
 # A later candidate must be better by this factor; one whose integral is lower by so many errors has lost a region.
 _MARGIN, _LOST = 1.01, 5.0
+# The efficiency must gain this factor for a sampler to evaluate every channel for each point.
+_PRICE_OF_MIXTURE = 1.1
 # Density trees: fewest points to grow one, and the moment norms that are tried.
 _FEWEST_FOR_TREE, _ORDERS = 1000, (2.0, 4.0, 8.0)
 
@@ -156,12 +159,12 @@ class Trainer:
         start = self.config.vegas_start
         if start == "auto" and self.uniform_ess < max(_HOPELESS, _FEWEST_EFFECTIVE / points):
             start = "under"
-        elif start == "auto":
-            start = "bins" if isinstance(self.survey, ChannelSurvey) else "never"
+        elif start == "auto" and isinstance(self.survey, ChannelSurvey):
+            start = "bins" if fits_bins(self.survey.grids(), self.config.bins) else "under"
         base = self.survey.under_flow() if start == "under" else None
         flow = FlowTrainer(self.integrand, self.config, self.streams, base, calls, self.norm, self.device)
-        if start == "bins" and self.survey.found:
-            flow.start_from(self.survey.grids())
+        share = self.survey.share if isinstance(self.survey, ChannelSurvey) else None
+        flow.start_from(self.survey.grids() if start == "bins" else None, share)
         return flow
 
     def _vegas(self) -> None:
@@ -200,6 +203,7 @@ class Trainer:
         test = rest // (2 * len(bases))
         options: list[tuple[Candidate, Sampler]] = []
         first = Moments()
+        below: tuple[Sampler, Tensor, Tensor] | None = None
         for number, base in enumerate(bases):
             unseen, weights = self._evaluate(base, test, "validation", number)
             found = Moments.from_tensor(weights.abs())
@@ -209,14 +213,18 @@ class Trainer:
                 lost = f"{found.mean:.6g} instead of {first.mean:.6g}: it has lost a region and is not used"
                 than = bases[0].describe()
                 self.warnings.append(f"{base.describe()} finds less of the integral than {than}, {lost}")
+                below = None
                 break
+            before = options[-1:]
             options.append((_candidate(base.describe(), weights, torch.ones_like(weights)), base))
+            if not _mixed(base) or _value(*options[-1]) > max(_value(*option) for option in before):
+                below = (base, unseen, weights)
             options += self._shares(base, unseen, weights)
-        else:
-            options += self._trees(base, rest - test * len(bases), unseen, weights)
+        if below is not None:
+            options += self._trees(below[0], rest - test * len(bases), *below[1:])
         best = 0
-        for index, (candidate, _) in enumerate(options):
-            if candidate.efficiency_0p1 > _MARGIN * options[best][0].efficiency_0p1:
+        for index, option in enumerate(options):
+            if _value(*option) > _MARGIN * _value(*options[best]):
                 best = index
         self.candidates = [replace(c, chosen=index == best) for index, (c, _) in enumerate(options)]
         self.stage = "done"
@@ -232,7 +240,7 @@ class Trainer:
 
     def _shares(self, base: Sampler, unseen: Tensor, weights: Tensor) -> list[tuple[Candidate, Sampler]]:
         """A multichannel sampler with the best shares for unweighting, learned on one half of the unseen points."""
-        if not isinstance(base, MultichannelSampler) or base.mixture:
+        if not isinstance(base, MultichannelSampler) or _mixed(base):
             return []
         channel, half = base.latent_channel(unseen), len(unseen) // 2
         share = best_shares(base, channel[:half], weights[:half])
@@ -248,7 +256,7 @@ class Trainer:
             return []
         seen, learned = self._evaluate(base, n, "tree")
         importance = torch.ones_like(learned)
-        if self.flow is not None and not (isinstance(base, MultichannelSampler) and base.mixture):
+        if self.flow is not None and not _mixed(base):
             old_seen, old_learned, old_importance = self.flow.replay()
             seen, learned = torch.cat([seen, old_seen]), torch.cat([learned.abs(), old_learned])
             importance = torch.cat([importance, old_importance])
@@ -304,6 +312,17 @@ class Trainer:
             flow = self._make_flow(meta["flow"]["calls"])
             flow.load_state(_part(tensors, "flow."), meta["flow"])
             self.flow = flow
+
+
+def _mixed(sampler: Sampler) -> bool:
+    """Whether every channel is evaluated for each point of this sampler."""
+    own = sampler.samplers[0] if isinstance(sampler, ChainSampler) else sampler
+    return isinstance(own, MultichannelSampler) and own.mixture
+
+
+def _value(candidate: Candidate, sampler: Sampler) -> float:
+    """What candidates are compared by: the efficiency at 0.1 % overweight, and less where points cost more."""
+    return candidate.efficiency_0p1 / (_PRICE_OF_MIXTURE if _mixed(sampler) else 1.0)
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

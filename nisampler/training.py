@@ -107,6 +107,8 @@ class TrainingConfig:
                 raise ConfigError(f"{name} must be positive and finite, got {getattr(self, name)}")
         if not 0.0 <= self.weight_decay < math.inf:
             raise ConfigError(f"weight_decay must be non-negative and finite, got {self.weight_decay}")
+        if not (0.0 < self.freeze <= 1.0 and 0.0 <= self.drop < 1.0):
+            raise ConfigError(f"freeze must lie in (0, 1] and drop in [0, 1), got {self.freeze} and {self.drop}")
         divergence(self.divergence)
         if self.tail_divergence != "none":
             divergence(self.tail_divergence)

@@ -50,6 +50,12 @@ def start_from_grid(transform: nn.Module, nodes: Tensor) -> None:
                     done.add(coordinate)
 
 
+def fits_bins(nodes: Tensor, bins: int) -> bool:
+    """Whether grids (groups, dim, m + 1), coarsened to `bins` cells, have none that is too narrow for a spline."""
+    place = torch.linspace(0.0, nodes.shape[-1] - 1.0, bins + 1, dtype=nodes.dtype, device=nodes.device)
+    return bool((_at(nodes.flatten(0, 1), place).diff(dim=1) > MIN_SIZE).all())
+
+
 def _bias(net: nn.Module) -> Tensor:
     """The parameters that a conditioner adds to its output, (d_out,) or (groups, d_out)."""
     output = getattr(net, "output", None)

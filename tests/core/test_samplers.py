@@ -12,6 +12,8 @@ from torch import Tensor
 
 from nisampler.errors import ConfigError, CorruptFileError, DomainError, ShapeError
 from nisampler.flows import CouplingConfig, NetConfig, Spline
+from nisampler.flows.grouped import GridSpline
+from nisampler.multichannel import MultichannelSampler
 from nisampler.samplers import (
     ChainSampler,
     FlowSampler,
@@ -76,12 +78,39 @@ def single_flow(dim: int) -> Sampler:
     return sampler
 
 
+def channels(dim: int, grid: bool = False) -> MultichannelSampler:
+    """Four channels that share three flows and grids, with unequal shares."""
+    config = CouplingConfig(Spline(bins=5), NetConfig(hidden=8, layers=2))
+    model = MultichannelSampler.create(dim, (0, 1, 2, 0), 2, config, generator(11)).model
+    disturb = generator(12)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=disturb)
+        model.share.copy_(torch.tensor([0.4, 0.1, 0.3, 0.2]))
+    for part in model.children():
+        part.double()
+    edges = torch.linspace(0.0, 1.0, 9, dtype=torch.float64) ** torch.tensor([[[1.0]], [[1.5]], [[0.8]]])
+    spline = GridSpline(edges.expand(-1, dim - 1, -1)) if grid else None
+    return MultichannelSampler(dim, (0, 1, 2, 0), model, spline, config)
+
+
+def single_channels(dim: int) -> Sampler:
+    sampler = channels(dim)
+    for part in sampler.model.children():
+        part.float()
+    return sampler
+
+
 MAKERS: dict[str, Callable[[int], Sampler]] = {
     "uniform": uniform,
     "vegas": vegas,
     "tree": tree,
     "flow": flow,
     "flow in float32": single_flow,
+    "channels": channels,
+    "channels in float32": single_channels,
+    "channels with grids": lambda dim: channels(dim, grid=True),
+    "channels+tree": lambda dim: chain(channels(dim), tree(dim)),
     "vegas+tree": lambda dim: chain(vegas(dim), tree(dim)),
     "flow+tree": lambda dim: chain(flow(dim), tree(dim)),
     "vegas+flow": lambda dim: chain(vegas(dim), flow(dim)),

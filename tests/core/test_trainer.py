@@ -67,9 +67,7 @@ def test_candidates_are_compared_and_one_is_chosen(trained: TrainingResult) -> N
     assert any("vegas" in c.name for c in trained.candidates) and any("flow" in c.name for c in trained.candidates)
 
 
-@pytest.mark.parametrize(
-    "settings", [{}, {"sampler": "flow"}, {"sampler": "vegas"}, {"vegas_start": "under"}], ids=str
-)
+@pytest.mark.parametrize("settings", [{}, {"sampler": "flow"}, {"sampler": "vegas"}, {"vegas_start": "under"}], ids=str)
 def test_the_budget_holds_everything(settings: dict[str, Any]) -> None:
     one = trainer(**{"calls": 12_000} | settings)
     before = one.integrand.calls
