@@ -338,11 +338,11 @@ class Multichannel:
         if not wrong:
             return
         first = max(range(len(made)), key=lambda k: sum(k in pair[:2] for pair in wrong))
-        index, other, mismatch = next(pair for pair in wrong if first in pair[:2])
+        index, other, size = next(pair for pair in wrong if first in pair[:2])
         partner = self.channels[other if first == index else index].name
         raise ChannelError(
             f"channel {self.channels[first].name!r} fails its self-test: density times jacobian is not one (compared "
-            f"with channel {partner!r} it is off by {abs(mismatch):.2g} in the logarithm)"
+            f"with channel {partner!r} it is off by {abs(size):.2g} in the logarithm)"
         )
 
     def _check_prior(self, x: Tensor, prior: Callable[[Tensor], Tensor]) -> None:
@@ -360,7 +360,9 @@ def _log_jacobian(channel: Channel, other: Channel, u: Tensor) -> Tensor:
     shifts = _TEST_STEP * torch.eye(u.shape[1], dtype=u.dtype, device=u.device).unsqueeze(1)
     ends = torch.cat([u + shifts, u - shifts]).flatten(0, 1)
     high, low = other.inverse(channel.forward(ends)[0])[0].view(2, u.shape[1], *u.shape).unbind(0)
-    return torch.linalg.slogdet((high - low).permute(1, 0, 2) / (2.0 * _TEST_STEP)).logabsdet
+    matrices = (high - low).permute(1, 0, 2) / (2.0 * _TEST_STEP)
+    log_size: Tensor = torch.linalg.slogdet(matrices).logabsdet
+    return log_size
 
 
 def channel_of(first: Tensor, count: int) -> Tensor:
@@ -373,10 +375,10 @@ def channel_coordinate(channel: Tensor, position: Tensor, count: int) -> Tensor:
     return (channel + position.clamp(_BORDER, 1.0 - _BORDER)) / count
 
 
-def multichannel_of(function: Callable[..., Any]) -> Multichannel | None:
-    """The channels behind a function, if it has more than one."""
+def multichannel_of(function: Callable[..., Any], at_least: int = 2) -> Multichannel | None:
+    """The channels behind a function, if it has at least so many."""
     found = getattr(function, "multichannel", None)
-    return found if isinstance(found, Multichannel) and len(found.channels) > 1 else None
+    return found if isinstance(found, Multichannel) and len(found.channels) >= at_least else None
 
 
 def _flat(x: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ _LEAST_SHARES = (0.01, 0.1)
 _REPLAY = 300_000
 _KEPT = (
     *("step", "optimizer_steps", "roll_backs", "channels_frozen", "saturated", "rate_scale", "best_ess"),
-    *("tail_order", "norm", "safe_norm", "scale", "warnings"),
+    *("collapsed", "tail_order", "norm", "safe_norm", "scale", "warnings"),
 )
 
 
@@ -152,7 +152,7 @@ class FlowTrainer:
         self.scale = norm if 0.0 < norm < math.inf else 1.0
         self.norm = self.safe_norm = 1.0
         self.step = self.optimizer_steps = self.roll_backs = self.saturated = 0
-        self.channels_frozen = False
+        self.channels_frozen = self.collapsed = False
         self.tail_order = _ORDERS[0]
         self.rate_scale = 1.0
         self.best_ess = 0.0
@@ -225,8 +225,11 @@ class FlowTrainer:
         if quality < _COLLAPSE * self.best_ess and found > _DISCOVERY:
             self.best_ess, self.best = 0.0, {}
         elif quality < _COLLAPSE * self.best_ess:
-            self._roll_back(f"the effective sample size fell to {quality:.1e} of the points")
+            if self.collapsed:
+                self._roll_back(f"the effective sample size fell to {quality:.1e} of the points")
+            self.collapsed = not self.collapsed  # once may be a single large weight, twice in a row is a collapse
             return [record]
+        self.collapsed = False
         self.safe_norm = norm
         for arm, state in zip(self.arms, entry, strict=True):
             arm.safe = state  # the window has shown that it was good; what came of it is not known yet

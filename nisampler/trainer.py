@@ -35,6 +35,8 @@ _NOTHING_TO_GAIN, _SATURATED = 0.97, 0.999
 _HOPELESS, _FEWEST_EFFECTIVE = 5e-4, 10.0
 # A later candidate must be better by this factor; one whose integral is lower by so many errors has lost a region.
 _MARGIN, _LOST = 1.01, 5.0
+# ... and keep this much of the effective sample size: with heavy tails an efficiency of few points may be luck.
+_ESS_KEPT = 0.98
 # The efficiency must gain this factor for a sampler to evaluate every channel for each point.
 _PRICE_OF_MIXTURE = 1.1
 # Density trees: fewest points to grow one, and the moment norms that are tried.
@@ -129,7 +131,7 @@ class Trainer:
         """Short VEGAS iterations: is the integrand non-zero, is there anything to learn, where to start?"""
         budget = int(_SURVEY * self.config.calls)
         blind = not self.survey.found
-        if blind and (function := multichannel_of(self.integrand.function)) is not None:
+        if blind and (function := multichannel_of(self.integrand.function, 1)) is not None:
             function.self_test(self.streams, self.device)
         weights = self._refine_grid(max(32, budget // _SURVEY_ITERATIONS))
         if not self.survey.found:
@@ -224,7 +226,8 @@ class Trainer:
             options += self._trees(below[0], rest - test * len(bases), *below[1:])
         best = 0
         for index, option in enumerate(options):
-            if _value(*option) > _MARGIN * _value(*options[best]):
+            enough = option[0].ess_fraction >= _ESS_KEPT * options[best][0].ess_fraction
+            if enough and _value(*option) > _MARGIN * _value(*options[best]):
                 best = index
         self.candidates = [replace(c, chosen=index == best) for index, (c, _) in enumerate(options)]
         self.stage = "done"

@@ -57,6 +57,9 @@ class Process(ABC):
         """
         raise ProcessError(f"{self.name} is an integrand without momenta; {tuple(u.shape)} points given")
 
+    def prepare_events(self) -> None:  # noqa: B027 (most processes need nothing)
+        """Do beforehand what `events` will need, so that a failure comes before a long training."""
+
     def events(self, u: Tensor, weights: Tensor, generator: torch.Generator) -> EventBatch:
         """Events at the cube points u (n, dim) with the given weights (n,).
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -121,15 +122,17 @@ class HadronProcess(Process):
         return self.multichannel.points(u.double())[1]
 
     def differential(self, p: Tensor) -> Tensor:
-        """d sigma / (dx1 dx2 dPhi) in pb (n,) at the momenta p (n, m, 4), zero outside the cuts."""
+        """d sigma / (dx1 dx2 dPhi) in pb (n,) at momenta p (n, m, 4): zero outside the cuts, NaN for p not finite."""
+        # Comparisons are false for NaN: without this, a channel that fails would look like a cut.
+        outside = torch.where(torch.isfinite(p).flatten(1).all(1), 0.0, math.nan).to(p)
         inside = torch.nonzero(self.passes(p)).squeeze(1)
         if not len(inside):
-            return p.new_zeros(len(p))
+            return outside
         found = self.evaluate(p.index_select(0, inside))
         summed = (self.luminosity.by_element(found.densities) * found.squared).sum(1)
         x12 = found.x.prod(1)
         value = GEV2_PB * summed / (2 * self.sqrt_s**2 * x12.square())
-        return p.new_zeros(len(p)).index_copy(0, inside, value)
+        return outside.index_copy(0, inside, value)
 
     def passes(self, p: Tensor) -> Tensor:
         """Mask (n,) of the momenta p (n, m, 4) with x1, x2 in (0, 1) that pass the cuts."""
@@ -184,6 +187,12 @@ class HadronProcess(Process):
             ],
             1,
         )
+
+    def prepare_events(self) -> None:
+        """Generate the leading-colour matrix elements that colour flows are drawn by, where they are generated."""
+        prepare: Callable[[], None] | None = getattr(self.setup.amplitude, "prepare_colour_flows", None)
+        if prepare is not None:
+            prepare()
 
     def events(self, u: Tensor, weights: Tensor, generator: torch.Generator) -> EventBatch:
         """Events at the cube points u (n, dim) with weights (n,).

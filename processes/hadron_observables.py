@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -133,8 +133,3 @@ def _dijets(state: FinalState, ordered: LegFunction, pt_min: float) -> list[Obse
 
 def _component(ordered: LegFunction, index: int, function: LegFunction) -> LegFunction:
     return lambda p: function(ordered(p)[:, index])
-
-
-def legs_of_kind(pdg_ids: Sequence[int], kinds: Sequence[int]) -> tuple[int, ...]:
-    """Positions of the particles whose code, without its sign, is one of `kinds`."""
-    return tuple(leg for leg, code in enumerate(pdg_ids) if abs(code) in kinds)

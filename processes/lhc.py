@@ -92,7 +92,8 @@ def create_z_prime(**parameters: Any) -> HadronProcess:
         "Z": BreitWigner(model.mass_z, model.width_z),
         "Z'": BreitWigner(card.m_z_prime, card.width_z_prime),
     }
-    current = NeutralCurrent(model, ZPrime(card.m_z_prime, card.width_z_prime))
+    couplings = (card.z_prime_up, card.z_prime_down, card.z_prime_lepton)
+    current = NeutralCurrent(model, ZPrime(card.m_z_prime, card.width_z_prime, *couplings))
     return _lepton_pair("z_prime", card, current, Z_BOSON, maps)
 
 
@@ -143,9 +144,10 @@ def _lepton_pair(
     )
     cuts = _lepton_pair_cuts(state, card)
     channels = _lepton_pair_channels(card, maps)
-    high = min(card.m_max, 2.5 * StandardModel().mass_z)
+    heaviest = max((shape.mass for shape in maps.values() if isinstance(shape, BreitWigner)), default=0.0)
+    shown = min(card.sqrt_s, 2.5 * max(heaviest, card.m_min)) if math.isinf(card.m_max) else card.m_max
     amplitude = _lepton_pair_amplitude(current, card)
-    return _process(name, card, state, amplitude, cuts, channels, (card.m_min, high))
+    return _process(name, card, state, amplitude, cuts, channels, (card.m_min, shown))
 
 
 def _lepton_pair_cuts(state: FinalState, card: LeptonPairParameters) -> Cuts:

@@ -7,11 +7,15 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 from nisampler.errors import ConfigError, ProcessError
+from nisampler.processes.alpha_s import MAX_LOOPS
 from nisampler.processes.scales import ScaleName
 
 MAX_JETS = 3
 CHANNEL_KINDS = ("chili", "topology")
 _TEXTS = ("pdf", "channels")
+_CHECKED_LATER = ("scale", "z_prime_up", "z_prime_down", "z_prime_lepton")
+# The only limits that may be infinite, which means none.
+_UNLIMITED = ("m_max", "eta_jet_max", "eta_lepton_max")
 _POSITIVE = ("sqrt_s", "m_z_prime", "width_z_prime", "mass_top", "pt_jet_min", "eta_jet_max", "eta_lepton_max")
 
 P = TypeVar("P", bound="CollisionParameters")
@@ -68,6 +72,10 @@ class CollisionParameters:
             _check(item.name, getattr(self, item.name))
         if self.channels not in CHANNEL_KINDS:
             raise ConfigError(f"channels must be one of {', '.join(CHANNEL_KINDS)}, got {self.channels!r}")
+        if not 1 <= self.alpha_s_loops <= MAX_LOOPS:
+            raise ProcessError(f"alpha_s_loops must be 1 to {MAX_LOOPS}, got {self.alpha_s_loops}")
+        if self.workers < 0:
+            raise ProcessError(f"workers must be 0 or more, got {self.workers}")
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,13 @@ class LeptonPairParameters(CollisionParameters):
             raise ProcessError(f"m_min must be positive: the photon's propagator diverges at zero, got {self.m_min}")
         if not 0 < self.delta_r_jj_min < math.pi:
             raise ProcessError(f"delta_r_jj_min must lie in (0, pi): collinear jets diverge, got {self.delta_r_jj_min}")
+        # Without jets both leptons have the same transverse momentum, at most half their mass.
+        balanced = 2 * max(self.pt_lepton_min, self.pt_missing_min)
+        if self.n_jets == 0 and balanced >= self.m_max:
+            raise ConfigError(
+                f"contradictory cuts: without jets the leptons have a mass above {balanced} by their transverse "
+                f"momenta, not below m_max = {self.m_max}"
+            )
 
 
 @dataclass(frozen=True)
@@ -129,12 +144,18 @@ class ZPrimeParameters(LeptonPairParameters):
     Attributes
     ----------
     m_z_prime, width_z_prime
-        Mass and width of a Z' that couples as the Z does.
+        Mass and width of the Z'.
+    z_prime_up, z_prime_down, z_prime_lepton
+        Couplings (vector, axial) of quarks of charge 2/3 and -1/3 and of charged leptons, see
+        `nisampler.processes.parameters.ZPrime`; those of the Z if None. They do not change the width.
     """
 
     m_max: float = 1000.0
     m_z_prime: float = 400.0
     width_z_prime: float = 0.5
+    z_prime_up: tuple[float, float] | None = None
+    z_prime_down: tuple[float, float] | None = None
+    z_prime_lepton: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -155,6 +176,11 @@ class TopPairParameters(CollisionParameters):
     scale: ScaleName = "m_t"
     mass_top: float = 173.0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if 2 * self.mass_top >= self.sqrt_s:
+            raise ProcessError(f"mass_top = {self.mass_top} is too heavy for a pair at sqrt_s = {self.sqrt_s} GeV")
+
 
 def from_card(kind: type[P], name: str, values: dict[str, Any]) -> P:
     """Parameters from the values of a card.
@@ -174,8 +200,8 @@ def from_card(kind: type[P], name: str, values: dict[str, Any]) -> P:
 
 
 def _check(name: str, value: Any) -> None:
-    """Types and signs; `scale` is left to the scales."""
-    if name == "scale" or (name == "alpha_s" and value is None):
+    """Types and signs; the scale and the couplings of a Z' are left to what uses them."""
+    if name in _CHECKED_LATER or (name == "alpha_s" and value is None):
         return
     if name in _TEXTS:
         if not isinstance(value, str):
@@ -184,5 +210,7 @@ def _check(name: str, value: Any) -> None:
     whole = name in ("n_jets", "alpha_s_loops", "workers")
     if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or value != value:
         raise ConfigError(f"{name} must be a {'whole ' if whole else ''}number, got {value!r}")
+    if math.isinf(value) and name not in _UNLIMITED:
+        raise ConfigError(f"{name} must be finite, got {value}")
     if name in _POSITIVE and value <= 0:
         raise ProcessError(f"{name} must be positive, got {value}")

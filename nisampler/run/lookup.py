@@ -56,6 +56,10 @@ class RunProcess(Protocol):
         """Values (n,) at the cube points u (n, dim)."""
         ...
 
+    def prepare_events(self) -> None:
+        """What `events` will need, beforehand."""
+        ...
+
     def events(self, u: Tensor, weights: Tensor, generator: torch.Generator) -> EventBatch:
         """Events at the cube points u (n, dim) with weights (n,)."""
         ...

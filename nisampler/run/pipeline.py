@@ -114,6 +114,8 @@ def _execute(directory: RunDirectory, monitor: Monitor, clock: Clock, checkpoint
     monitor.line(f"{job.process.name}, seed {card.seed}, {job.device}, {settings['threads']} thread(s)")
     for text in changed:
         monitor.line(f"warning: {text}")
+    if card.events.n:
+        job.process.prepare_events()
     with clock.stage("training"):
         trained = train(job, directory, monitor, checkpoint_seconds)
     monitor.line(f"sampler: {trained.name}, {trained.counts['calls']} calls")

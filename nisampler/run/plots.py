@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import importlib
 import io
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -312,6 +313,7 @@ def comparison(item: Comparison, unit: str, style: Sheet = PLAIN) -> Figure:
         positive = item.weighted[item.weighted > 0]
         if positive.size and positive.max() / positive.min() > 50 and item.weighted.min() >= 0:
             main.set_yscale("log")
+            main.set_ylim(bottom=0.3 * float(positive.min()))
         else:
             bottom = min(0.0, float((item.unweighted - item.unweighted_error).min()), float(item.weighted.min()))
             top = max(0.0, float((item.unweighted + item.unweighted_error).max()), float(item.weighted.max()))
@@ -320,7 +322,7 @@ def comparison(item: Comparison, unit: str, style: Sheet = PLAIN) -> Figure:
         if item.axis.log:
             main.set_xscale("log")
             _decades(lower.xaxis, float(edges[0]), float(edges[-1]))
-        main.set_ylabel(f"$d\\sigma / dx$ [{unit}]" if unit else "density")
+        main.set_ylabel(f"$d\\sigma / dx$ [{_per(unit, item.axis.label)}]" if unit else "density")
         main.legend(loc="best", title=f"$\\chi^2$/bins = {chi2:.1f}/{bins}", title_fontsize=13)
         ratio, error, band = item.ratio
         _band(lower, edges, 1 - band, 1 + band)
@@ -334,6 +336,16 @@ def comparison(item: Comparison, unit: str, style: Sheet = PLAIN) -> Figure:
         lower.set_xlabel(item.axis.label)
         lower.set_xlim(edges[0], edges[-1])
     return figure
+
+
+def _per(unit: str, label: str) -> str:
+    """The unit of a distribution in an observable whose label may end in its own unit: pb, or pb / GeV.
+
+    >>> _per("pb", "$p_T$ [GeV]")
+    'pb / GeV'
+    """
+    own = re.search(r"\[([^\[\]]+)\]\s*$", label)
+    return f"{unit} / {own[1]}" if own else unit
 
 
 def _band(axis: Axes, edges: Floats, low: Floats, high: Floats) -> None:

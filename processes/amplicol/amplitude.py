@@ -140,15 +140,20 @@ class AmplicolAmplitude:
         """
         if not 0 <= element < self.elements:
             raise AmplitudeError(f"{self.process!r} has elements 0 to {self.elements - 1}, got {element}")
-        if self._flow_evaluator is None:
-            self._flow_evaluator = self._make_evaluator("lc", min(self._workers, 1))
-        flows = self._element_flows(self.table.elements[element], self._flow_evaluator)
-        values = self._flow_evaluator.evaluate(self._momenta(incoming, outgoing), flows.columns)
+        evaluator = self.prepare_colour_flows()
+        flows = self._element_flows(self.table.elements[element], evaluator)
+        values = evaluator.evaluate(self._momenta(incoming, outgoing), flows.columns)
         weights = torch.from_numpy(values).to(incoming).clamp(min=0)
         floor = _SMALLEST_SHARE * weights.sum(1, keepdim=True)
         weights = torch.where(floor > 0, torch.maximum(weights, floor), torch.ones_like(weights))
         scaled = weights * (alpha_s / ALPHA_S).pow(self.alpha_s_power).unsqueeze(-1)
         return scaled, torch.tensor(flows.tags, dtype=torch.int64, device=incoming.device)
+
+    def prepare_colour_flows(self) -> Evaluator:
+        """Generate and load the leading-colour matrix elements, once."""
+        if self._flow_evaluator is None:
+            self._flow_evaluator = self._make_evaluator("lc", min(self._workers, 1))
+        return self._flow_evaluator
 
     def close(self) -> None:
         """Stop worker processes and let go of loaded matrix elements; evaluation starts anew when asked."""

@@ -34,7 +34,8 @@ _OPTIONS = ("--execution-mode", "compiled", "--no-jit-compress", "--no-emit-api-
 _QUIET = ("--progress", "log", "--color", "never", "--no-symbolica-suggestion")
 _PARTIAL = ".partial-"
 _LOG_LINES = 12
-_PROGRESS = "INFO pyamplicol.progress: "
+# Its lines about a stage as a whole, `generation:jit 7/24: ...`; those about single processes come by the hundred.
+_PROGRESS = re.compile(r"INFO pyamplicol\.progress: (generation(?::[\w-]+)? \d+/\d+): ")
 _SYMBOLICA = re.compile(r"symbolica.*licen[sc]e|licen[sc]e.*symbolica|one instance|restricted mode", re.IGNORECASE)
 _SYMBOLICA_HELP = (
     "pyamplicol generates with symbolica, which without a licence runs in one process of a user at a time: "
@@ -213,11 +214,14 @@ def _generate(request: Request, output: Path, on_progress: Progress) -> None:
         errors="replace",
     )
     lines: list[str] = []
+    shown = ""
     try:
         for line in child.stdout or ():
             lines.append(line.rstrip())
-            if line.startswith(_PROGRESS):
-                on_progress(line.rstrip().removeprefix(_PROGRESS))
+            stage = _PROGRESS.match(line)
+            if stage is not None and stage[1] != shown:
+                shown = stage[1]
+                on_progress(shown)
         code = child.wait()
     finally:
         if child.poll() is None:

@@ -157,6 +157,15 @@ def test_momentum_fractions_above_one_give_zero():
     assert not process.differential(too_fast).any() and not process.passes(too_fast).any()
 
 
+def test_momenta_that_are_not_finite_are_no_cut():
+    process = build(TransverseMomentumCut((0, 1), 40.0))
+    p = process.momenta(cube(20))
+    p[3, 1, 2], p[7] = math.nan, math.inf
+    value = process.differential(p)
+    assert torch.nonzero(value.isnan()).flatten().tolist() == [3, 7]
+    assert process.differential(p[3:4]).isnan().all()
+
+
 @pytest.mark.parametrize("extreme", [0.0, 1.0, 1e-300, 1 - 2**-53])
 def test_values_and_features_are_finite_at_the_borders(extreme):
     process = build()

@@ -156,7 +156,10 @@ WRONG = {
     "scale factor": ({"mu_f_factor": 0.0}, ConfigError, "factor"),
     "unknown channels": ({"channels": "vegas"}, ConfigError, "chili, topology"),
     "coupling": ({"alpha_s": 3.0}, NisamplerError, "alpha_s"),
-    "loops": ({"alpha_s": 0.118, "alpha_s_loops": 5}, NisamplerError, "loops"),
+    "loops": ({"alpha_s": 0.118, "alpha_s_loops": 5}, ProcessError, "loops"),
+    "loops that are not used": ({"alpha_s_loops": 0}, ProcessError, "loops"),
+    "workers": ({"workers": -1}, ProcessError, "workers"),
+    "infinite energy": ({"sqrt_s": math.inf}, ConfigError, "sqrt_s must be finite"),
     "massless photon": ({"m_min": 0.0}, ProcessError, "m_min"),
     "soft jets": ({"n_jets": 1, "pt_jet_min": 0.0}, ProcessError, "pt_jet_min"),
     "collinear jets": ({"n_jets": 2, "delta_r_jj_min": 0.0}, ProcessError, "delta_r_jj_min"),
@@ -164,6 +167,7 @@ WRONG = {
     "mass above the energy": ({"m_min": 14000.0}, ConfigError, "contradictory cuts"),
     "pT above the limit": ({"n_jets": 1, "pt_jet_min": 7000.0}, ConfigError, "contradictory cuts"),
     "leptons harder than the energy": ({"pt_lepton_min": 6500.0}, ConfigError, "contradictory cuts"),
+    "leptons harder than half their mass": ({"pt_lepton_min": 60.0}, ConfigError, "contradictory cuts"),
     "no invisible leg": ({"pt_missing_min": 20.0}, ConfigError, "no leg is invisible"),
 }
 
@@ -173,6 +177,34 @@ def test_wrong_parameters(name):
     settings, error, message = WRONG[name]
     with pytest.raises(error, match=message):
         create("z_jets", **settings)
+
+
+@pytest.mark.parametrize("name", ["drell_yan", "z_prime", "w_plus_jets"])
+def test_report_covers_the_masses_that_are_asked_for(name):
+    open_ended = create(name, m_min=700.0, m_max=math.inf).observables[0]
+    assert open_ended.low == 700.0 and 1000.0 < open_ended.high < 13000.0
+    window = create(name, m_min=50.0, m_max=1000.0).observables[0]
+    assert (window.low, window.high) == (50.0, 1000.0)
+
+
+def test_couplings_of_the_z_prime_are_parameters():
+    """At its peak a Z' without leptons changes nothing, and twice its lepton coupling makes four times as much."""
+    narrow = {"m_min": 399.9, "m_max": 400.1}
+    silent, single, double = (
+        create("z_prime", **narrow, z_prime_lepton=[0.0, strength]) for strength in (0.0, -0.5, -1.0)
+    )
+    u = cube(silent)
+    without = create("drell_yan", **narrow)
+    torch.testing.assert_close(silent.differential(silent.momenta(u)), without.differential(silent.momenta(u)))
+    assert float(double(u).sum() / single(u).sum()) == pytest.approx(4.0, rel=0.01)
+    with pytest.raises(ConfigError, match="up of the Z'"):
+        create("z_prime", z_prime_up=[1.0])
+
+
+@pytest.mark.parametrize("name", ["ttbar", "ttbar_jet"])
+def test_top_pairs_above_the_energy_are_refused(name):
+    with pytest.raises(ProcessError, match="too heavy"):
+        create(name, mass_top=6500.0)
 
 
 def test_z_prime_with_two_jets_is_refused():

@@ -21,7 +21,8 @@ def main(arguments: list[str]) -> int:
     output = Path(next(v for k, v in values if k == "--set").removeprefix("generation.output="))
     output.mkdir(parents=True)
     processes = [value for key, value in values if key == "--process"]
-    sys.stderr.write("INFO pyamplicol.progress: Generating processes\n")
+    for place in ("jit 1/2: one", "jit:one 1/1: detail", "jit 1/2: again", "jit 2/2: other"):
+        sys.stderr.write(f"INFO pyamplicol.progress: generation:{place}\n")
     colour = next(value for key, value in values if key == "--color-accuracy")
     (output / "artifact.json").write_text(json.dumps({"processes": processes, "colour": colour}))
     return 0
