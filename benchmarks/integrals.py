@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import measurements
 import torch
+from measurements import BenchmarkError, Row, markdown, median, write_rows
 from peers import SAMPLERS, measure, require
 from rich.console import Console
 from rich.table import Table
@@ -56,83 +54,25 @@ NOTE = (
 
 _WIDTH = 160
 
-Row = dict[str, Any]
-
-
-class BenchmarkError(NisamplerError):
-    """A row could not be measured, or a file of rows cannot be read."""
-
-
-def hardware() -> str:
-    """The processor and its number of cores."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        model = platform.processor() or platform.machine()
-    return f"{model}, {os.cpu_count()} cores"
-
 
 def read_rows(path: Path) -> list[Row]:
-    """Rows of an earlier run; none if there is no such file.
-
-    Raises
-    ------
-    BenchmarkError
-        If the file is not one of this script's.
-    """
-    if not path.exists():
-        return []
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-        if any(name not in row for row in rows for name in KEY):
-            raise KeyError("rows")
-    except (ValueError, KeyError, TypeError) as error:
-        raise BenchmarkError(f"{path} holds no rows of benchmarks/integrals.py; choose another file") from error
-    return list(rows)
-
-
-def write_rows(path: Path, rows: list[Row]) -> None:
-    """Replace the file at once, so that it is readable whenever a run is stopped."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps({"rows": rows}, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    """Rows of an earlier run; none if there is no such file; BenchmarkError if the file is not this script's."""
+    return measurements.read_rows(path, KEY, "benchmarks/integrals.py")
 
 
 def key(row: Row) -> tuple[Any, ...]:
     """What makes two rows the same measurement."""
-    return tuple(row[name] for name in KEY)
+    return measurements.key(row, KEY)
 
 
 def with_row(rows: list[Row], new: Row) -> list[Row]:
     """The rows, with `new` in the place of the one that measured the same."""
-    return [row for row in rows if key(row) != key(new)] + [new]
+    return measurements.with_row(rows, new, KEY)
 
 
 def run_row(job: Row, threads: int) -> Row:
-    """Measure one row in a fresh process.
-
-    Raises
-    ------
-    BenchmarkError
-        If that process failed.
-    """
-    limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
-    command = [sys.executable, str(Path(__file__).resolve()), "--row", json.dumps(job), "--threads", str(threads)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | limits)  # noqa: S603
-    lines = done.stdout.strip().splitlines()
-    if done.returncode != 0 or not lines:
-        reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        raise BenchmarkError(f"{job['function']} with {job['sampler']}, seed {job['seed']}: {reason}")
-    row: Row = json.loads(lines[-1])
-    stamp = {"threads": threads, "hardware": hardware(), "date": datetime.now(UTC).isoformat(timespec="seconds")}
-    return row | stamp
-
-
-def median(rows: list[Row], name: str) -> float:
-    """Median of one figure over the seeds."""
-    return float(statistics.median(row[name] for row in rows))
+    """Measure one row in a fresh process; BenchmarkError if that process failed."""
+    return measurements.run_row(__file__, job, threads, f"{job['function']} with {job['sampler']}, seed {job['seed']}")
 
 
 def _seconds(value: float) -> str:
@@ -219,10 +159,9 @@ def write_markdown(path: Path, rows: list[Row], calls: int, points: int) -> None
     lines = table_lines(rows, calls, points)
     if not lines:
         return
-    body = [f"| {' | '.join(cells)} |" for cells in (COLUMNS, ("---",) * len(COLUMNS), *lines)]
-    text = ["# nisampler and its peers", "", conditions(rows, calls, points), "", *body, "", NOTE]
+    text = markdown("nisampler and its peers", (conditions(rows, calls, points), NOTE), COLUMNS, lines)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(text) + "\n", encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

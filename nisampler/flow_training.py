@@ -141,7 +141,7 @@ class FlowTrainer:
         self.function = multichannel_of(integrand.function)
         self.batch = config.fresh_batch
         if self.function is not None and config.batch is None:
-            self.batch = max(128, self.batch // 2)  # several flows learn from it: more, smaller steps
+            self.batch = min(512, max(128, config.calls // 2000))  # several flows learn from it
         self.calls = calls
         self.steps = max(1, calls // self.batch)
         self.window = max(-(-_WINDOW_POINTS // self.batch), self.steps // _WINDOWS)

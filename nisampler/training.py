@@ -24,7 +24,7 @@ class TrainingConfig:
     sampler
         "auto" compares flow and VEGAS on unseen points; "flow" or "vegas" keeps to one.
     batch
-        Fresh points per step; None takes a thousandth of `calls`, between 128 and 1024, and half of it for channels.
+        Fresh points per step. None takes calls/4000, between 128 and 1024; for channels calls/2000, between 128 and 512.
     reuse
         Steps on stored points after each step on fresh ones. Costs time but no integrand calls.
     learning_rate
@@ -116,7 +116,7 @@ class TrainingConfig:
     @property
     def fresh_batch(self) -> int:
         """Fresh points per step."""
-        return self.batch or min(1024, max(128, self.calls // 1000))
+        return self.batch or min(1024, max(128, self.calls // 4000))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,105 @@
+"""Rows of measurements: each in a process of its own, kept in a JSON file that can be added to at any time."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from nisampler.errors import NisamplerError
+
+Row = dict[str, Any]
+
+
+class BenchmarkError(NisamplerError):
+    """A row could not be measured, or a file of rows cannot be read."""
+
+
+def hardware() -> str:
+    """The processor and its number of cores."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        model = platform.processor() or platform.machine()
+    return f"{model}, {os.cpu_count()} cores"
+
+
+def stamp() -> Row:
+    """Where and when a row was measured."""
+    return {"hardware": hardware(), "date": datetime.now(UTC).isoformat(timespec="seconds")}
+
+
+def read_rows(path: Path, names: Sequence[str], script: str) -> list[Row]:
+    """Rows of an earlier run; none if there is no such file.
+
+    Raises
+    ------
+    BenchmarkError
+        If the file is not one of that script's: rows that lack one of these names.
+    """
+    if not path.exists():
+        return []
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        if any(name not in row for row in rows for name in names):
+            raise KeyError("rows")
+    except (ValueError, KeyError, TypeError) as error:
+        raise BenchmarkError(f"{path} holds no rows of {script}; choose another file") from error
+    return list(rows)
+
+
+def write_rows(path: Path, rows: list[Row]) -> None:
+    """Replace the file at once, so that it is readable whenever a run is stopped."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps({"rows": rows}, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def key(row: Row, names: Sequence[str]) -> tuple[Any, ...]:
+    """What makes two rows the same measurement."""
+    return tuple(row[name] for name in names)
+
+
+def with_row(rows: list[Row], new: Row, names: Sequence[str]) -> list[Row]:
+    """The rows, with `new` in the place of the one that measured the same."""
+    return [row for row in rows if key(row, names) != key(new, names)] + [new]
+
+
+def run_row(script: str | Path, job: Row, threads: int, label: str) -> Row:
+    """Measure one row in a fresh process of that script, which prints it as its last line.
+
+    Raises
+    ------
+    BenchmarkError
+        If that process failed.
+    """
+    limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+    command = [sys.executable, str(Path(script).resolve()), "--row", json.dumps(job), "--threads", str(threads)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | limits)  # noqa: S603
+    lines = done.stdout.strip().splitlines()
+    if done.returncode != 0 or not lines:
+        reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        raise BenchmarkError(f"{label}: {reason}")
+    row: Row = json.loads(lines[-1])
+    return row | {"threads": threads} | stamp()
+
+
+def median(rows: list[Row], name: str) -> float:
+    """Median of one figure over the seeds."""
+    return float(statistics.median(row[name] for row in rows))
+
+
+def markdown(title: str, text: Sequence[str], columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A page with a table between the first text and the others."""
+    body = [f"| {' | '.join(cells)} |" for cells in (columns, ("---",) * len(columns), *lines)]
+    rest = [part for paragraph in text[1:] for part in ("", paragraph)]
+    return "\n".join([f"# {title}", "", text[0], "", *body, *rest]) + "\n"
