@@ -24,7 +24,7 @@ class TrainingConfig:
     sampler
         "auto" compares flow and VEGAS on unseen points; "flow" or "vegas" keeps to one.
     batch
-        Fresh points per step. None takes calls/4000, between 128 and 1024; for channels calls/2000, between 128 and 512.
+        Fresh points per step. None takes calls/4000, from 128 to 1024; for channels calls/2000, from 128 to 512.
     reuse
         Steps on stored points after each step on fresh ones. Costs time but no integrand calls.
     learning_rate

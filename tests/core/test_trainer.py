@@ -287,5 +287,5 @@ def test_settings_are_frozen_and_sizes_follow_the_budget() -> None:
     config = TrainingConfig()
     with pytest.raises(AttributeError):
         config.calls = 3  # type: ignore[misc]
-    assert [TrainingConfig(calls=n).fresh_batch for n in (5000, 500_000, 10_000_000)] == [128, 500, 1024]
+    assert [TrainingConfig(calls=n).fresh_batch for n in (5000, 1_000_000, 10_000_000)] == [128, 250, 1024]
     assert TrainingConfig(batch=300).fresh_batch == 300
