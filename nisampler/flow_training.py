@@ -47,6 +47,7 @@ _TELLING = 10.0
 _LARGEST = 1e30
 # Least share of a channel, in units of an equal one: when shares freeze, and what is added at the start.
 _LEAST_SHARES = (0.01, 0.1)
+_WEIGHTS_LOSS = divergence("forward_kl")
 # Stored points that a density tree may learn from.
 _REPLAY = 300_000
 _KEPT = (
@@ -79,7 +80,12 @@ class _Arm:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         x, f, log_g, extra = points
-        loss = loss_of(self.sampler.log_q(x), self.sampler.target(x, f, extra), log_g, norm)
+        log_q, target = self.sampler.log_q(x), self.sampler.target(x, f, extra)
+        loss = loss_of(log_q, target.detach(), log_g, norm)
+        if target.requires_grad:
+            # Whatever the divergence of the flows, channel weights follow the one of Kullback and Leibler: its minimum
+            # is at the weights that are best for all divergences, and it does not let one channel take everything.
+            loss = loss + _WEIGHTS_LOSS(log_q.detach(), target, log_g, norm)
         if not loss.requires_grad:
             return float(loss)
         loss.backward()  # type: ignore[no-untyped-call]
