@@ -90,39 +90,37 @@ def cells(rows: list[Row]) -> tuple[str, ...]:
     )
 
 
-def table_lines(rows: list[Row], calls: int, points: int, channels: str) -> list[tuple[str, ...]]:
-    """A line for every process, number of jets and method that was measured with these settings."""
-    wanted = (calls, points, channels)
-    chosen = [row for row in rows if (row["calls"], row["points"], row["channels"]) == wanted]
+def table_lines(rows: list[Row], channels: str) -> list[tuple[str, ...]]:
+    """A line for every process, number of jets, number of calls and method that was measured with these channels."""
+    chosen = [row for row in rows if row["channels"] == channels]
     lines = []
     for process in PROCESSES:
         for jets in range(MOST_JETS + 1):
-            for method in METHODS:
-                group = [
-                    row for row in chosen if (row["process"], row["jets"], row["method"]) == (process, jets, method)
-                ]
-                lines += [cells(group)] if group else []
+            mine = [row for row in chosen if (row["process"], row["jets"]) == (process, jets)]
+            for calls, points in sorted({(row["calls"], row["points"]) for row in mine}):
+                for method in METHODS:
+                    names = ("method", "calls", "points")
+                    group = [row for row in mine if key(row, names) == (method, calls, points)]
+                    lines += [cells(group)] if group else []
     return lines
 
 
-def conditions(rows: list[Row], calls: int, points: int, channels: str) -> str:
-    """Where, when and how the rows with these settings were measured."""
-    wanted = (calls, points, channels)
-    chosen = [row for row in rows if (row["calls"], row["points"], row["channels"]) == wanted]
+def conditions(rows: list[Row], channels: str) -> str:
+    """Where, when and how the rows with these channels were measured."""
+    chosen = [row for row in rows if row["channels"] == channels]
     dates = sorted({row["date"][:10] for row in chosen})
     versions = sorted({f"{name} {number}" for row in chosen for name, number in row["versions"].items()})
     threads = "/".join(sorted({str(row["threads"]) for row in chosen}))
     return (
-        f"13 TeV, NNPDF31_lo_as_0118, {channels} channels; at most {calls} calls of training, {points} fresh points; "
-        f"{threads} thread(s) on {'; '.join(sorted({row['hardware'] for row in chosen}))}; {', '.join(versions)}; "
-        f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}."
+        f"13 TeV, NNPDF31_lo_as_0118, {channels} channels; {threads} thread(s) on "
+        f"{'; '.join(sorted({row['hardware'] for row in chosen}))}; {', '.join(versions)}; "
+        f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}. Compare rows with the same number of calls."
     )
 
 
 def show(console: Console, rows: list[Row], options: argparse.Namespace) -> None:
     """Print the table, and write it beside the rows."""
-    settings = (options.calls, options.points, options.channels)
-    lines = table_lines(rows, *settings)
+    lines = table_lines(rows, options.channels)
     if not lines:
         return
     table = Table(title="Unweighting efficiencies", caption=NOTE)
@@ -132,7 +130,7 @@ def show(console: Console, rows: list[Row], options: argparse.Namespace) -> None
         last = index + 1 == len(lines) or lines[index + 1][:2] != line[:2]
         table.add_row(*line, end_section=last, style="bold" if line[2] == OURS else None)
     console.print(table)
-    text = conditions(rows, *settings)
+    text = conditions(rows, options.channels)
     console.print(text, highlight=False)
     if options.output:
         page = markdown("Unweighting efficiencies", (text, NOTE), COLUMNS, lines)

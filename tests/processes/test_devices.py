@@ -9,7 +9,12 @@ from nisampler.processes import registry
 from nisampler.processes.rambo import Rambo, RamboOnDiet
 
 
-@pytest.mark.parametrize("name", sorted(registry.available()))
+# The processes of hadrons choose the points that pass their cuts, which no meta tensor can tell; their amplitudes,
+# phase space and densities are checked on the meta device one by one.
+WITHOUT_CUTS = [name for name, text in sorted(registry.available().items()) if not text.startswith("p p ->")]
+
+
+@pytest.mark.parametrize("name", WITHOUT_CUTS)
 def test_processes_stay_on_their_device(name: str) -> None:
     process = registry.create(name)
     assert process(torch.empty(4, process.dim, device="meta")).device.type == "meta"
