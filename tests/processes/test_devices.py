@@ -8,7 +8,6 @@ import torch
 from nisampler.processes import registry
 from nisampler.processes.rambo import Rambo, RamboOnDiet
 
-
 # The processes of hadrons choose the points that pass their cuts, which no meta tensor can tell; their amplitudes,
 # phase space and densities are checked on the meta device one by one.
 WITHOUT_CUTS = [name for name, text in sorted(registry.available().items()) if not text.startswith("p p ->")]
