@@ -10,7 +10,6 @@ processor is really kept busy for so long.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -19,14 +18,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measurements import BenchmarkError, Row, key, markdown, median, read_rows, run_row, with_row, write_rows
+from measurements import (
+    BenchmarkError,
+    Row,
+    key,
+    markdown,
+    median,
+    read_rows,
+    run_row,
+    run_script,
+    with_row,
+    write_rows,
+)
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from nisampler import Integrand, TrainingConfig
 from nisampler.channels import Multichannel
-from nisampler.errors import ConfigError, NisamplerError
+from nisampler.errors import ConfigError
 from nisampler.processes.base import Process
 from nisampler.processes.registry import create
 from nisampler.rng import Streams
@@ -237,16 +247,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison; 0 if every row could be measured."""
-    options = parse(arguments)
-    if options.row:
-        torch.set_num_threads(options.threads)
-        sys.stdout.write(json.dumps(measure(json.loads(options.row))) + "\n")
-        return 0
-    try:
-        return 1 if run(options, Console(width=150)) else 0
-    except NisamplerError as error:
-        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False)
-        return 2
+    return run_script(parse(arguments), measure, run, Console(width=150))
 
 
 if __name__ == "__main__":

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import torch
+from rich.console import Console
 
 from nisampler.errors import NisamplerError
 
@@ -91,6 +95,25 @@ def run_row(script: str | Path, job: Row, threads: int, label: str) -> Row:
         raise BenchmarkError(f"{label}: {reason}")
     row: Row = json.loads(lines[-1])
     return row | {"threads": threads} | stamp()
+
+
+def run_script(
+    options: argparse.Namespace, measure: Callable[[Row], Row], run: Callable[..., int], console: Console
+) -> int:
+    """What a script does once its options are read; its exit code.
+
+    With `options.row` it measures that row for the process that asked for it (see `run_row`), else all of them: 0 if
+    every row could be measured, 1 if some could not, 2 for an error, which is printed.
+    """
+    if options.row:
+        torch.set_num_threads(options.threads)
+        sys.stdout.write(json.dumps(measure(json.loads(options.row))) + "\n")
+        return 0
+    try:
+        return 1 if run(options, console) else 0
+    except NisamplerError as error:
+        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False)
+        return 2
 
 
 def median(rows: list[Row], name: str) -> float:

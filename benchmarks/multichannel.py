@@ -10,7 +10,6 @@ against the mass of the lepton pair.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,14 +20,14 @@ import matplotlib as mpl
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from measurements import BenchmarkError, Row, key, markdown, read_rows, run_row, with_row, write_rows
+from measurements import BenchmarkError, Row, key, markdown, read_rows, run_row, run_script, with_row, write_rows
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from nisampler import Integrand, IntegrationConfig, TrainingConfig
 from nisampler.channels import ChannelWeights, Multichannel, channel_of
-from nisampler.errors import ConfigError, NisamplerError
+from nisampler.errors import ConfigError
 from nisampler.integrator import Integrator
 from nisampler.multichannel import MultichannelSampler
 from nisampler.processes.hadron import HadronProcess
@@ -283,16 +282,7 @@ def show(console: Console, rows: list[Row], options: argparse.Namespace) -> None
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison; 0 if every row could be measured."""
-    options = parse(arguments)
-    if options.row:
-        torch.set_num_threads(options.threads)
-        sys.stdout.write(json.dumps(measure(json.loads(options.row))) + "\n")
-        return 0
-    try:
-        return 1 if run(options, Console(width=170)) else 0
-    except NisamplerError as error:
-        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False)
-        return 2
+    return run_script(parse(arguments), measure, run, Console(width=170))
 
 
 if __name__ == "__main__":

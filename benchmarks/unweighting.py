@@ -10,20 +10,29 @@ medians over the seeds; `benchmarks/README.md` explains its columns.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from measurements import BenchmarkError, Row, key, markdown, median, read_rows, run_row, with_row, write_rows
+from measurements import (
+    BenchmarkError,
+    Row,
+    key,
+    markdown,
+    median,
+    read_rows,
+    run_row,
+    run_script,
+    with_row,
+    write_rows,
+)
 from peers import METHODS, measure_method
 from rich.console import Console
 from rich.table import Table
 
-from nisampler.errors import ConfigError, NisamplerError
+from nisampler.errors import ConfigError
 from nisampler.stats import format_with_error
 
 SCRIPT = "benchmarks/unweighting.py"
@@ -212,19 +221,10 @@ def measure(job: dict[str, Any]) -> Row:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison; 0 if every row could be measured."""
-    options = parse(arguments)
-    if options.row:
-        torch.set_num_threads(options.threads)
-        sys.stdout.write(json.dumps(measure(json.loads(options.row))) + "\n")
-        return 0
     console = Console()
     if not console.is_terminal or console.width < _WIDTH:
         console = Console(width=_WIDTH)
-    try:
-        return 1 if run(options, console) else 0
-    except NisamplerError as error:
-        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False)
-        return 2
+    return run_script(parse(arguments), measure, run, console)
 
 
 if __name__ == "__main__":

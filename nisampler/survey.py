@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nisampler.channels import Multichannel, multichannel_of
+from nisampler.flows.grid_start import resampled
 from nisampler.flows.grouped import GridSpline
 from nisampler.integrand import Integrand
 from nisampler.multichannel import ChannelModel, MultichannelSampler
@@ -105,8 +106,8 @@ class ChannelSurvey(Survey):
             mine = group == index
             nodes = self.nodes[index] if self.nodes else None
             refined.append(_refined(nodes, u[mine, 1:], size[mine], most_increments))
-        most = max(nodes.shape[1] for nodes in refined)
-        self.nodes = [_resampled(nodes, most).to(self.device) for nodes in refined]
+        most = max(nodes.shape[1] for nodes in refined) - 1
+        self.nodes = [resampled(nodes, most).to(self.device) for nodes in refined]
         sampler.learn_shares(channel, weights)
         self.share, self.found = sampler.share.clone(), True
 
@@ -126,7 +127,7 @@ class ChannelSurvey(Survey):
         if not self.nodes:
             return None
         nodes = self.grids()
-        return GridSpline(_resampled(nodes, _UNDER_FLOW + 1) if smooth else nodes, smooth)
+        return GridSpline(resampled(nodes, _UNDER_FLOW) if smooth else nodes, smooth)
 
 
 def make_survey(integrand: Integrand, device: torch.device) -> Survey:
@@ -147,13 +148,3 @@ def _refined(nodes: Tensor | None, u: Tensor, weights: Tensor, most_increments: 
     if bool((weights != 0.0).any()):
         adapter.refine()
     return adapter.grid().nodes
-
-
-def _resampled(nodes: Tensor, most: int) -> Tensor:
-    """Nodes (..., m + 1) of a grid with `most` nodes instead, on the same piecewise linear map."""
-    have = nodes.shape[-1]
-    if have == most:
-        return nodes
-    place = torch.linspace(0.0, have - 1.0, most, dtype=nodes.dtype, device=nodes.device)
-    low = place.long().clamp(max=have - 2)
-    return torch.lerp(nodes[..., low], nodes[..., low + 1], place - low)

@@ -104,7 +104,7 @@ def coupling_flow(dim: int, config: CouplingConfig | None = None, *, generator: 
     def build(d_in: int, d_out: int) -> torch.nn.Module:
         return config.net.build(d_in, d_out, generator)
 
-    masks = _masks(dim, config, generator)
+    masks = coupling_masks(dim, config, generator)
     return Flow(_base(dim, config.spline), Composition(CouplingTransform(m, build, config.spline) for m in masks))
 
 
@@ -138,7 +138,7 @@ def _base(dim: int, spline: Spline) -> Base:
     return StandardNormal(dim) if spline.domain == "line" else UniformCube(dim)
 
 
-def _masks(dim: int, config: CouplingConfig, generator: torch.Generator) -> list[Tensor]:
+def coupling_masks(dim: int, config: CouplingConfig, generator: torch.Generator) -> list[Tensor]:
     full = binary_masks(dim)
     count = config.blocks or len(full)
     if config.masks == "exchange":

@@ -52,8 +52,14 @@ def start_from_grid(transform: nn.Module, nodes: Tensor) -> None:
 
 def fits_bins(nodes: Tensor, bins: int) -> bool:
     """Whether grids (groups, dim, m + 1), coarsened to `bins` cells, have none that is too narrow for a spline."""
-    place = torch.linspace(0.0, nodes.shape[-1] - 1.0, bins + 1, dtype=nodes.dtype, device=nodes.device)
-    return bool((_at(nodes.flatten(0, 1), place).diff(dim=1) > MIN_SIZE).all())
+    return bool((resampled(nodes, bins).diff(dim=-1) > MIN_SIZE).all())
+
+
+def resampled(nodes: Tensor, cells: int) -> Tensor:
+    """Nodes (..., m + 1) of grids with `cells` cells instead, (..., cells + 1), on the same piecewise linear maps."""
+    if nodes.shape[-1] == cells + 1:
+        return nodes
+    return _at(nodes, torch.linspace(0.0, nodes.shape[-1] - 1.0, cells + 1, dtype=nodes.dtype, device=nodes.device))
 
 
 def _bias(net: nn.Module) -> Tensor:
@@ -67,11 +73,10 @@ def _raw_parameters(nodes: Tensor, spline: Spline) -> Tensor:
     """Raw spline parameters (G, P) of the grids (G, m + 1): widths, heights and slopes."""
     bins, cells = spline.bins, nodes.shape[1] - 1
     place = torch.linspace(0.0, cells, bins + 1, dtype=nodes.dtype, device=nodes.device)
-    knots = _at(nodes, place)
     reach = max(1.0, cells / (4 * bins))
     low, high = (place - reach).clamp(min=0.0), (place + reach).clamp(max=float(cells))
     slope = (high - low) / cells / (_at(nodes, high) - _at(nodes, low)).clamp(min=1e-12)
-    share = (knots.diff(dim=1) - MIN_SIZE).clamp(min=_LEAST * MIN_SIZE)
+    share = (resampled(nodes, bins).diff(dim=1) - MIN_SIZE).clamp(min=_LEAST * MIN_SIZE)
     above = slope.clamp(_LEAST, _STEEPEST) - MIN_SLOPE
     raw_slope = torch.where(above > _LINEAR, above, torch.expm1(above.clamp(max=_LINEAR)).log())
     raw_slope = raw_slope - math.log(math.expm1(1.0 - MIN_SLOPE))
@@ -79,6 +84,6 @@ def _raw_parameters(nodes: Tensor, spline: Spline) -> Tensor:
 
 
 def _at(nodes: Tensor, place: Tensor) -> Tensor:
-    """Nodes (G, ...) at fractional positions, by linear interpolation."""
-    low = place.long().clamp(max=nodes.shape[1] - 2)
-    return torch.lerp(nodes[:, low], nodes[:, low + 1], place - low)
+    """Nodes (..., m + 1) at fractional positions (k,), by linear interpolation."""
+    low = place.long().clamp(max=nodes.shape[-1] - 2)
+    return torch.lerp(nodes[..., low], nodes[..., low + 1], place - low)

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from nisampler.errors import ConfigError, DomainError, ShapeError
-from nisampler.flows.assemblies import CouplingConfig, _masks
+from nisampler.flows.assemblies import CouplingConfig, coupling_masks
 from nisampler.flows.coupling import CouplingTransform
 from nisampler.flows.nets import FourierFeatures, NetConfig, activation_function, make_linear
-from nisampler.flows.rational_quadratic import _segment, _solve
+from nisampler.flows.rational_quadratic import segment, solve_segment
 from nisampler.flows.transforms import Composition
 
 _ROUNDING = 1e-6
@@ -179,7 +179,7 @@ class GroupedFlow(nn.Module):
         def build(d_in: int, d_out: int) -> nn.Module:
             return GroupedMLP(groups, d_in, d_out, net, generator) if d_in else GroupedConstant(groups, d_out)
 
-        masks = _masks(dim, config, generator)
+        masks = coupling_masks(dim, config, generator)
         self.transform = Composition(CouplingTransform(mask, build, config.spline) for mask in masks)
         self._dim, self._groups = dim, groups
 
@@ -297,7 +297,7 @@ class GridSpline:
         low, width, *slopes = self._cell(row, index)
         theta, log_slope = scaled - index, torch.log(width * (count - 1))
         if slopes:
-            theta, relative = _segment(theta, torch.ones_like(width), slopes[0], slopes[1])
+            theta, relative = segment(theta, torch.ones_like(width), slopes[0], slopes[1])
             log_slope = log_slope + relative
         return torch.addcmul(low, theta, width).clamp(0.0, 1.0), -log_slope.sum(1)
 
@@ -310,7 +310,7 @@ class GridSpline:
         theta, log_slope = ((x - low) / width).clamp(0.0, 1.0), torch.log(width * (count - 1))
         if slopes:
             one = torch.ones_like(width)
-            theta, relative = _solve(theta, torch.zeros_like(width), one, one, slopes[0], slopes[1])
+            theta, relative = solve_segment(theta, torch.zeros_like(width), one, one, slopes[0], slopes[1])
             log_slope = log_slope + relative
         return (index + theta) / (count - 1), -log_slope.sum(1)
 

@@ -172,16 +172,16 @@ def rational_quadratic(
     slope_0 = softplus(raw_0 + offset) + min_slope
     slope_1 = softplus(raw_1 + offset) + min_slope
     if inverse:
-        y, log_slope = _solve(x - bottom, left, width, height, slope_0, slope_1)
+        y, log_slope = solve_segment(x - bottom, left, width, height, slope_0, slope_1)
         log_slope = -log_slope
     else:
         theta = ((x - left) / width).clamp(0.0, 1.0)
-        rise, log_slope = _segment(theta, height / width, slope_0, slope_1)
+        rise, log_slope = segment(theta, height / width, slope_0, slope_1)
         y = torch.addcmul(bottom, height, rise)
     return y.clamp(0.0, 1.0).transpose(0, -1), log_slope.transpose(0, -1)
 
 
-def _segment(theta: Tensor, mean: Tensor, slope_0: Tensor, slope_1: Tensor) -> tuple[Tensor, Tensor]:
+def segment(theta: Tensor, mean: Tensor, slope_0: Tensor, slope_1: Tensor) -> tuple[Tensor, Tensor]:
     """Relative height and log slope at the relative position theta of a bin (1906.04032 eqs. (4), (5))."""
     rest = 1.0 - theta
     mixed = theta * rest
@@ -192,7 +192,7 @@ def _segment(theta: Tensor, mean: Tensor, slope_0: Tensor, slope_1: Tensor) -> t
     return rise, 2.0 * torch.log(mean / denominator) + torch.log(numerator)
 
 
-def _solve(
+def solve_segment(
     rise: Tensor, left: Tensor, width: Tensor, height: Tensor, slope_0: Tensor, slope_1: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Position and log slope at a given height above the bin's lower edge (1906.04032 eqs. (6)-(8)).
@@ -209,5 +209,5 @@ def _solve(
     tiny = torch.finfo(rise.dtype).tiny
     root = torch.sqrt((b * b - 4.0 * a * c).clamp(min=tiny))
     theta = (2.0 * c / (-b - root)).clamp(0.0, 1.0)
-    _, log_slope = _segment(theta, mean, slope_0, slope_1)
+    _, log_slope = segment(theta, mean, slope_0, slope_1)
     return torch.addcmul(left, width, theta), log_slope
