@@ -4,7 +4,13 @@ Knows nothing of physics, files or training.
 """
 
 from nisampler.flows.assemblies import AutoregressiveConfig, CouplingConfig, coupling_flow, iaf, maf
-from nisampler.flows.autoregressive import MADE, MaskedAutoregressiveTransform
+from nisampler.flows.autoregressive import (
+    MADE,
+    AutoregressiveTransform,
+    InverseAutoregressiveTransform,
+    MaskedAutoregressiveTransform,
+)
+from nisampler.flows.bayesian import VariationalLinear, draw, kl, training_noise, use_map
 from nisampler.flows.coupling import CouplingTransform
 from nisampler.flows.distributions import Base, StandardNormal, UniformCube
 from nisampler.flows.flow import Flow
@@ -29,6 +35,7 @@ __all__ = [
     "ActNorm",
     "Affine",
     "AutoregressiveConfig",
+    "AutoregressiveTransform",
     "Base",
     "Composition",
     "CouplingConfig",
@@ -38,6 +45,7 @@ __all__ = [
     "GridSpline",
     "GroupedFlow",
     "Inverse",
+    "InverseAutoregressiveTransform",
     "LULinear",
     "Logit",
     "MaskedAutoregressiveTransform",
@@ -48,10 +56,15 @@ __all__ = [
     "StandardNormal",
     "Transform",
     "UniformCube",
+    "VariationalLinear",
     "binary_masks",
     "coupling_flow",
+    "draw",
     "exchange_masks",
     "iaf",
+    "kl",
     "maf",
     "random_masks",
+    "training_noise",
+    "use_map",
 ]

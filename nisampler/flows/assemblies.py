@@ -9,14 +9,18 @@ import torch
 from torch import Tensor
 
 from nisampler.errors import ConfigError
-from nisampler.flows.autoregressive import MaskedAutoregressiveTransform
+from nisampler.flows.autoregressive import (
+    AutoregressiveTransform,
+    InverseAutoregressiveTransform,
+    MaskedAutoregressiveTransform,
+)
 from nisampler.flows.coupling import CouplingTransform
 from nisampler.flows.distributions import Base, StandardNormal, UniformCube
 from nisampler.flows.flow import Flow
 from nisampler.flows.masks import binary_masks, exchange_masks, random_masks
 from nisampler.flows.nets import NetConfig
 from nisampler.flows.splines import Spline
-from nisampler.flows.transforms import Composition, Inverse, Permutation, Transform
+from nisampler.flows.transforms import Composition, Permutation, Transform
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,10 @@ class AutoregressiveConfig:
     blocks
         Number of autoregressive blocks.
     order
-        How the coordinates are reordered between the blocks: "reverse" or "random".
+        How the coordinates are reordered between the blocks: "reverse", "random", or "alternate" between the two.
+    groups
+        Sizes of consecutive groups of coordinates that the reordering does not mix, such as the layers of a
+        calorimeter (2106.05285); None for a single group.
 
     Raises
     ------
@@ -74,15 +81,20 @@ class AutoregressiveConfig:
     spline: Spline = field(default_factory=lambda: Spline(domain="line"))
     net: NetConfig = field(default_factory=NetConfig)
     blocks: int = 4
-    order: Literal["reverse", "random"] = "reverse"
+    order: Literal["reverse", "random", "alternate"] = "reverse"
+    groups: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.order not in ("reverse", "random"):
-            raise ConfigError(f"order must be 'reverse' or 'random', got {self.order!r}")
+        if self.order not in ("reverse", "random", "alternate"):
+            raise ConfigError(f"order must be 'reverse', 'random' or 'alternate', got {self.order!r}")
+        if self.groups is not None and (not self.groups or min(self.groups) < 1):
+            raise ConfigError(f"the groups of coordinates must have at least one member each, got {self.groups}")
         if self.blocks < 1:
             raise ConfigError(f"a flow needs at least one block, got {self.blocks}")
         if self.net.fourier:
             raise ConfigError("Fourier features are for coupling flows; set fourier = 0")
+        if self.net.kind == "bayesian":
+            raise ConfigError("Bayesian networks are for coupling flows; set kind = 'mlp' or 'residual'")
 
 
 def coupling_flow(dim: int, config: CouplingConfig | None = None, *, generator: torch.Generator | None = None) -> Flow:
@@ -109,29 +121,46 @@ def coupling_flow(dim: int, config: CouplingConfig | None = None, *, generator: 
 
 
 def maf(dim: int, config: AutoregressiveConfig | None = None, *, generator: torch.Generator | None = None) -> Flow:
-    """A masked autoregressive flow (1705.07057): parallel `log_prob`, sequential `sample`."""
-    return _autoregressive(dim, config, generator, inverted=False)
+    """A masked autoregressive flow (1705.07057): parallel `log_prob`, sequential `sample`.
+
+    Raises ConfigError if the groups of the config do not add up to `dim`.
+    """
+    return _autoregressive(dim, config, generator, MaskedAutoregressiveTransform)
 
 
 def iaf(dim: int, config: AutoregressiveConfig | None = None, *, generator: torch.Generator | None = None) -> Flow:
-    """An inverse autoregressive flow (1606.04934): parallel `sample`, sequential `log_prob`."""
-    return _autoregressive(dim, config, generator, inverted=True)
+    """An inverse autoregressive flow (1606.04934): parallel `sample`, sequential `log_prob`; raises as `maf`."""
+    return _autoregressive(dim, config, generator, InverseAutoregressiveTransform)
 
 
 def _autoregressive(
-    dim: int, config: AutoregressiveConfig | None, generator: torch.Generator | None, inverted: bool
+    dim: int,
+    config: AutoregressiveConfig | None,
+    generator: torch.Generator | None,
+    kind: type[AutoregressiveTransform],
 ) -> Flow:
     config = config or AutoregressiveConfig()
     generator = generator or torch.Generator().manual_seed(0)
+    groups = config.groups or (dim,)
+    if sum(groups) != dim:
+        raise ConfigError(f"the groups {groups} hold {sum(groups)} coordinates, but the flow has {dim}")
     transforms: list[Transform] = []
     for block in range(config.blocks):
         if block and dim > 1:
-            transforms.append(
-                Permutation.reverse(dim) if config.order == "reverse" else Permutation.random(dim, generator)
-            )
-        step: Transform = MaskedAutoregressiveTransform(dim, config.spline, config.net, generator)
-        transforms.append(Inverse(step) if inverted else step)
+            reverse = config.order == "reverse" or (config.order == "alternate" and block % 2 == 1)
+            transforms.append(_reorder(groups, None if reverse else generator))
+        transforms.append(kind(dim, config.spline, config.net, generator))
     return Flow(_base(dim, config.spline), Composition(transforms))
+
+
+def _reorder(groups: tuple[int, ...], generator: torch.Generator | None) -> Permutation:
+    """A random order of each group of consecutive coordinates, or without a generator the reversed one."""
+    orders, start = [], 0
+    for size in groups:
+        part = Permutation.reverse(size) if generator is None else Permutation.random(size, generator)
+        orders.append(part.order + start)
+        start += size
+    return Permutation(torch.cat(orders))
 
 
 def _base(dim: int, spline: Spline) -> Base:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +63,7 @@ class MADE(nn.Module):
 
     def __init__(self, dim: int, n_params: int, config: NetConfig, generator: torch.Generator) -> None:
         super().__init__()
-        self.dim, self.n_params, self.context_dim = dim, n_params, config.context_dim
+        self.dim, self.n_params, self.context_dim, self.config = dim, n_params, config.context_dim, config
         # degree k: sees the coordinates 0..k-1; units of degree 0 see the context only
         lowest = 0 if config.context_dim or dim == 1 else 1
         degrees = lowest + torch.arange(config.hidden) * (dim - lowest) // config.hidden
@@ -145,33 +145,67 @@ class Sweep:
         return made.output.block(known, slice(index, None, made.dim))
 
 
-class MaskedAutoregressiveTransform(Transform):
-    """y_i = spline(x_i; made(x_1 .. x_{i-1}, context)): parallel `forward`, sequential `inverse`.
+class AutoregressiveTransform(Transform):
+    """What the two masked autoregressive blocks share: a parallel direction, `fast`, and a sequential one, `slow`.
 
-    References: MAF 1705.07057; IAF (its inverse) 1606.04934.
+    In both directions the network sees the same side of the block: the input of `fast`, which is the output of `slow`.
     """
+
+    _fast_is_inverse: ClassVar[bool]
 
     def __init__(self, dim: int, spline: Spline, config: NetConfig, generator: torch.Generator) -> None:
         super().__init__()
         self.dim, self.spline = dim, spline
         self.net = MADE(dim, spline.n_params, config, generator)
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def fast(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """The parallel direction: the image (n, dim), its log |det| (n,) and the network's raw outputs (n, P dim)."""
         self._check(x)
-        params = split_parameters(self.net(x, context), self.dim).to(x.dtype)
-        y, log_slope = self.spline(x, params)
-        return y, log_slope.sum(dim=1)
+        raw = self.net(x, context)
+        params = split_parameters(raw, self.dim).to(x.dtype)
+        y, log_slope = self.spline(x, params, inverse=self._fast_is_inverse)
+        return y, log_slope.sum(dim=1), raw
 
-    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def slow(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The other direction, coordinate by coordinate: the image (n, dim) and its log |det| (n,)."""
         self._check(y)
         sweep = self.net.sweep(y, context)
         x, total = y[:, :0], y.new_zeros(y.shape[0])
         for index in range(self.dim):
             params = sweep.step(x).to(y.dtype).unsqueeze(1)
-            value, log_slope = self.spline(y[:, index : index + 1], params, inverse=True)
+            value, log_slope = self.spline(y[:, index : index + 1], params, inverse=not self._fast_is_inverse)
             x, total = torch.cat([x, value], dim=1), total + log_slope[:, 0]
         return x, total
 
     def _check(self, x: Tensor) -> None:
         if x.dim() != 2 or x.shape[1] != self.dim:
             raise ShapeError(f"expected points of shape (n, {self.dim}), got {tuple(x.shape)}")
+
+
+class MaskedAutoregressiveTransform(AutoregressiveTransform):
+    """y_i = spline(x_i; made(x_1 .. x_{i-1}, context)): parallel `forward`, sequential `inverse` (MAF, 1705.07057)."""
+
+    _fast_is_inverse = False
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.fast(x, context)[:2]
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.slow(y, context)
+
+
+class InverseAutoregressiveTransform(AutoregressiveTransform):
+    """y_i = spline(x_i; made(y_1 .. y_{i-1}, context)): sequential `forward`, parallel `inverse` (IAF, 1606.04934).
+
+    The network's outputs parametrise the spline from data to latent space, as in `MaskedAutoregressiveTransform`, so
+    that the two kinds of block can be compared parameter by parameter; `Inverse` of a MAF block is an IAF block too,
+    but its outputs describe the spline of the opposite direction.
+    """
+
+    _fast_is_inverse = True
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.slow(x, context)
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.fast(y, context)[:2]

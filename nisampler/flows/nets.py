@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nisampler.errors import ConfigError, ShapeError
+from nisampler.flows.bayesian import VariationalLinear, check_prior
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": functional.silu,
@@ -108,8 +109,8 @@ class MLP(nn.Module):
         self.features = FourierFeatures(d_in, config.fourier, config.centre)
         width = config.context_dim + self.features.d_out
         sizes = [width] + [config.hidden] * config.layers
-        self.hidden = nn.ModuleList(make_linear(a, b, generator) for a, b in pairwise(sizes))
-        self.output = OutputLayer(config.hidden, d_out)
+        self.hidden = nn.ModuleList(config.linear(a, b, generator) for a, b in pairwise(sizes))
+        self.output = config.linear(config.hidden, d_out, None)
         self._activation = activation_function(config.activation)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -153,7 +154,7 @@ class NetConfig:
     Parameters
     ----------
     kind
-        "mlp" or "residual".
+        "mlp", "residual", or "bayesian": an MLP whose weights have a posterior, see `flows.bayesian`.
     hidden, layers
         Width, and number of hidden layers (blocks of two layers for "residual").
     activation
@@ -164,6 +165,9 @@ class NetConfig:
         Length of the context vector.
     centre
         Feed coordinates of [0, 1] to the network as 2x - 1.
+    prior_precision, initial_log_variance
+        Of the weights of "bayesian" (2312.09290): 1 / variance of their prior, and log variance of their posterior at
+        the start.
 
     Raises
     ------
@@ -171,26 +175,37 @@ class NetConfig:
         If a setting is unknown or out of range.
     """
 
-    kind: Literal["mlp", "residual"] = "mlp"
+    kind: Literal["mlp", "residual", "bayesian"] = "mlp"
     hidden: int = 64
     layers: int = 3
     activation: str = "silu"
     fourier: int = 0
     context_dim: int = 0
     centre: bool = False
+    prior_precision: float = 500.0
+    initial_log_variance: float = -9.0
 
     def __post_init__(self) -> None:
-        if self.kind not in ("mlp", "residual"):
-            raise ConfigError(f"network kind must be 'mlp' or 'residual', got {self.kind!r}")
+        if self.kind not in ("mlp", "residual", "bayesian"):
+            raise ConfigError(f"network kind must be 'mlp', 'residual' or 'bayesian', got {self.kind!r}")
         if self.hidden < 1 or self.layers < 1:
             raise ConfigError(f"a network needs hidden >= 1 and layers >= 1, got {self.hidden} and {self.layers}")
         if self.fourier < 0 or self.context_dim < 0:
             raise ConfigError(f"fourier and context_dim must be >= 0, got {self.fourier} and {self.context_dim}")
         activation_function(self.activation)
+        check_prior(self.prior_precision, self.initial_log_variance)
 
     def build(self, d_in: int, d_out: int, generator: torch.Generator) -> nn.Module:
         """A fresh network; its weights depend on `generator` alone."""
         if d_in + self.context_dim == 0:
             return Constant(d_out)
-        network = MLP if self.kind == "mlp" else ResidualNet
+        network = ResidualNet if self.kind == "residual" else MLP
         return network(d_in, d_out, self, generator)
+
+    def linear(
+        self, d_in: int, d_out: int, generator: torch.Generator | None
+    ) -> nn.Linear | OutputLayer | VariationalLinear:
+        """A layer of an MLP; without a generator an output layer, which starts at zero."""
+        if self.kind == "bayesian":
+            return VariationalLinear(d_in, d_out, self.prior_precision, self.initial_log_variance, generator)
+        return OutputLayer(d_in, d_out) if generator is None else make_linear(d_in, d_out, generator)

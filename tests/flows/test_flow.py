@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from nisampler.flows import (
     Flow,
     Logit,
     NetConfig,
+    Permutation,
     Spline,
     StandardNormal,
     UniformCube,
@@ -151,6 +154,44 @@ def test_fresh_flows_are_their_base(masks: str, dim: int) -> None:
         assert torch.allclose(x, flow.base.sample(20, torch.Generator().manual_seed(1), dtype=x.dtype))
 
 
+def orders(
+    dim: int, config: AutoregressiveConfig, assemble: Callable[..., Flow] = maf, seed: int = 1
+) -> list[list[int]]:
+    transform = assemble(dim, config, generator=torch.Generator().manual_seed(seed)).transform
+    return [part.order.tolist() for part in transform.modules() if isinstance(part, Permutation)]
+
+
+@pytest.mark.parametrize("assemble", [maf, iaf])
+def test_coordinates_stay_in_their_groups(assemble: Callable[..., Flow]) -> None:
+    groups = (1, 3, 8)
+    config = AutoregressiveConfig(net=NET, blocks=5, order="alternate", groups=groups)
+    found = orders(12, config, assemble)
+    assert len(found) == 4
+    for number, order in enumerate(found):
+        assert order[0] == 0
+        assert sorted(order[1:4]) == [1, 2, 3]
+        assert sorted(order[4:]) == list(range(4, 12))
+        assert (order == [0, 3, 2, 1, *range(11, 3, -1)]) == (number % 2 == 0)
+    assert found[1] != found[3]
+    assert found != orders(12, config, assemble, seed=2)
+    assert orders(12, replace(config, order="reverse"), assemble) == [found[0]] * 4
+
+
+def test_one_group_is_the_default() -> None:
+    for order in ("reverse", "random", "alternate"):
+        config = AutoregressiveConfig(net=NET, blocks=3, order=order)  # type: ignore[arg-type]
+        assert orders(5, config) == orders(5, replace(config, groups=(5,)))
+        assert (sorted(orders(5, config)[1]) == [0, 1, 2, 3, 4]) and (orders(5, config)[1] == [4, 3, 2, 1, 0]) == (
+            order == "reverse"
+        )
+
+
+@pytest.mark.parametrize("assemble", [maf, iaf])
+def test_groups_must_add_up(assemble: Callable[..., Flow]) -> None:
+    with pytest.raises(ConfigError, match="groups"):
+        assemble(5, AutoregressiveConfig(net=NET, groups=(2, 2)))
+
+
 def test_number_of_blocks() -> None:
     for dim, blocks, expected in ((1, None, 1), (2, None, 2), (5, None, 6), (5, 8, 8), (5, 1, 1)):
         flow = coupling_flow(dim, CouplingConfig(net=NET, blocks=blocks))
@@ -243,7 +284,13 @@ def test_bad_settings_are_refused() -> None:
     for options in ({"masks": "checkerboard"}, {"blocks": 0}):
         with pytest.raises(ConfigError):
             CouplingConfig(**options)  # type: ignore[arg-type]
-    for options in ({"order": "sorted"}, {"blocks": 0}, {"net": NetConfig(fourier=1)}):
+    for options in (
+        {"order": "sorted"},
+        {"blocks": 0},
+        {"net": NetConfig(fourier=1)},
+        {"groups": ()},
+        {"groups": (2, 0)},
+    ):
         with pytest.raises(ConfigError):
             AutoregressiveConfig(**options)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="domain"):
