@@ -93,3 +93,15 @@ class PdfError(NisamplerError, ValueError):
 
 class AmplitudeError(ProcessError):
     """A matrix element cannot be had from its generator, or was asked for legs that it does not have."""
+
+
+class GeometryError(NisamplerError, ValueError):
+    """A calorimeter geometry is unknown or contradicts itself, or a model or file belongs to another one."""
+
+
+class ShowerDataError(NisamplerError, ValueError):
+    """Shower data are malformed: wrong shape, units, sign or not finite; the message names file, event and voxel."""
+
+
+class ModelError(NisamplerError, ValueError):
+    """A shower model cannot be built, loaded or asked for what it does not have."""
