@@ -1,0 +1,281 @@
+"""The voxels of a calorimeter: layers, cells, threshold and the law of the incident energy."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import accumulate, pairwise
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nisampler.errors import GeometryError, ShapeError
+
+Floats = NDArray[np.float64]
+Layout = Literal["calochallenge", "calogan", "getting-high"]
+
+_FULL_TURN = 2 * math.pi * (1 + 1e-12)
+
+
+@dataclass(frozen=True)
+class IncidentEnergy:
+    """The law from which incident energies are drawn, in MeV.
+
+    Parameters
+    ----------
+    kind
+        "discrete", "log-uniform" or "uniform".
+    values
+        The energies of "discrete", else the lower and the upper end.
+    counts
+        Relative frequency of each value of "discrete".
+
+    Raises
+    ------
+    GeometryError
+        If the values are not positive and increasing, or the counts do not fit them.
+    """
+
+    kind: Literal["discrete", "log-uniform", "uniform"]
+    values: tuple[float, ...]
+    counts: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("discrete", "log-uniform", "uniform"):
+            raise GeometryError(f"incident energies are 'discrete', 'log-uniform' or 'uniform', got {self.kind!r}")
+        if not self.values or not self.values[0] > 0 or not _increasing(self.values):
+            raise GeometryError(f"incident energies must be positive, finite and increasing, got {self.values}")
+        if self.kind != "discrete" and len(self.values) != 2:
+            raise GeometryError(f"a {self.kind} law has a lower and an upper end, got {len(self.values)} numbers")
+        if len(self.counts) != (len(self.values) if self.kind == "discrete" else 0):
+            raise GeometryError(f"{len(self.counts)} counts for {len(self.values)} discrete incident energies")
+        if self.counts and not (min(self.counts) >= 0 and sum(self.counts) > 0):
+            raise GeometryError(f"counts of incident energies must not be negative nor all zero, got {self.counts}")
+
+    def sample(self, n: int, rng: np.random.Generator) -> Floats:
+        """Draw `n` incident energies in MeV, shape (n,)."""
+        if self.kind == "discrete":
+            weights = np.asarray(self.counts, dtype=np.float64)
+            return rng.choice(np.asarray(self.values), size=n, p=weights / weights.sum())
+        low, high = self.values
+        if self.kind == "uniform":
+            return rng.uniform(low, high, n)
+        return np.exp(rng.uniform(math.log(low), math.log(high), n))
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of cells, in the order of the file: the second axis runs fastest.
+
+    Parameters
+    ----------
+    id
+        Number of the layer in the data set (CaloChallenge data sets 1 skip numbers).
+    kind
+        "polar": the first axis is the angle alpha in radians, the second the radius r in mm;
+        "rectangular": x and y in mm.
+    first, second
+        Edges of the cells.
+
+    Raises
+    ------
+    GeometryError
+        If edges do not increase.
+    """
+
+    id: int
+    kind: Literal["polar", "rectangular"]
+    first: tuple[float, ...]
+    second: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("polar", "rectangular"):
+            raise GeometryError(f"layer {self.id}: cells are 'polar' or 'rectangular', got {self.kind!r}")
+        for name in ("first", "second"):
+            edges = tuple(float(edge) for edge in getattr(self, name))
+            if len(edges) < 2 or not _increasing(edges):
+                raise GeometryError(f"layer {self.id}: cell edges must be at least two and increase, got {edges}")
+            object.__setattr__(self, name, edges)
+        if self.kind == "polar" and (self.second[0] < 0 or self.first[-1] - self.first[0] > _FULL_TURN):
+            raise GeometryError(f"layer {self.id}: a polar layer needs r >= 0 and angles within one turn")
+
+    @classmethod
+    def polar(cls, id: int, n_alpha: int, r_edges: Sequence[float]) -> Layer:
+        """A layer with `n_alpha` equal bins of the angle in [-π, π] and the radial edges in mm."""
+        alpha = tuple(float(edge) for edge in np.linspace(-math.pi, math.pi, n_alpha + 1))
+        return cls(id, "polar", alpha, tuple(float(edge) for edge in r_edges))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Cells along the first (slow) and the second (fast) axis."""
+        return len(self.first) - 1, len(self.second) - 1
+
+    @property
+    def n_voxels(self) -> int:
+        """Number of cells."""
+        return self.shape[0] * self.shape[1]
+
+    def centres(self) -> tuple[Floats, Floats]:
+        """Flat coordinates (n_voxels,) of the cell centres in mm.
+
+        x and y of a rectangular cell; r cos α and r sin α of a polar one, with r and α the middle of their bins
+        (the eta and phi of the CaloChallenge).
+        """
+        first, second = (0.5 * (np.asarray(e[1:]) + np.asarray(e[:-1])) for e in (self.first, self.second))
+        slow, fast = np.repeat(first, len(second)), np.tile(second, len(first))
+        if self.kind == "rectangular":
+            return slow, fast
+        return fast * np.cos(slow), fast * np.sin(slow)
+
+    def radii(self) -> Floats:
+        """Flat distances (n_voxels,) from the axis in mm: the middle of the radial bin, or that of the cell centre."""
+        if self.kind == "rectangular":
+            return np.hypot(*self.centres())
+        middle = 0.5 * (np.asarray(self.second[1:]) + np.asarray(self.second[:-1]))
+        return np.tile(middle, self.shape[0])
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A calorimeter: used by data, simulator, models, metrics and figures.
+
+    Energies are in MeV, lengths in mm. A shower is a flat vector of `n_voxels` energies, layer after layer.
+
+    Parameters
+    ----------
+    name, particle, pdg
+        Name of the data set; the incident particle and its PDG code.
+    layers
+        In the order of the file.
+    threshold
+        Energies below it count as zero in every comparison, MeV.
+    incident
+        Law of the incident energy.
+    layout
+        The HDF5 layout of its files.
+
+    Raises
+    ------
+    GeometryError
+        If there is no layer, an id is used twice, or the threshold is negative.
+    """
+
+    name: str
+    particle: str
+    pdg: int
+    layers: tuple[Layer, ...]
+    threshold: float
+    incident: IncidentEnergy
+    layout: Layout = "calochallenge"
+
+    def __post_init__(self) -> None:
+        if not self.layers or len({layer.id for layer in self.layers}) != len(self.layers):
+            raise GeometryError(f"geometry {self.name}: layers must be at least one, with different ids")
+        if not 0 <= self.threshold < math.inf:
+            raise GeometryError(f"geometry {self.name}: the threshold must be finite, not negative: {self.threshold}")
+        if self.layout not in get_args(Layout):
+            raise GeometryError(f"geometry {self.name}: layout must be one of {get_args(Layout)}, got {self.layout!r}")
+
+    @property
+    def n_layers(self) -> int:
+        """Number of layers."""
+        return len(self.layers)
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of voxels of each layer."""
+        return tuple(layer.n_voxels for layer in self.layers)
+
+    @cached_property
+    def starts(self) -> tuple[int, ...]:
+        """Index of the first voxel of each layer, and the number of voxels."""
+        return tuple(accumulate(self.sizes, initial=0))
+
+    @property
+    def n_voxels(self) -> int:
+        """Number of voxels of a shower."""
+        return self.starts[-1]
+
+    @cached_property
+    def layer_of_voxel(self) -> NDArray[np.int64]:
+        """Position of the layer that each voxel belongs to, shape (n_voxels,)."""
+        index = np.repeat(np.arange(self.n_layers), self.sizes)
+        index.setflags(write=False)
+        return index
+
+    @property
+    def grid(self) -> tuple[int, int, int] | None:
+        """(layers, first axis, second axis) if all layers have the same cells, else None."""
+        first = self.layers[0]
+        same = all((layer.kind, layer.first, layer.second) == (first.kind, first.first, first.second)
+                   for layer in self.layers)  # fmt: skip
+        return (self.n_layers, *first.shape) if same else None
+
+    def slice(self, layer: int) -> slice:
+        """The voxels of the layer at a position 0..n_layers - 1.
+
+        Raises
+        ------
+        GeometryError
+            If there is no such layer.
+        """
+        if not 0 <= layer < self.n_layers:
+            raise GeometryError(f"{self.name} has layers 0 to {self.n_layers - 1}, asked for {layer}")
+        return slice(self.starts[layer], self.starts[layer + 1])
+
+    def layer_energies(self, voxels: NDArray[Any]) -> Floats:
+        """Sums over the voxels of each layer, shape (n, n_layers), in float64."""
+        self.check(voxels)
+        return np.add.reduceat(voxels, self.starts[:-1], axis=1, dtype=np.float64)
+
+    def layer_sums(self, voxels: Tensor) -> Tensor:
+        """The same for a tensor on any device, differentiable."""
+        self.check(voxels)
+        return torch.stack([part.sum(1) for part in torch.split(voxels, self.sizes, dim=1)], dim=1)
+
+    def check(self, voxels: NDArray[Any] | Tensor) -> None:
+        """ShapeError unless `voxels` is (n, n_voxels)."""
+        if voxels.ndim != 2 or voxels.shape[1] != self.n_voxels:
+            raise ShapeError(f"{self.name} has showers of shape (n, {self.n_voxels}), got {tuple(voxels.shape)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON data that `from_dict` reads."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Geometry:
+        """The geometry that `to_dict` described.
+
+        Raises
+        ------
+        GeometryError
+            If a field is missing, unknown or wrong.
+        """
+        try:
+            layers = tuple(Layer(**_with_tuples(entry)) for entry in data["layers"])
+            incident = IncidentEnergy(**_with_tuples(data["incident"]))
+            return cls(**{**data, "layers": layers, "incident": incident})
+        except (KeyError, TypeError) as error:
+            raise GeometryError(f"not the description of a geometry: {error}") from error
+
+    @property
+    def digest(self) -> str:
+        """A fingerprint of the cells and their order: a model belongs to one."""
+        cells = json.dumps([asdict(layer) for layer in self.layers])
+        return hashlib.sha256(cells.encode()).hexdigest()[:16]
+
+
+def _increasing(values: Sequence[float]) -> bool:
+    """Whether the values are finite and each is larger than the one before it."""
+    return all(map(math.isfinite, values)) and all(b > a for a, b in pairwise(values))
+
+
+def _with_tuples(data: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
