@@ -1,0 +1,26 @@
+"""Shower models: which flows, under which conditions, with which settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nisampler.calo.geometry import Geometry
+from nisampler.calo.models.base import ModelPart, ShowerModel
+from nisampler.calo.models.build import build
+from nisampler.calo.models.config import FlowConfig, ModelConfig
+from nisampler.calo.models.presets import PRESETS, preset
+
+__all__ = ["PRESETS", "FlowConfig", "ModelConfig", "ModelPart", "ShowerModel", "build_model", "preset"]
+
+
+def build_model(model: str | dict[str, Any] | ModelConfig, geometry: Geometry) -> ShowerModel:
+    """A fresh model for a geometry: from the name of a preset, from settings, or from their JSON form.
+
+    Raises
+    ------
+    ModelError
+        If there is no such preset, or the settings are wrong or do not fit the geometry.
+    """
+    if isinstance(model, str):
+        model = preset(model, geometry)
+    return build(model if isinstance(model, ModelConfig) else ModelConfig.from_dict(model), geometry)

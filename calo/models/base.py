@@ -1,0 +1,346 @@
+"""What every shower model has: preprocessing, conditions, a density of showers, and generation.
+
+A model is a chain of flows over the coordinates of `Preprocessing`: one over all of them (CaloINN), or one over the
+layer energies and one over the voxels given the energies (CaloFlow). Each is a `ModelPart` and trained by itself, as
+the log-likelihood is a sum.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nisampler.calo.geometry import Geometry
+from nisampler.calo.preprocessing import Preprocessing, PreprocessingConfig, Standardise
+from nisampler.calo.recipe import Recipe
+from nisampler.calo.showers import Showers
+from nisampler.errors import ModelError, ShapeError
+from nisampler.flows import Flow, VariationalLinear, draw, kl, training_noise
+
+_FIT_SHOWERS = 50_000
+
+
+class ModelPart:
+    """One flow of a model with its recipe; what the training loop trains.
+
+    Parameters
+    ----------
+    name
+        Names its checkpoint.
+    module
+        Holds the weights that are trained.
+    recipe
+        How they are trained.
+    loss
+        From voxels (n, V) in MeV, incident energies (n,) in MeV and a generator to the loss of each shower (n,), or
+        to a dictionary with "loss" and its named terms.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        module: nn.Module,
+        recipe: Recipe,
+        loss: Callable[[Tensor, Tensor, torch.Generator], Tensor | dict[str, Tensor]],
+    ) -> None:
+        self.name, self.module, self.recipe, self.loss = name, module, recipe, loss
+
+
+class ShowerModel(nn.Module, ABC):
+    """p(shower | E_inc) for one geometry.
+
+    Parameters
+    ----------
+    geometry
+        The calorimeter.
+    preprocessing
+        From showers to the coordinates of the flows.
+    symmetric
+        Turn and mirror training showers at random.
+    """
+
+    symmetries: Tensor
+    config: dict[str, Any]
+    training_size = 1  # number of training showers, by which the divergence of variational weights is divided
+
+    def __init__(self, geometry: Geometry, preprocessing: PreprocessingConfig, symmetric: bool = False) -> None:
+        super().__init__()
+        self.geometry, self.symmetric = geometry, symmetric
+        self.preprocessing = Preprocessing(geometry, preprocessing)
+        self.incident = Standardise(1)
+        self.register_buffer("symmetries", torch.as_tensor(symmetry_table(geometry)), persistent=False)
+
+    @property
+    @abstractmethod
+    def parts(self) -> Sequence[ModelPart]:
+        """The flows in the order in which they are trained."""
+
+    def prepare(self, showers: Showers, generator: torch.Generator) -> None:
+        """Take the constants of the standardisation from training showers; before any training, on the CPU."""
+        showers = showers[:_FIT_SHOWERS]
+        voxels = torch.as_tensor(showers.voxels)
+        incident = torch.as_tensor(showers.incident, dtype=voxels.dtype).unsqueeze(1)
+        orbits = self.symmetries.amin(0) if self.symmetric else torch.arange(self.geometry.n_voxels)
+        self.preprocessing.fit(self.preprocessing.augment(voxels, generator), incident, orbits)
+        self.incident.fit(incident.log())
+
+    def condition(self, incident: Tensor) -> Tensor:
+        """The standardised logarithm of incident energies (n,), shape (n, 1)."""
+        return self.incident(incident.unsqueeze(1).log())[0]
+
+    def coordinates(
+        self, voxels: Tensor, incident: Tensor, generator: torch.Generator, turned: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Coordinates (n, V + L) of showers with fresh noise, and what their log-density in MeV needs (n,).
+
+        With `turned` each shower is turned and mirrored at random first, if the model is symmetric.
+        """
+        if turned and self.symmetric:
+            pick = torch.randint(len(self.symmetries), (voxels.shape[0],), generator=generator, device=generator.device)
+            voxels = voxels.gather(1, self.symmetries[pick.to(voxels.device)])
+        y, log_det = self.preprocessing(self.preprocessing.augment(voxels, generator), incident.unsqueeze(1))
+        return y, log_det - self.preprocessing.log_scale_density
+
+    @abstractmethod
+    def _log_prob(self, y: Tensor, incident: Tensor) -> Tensor:
+        """Log-density of coordinates (n, V + L)."""
+
+    @abstractmethod
+    def _sample(self, incident: Tensor, generator: torch.Generator) -> Tensor:
+        """Coordinates (n, V + L) of new showers."""
+
+    def log_prob(self, voxels: Tensor, incident: Tensor, generator: torch.Generator, draws: int = 1) -> Tensor:
+        """Log-density of showers in MeV, of the showers with noise: shape (n,).
+
+        With `draws` > 1 the density is averaged over that many noises, which tightens the bound.
+
+        Parameters
+        ----------
+        voxels, incident
+            (n, V) and (n,), in MeV.
+        generator
+            Source of the noise and of the auxiliary scales.
+        draws
+            Number of noises for each shower.
+
+        Raises
+        ------
+        ShapeError
+            If the showers do not fit the geometry.
+        """
+        self._check(incident)
+        terms = []
+        for _ in range(draws):
+            y, log_det = self.coordinates(voxels, incident, generator)
+            terms.append(self._log_prob(y, incident) + log_det)
+        return torch.logsumexp(torch.stack(terms), dim=0) - math.log(draws)
+
+    @torch.inference_mode()
+    def sample(self, incident: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw a shower for each incident energy (n,) in MeV: voxels (n, V) in MeV, zero below the threshold.
+
+        A shower that is not finite is returned as it is; the caller counts it and draws again.
+
+        Raises
+        ------
+        ShapeError
+            If the energies are not a vector.
+        """
+        self._check(incident)
+        x, _ = self.preprocessing.inverse(self._sample(incident, generator), incident.unsqueeze(1))
+        voxels = x[:, : self.geometry.n_voxels]
+        config = self.preprocessing.config
+        cut = config.threshold or config.output_cut
+        return torch.where(voxels < cut, torch.zeros_like(voxels), voxels)
+
+    def draw_posterior(self, generator: torch.Generator) -> None:
+        """Freeze variational weights at a draw from their posterior; the spread over draws is an error band.
+
+        Raises
+        ------
+        ModelError
+            If the model has no variational weights.
+        """
+        if not self.is_bayesian:
+            raise ModelError("this model has no variational weights to draw; choose a Bayesian preset")
+        draw(self, generator)
+
+    @property
+    def is_bayesian(self) -> bool:
+        """Whether weights have a posterior."""
+        return any(isinstance(module, VariationalLinear) for module in self.modules())
+
+    def generation_modules(self) -> Iterator[nn.Module]:
+        """The modules that generation needs."""
+        yield self
+
+    @staticmethod
+    def _check(incident: Tensor) -> None:
+        if incident.dim() != 1:
+            raise ShapeError(f"expected incident energies of shape (n,), got {tuple(incident.shape)}")
+
+
+class TwoStepModel(ShowerModel):
+    """p(E_layers | E_inc) and p(voxels | E_layers, E_inc): flows I and II of CaloFlow (2106.05285).
+
+    Parameters
+    ----------
+    geometry, preprocessing
+        As for every model.
+    energy_flow
+        Flow over L coordinates with a context of one number.
+    voxel_flow
+        Flow over V coordinates with a context of `voxel_context(geometry)` numbers.
+    recipes
+        Of the two flows.
+    symmetric
+        Turn and mirror showers at random in training.
+    """
+
+    def __init__(
+        self,
+        geometry: Geometry,
+        preprocessing: PreprocessingConfig,
+        energy_flow: Flow,
+        voxel_flow: Flow,
+        recipes: tuple[Recipe, Recipe],
+        symmetric: bool = False,
+    ) -> None:
+        super().__init__(geometry, preprocessing, symmetric)
+        expected = {"energies": (energy_flow, geometry.n_layers, 1)}
+        expected["voxels"] = (voxel_flow, geometry.n_voxels, voxel_context(geometry))
+        for name, (flow, dim, context) in expected.items():
+            if (flow.dim, flow.context_dim) != (dim, context):
+                raise ModelError(
+                    f"the flow of the {name} of {geometry.name} needs {dim} coordinates and a context of {context}, "
+                    f"got {flow.dim} and {flow.context_dim}"
+                )
+        self.energy_flow, self.voxel_flow = energy_flow, voxel_flow
+        self.log_energies = Standardise(geometry.n_layers)
+        self.recipes = recipes
+
+    @property
+    def parts(self) -> Sequence[ModelPart]:
+        """Flow I and flow II."""
+        energies = ModelPart("energies", self.energy_flow, self.recipes[0], self._energy_loss)
+        return energies, ModelPart("voxels", self.voxel_flow, self.recipes[1], self._voxel_loss)
+
+    def prepare(self, showers: Showers, generator: torch.Generator) -> None:
+        """Take the constants of the standardisation from training showers."""
+        super().prepare(showers, generator)
+        sample = showers[:_FIT_SHOWERS]
+        voxels, incident = torch.as_tensor(sample.voxels), torch.as_tensor(sample.incident, dtype=torch.float32)
+        y, _ = self.coordinates(voxels, incident, generator)
+        energies, _ = self.preprocessing.layer_energies(y[:, self.geometry.n_voxels :], incident.unsqueeze(1))
+        self.log_energies.fit(energies.log())
+
+    def voxel_condition(self, y: Tensor, incident: Tensor) -> Tensor:
+        """What flow II is given: E_inc, the coordinates of the energies, and their logarithms (n, 1 + 2 L)."""
+        energies, _ = self.preprocessing.layer_energies(y, incident.unsqueeze(1))
+        return torch.cat([self.condition(incident), y, self.log_energies(energies.log())[0]], dim=1)
+
+    def _energy_loss(self, voxels: Tensor, incident: Tensor, generator: torch.Generator) -> Tensor:
+        y, _ = self.coordinates(voxels, incident, generator)
+        return -self.energy_flow.log_prob(y[:, self.geometry.n_voxels :], self.condition(incident))
+
+    def _voxel_loss(self, voxels: Tensor, incident: Tensor, generator: torch.Generator) -> Tensor:
+        y, log_det = self.coordinates(voxels, incident, generator, turned=True)
+        y, energies = y[:, : self.geometry.n_voxels], y[:, self.geometry.n_voxels :]
+        return -self.voxel_flow.log_prob(y, self.voxel_condition(energies, incident)) - log_det
+
+    def _log_prob(self, y: Tensor, incident: Tensor) -> Tensor:
+        y, energies = y[:, : self.geometry.n_voxels], y[:, self.geometry.n_voxels :]
+        log_prob = self.energy_flow.log_prob(energies, self.condition(incident))
+        return log_prob + self.voxel_flow.log_prob(y, self.voxel_condition(energies, incident))
+
+    def _sample(self, incident: Tensor, generator: torch.Generator) -> Tensor:
+        energies, _ = self.energy_flow.sample(len(incident), self.condition(incident), generator)
+        return torch.cat([self._sample_voxels(energies, incident, generator), energies], dim=1)
+
+    def _sample_voxels(self, energies: Tensor, incident: Tensor, generator: torch.Generator) -> Tensor:
+        """Voxel coordinates (n, V) given those of the energies (n, L)."""
+        return self.voxel_flow.sample(len(incident), self.voxel_condition(energies, incident), generator)[0]
+
+
+class OneStepModel(ShowerModel):
+    """p(voxels, E_layers | E_inc) as one flow over V + L coordinates (CaloINN, 2312.09290).
+
+    Parameters
+    ----------
+    geometry, preprocessing
+        As for every model.
+    flow
+        Over V + L coordinates with a context of one number.
+    recipe
+        How it is trained.
+    symmetric
+        Turn and mirror showers at random in training.
+    """
+
+    def __init__(
+        self,
+        geometry: Geometry,
+        preprocessing: PreprocessingConfig,
+        flow: Flow,
+        recipe: Recipe,
+        symmetric: bool = False,
+    ) -> None:
+        super().__init__(geometry, preprocessing, symmetric)
+        dim = geometry.n_voxels + geometry.n_layers
+        if (flow.dim, flow.context_dim) != (dim, 1):
+            raise ModelError(
+                f"a flow of {geometry.name} needs {dim} coordinates and a context of 1, got {flow.dim} and "
+                f"{flow.context_dim}"
+            )
+        self.flow, self.recipe = flow, recipe
+
+    @property
+    def parts(self) -> Sequence[ModelPart]:
+        """The only flow."""
+        return (ModelPart("showers", self.flow, self.recipe, self._loss),)
+
+    def _loss(self, voxels: Tensor, incident: Tensor, generator: torch.Generator) -> Tensor:
+        y, log_det = self.coordinates(voxels, incident, generator, turned=True)
+        if not (self.is_bayesian and self.flow.training):
+            return -self._log_prob(y, incident) - log_det
+        with training_noise(self.flow, generator):
+            return kl(self.flow) / self.training_size - self._log_prob(y, incident) - log_det
+
+    def _log_prob(self, y: Tensor, incident: Tensor) -> Tensor:
+        return self.flow.log_prob(y, self.condition(incident))
+
+    def _sample(self, incident: Tensor, generator: torch.Generator) -> Tensor:
+        return self.flow.sample(len(incident), self.condition(incident), generator)[0]
+
+
+def voxel_context(geometry: Geometry) -> int:
+    """Length of the condition of flow II."""
+    return 1 + 2 * geometry.n_layers
+
+
+def symmetry_table(geometry: Geometry) -> Any:
+    """Indices (m, V) of the voxels of a shower that is turned and mirrored about the axis; the identity comes first.
+
+    All layers turn by the same angle, a common multiple of their bins; layers with one angular bin stay as they are.
+    Rectangular layers have no symmetry here.
+    """
+    bins = [layer.shape[0] for layer in geometry.layers if layer.kind == "polar" and layer.shape[0] > 1]
+    if not bins or any(layer.kind == "rectangular" for layer in geometry.layers):
+        return np.arange(geometry.n_voxels)[None]
+    steps = math.gcd(*bins)
+    table = []
+    for mirror in (False, True):
+        for step in range(steps):
+            rows = []
+            for position, layer in enumerate(geometry.layers):
+                index = np.arange(geometry.n_voxels)[geometry.slice(position)].reshape(layer.shape)
+                index = index[::-1] if mirror else index
+                rows.append(np.roll(index, step * layer.shape[0] // steps, axis=0).ravel())
+            table.append(np.concatenate(rows))
+    return np.unique(np.stack(table), axis=0)
