@@ -1,0 +1,283 @@
+"""`nisampler calo`: from showers in a file to a fitted model, new showers, and how good and fast they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nisampler.run.console import errors, machine, monitors, show, table
+
+if TYPE_CHECKING:
+    from nisampler.calo.geometry import Geometry
+
+app = typer.Typer(
+    name="calo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Calorimeter showers: simulate, fit, generate, evaluate, time.",
+)
+
+GeometryName = Annotated[
+    str,
+    typer.Option(
+        "--geometry",
+        metavar="NAME",
+        help="A name of `nisampler calo geometries`, or an XML binning of the CaloChallenge.",
+    ),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Same seed, same result.")]
+Showers = Annotated[int, typer.Option("--showers", min=1, help="Number of showers.")]
+ShowerFile = Annotated[Path, typer.Option("--output", "-o", help="The HDF5 file to make.")]
+ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="Folder that `nisampler calo fit` made.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Threads = Annotated[int, typer.Option(min=1, help="Threads of the CPU.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing.")]
+
+
+def _geometry(name: str) -> Geometry:
+    """A registered geometry, or that of an XML binning."""
+    from nisampler.calo.binning import read_binning
+    from nisampler.calo.geometries import geometry
+
+    return read_binning(name) if name.endswith(".xml") else geometry(name)
+
+
+def _pairs(option: str, given: list[str]) -> dict[str, Path]:
+    """Files by name from NAME=FILE, each name once."""
+    from nisampler.errors import ConfigError
+
+    found: dict[str, Path] = {}
+    for text in given:
+        name, equals, file = text.partition("=")
+        if not (name and equals and file) or name in found:
+            raise ConfigError(f"{option} must be NAME=FILE with names that differ, got {text!r}")
+        found[name] = Path(file)
+    return found
+
+
+def _size(path: Path) -> str:
+    return f"{path} ({path.stat().st_size / 1e6:.1f} MB)"
+
+
+@app.command()
+def simulate(
+    context: typer.Context,
+    geometry: GeometryName,
+    showers: Showers,
+    output: ShowerFile,
+    seed: Seed = 1,
+    quiet: Quiet = False,
+) -> None:
+    """Write showers of the built-in reference simulator."""
+    with errors(context):
+        from nisampler.calo.simulator import simulate_file
+
+        with monitors(quiet) as members:
+            made = simulate_file(output, _geometry(geometry), showers, seed, members)
+        show(
+            [
+                ("geometry", geometry),
+                ("showers", f"{showers}, seed {seed}"),
+                ("E_tot/E_inc", f"{made['energy_ratio']:.4f}"),
+                ("occupancy", f"{made['occupancy']:.4f}"),
+                ("file", _size(output)),
+            ],
+            quiet,
+        )
+
+
+@app.command()
+def fit(
+    context: typer.Context,
+    geometry: GeometryName,
+    data: Annotated[Path, typer.Option(help="Showers to learn from, HDF5.")],
+    model: Annotated[str, typer.Option(metavar="PRESET", help="A name of `nisampler calo models`.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the model to make.")],
+    seed: Seed = 1,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the preset's, for every part.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Instead of the preset's, for every part.")] = None,
+    showers: Annotated[int | None, typer.Option(min=1, help="Only the first showers of the file.")] = None,
+    validation: Annotated[float, typer.Option(help="Share of the showers kept for validation.")] = 0.1,
+    memory: Annotated[float, typer.Option(help="GB of showers to hold; larger files are streamed.")] = 4.0,
+    device: Device = "auto",
+    threads: Threads = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted fit.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fit a model to showers and store it; an interrupted fit can be continued and gives the same bytes."""
+    command = f"nisampler calo fit --geometry {geometry} --data {data} --model {model} --output {output} --resume"
+    with errors(context, output / "model.json", command):
+        from nisampler.calo.fit import DataOptions, fit
+        from nisampler.calo.recipe import FitOptions
+        from nisampler.calo.timing import count_parameters
+
+        options, wanted = FitOptions(seed, epochs, batch), DataOptions(data, validation, showers, 1e9 * memory)
+        with monitors(quiet) as members, machine(device, threads) as place:
+            fitted = fit(wanted, _geometry(geometry), model, output, options, place, members, resume)
+        training, generation = count_parameters(fitted.model)
+        show(
+            [
+                ("model", f"{model} for {geometry}, seed {seed}, {place}, {threads} thread(s)"),
+                ("parameters", f"{training} trained, {generation} for generation"),
+                *(
+                    (
+                        f"part {part.name}",
+                        f"validation loss {part.best_loss:.6g} after epoch {part.best_epoch} of {len(part.history)}",
+                    )
+                    for part in fitted.parts
+                ),
+                ("time", f"{fitted.seconds:.0f} s, {fitted.cpu_seconds / 60:.1f} CPU-minutes"),
+                ("folder", str(output)),
+                *(("warning", text) for part in fitted.parts for text in part.warnings),
+            ],
+            quiet,
+        )
+
+
+@app.command()
+def generate(
+    context: typer.Context,
+    model: ModelPath,
+    output: ShowerFile,
+    showers: Annotated[
+        int | None, typer.Option("--showers", min=1, help="Number of showers; by default as many as in --incident.")
+    ] = None,
+    incident: Annotated[
+        Path | None, typer.Option(help="Take the incident energies of this file of showers, from its beginning.")
+    ] = None,
+    geometry: Annotated[str | None, typer.Option(metavar="NAME", help="Refuse a model of other cells.")] = None,
+    seed: Seed = 1,
+    batch: Annotated[int, typer.Option(min=1, help="Showers made at once; belongs to the seed.")] = 1000,
+    device: Device = "auto",
+    threads: Threads = 1,
+    quiet: Quiet = False,
+) -> None:
+    """Write new showers of a fitted model."""
+    with errors(context):
+        from nisampler.calo.generation import generate, read_incident
+        from nisampler.calo.store import load_model
+        from nisampler.errors import ConfigError
+
+        wanted = None if geometry is None else _geometry(geometry)
+        with monitors(quiet) as members, machine(device, threads) as place:
+            loaded = load_model(model, wanted, place)
+            energies = None if incident is None else read_incident(incident, loaded.geometry, showers)
+            count = showers if energies is None else len(energies)
+            if count is None:
+                raise ConfigError("say how many showers with --showers, or give energies with --incident")
+            made = generate(loaded, count, output, seed, energies, batch, members)
+        show(
+            [
+                ("model", f"{model} for {loaded.geometry.name}"),
+                ("showers", f"{made.showers}, seed {seed}"),
+                ("drawn again", str(made.redrawn)),
+                ("empty", str(made.empty)),
+                ("E_tot/E_inc", f"{made.energy_ratio:.4f}"),
+                ("occupancy", f"{made.occupancy:.4f}"),
+                ("time", f"{made.seconds:.1f} s, {1e3 * made.seconds / made.showers:.3g} ms/shower with writing"),
+                ("file", _size(output)),
+            ],
+            quiet,
+        )
+
+
+@app.command()
+def evaluate(
+    context: typer.Context,
+    reference: Annotated[Path, typer.Option(help="File of reference showers that no model has seen.")],
+    candidate: Annotated[list[str], typer.Option(metavar="NAME=FILE", help="Generated showers; may be repeated.")],
+    geometry: GeometryName,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the report to make.")],
+    classifier: Annotated[list[str] | None, typer.Option(metavar="NAME", help="May be repeated.")] = None,
+    trainings: Annotated[int, typer.Option(min=0, help="Of each classifier; 0 for no classifiers.")] = 3,
+    showers: Annotated[int | None, typer.Option(min=2, help="At most so many of each sample.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Show how this model was trained, too.")] = None,
+    timing: Annotated[list[str] | None, typer.Option(metavar="NAME=FILE", help="What `time` wrote.")] = None,
+    seed: Seed = 1,
+    device: Device = "auto",
+    threads: Threads = 1,
+    quiet: Quiet = False,
+) -> None:
+    """Compare generated showers with reference showers: classifiers, distances, histograms, a report."""
+    with errors(context):
+        from nisampler.calo.evaluation.evaluate import EvaluationOptions, evaluate
+        from nisampler.calo.evaluation.report import table_rows
+        from nisampler.calo.store import training_records
+        from nisampler.storage import read_json
+
+        with monitors(quiet) as members, machine(device, threads) as place:
+            usual = EvaluationOptions()
+            options = EvaluationOptions(
+                classifiers=(tuple(classifier) if classifier else usual.classifiers) if trainings else (),
+                seeds=tuple(range(seed, seed + trainings)),
+                showers=showers,
+                seed=seed,
+                device=str(place),
+                timing={name: read_json(path) for name, path in _pairs("--timing", timing or []).items()},
+                training={} if model is None else training_records(model),
+            )
+            files = _pairs("--candidate", candidate)
+            result = evaluate(reference, files, _geometry(geometry), output, options, members)
+        table([["", *result["samples"]], *([name, *values] for name, values in table_rows(result))], quiet)
+        show([("report", str(output / "report.html"))], quiet)
+
+
+@app.command("time")
+def time_command(
+    context: typer.Context,
+    model: ModelPath,
+    device: Annotated[list[str] | None, typer.Option(help="cpu or cuda; may be repeated.")] = None,
+    batch: Annotated[list[int] | None, typer.Option(min=1, help="Showers at once; may be repeated.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed batches of each size.")] = 10,
+    budget: Annotated[float, typer.Option(help="Seconds for each batch size.")] = 600.0,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file to make.")] = None,
+    threads: Threads = 1,
+    quiet: Quiet = False,
+) -> None:
+    """Milliseconds for each shower, by default in batches of 1, 100 and 10000, and parameter counts."""
+    with errors(context):
+        from nisampler.calo.timing import BATCHES, time_model
+        from nisampler.storage import write_json
+
+        with monitors(quiet) as members, machine("cpu", threads):
+            timing = time_model(model, device or ["cpu"], batch or BATCHES, repeats, budget, members)
+        if output is not None:
+            write_json(output, timing.to_dict())
+        table(timing.table(), quiet)
+        loading = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in timing.load_seconds.items())
+        show(
+            [
+                ("loading", loading),
+                ("parameters", f"{timing.parameters_training} trained, {timing.parameters_generation} for generation"),
+                ("machine", ", ".join(f"{name} {value}" for name, value in timing.machine.items() if value)),
+            ],
+            quiet,
+        )
+
+
+@app.command()
+def geometries(context: typer.Context) -> None:
+    """List the calorimeters."""
+    with errors(context):
+        from nisampler.calo.geometries import GEOMETRIES
+
+        rows = [["name", "particle", "layers", "voxels", "threshold/MeV", "E_inc/GeV", "law", "layout"]]
+        for name, known in GEOMETRIES.items():
+            low, high = known.incident.values[0] / 1e3, known.incident.values[-1] / 1e3
+            cells = [str(known.n_layers), str(known.n_voxels), f"{known.threshold:.4g}", f"{low:.4g}-{high:.4g}"]
+            rows.append([name, known.particle, *cells, known.incident.kind, known.layout])
+        table(rows)
+
+
+@app.command()
+def models(context: typer.Context) -> None:
+    """List the presets of shower models."""
+    with errors(context):
+        from nisampler.calo.models import PRESETS
+
+        rows = [[name, preset.geometry or "any", preset.text] for name, preset in PRESETS.items()]
+        table([["name", "geometry", "model"], *rows])

@@ -1,0 +1,169 @@
+"""From a file of showers to a fitted model."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nisampler.calo.batches import ShowerData, source
+from nisampler.calo.files import Indices, ShowerReader, split
+from nisampler.calo.geometry import Geometry
+from nisampler.calo.models import ShowerModel, build_model
+from nisampler.calo.recipe import FitOptions
+from nisampler.calo.store import DESCRIPTION, describe, part_folder, save_model
+from nisampler.calo.training import PartResult, fit_part
+from nisampler.errors import ConfigError, StorageError
+from nisampler.rng import Streams
+from nisampler.run.monitor import LogMonitor, Monitor
+
+LOG = "fit.log"
+
+# Most showers that standardisation looks at, and copies of them that it needs at once.
+_MOST, _COPIES = 50_000, 8
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which showers of a file are used, and how much memory they may take.
+
+    Parameters
+    ----------
+    path
+        The file.
+    validation
+        Share of the showers that is kept for validation.
+    limit
+        Only the first showers; None for all.
+    memory
+        Bytes of showers that may be held; larger files are streamed in every epoch.
+
+    Raises
+    ------
+    ConfigError
+        If the share is not between 0 and 1, or the others are not positive.
+    """
+
+    path: str | Path
+    validation: float = 0.1
+    limit: int | None = None
+    memory: float = 4e9
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.validation < 1.0:
+            raise ConfigError(f"validation must be a share between 0 and 1, got {self.validation}")
+        if not self.memory > 0 or (self.limit is not None and self.limit < 1):
+            raise ConfigError(f"memory and limit must be positive, got {self.memory} and {self.limit}")
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted model, how its parts were trained, and the seconds that it took in this session."""
+
+    model: ShowerModel
+    parts: list[PartResult]
+    seconds: float
+    cpu_seconds: float
+
+
+def fit(
+    data: DataOptions,
+    geometry: Geometry,
+    name: str,
+    output: str | Path,
+    options: FitOptions | None = None,
+    device: torch.device | str = "cpu",
+    monitors: Sequence[Monitor] = (),
+    resume: bool = False,
+) -> Fitted:
+    """Fit a model to the showers of a file and store it.
+
+    Parameters
+    ----------
+    data, geometry
+        The showers and their cells.
+    name
+        Of a preset of `nisampler.calo.models`.
+    output
+        Folder of the model.
+    options
+        Default: `FitOptions()`.
+    device, monitors
+        Where to compute; who is told the progress.
+    resume
+        Continue what was interrupted in `output`; it ends with the same bytes as a fit in one go.
+
+    Raises
+    ------
+    StorageError
+        If `output` exists and `resume` is not set, or the reverse.
+    ConfigError
+        If a fit is resumed with other settings, or too few showers are there.
+    NisamplerError
+        As reading, building and training do.
+    """
+    options, folder = options or FitOptions(), Path(output)
+    if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise StorageError(f"{folder} exists and is not empty: choose another --output, or continue with --resume")
+    start, cpu_start = time.monotonic(), time.process_time()
+    with ShowerReader(data.path, geometry) as reader:
+        training, validation, facts = _rows(reader, data, options.seed)
+        model = build_model(name, geometry)
+        streams = Streams(options.seed)
+        # Evenly spaced, since a file may be sorted by energy.
+        most = min(_MOST, max(1000, int(data.memory / (_COPIES * 4 * geometry.n_voxels))))
+        few = reader.select(training[:: math.ceil(len(training) / most)])
+        model.prepare(few, streams.generator("prepare"))
+        model.training_size = len(training)
+    settings = {"seed": options.seed, "epochs": options.epochs, "batch": options.batch}
+    if resume:
+        _check_same(folder, model, name, settings, facts)
+    else:
+        save_model(folder, model, name, settings, facts)
+    members = [LogMonitor(folder / LOG), *monitors]
+    model.to(device)
+    showers = ShowerData(
+        source(data.path, geometry, training, device, data.memory),
+        source(data.path, geometry, validation, device, data.memory),
+    )
+    results = [
+        fit_part(part, showers, part_folder(folder, part.name), options, device, members, resume)
+        for part in model.parts
+    ]
+    return Fitted(model.eval(), results, time.monotonic() - start, time.process_time() - cpu_start)
+
+
+def _rows(reader: ShowerReader, data: DataOptions, seed: int) -> tuple[Indices, Indices, dict[str, Any]]:
+    """The showers for training and for validation, and facts that identify them."""
+    n = len(reader) if data.limit is None else min(data.limit, len(reader))
+    training, validation = split(n, (1.0 - data.validation, data.validation), seed)
+    if not len(training) or not len(validation):
+        raise ConfigError(f"{reader.path}: {n} showers are too few to train with and to validate with")
+    incident = np.ascontiguousarray(reader.incident[:n])
+    facts = {
+        "file": reader.path.name,
+        "showers": n,
+        "training": len(training),
+        "validation": len(validation),
+        "incident_mev": [float(incident.min()), float(incident.max())],
+        "incident_sha256": hashlib.sha256(incident.tobytes()).hexdigest(),
+    }
+    return training, validation, facts
+
+
+def _check_same(folder: Path, model: ShowerModel, name: str, settings: dict[str, Any], facts: dict[str, Any]) -> None:
+    """ConfigError unless the folder was begun with the same model, settings and showers."""
+    if not (folder / DESCRIPTION).is_file():
+        raise StorageError(f"{folder} holds no model to resume: leave --resume out to begin one")
+    stored = describe(folder)
+    wanted = {"model": name, "config": model.config, "cells": model.geometry.digest, "data": facts, **settings}
+    changed = [key for key, value in wanted.items() if stored.get(key) != value]
+    if changed:
+        raise ConfigError(f"{folder} was begun with another {', '.join(changed)}: resume with the same, or begin anew")

@@ -1,0 +1,187 @@
+"""New showers from a fitted model, streamed to a file in shards."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nisampler.calo.files import ShowerReader, ShowerWriter
+from nisampler.calo.geometry import Floats, Geometry
+from nisampler.calo.models import ShowerModel
+from nisampler.calo.showers import Showers, Voxels
+from nisampler.errors import ConfigError, ModelError
+from nisampler.rng import Streams
+from nisampler.run.monitor import Monitor, Monitors
+
+SHARD = 1000
+
+# Times that a shower is drawn again, and the showers that may need it: a number and a share of all.
+_MOST_DRAWS, _FEW, _SHARE = 20, 10, 0.01
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What was written.
+
+    Attributes
+    ----------
+    showers
+        Their number.
+    redrawn
+        Showers that were not finite or had negative voxels, and were drawn again.
+    empty
+        Showers without energy.
+    energy_ratio, occupancy
+        Means of E_tot/E_inc and of the share of voxels above the threshold.
+    seconds
+        Of the wall clock.
+    """
+
+    showers: int
+    redrawn: int
+    empty: int
+    energy_ratio: float
+    occupancy: float
+    seconds: float
+
+
+def read_incident(path: str | Path, geometry: Geometry, n: int | None) -> Floats:
+    """The first `n` incident energies (n,) in MeV of a file of showers; all without `n`.
+
+    Raises
+    ------
+    ConfigError
+        If the file has fewer.
+    NisamplerError
+        As the reader does.
+    """
+    with ShowerReader(path, geometry) as reader:
+        if n is not None and n > len(reader):
+            raise ConfigError(f"{path} has {len(reader)} incident energies, {n} showers were asked for")
+        return reader.incident[:n]
+
+
+class ShowerGenerator:
+    """Draws shards of showers; shard k depends on the model, the seed and k alone.
+
+    Parameters
+    ----------
+    model
+        A fitted model, on any device.
+    seed
+        Of all random numbers.
+    limit
+        Showers that may be drawn again altogether.
+    """
+
+    def __init__(self, model: ShowerModel, seed: int, limit: int) -> None:
+        self.model, self.streams, self.limit = model, Streams(seed), limit
+        self.device = next(model.parameters()).device
+        self.redrawn = 0
+
+    def incident(self, n: int, shard: int) -> Floats:
+        """Incident energies (n,) in MeV of the geometry's law."""
+        return self.model.geometry.incident.sample(n, self.streams.numpy("incident", shard))
+
+    def draw(self, incident: Floats, shard: int) -> Showers:
+        """A shower for each incident energy (n,) in MeV.
+
+        Raises
+        ------
+        ModelError
+            If too many showers are not finite or have negative voxels.
+        """
+        voxels = self._sample(incident, shard, 0)
+        bad = np.flatnonzero(_malformed(voxels))
+        for attempt in range(1, _MOST_DRAWS):
+            if not len(bad):
+                break
+            self.redrawn += len(bad)
+            if self.redrawn > self.limit:
+                break
+            voxels[bad] = self._sample(incident[bad], shard, attempt)
+            bad = bad[_malformed(voxels[bad])]
+        if len(bad):
+            raise ModelError(
+                f"the model makes too many showers that are not finite or have negative voxels: {self.redrawn} so far, "
+                f"last at {incident[bad[0]]:.6g} MeV; train it longer, or look for such energies outside its data"
+            )
+        return Showers(incident, voxels)
+
+    def _sample(self, incident: Floats, shard: int, attempt: int) -> Voxels:
+        generator = self.streams.generator("showers", shard, attempt, device=self.device)
+        energies = torch.as_tensor(incident, dtype=torch.float32, device=self.device)
+        voxels: Voxels = self.model.sample(energies, generator).to("cpu", torch.float32).numpy()
+        return voxels
+
+
+def _malformed(voxels: Voxels) -> NDArray[np.bool_]:
+    """Which showers (n, n_voxels) are not finite or have negative voxels."""
+    good: NDArray[np.bool_] = np.all((voxels >= 0.0) & (voxels < np.inf), axis=1)
+    return ~good
+
+
+def generate(
+    model: ShowerModel,
+    n: int,
+    output: str | Path,
+    seed: int = 1,
+    incident: Floats | None = None,
+    shard: int = SHARD,
+    monitors: Sequence[Monitor] = (),
+) -> Generated:
+    """Write exactly `n` new showers to a file in the layout of the model's geometry.
+
+    Parameters
+    ----------
+    model
+        A fitted model.
+    n
+        Number of showers.
+    output
+        The HDF5 file; it appears once it is complete.
+    seed
+        Same seed and shards, same showers.
+    incident
+        Incident energies (n,) in MeV; by default they are drawn from the geometry's law.
+    shard
+        Showers that are made at once: memory grows with it.
+    monitors
+        Are told the progress.
+
+    Raises
+    ------
+    ConfigError
+        If numbers are not positive, or there are not `n` incident energies.
+    ModelError
+        If too many showers had to be drawn again.
+    StorageError
+        If the file cannot be written.
+    """
+    if n < 1 or shard < 1:
+        raise ConfigError(f"the numbers of showers, and of showers in a shard, must be positive, got {n} and {shard}")
+    if incident is not None and incident.shape != (n,):
+        raise ConfigError(f"{n} showers need incident energies of shape ({n},), got {incident.shape}")
+    generator, monitor = ShowerGenerator(model, seed, int(_FEW + _SHARE * n)), Monitors(monitors)
+    geometry, start = model.geometry, time.monotonic()
+    empty, ratio, occupied = 0, 0.0, 0.0
+    with ShowerWriter(output, geometry) as writer:
+        for index, first in enumerate(range(0, n, shard)):
+            count = min(shard, n - first)
+            energies = generator.incident(count, index) if incident is None else incident[first : first + count]
+            showers = generator.draw(energies, index)
+            writer.append(showers)
+            sums = showers.voxels.sum(axis=1, dtype=np.float64)
+            empty += int(np.count_nonzero(sums == 0.0))
+            ratio += float(np.sum(sums / energies))
+            occupied += float(np.count_nonzero(showers.voxels > geometry.threshold))
+            figures = {"E_tot/E_inc": f"{ratio / (first + count):.3f}", "drawn again": str(generator.redrawn)}
+            monitor.progress("generating", first + count, n, figures)
+    seconds = time.monotonic() - start
+    return Generated(n, generator.redrawn, empty, ratio / n, occupied / n / geometry.n_voxels, seconds)

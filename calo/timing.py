@@ -1,0 +1,207 @@
+"""How long showers take, by the protocol of the CaloChallenge (2410.21611): batches 1, 100 and 10000, CPU and GPU.
+
+The challenge times everything from loading the weights to the finished file. Here loading, generation and writing are
+measured apart, so that their sum can be had for any number of showers.
+"""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nisampler.calo.files import ShowerWriter
+from nisampler.calo.generation import ShowerGenerator
+from nisampler.calo.models import ShowerModel
+from nisampler.calo.showers import Showers
+from nisampler.calo.store import load_model
+from nisampler.errors import ConfigError
+from nisampler.run.monitor import Monitor, Monitors
+
+BATCHES = (1, 100, 10_000)
+REPEATS = 10
+
+
+@dataclass(frozen=True)
+class TimingRow:
+    """Milliseconds for each shower with one batch size on one device.
+
+    Attributes
+    ----------
+    device, batch
+        Where, and how many showers at once.
+    repeats
+        Batches that were timed after one that was not.
+    generate, fastest, slowest
+        Median and extremes of the generation; None if it did not run.
+    write
+        Median of the time to write them, compressed.
+    reason
+        Why it did not run.
+    """
+
+    device: str
+    batch: int
+    repeats: int = 0
+    generate: float | None = None
+    fastest: float | None = None
+    slowest: float | None = None
+    write: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The rows, seconds to load the model on each device, parameter counts and the machine."""
+
+    rows: list[TimingRow]
+    load_seconds: dict[str, float]
+    parameters_training: int
+    parameters_generation: int
+    machine: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON data."""
+        return asdict(self)
+
+    def table(self) -> list[list[str]]:
+        """Cells of a table with a head."""
+        head = ["device", "batch", "ms/shower", "fastest", "slowest", "write", "repeats"]
+        return [head, *(_cells(row) for row in self.rows)]
+
+
+def _cells(row: TimingRow) -> list[str]:
+    numbers = (row.generate, row.fastest, row.slowest, row.write)
+    shown = ["-" if number is None else f"{number:.4g}" for number in numbers]
+    return [row.device, str(row.batch), *shown, row.reason or str(row.repeats)]
+
+
+def count_parameters(model: ShowerModel) -> tuple[int, int]:
+    """Numbers of parameters of the trained parts, and of what generation needs."""
+
+    def count(modules: Sequence[torch.nn.Module]) -> int:
+        return sum(p.numel() for p in {id(p): p for module in modules for p in module.parameters()}.values())
+
+    return count([part.module for part in model.parts]), count(list(model.generation_modules()))
+
+
+def time_model(
+    folder: str | Path,
+    devices: Sequence[str] = ("cpu",),
+    batches: Sequence[int] = BATCHES,
+    repeats: int = REPEATS,
+    budget: float = 600.0,
+    monitors: Sequence[Monitor] = (),
+) -> Timing:
+    """Time a fitted model.
+
+    Parameters
+    ----------
+    folder
+        Of the model.
+    devices
+        "cpu" and "cuda".
+    batches
+        Showers that are made at once.
+    repeats
+        Timed batches of each size; fewer if the budget ends before.
+    budget
+        Seconds for each row. A row that is expected not to make one warm-up and one timed batch in it does not run.
+    monitors
+        Are told the progress.
+
+    Raises
+    ------
+    ConfigError
+        If a number is not positive.
+    NisamplerError
+        As loading does.
+    """
+    if not batches or min(*batches, repeats) < 1 or not budget > 0:
+        raise ConfigError(f"batches, repeats and budget must be positive, got {tuple(batches)}, {repeats}, {budget}")
+    monitor = Monitors(monitors)
+    rows: list[TimingRow] = []
+    loading, counts = {}, (0, 0)
+    for device in devices:
+        start = time.perf_counter()
+        model = load_model(folder, device=device)
+        _wait(device)
+        loading[device] = time.perf_counter() - start
+        counts = count_parameters(model)
+        expected = 0.0
+        for batch in sorted(set(batches)):
+            figures = {"device": device, "batch": str(batch)}
+            monitor.progress("timing", len(rows), len(devices) * len(set(batches)), figures)
+            row = _row(model, device, batch, repeats, budget, expected * batch)
+            expected = row.generate / 1e3 if row.generate is not None else expected
+            rows.append(row)
+    monitor.progress("timing", len(rows), len(rows), {})
+    return Timing(rows, loading, *counts, _machine(devices))
+
+
+def _row(model: ShowerModel, device: str, batch: int, repeats: int, budget: float, expected: float) -> TimingRow:
+    if 2 * expected > budget:
+        return TimingRow(device, batch, reason=f"did not run: about {expected:.0f} s for a batch")
+    generator = ShowerGenerator(model, 1, batch)
+    incident = model.geometry.incident.sample(batch, np.random.default_rng(1))
+    begin = time.perf_counter()
+    generation, writing = [], []
+    try:
+        with tempfile.TemporaryDirectory() as place:
+            for index in range(repeats + 1):
+                taken, showers = _timed(partial(generator.draw, incident, index), device)
+                wrote, _ = _timed(partial(_write, Path(place) / "showers.h5", model, showers), device)
+                generation.append(taken)
+                writing.append(wrote)
+                if index and time.perf_counter() - begin > budget:
+                    break
+    except (torch.OutOfMemoryError, MemoryError):
+        return TimingRow(device, batch, reason="did not run: out of memory")
+    scale = 1e3 / batch
+    times = scale * np.array(generation[1:])
+    return TimingRow(
+        device,
+        batch,
+        len(times),
+        float(np.median(times)),
+        float(times.min()),
+        float(times.max()),
+        float(scale * np.median(writing[1:])),
+    )
+
+
+def _timed(work: Callable[[], Any], device: str) -> tuple[float, Any]:
+    """Seconds until the device has finished, and the result."""
+    _wait(device)
+    start = time.perf_counter()
+    result = work()
+    _wait(device)
+    return time.perf_counter() - start, result
+
+
+def _wait(device: str) -> None:
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _write(path: Path, model: ShowerModel, showers: Showers) -> None:
+    with ShowerWriter(path, model.geometry) as writer:
+        writer.append(showers)
+
+
+def _machine(devices: Sequence[str]) -> dict[str, Any]:
+    gpu = {device: torch.cuda.get_device_name(device) for device in devices if torch.device(device).type == "cuda"}
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "gpu": gpu,
+        "torch": torch.__version__,
+    }

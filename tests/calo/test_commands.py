@@ -1,0 +1,194 @@
+"""`nisampler calo`: every command, its table, its exit code, and one clear message for each error."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_model import build
+from typer.testing import CliRunner
+
+from nisampler.calo.files import read_showers
+from nisampler.calo.geometries import GEOMETRIES, geometry
+from nisampler.calo.models import PRESETS
+from nisampler.cli import app
+
+TOY = geometry("toy")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny() -> Any:
+    """A preset that is fitted in no time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nisampler.calo.fit.build_model", build)
+        patch.setattr("nisampler.calo.store.build_model", build)
+        yield
+
+
+def call(*arguments: object) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of `nisampler calo` in this process."""
+    done = CliRunner().invoke(app, ["calo", *(str(argument) for argument in arguments)])
+    assert "Traceback" not in done.stderr
+    return done.exit_code, done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with simulated showers, a model, and showers of it."""
+    path = tmp_path_factory.mktemp("commands")
+    data = path / "data.h5"
+    for arguments in (
+        ["simulate", "--geometry", "toy", "--showers", 600, "--seed", 3, "--output", data],
+        ["fit", "--geometry", "toy", "--data", data, "--model", "tiny", "--output", path / "model", "--device", "cpu"],
+        ["generate", path / "model", "--showers", 400, "--output", path / "new.h5", "--device", "cpu", "--seed", 2],
+    ):
+        code, out, err = call(*arguments)
+        assert code == 0 and err == ""
+        (path / f"{arguments[0]}.txt").write_text(out)
+    return path
+
+
+def table(folder: Path, command: str) -> dict[str, str]:
+    lines = (folder / f"{command}.txt").read_text().splitlines()
+    return dict(line.split("   ", 1) for line in lines if "   " in line)
+
+
+def test_simulate(folder: Path) -> None:
+    shown = {name: value.strip() for name, value in table(folder, "simulate").items()}
+    assert shown["showers"] == "600, seed 3" and str(folder / "data.h5") in shown["file"]
+    made = read_showers(folder / "data.h5", TOY)
+    assert len(made) == 600
+    assert float(shown["E_tot/E_inc"]) == pytest.approx(float(np.mean(made.voxels.sum(1) / made.incident)), abs=1e-4)
+
+
+def test_fit(folder: Path, tmp_path: Path) -> None:
+    shown = {name.strip(): value.strip() for name, value in table(folder, "fit").items()}
+    assert shown["model"] == "tiny for toy, seed 1, cpu, 1 thread(s)"
+    assert shown["parameters"] == "242 trained, 2 for generation"
+    assert "after epoch 3 of 3" in shown["part shape"]
+    arguments = ["fit", "--geometry", "toy", "--data", folder / "data.h5", "--model", "tiny", "--device", "cpu"]
+    code, out, err = call(*arguments, "--output", tmp_path / "m", "--epochs", 1, "--showers", 100, "--quiet")
+    assert (code, out, err) == (0, "", "")
+    code, _, err = call(*arguments, "--output", tmp_path / "m")
+    assert code == 1 and "--resume" in err
+    code, out, _ = call(*arguments, "--output", tmp_path / "m", "--epochs", 1, "--showers", 100, "--resume")
+    assert code == 0 and "after epoch 1 of 1" in out
+    code, _, err = call(*arguments, "--output", tmp_path / "m", "--epochs", 2, "--showers", 100, "--resume")
+    assert code == 1 and "begun with another epochs" in err
+
+
+def test_generate(folder: Path, tmp_path: Path) -> None:
+    assert len(read_showers(folder / "new.h5", TOY)) == 400
+    model, given = folder / "model", folder / "data.h5"
+    code, out, err = call("generate", model, "--incident", given, "--output", tmp_path / "a.h5", "--batch", 250)
+    assert code == 0 and err == "" and "600, seed 1" in out
+    assert np.array_equal(read_showers(tmp_path / "a.h5", TOY).incident, read_showers(given, TOY).incident)
+    code, out, _ = call("generate", model, "--incident", given, "--showers", 5, "-o", tmp_path / "b.h5", "-q")
+    assert code == 0 and out == "" and len(read_showers(tmp_path / "b.h5", TOY)) == 5
+    code, _, err = call("generate", model, "--output", tmp_path / "c.h5")
+    assert code == 1 and "--showers" in err and "--incident" in err
+    code, _, err = call("generate", model, "--showers", 5, "--geometry", "ds2", "--output", tmp_path / "c.h5")
+    assert code == 1 and "belongs to toy" in err and "not to ds2" in err
+    broken = Path(shutil.copytree(model, tmp_path / "broken"))
+    (weights,) = (broken / "parts" / "total").glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1])
+    code, _, err = call("generate", broken, "--showers", 5, "--output", tmp_path / "c.h5")
+    assert code == 1 and "bytes instead of" in err
+    assert not (tmp_path / "c.h5").exists()
+
+
+def test_evaluate(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reports: list[Any] = []
+    monkeypatch.setattr("nisampler.calo.evaluation.evaluate.write_report", lambda *data: reports.append(data))
+    code, _, _ = call("time", folder / "model", "--batch", 2, "--repeats", 1, "--output", tmp_path / "t.json", "-q")
+    assert code == 0
+    common = ["evaluate", "--reference", folder / "data.h5", "--geometry", "toy", "--output", tmp_path / "report"]
+    candidates = ["--candidate", f"tiny={folder / 'new.h5'}", "--timing", f"tiny={tmp_path / 't.json'}"]
+    code, out, err = call(*common, *candidates, "--trainings", 0, "--showers", 150, "--model", folder / "model")
+    assert code == 0 and err == ""
+    head = next(line for line in out.splitlines() if "tiny" in line)
+    assert "shuffled voxels" in head and "parameters for generation" in out and "report.html" in out
+    found = json.loads((tmp_path / "report" / "evaluation.json").read_text())
+    assert found["samples"]["tiny"]["showers"] == 150 and found["samples"]["tiny"]["timing"]["rows"][0]["batch"] == 2
+    (report,) = reports
+    assert report[0] == tmp_path / "report" and len(report[1].training["shape"]) == 3
+    for wrong in ("tiny", "=x", "tiny="):
+        code, _, err = call(*common, "--candidate", wrong)
+        assert code == 1 and "NAME=FILE" in err
+    code, _, err = call(*common, *candidates, "--classifier", "none")
+    assert code == 1 and "classifier must be one of" in err
+
+
+def test_time(folder: Path, tmp_path: Path) -> None:
+    code, out, err = call(
+        "time", folder / "model", "--batch", 1, "--batch", 10, "--repeats", 2, "--output", tmp_path / "time.json"
+    )
+    assert code == 0 and err == "" and "ms/shower" in out and "242 trained, 2 for generation" in out
+    rows = json.loads((tmp_path / "time.json").read_text())["rows"]
+    assert [(row["device"], row["batch"], row["repeats"]) for row in rows] == [("cpu", 1, 2), ("cpu", 10, 2)]
+
+
+def test_lists() -> None:
+    code, out, _ = call("geometries")
+    assert code == 0 and all(name in out for name in GEOMETRIES) and "40500" in out
+    code, out, _ = call("models")
+    assert code == 0 and all(name in out for name in PRESETS)
+
+
+def test_xml_binning(tmp_path: Path) -> None:
+    from nisampler.calo.binning import write_binning
+
+    write_binning(tmp_path / "toy.xml", TOY)
+    path = tmp_path / "a.h5"
+    assert call("simulate", "--geometry", tmp_path / "toy.xml", "--showers", 5, "--output", path, "-q")[0] == 0
+    assert len(read_showers(path, TOY)) == 5
+
+
+def test_errors_are_one_message(folder: Path, tmp_path: Path) -> None:
+    code, out, err = call("simulate", "--geometry", "ds9", "--showers", 5, "--output", tmp_path / "a.h5")
+    assert code == 1 and out == "" and "registered are" in err
+    bad = tmp_path / "bad.h5"
+    bad.write_bytes((folder / "data.h5").read_bytes()[:2000])
+    code, _, err = call("fit", "--geometry", "toy", "--data", bad, "--model", "tiny", "--output", tmp_path / "m")
+    assert code == 1 and str(bad) in err and "truncated" in err
+    code, _, err = call("time", tmp_path)
+    assert code == 1 and "not the folder of a shower model" in err
+    assert call("simulate", "--geometry", "toy")[0] == 2
+    assert call("nonsense")[0] == 2
+
+
+def test_interrupt_says_how_to_resume(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nisampler.calo.fit.fit_part", stop)
+    arguments = ["--geometry", "toy", "--data", folder / "data.h5", "--model", "tiny", "--output", tmp_path / "m"]
+    code, _, err = call("fit", *arguments)
+    assert code == 130 and f"--output {tmp_path / 'm'} --resume` continues" in err
+    monkeypatch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nisampler.calo.fit.build_model", build)
+        assert call("fit", *arguments, "--resume", "--quiet")[0] == 0
+
+
+def test_help_as_a_command_of_its_own(tmp_path: Path) -> None:
+    """The core finds the commands by their entry point, and listing them imports nothing heavy of this package."""
+    for arguments, words in ((["--help"], ["run", "calo"]), (["calo", "--help"], ["simulate", "fit", "evaluate"])):
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-X", "importtime", "-m", "nisampler", *arguments],
+            cwd=tmp_path,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0 and all(word in done.stdout for word in words)
+        assert "nisampler.calo.models" not in done.stderr and "h5py" not in done.stderr
