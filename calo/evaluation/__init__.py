@@ -1,0 +1,1 @@
+"""How close generated showers are to reference ones: features, histograms, classifiers, distances, a report."""

@@ -1,0 +1,47 @@
+"""Deliberately wrong showers, which a metric has to recognise."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nisampler.calo.geometry import Geometry
+from nisampler.calo.showers import Showers
+from nisampler.errors import ConfigError
+
+
+def shuffle_voxels(
+    showers: Showers, geometry: Geometry, rng: np.random.Generator, neighbours: int | None = 50
+) -> Showers:
+    """Every voxel shuffled by itself over showers: its spectrum stays as it is, correlations are lost.
+
+    Parameters
+    ----------
+    showers
+        Taken as they are; incident energies keep their places.
+    geometry
+        Their cells.
+    rng
+        Of the permutations.
+    neighbours
+        Values move only among at least this many showers with about the same incident energy, so that the spectra
+        at a given energy stay too; None shuffles over all showers.
+
+    Raises
+    ------
+    ConfigError
+        If there are fewer than two neighbours.
+    """
+    geometry.check(showers.voxels)
+    n = len(showers)
+    if neighbours is not None and neighbours < 2:
+        raise ConfigError(f"a shuffle needs at least two neighbours, got {neighbours}")
+    ties = rng.random(n)
+    order = np.lexsort((ties, showers.incident))
+    groups = 1 if neighbours is None else max(1, n // neighbours)
+    group = (np.arange(n) * groups // max(n, 1))[:, None]
+    voxels = np.empty_like(showers.voxels)
+    for layer in range(geometry.n_layers):
+        cells = geometry.slice(layer)
+        keys = group + rng.random((n, cells.stop - cells.start))
+        voxels[order, cells] = np.take_along_axis(showers.voxels[order, cells], np.argsort(keys, axis=0), axis=0)
+    return Showers(showers.incident, voxels)

@@ -1,0 +1,327 @@
+"""The evaluation of generated showers: every figure of merit, with the floor of the reference against itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import ks_2samp
+
+from nisampler.calo.evaluation.classifiers import classifier_config, classify_many
+from nisampler.calo.evaluation.controls import shuffle_voxels
+from nisampler.calo.evaluation.distances import fpd, kpd, neighbour_metrics
+from nisampler.calo.evaluation.figures import FLOOR
+from nisampler.calo.evaluation.measure import Kind, Measured, differences, measure
+from nisampler.calo.evaluation.multiclass import multiclass
+from nisampler.calo.evaluation.report import ReportData, markdown, write_report
+from nisampler.calo.files import ShowerReader, split
+from nisampler.calo.geometry import Geometry
+from nisampler.calo.showers import Showers
+from nisampler.errors import ConfigError, ShowerDataError, StorageError
+from nisampler.rng import Streams
+from nisampler.run.monitor import Monitor, Monitors
+from nisampler.run.result import versions
+from nisampler.storage import atomic_write, write_json
+
+REFERENCE = "reference"
+CONTROL = "shuffled voxels"
+FORMAT = "nisampler-calo-evaluation"
+VERSION = 1
+_EMPTY = 0.1
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """What is evaluated, and how.
+
+    Parameters
+    ----------
+    classifiers
+        Names in `nisampler.calo.evaluation.classifiers.CLASSIFIERS`.
+    seeds
+        One training of every classifier for each; the CaloChallenge makes ten.
+    showers
+        At most so many of each sample are used, chosen at random; they are held in memory. None uses half of the
+        reference for the comparison, the other half for the floor.
+    distances
+        Compute FPD and KPD.
+    neighbour_metrics
+        Showers of each sample for precision, recall, density and coverage; time grows as its square, 0 leaves it out.
+    multiclass
+        A classifier that is also trained over all candidates at once, see `multiclass`; needs two of them.
+    control
+        Also judge reference showers with shuffled voxels, which the classifiers have to recognise.
+    control_neighbours
+        Voxels are shuffled among so many showers of about the same incident energy, see `shuffle_voxels`; None
+        shuffles them over all showers, which is much easier to recognise.
+    seed
+        Of the choice of showers, the control and the distances.
+    device
+        Of the classifiers.
+    report
+        Draw figures and write the page.
+    layers
+        Histograms are drawn of at most so many layers; all are in the JSON.
+    timing
+        What `nisampler calo time` measured, by candidate: goes into the tables.
+    training
+        By part of the model, the records of its training, for a figure.
+
+    Raises
+    ------
+    ConfigError
+        If a number is out of range or a classifier unknown.
+    """
+
+    classifiers: tuple[str, ...] = ("small-low", "small-high")
+    seeds: tuple[int, ...] = (1, 2, 3)
+    showers: int | None = None
+    distances: bool = True
+    neighbour_metrics: int = 0
+    multiclass: str | None = None
+    control: bool = True
+    control_neighbours: int | None = None
+    seed: int = 1
+    device: str = "cpu"
+    report: bool = True
+    layers: int = 5
+    timing: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in (*self.classifiers, *([self.multiclass] if self.multiclass else [])):
+            classifier_config(name)
+        if self.classifiers and (not self.seeds or len(set(self.seeds)) != len(self.seeds)):
+            raise ConfigError(f"seeds must be at least one and all different, got {list(self.seeds)}")
+        if self.multiclass and not self.seeds:
+            raise ConfigError("a multiclass comparison needs a seed")
+        if self.neighbour_metrics < 0 or self.layers < 1:
+            raise ConfigError(
+                f"neighbour_metrics must not be negative and layers at least 1: {self.neighbour_metrics}, {self.layers}"
+            )
+        if self.showers is not None and self.showers < 2:
+            raise ConfigError(f"an evaluation needs at least two showers of each sample, got {self.showers}")
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Showers with their name and origin."""
+
+    name: str
+    kind: Kind
+    source: str
+    showers: Showers
+
+
+def evaluate(
+    reference: str | Path,
+    candidates: Mapping[str, str | Path],
+    geometry: Geometry,
+    output: str | Path,
+    options: EvaluationOptions | None = None,
+    monitors: Sequence[Monitor] = (),
+) -> dict[str, Any]:
+    """Compare files of generated showers with a file of reference showers.
+
+    The reference is dealt at random into two halves. Everything is compared with the first: the candidates, the
+    second half, which gives the floor, and the shuffled second half, which gives a control.
+
+    Parameters
+    ----------
+    reference
+        File of showers, best twice as many as each candidate has, none of them used in the training of a candidate.
+    candidates
+        Files of generated showers by name.
+    geometry
+        Of all files.
+    output
+        Folder to make: ``evaluation.json``, ``table.md``, and with a report ``report.html`` and ``figures``.
+    options
+        Default: `EvaluationOptions()`.
+    monitors
+        Are told the progress.
+
+    Returns
+    -------
+    dict
+        The content of ``evaluation.json``.
+
+    Raises
+    ------
+    ConfigError
+        If a candidate has a name that the evaluation uses itself, or a multiclass comparison has only one.
+    ShowerDataError, GeometryError, CorruptFileError
+        If a file is not one of showers of this geometry.
+    StorageError
+        If the folder cannot be written.
+    """
+    wanted = options or EvaluationOptions()
+    for name in candidates:
+        if name in (REFERENCE, FLOOR, CONTROL) or not name.strip():
+            raise ConfigError(f"a candidate cannot be called {name!r}")
+    if wanted.multiclass and len(candidates) < 2:
+        raise ConfigError(f"a multiclass comparison needs at least two candidates, got {len(candidates)}")
+    folder = Path(output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot make {folder}: {error.strerror or error}") from error
+    monitor = Monitors(monitors)
+    halves = _halves(Path(reference), geometry, wanted)
+    base = measure(REFERENCE, "reference", str(reference), halves[0], geometry, None, halves[0])
+    measured, results, notes = [], {}, []
+    total = len(candidates) + 1 + wanted.control
+    for done, sample in enumerate(_samples(halves, str(reference), candidates, geometry, wanted)):
+        monitor.progress("evaluating", done, total, {"sample": sample.name})
+        found = measure(sample.name, sample.kind, sample.source, sample.showers, geometry, base, halves[0])
+        measured.append(found)
+        results[sample.name] = _judge(sample, found, base, halves[0], geometry, wanted, monitors)
+        notes += _notes(sample, halves[0], found)
+    monitor.progress("evaluating", total, total, {})
+    result = _result(base, results, notes, geometry, wanted)
+    if wanted.multiclass:
+        result["multiclass"] = _multiclass(halves, candidates, geometry, wanted, monitors)
+    write_json(folder / "evaluation.json", result)
+    with atomic_write(folder / "table.md", "w") as handle:
+        handle.write(markdown(result))
+    if wanted.report:
+        write_report(folder, ReportData(result, base, tuple(measured), geometry, wanted.training, wanted.layers))
+    for note in notes:
+        monitor.line(f"warning: {note}")
+    return result
+
+
+def _halves(path: Path, geometry: Geometry, options: EvaluationOptions) -> tuple[Showers, Showers]:
+    """Two disjoint, random, equally large parts of the reference."""
+    with ShowerReader(path, geometry) as reader:
+        size = len(reader) // 2 if options.showers is None else min(options.showers, len(reader) // 2)
+        if size < 2:
+            raise ShowerDataError(f"{path} has {len(reader)} showers; the two halves of a reference need at least four")
+        first, second = split(len(reader), (size / len(reader), size / len(reader)), options.seed)
+        return _shuffled(reader, first, options.seed), _shuffled(reader, second, options.seed)
+
+
+def _shuffled(reader: ShowerReader, index: np.ndarray[Any, np.dtype[np.int64]], seed: int) -> Showers:
+    """Showers of a file in random order: files may be sorted by energy, parts of a sample must not be."""
+    showers = reader.select(index)
+    return showers[Streams(seed).numpy("order of showers", len(showers)).permutation(len(showers))]
+
+
+def _samples(
+    halves: tuple[Showers, Showers],
+    source: str,
+    candidates: Mapping[str, str | Path],
+    geometry: Geometry,
+    options: EvaluationOptions,
+) -> Iterator[_Sample]:
+    """The candidates, the floor and the control, one in memory at a time, none larger than a half."""
+    yield from _candidates(candidates, len(halves[0]), geometry, options.seed)
+    yield _Sample(FLOOR, "floor", source, halves[1])
+    if options.control:
+        rng = Streams(options.seed).numpy("shuffled voxels")
+        yield _Sample(CONTROL, "control", source, shuffle_voxels(halves[1], geometry, rng, options.control_neighbours))
+
+
+def _candidates(files: Mapping[str, str | Path], most: int, geometry: Geometry, seed: int) -> Iterator[_Sample]:
+    for name, path in files.items():
+        with ShowerReader(path, geometry) as reader:
+            size = min(len(reader), most)
+            (index,) = split(len(reader), (size / len(reader),), seed)
+            yield _Sample(name, "candidate", str(path), _shuffled(reader, index, seed))
+
+
+def _judge(
+    sample: _Sample,
+    found: Measured,
+    base: Measured,
+    reference: Showers,
+    geometry: Geometry,
+    options: EvaluationOptions,
+    monitors: Sequence[Monitor],
+) -> dict[str, Any]:
+    """All that is known of a sample, as JSON data."""
+    device = torch.device(options.device)
+    result: dict[str, Any] = {
+        "kind": sample.kind,
+        "file": sample.source,
+        "showers": len(sample.showers),
+        **differences(found, base, geometry),
+        "classifiers": {
+            name: classify_many(
+                reference, sample.showers, geometry, classifier_config(name), options.seeds, device, monitors
+            ).as_dict()
+            for name in options.classifiers
+        },
+    }
+    if options.distances:
+        vectors = base.features.high_level_vector(), found.features.high_level_vector()
+        result["fpd"] = fpd(*vectors, seed=options.seed).as_dict()
+        result["kpd"] = kpd(*vectors, seed=options.seed).as_dict()
+    if options.neighbour_metrics:
+        n = options.neighbour_metrics
+        true, made = _logarithms(reference[:n], geometry), _logarithms(sample.showers[:n], geometry)
+        result["neighbour_metrics"] = neighbour_metrics(true, made).as_dict()
+    if sample.name in options.timing:
+        result["timing"] = options.timing[sample.name]
+    return result
+
+
+def _multiclass(
+    halves: tuple[Showers, Showers],
+    candidates: Mapping[str, str | Path],
+    geometry: Geometry,
+    options: EvaluationOptions,
+    monitors: Sequence[Monitor],
+) -> dict[str, Any]:
+    """One classifier over all candidates, which are in memory together, asked about the second half."""
+    made = {item.name: item.showers for item in _candidates(candidates, len(halves[0]), geometry, options.seed)}
+    config, device = classifier_config(str(options.multiclass)), torch.device(options.device)
+    return multiclass(halves[1], made, geometry, config, options.seeds[0], device, monitors).as_dict()
+
+
+def _logarithms(showers: Showers, geometry: Geometry) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """log10 of the voxels, those below the threshold at 0.1 MeV as in the CaloChallenge."""
+    lit = np.where(showers.voxels >= max(geometry.threshold, 1e-30), showers.voxels, _EMPTY)
+    return np.log10(lit, dtype=np.float64)
+
+
+def _notes(sample: _Sample, reference: Showers, found: Measured) -> list[str]:
+    """What a reader has to know before the figures of a sample are compared with others."""
+    notes = []
+    if len(sample.showers) < len(reference):
+        notes.append(
+            f"{sample.name} has {len(sample.showers)} showers, the halves of the reference {len(reference)}: "
+            "its figures carry more noise than the floor"
+        )
+    if ks_2samp(sample.showers.incident, reference.incident).pvalue < 1e-6:
+        notes.append(
+            f"the incident energies of {sample.name} follow another law than those of the reference: "
+            "every figure contains that difference"
+        )
+    if found.neighbours is not None:
+        distance = found.neighbours.distance
+        copies = int(np.count_nonzero((distance == 0.0) & (found.features.total[: len(distance)] > 0.0)))
+        if copies:
+            notes.append(f"{copies} of {len(distance)} showers of {sample.name} are copies of reference showers")
+    return notes
+
+
+def _result(
+    base: Measured, results: dict[str, Any], notes: list[str], geometry: Geometry, options: EvaluationOptions
+) -> dict[str, Any]:
+    settings = {key: value for key, value in asdict(options).items() if key not in ("timing", "training")}
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "geometry": {"name": geometry.name, "cells": geometry.digest, "voxels": geometry.n_voxels},
+        "threshold": geometry.threshold,
+        "reference": {"file": base.source, "showers": len(base.features)},
+        "samples": results,
+        "options": settings | {"classifiers": list(options.classifiers), "seeds": list(options.seeds)},
+        "warnings": notes,
+        "versions": versions(),
+    }

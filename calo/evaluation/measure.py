@@ -1,0 +1,197 @@
+"""What is measured of one sample of showers, and how it differs from the reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nisampler.calo.evaluation.correlations import layer_correlations, mean_difference
+from nisampler.calo.evaluation.features import CHUNK, Features
+from nisampler.calo.evaluation.histograms import Counts, Difference, wasserstein
+from nisampler.calo.evaluation.neighbours import Neighbours, nearest
+from nisampler.calo.evaluation.quantities import FAMILIES, Quantity, quantities, spectrum_axis
+from nisampler.calo.geometry import Geometry
+from nisampler.calo.showers import Showers
+from nisampler.errors import ShowerDataError
+from nisampler.run.distributions import Axis
+
+Floats = NDArray[np.float64]
+Kind = Literal["reference", "candidate", "floor", "control"]
+
+_WATCHED = 200
+"""Showers whose nearest reference shower is looked for."""
+
+_SHOWN = (0.25, 0.6, 0.95)
+"""Those at these quantiles of the incident energy are drawn."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A sample without its showers.
+
+    Attributes
+    ----------
+    name, kind, source
+        What figures call it, what it is for, and the file it came from.
+    features
+        Of all its showers.
+    mean
+        (n_voxels,) average shower in MeV.
+    counts
+        Histograms of the quantities by name.
+    spectrum
+        Energies of the voxels that are not empty.
+    correlations
+        (L, L) Pearson matrix of the layer energies.
+    neighbours
+        Of the first showers; None of the reference itself.
+    pairs
+        Label and voxels of a few showers, each followed by its neighbour.
+    """
+
+    name: str
+    kind: Kind
+    source: str
+    features: Features
+    mean: Floats
+    counts: dict[str, Counts]
+    spectrum: Counts
+    correlations: Floats
+    neighbours: Neighbours | None = None
+    pairs: tuple[tuple[str, NDArray[np.float32]], ...] = ()
+
+
+def measure(
+    name: str,
+    kind: Kind,
+    source: str,
+    showers: Showers,
+    geometry: Geometry,
+    reference: Measured | None,
+    against: Showers,
+) -> Measured:
+    """Measure a sample.
+
+    Parameters
+    ----------
+    name, kind, source, showers
+        The sample.
+    geometry
+        Its cells; those below the threshold count as empty.
+    reference
+        Its histograms give the bins; None measures the reference itself.
+    against
+        Showers of the reference, among which neighbours are looked for.
+
+    Raises
+    ------
+    ShowerDataError
+        If there are fewer than two showers.
+    """
+    if len(showers) < 2:
+        raise ShowerDataError(f"{name} has {len(showers)} showers; an evaluation needs at least two, better thousands")
+    features = Features.of(showers, geometry)
+    base = features if reference is None else reference.features
+    counts = {}
+    for quantity in quantities(base, geometry):
+        counts[quantity.name] = Counts(quantity.axis)
+        counts[quantity.name].fill(quantity.values(features))
+    mean, spectrum = _voxels(showers, geometry, spectrum_axis(base, geometry))
+    matrix = layer_correlations(features.energy)
+    if reference is None:
+        return Measured(name, kind, source, features, mean, counts, spectrum, matrix)
+    watched = showers[:_WATCHED]
+    near = nearest(watched, against, geometry)
+    order = np.argsort(watched.incident, kind="stable")
+    pairs = []
+    for quantile in _SHOWN:
+        index = int(order[int(quantile * (len(watched) - 1))])
+        other = int(near.index[index])
+        pairs.append((f"{name}\n{_gev(watched.incident[index])}", watched.voxels[index]))
+        pairs.append((f"nearest\n{_gev(against.incident[other])}", against.voxels[other]))
+    return Measured(name, kind, source, features, mean, counts, spectrum, matrix, near, tuple(pairs))
+
+
+def _gev(energy: float) -> str:
+    return f"{energy / 1e3:.3g} GeV"
+
+
+def _voxels(showers: Showers, geometry: Geometry, axis: Axis) -> tuple[Floats, Counts]:
+    """The average shower and the spectrum of the voxels that are not empty."""
+    total, spectrum = np.zeros(geometry.n_voxels), Counts(axis)
+    for start in range(0, len(showers), CHUNK):
+        block = showers.voxels[start : start + CHUNK]
+        lit = np.where(block >= geometry.threshold, block, 0.0)
+        total += lit.sum(axis=0, dtype=np.float64)
+        spectrum.fill(lit[lit > 0])
+    return total / len(showers), spectrum
+
+
+def differences(sample: Measured, reference: Measured, geometry: Geometry) -> dict[str, Any]:
+    """How far a sample is from the reference in everything but classifiers and distances, as JSON data."""
+    found = _compared(sample, reference, geometry)
+    families: dict[str, list[float]] = {}
+    histograms: dict[str, Any] = {"voxels": _as_json(Difference.between(reference.spectrum, sample.spectrum))}
+    for quantity, difference in found:
+        distance, scaled = wasserstein(quantity.values(reference.features), quantity.values(sample.features))
+        shares = {"wasserstein": distance, "wasserstein_scaled": scaled}
+        histograms[quantity.name] = _as_json(difference) | shares
+        families.setdefault(quantity.family, []).append(difference.separation)
+    return {
+        "histograms": histograms,
+        "separation": {name: {"mean": float(np.mean(row)), "largest": max(row)} for name, row in families.items()},
+        "correlations": {"mean_difference": mean_difference(reference.correlations, sample.correlations)},
+        "summary": _summary(sample.features, reference.features, geometry),
+        "neighbours": _neighbours(sample.neighbours),
+    }
+
+
+def layer_separations(sample: Measured, reference: Measured, geometry: Geometry) -> dict[str, dict[int, float]]:
+    """Separation power by family and position of the layer."""
+    table: dict[str, dict[int, float]] = {family: {} for family in FAMILIES}
+    for quantity, difference in _compared(sample, reference, geometry):
+        if quantity.layer is not None:
+            table[quantity.family][quantity.layer] = difference.separation
+    return table
+
+
+def _compared(sample: Measured, reference: Measured, geometry: Geometry) -> list[tuple[Quantity, Difference]]:
+    return [
+        (quantity, Difference.between(reference.counts[quantity.name], sample.counts[quantity.name]))
+        for quantity in quantities(reference.features, geometry)
+    ]
+
+
+def _as_json(found: Difference) -> dict[str, Any]:
+    return {
+        "separation": found.separation,
+        "chi2": found.chi2,
+        "degrees_of_freedom": found.degrees,
+        "outside_reference": found.outside[0],
+        "outside": found.outside[1],
+    }
+
+
+def _summary(features: Features, reference: Features, geometry: Geometry) -> dict[str, float]:
+    """Mean and width of E_tot/E_inc and occupancy, and their ratios to the reference."""
+    occupancy = features.occupancy(geometry).mean(), reference.occupancy(geometry).mean()
+    mean, width = features.response.mean(), features.response.std()
+    true_mean, true_width = reference.response.mean(), reference.response.std()
+    return {
+        "response_mean": float(mean),
+        "response_width": float(width),
+        "occupancy": float(occupancy[0]),
+        "response_mean_ratio": float(mean / true_mean) if true_mean else 0.0,
+        "response_width_ratio": float(width / true_width) if true_width else 0.0,
+        "occupancy_ratio": float(occupancy[0] / occupancy[1]) if occupancy[1] else 0.0,
+    }
+
+
+def _neighbours(found: Neighbours | None) -> dict[str, float] | None:
+    """Distances to the nearest reference shower: a model that copies has some near zero, the floor has none."""
+    if found is None:
+        return None
+    return {"median": float(np.median(found.distance)), "smallest": float(found.distance.min())}
