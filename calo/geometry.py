@@ -238,7 +238,7 @@ class Geometry:
     def layer_sums(self, voxels: Tensor) -> Tensor:
         """The same for a tensor on any device, differentiable."""
         self.check(voxels)
-        return torch.stack([part.sum(1) for part in torch.split(voxels, self.sizes, dim=1)], dim=1)
+        return torch.stack([part.sum(1) for part in torch.split(voxels, list(self.sizes), dim=1)], dim=1)
 
     def check(self, voxels: NDArray[Any] | Tensor) -> None:
         """ShapeError unless `voxels` is (n, n_voxels)."""

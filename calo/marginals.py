@@ -1,4 +1,4 @@
-"""Voxels made normal one by one, given the energy of their layer, with quantiles of the training showers.
+"""Coordinates made normal one by one, given an energy, with quantiles of the training showers.
 
 How often a voxel is empty, and how its energy falls, changes steeply with the energy of the layer; a flow needs most of
 its training for that alone. Counting quantiles takes seconds, and leaves to the flow how voxels depend on each other.
@@ -7,33 +7,34 @@ its training for that alone. Counting quantiles takes seconds, and leaves to the
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from nisampler.calo.geometry import Geometry
-from nisampler.errors import ConfigError
+from nisampler.errors import ConfigError, ShapeError
 from nisampler.flows import Transform
 from nisampler.flows.rational_quadratic import segment, solve_segment
 
 _LAST_KNOT = 3.2
 _SMALLEST_GAP = 1e-3
-_FEWEST = 50
+_FEWEST = 200
 _MOST_VALUES = 2**18
 
 
 class Marginals(Transform):
-    r"""y_i = S_i(x_i; E_k), where S_i maps quantiles of x_i at layer energy E_k to those of a normal variable.
+    r"""y_i = S_i(x_i; c_k), where S_i maps the quantiles that x_i has at condition c_k to those of a normal variable.
 
     S_i is a monotone rational-quadratic spline (1906.04032) through `knots` quantiles with linear tails. The quantiles
-    are kept at `levels` energies of each layer and interpolated between them. The context is log E_k, shape (n, L).
+    are kept at `levels` values of each condition and interpolated between them. The context holds the conditions
+    (n, G): logarithms of layer energies for voxels, that of the incident energy for layer energies.
 
     Parameters
     ----------
-    geometry
-        Which voxel lies in which layer.
+    sizes
+        Numbers of consecutive coordinates that belong to each condition.
     knots, levels
-        Quantiles of a voxel, and energies at which they are counted.
+        Quantiles of a coordinate, and values of the condition at which they are counted.
 
     Raises
     ------
@@ -43,40 +44,41 @@ class Marginals(Transform):
 
     levels: Tensor
     quantiles: Tensor
-    layer: Tensor
+    group: Tensor
     normal: Tensor
 
-    def __init__(self, geometry: Geometry, knots: int = 24, levels: int = 16) -> None:
+    def __init__(self, sizes: Sequence[int], knots: int = 24, levels: int = 16) -> None:
         super().__init__()
         if knots < 3 or levels < 2:
             raise ConfigError(f"marginals need at least three knots and two levels, got {knots} and {levels}")
-        self._sizes = geometry.sizes
+        self._sizes = list(sizes)
         normal = torch.linspace(-_LAST_KNOT, _LAST_KNOT, knots)
-        self.register_buffer("layer", torch.tensor(geometry.layer_of_voxel), persistent=False)
+        group = torch.cat([torch.full((size,), index) for index, size in enumerate(self._sizes)])
+        self.register_buffer("group", group, persistent=False)
         self.register_buffer("normal", normal, persistent=False)
-        self.register_buffer("levels", torch.arange(levels, dtype=torch.float32).repeat(geometry.n_layers, 1))
-        self.register_buffer("quantiles", normal.repeat(levels, geometry.n_voxels, 1))
+        self.register_buffer("levels", torch.arange(levels, dtype=torch.float32).repeat(len(self._sizes), 1))
+        self.register_buffer("quantiles", normal.repeat(levels, len(group), 1))
 
     @torch.no_grad()
-    def fit(self, x: Tensor, log_energies: Tensor, orbits: Tensor) -> None:
-        """Count quantiles of x (n, V) given log E (n, L); voxels with the same number in `orbits` (V,) are pooled."""
+    def fit(self, x: Tensor, conditions: Tensor, orbits: Tensor) -> None:
+        """Count quantiles of x (n, d) given the conditions (n, G); equal numbers in `orbits` (d,) are pooled."""
         count = self.levels.shape[1]
         shares = (torch.arange(count, dtype=x.dtype, device=x.device) + 0.5) / count
         probabilities = 0.5 * (1 + torch.erf(self.normal / math.sqrt(2)))
-        levels = torch.quantile(log_energies[:_MOST_VALUES], shares, dim=0).t()
+        levels = torch.quantile(conditions[:_MOST_VALUES], shares, dim=0).t()
         self.levels.copy_(_spread_out(levels))
-        for layer, voxels in enumerate(torch.split(torch.arange(len(orbits), device=x.device), self._sizes)):
-            energies = log_energies[:, layer].contiguous()
-            nearest = torch.bucketize(energies, 0.5 * (self.levels[layer, 1:] + self.levels[layer, :-1]))
+        for group, members in enumerate(torch.split(torch.arange(len(orbits), device=x.device), self._sizes)):
+            condition = conditions[:, group].contiguous()
+            nearest = torch.bucketize(condition, 0.5 * (self.levels[group, 1:] + self.levels[group, :-1]))
             for level in range(count):
                 rows = torch.nonzero(nearest == level)[:, 0]
                 if len(rows) < min(_FEWEST, len(x)):
-                    rows = (energies - self.levels[layer, level]).abs().argsort()[:_FEWEST]
+                    rows = (condition - self.levels[group, level]).abs().argsort()[:_FEWEST]
                 chosen = x[rows]
-                for orbit in torch.unique(orbits[voxels]):
-                    members = voxels[orbits[voxels] == orbit]
-                    values = chosen[:, members].flatten()[:_MOST_VALUES]
-                    self.quantiles[level, members] = torch.quantile(values, probabilities.to(values.dtype))
+                for orbit in torch.unique(orbits[members]):
+                    alike = members[orbits[members] == orbit]
+                    values = chosen[:, alike].flatten()[:_MOST_VALUES]
+                    self.quantiles[level, alike] = torch.quantile(values, probabilities.to(values.dtype))
         self.quantiles.copy_(_spread_out(self.quantiles))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -99,18 +101,19 @@ class Marginals(Transform):
         return x, -log_slope.sum(1)
 
     def _knots(self, x: Tensor, context: Tensor | None) -> Tensor:
-        """Quantiles (n, V, K) at the energies of the showers."""
-        if context is None:
-            raise ConfigError("marginals are given log layer energies as their context")
+        """Quantiles (n, d, K) at the conditions of the showers."""
+        if context is None or context.shape != (x.shape[0], len(self._sizes)):
+            shape = None if context is None else tuple(context.shape)
+            raise ShapeError(f"marginals need conditions of shape {(x.shape[0], len(self._sizes))}, got {shape}")
         levels = self.levels.to(x.dtype)
         above = torch.searchsorted(levels, context.t().contiguous()).t().clamp(1, levels.shape[1] - 1)
         columns = torch.arange(levels.shape[0], device=x.device)
         low, high = levels[columns, above - 1], levels[columns, above]
-        share = ((context - low) / (high - low)).clamp(0, 1).index_select(1, self.layer).unsqueeze(-1)
-        above = above.index_select(1, self.layer)
-        voxels = torch.arange(x.shape[1], device=x.device)
+        share = ((context - low) / (high - low)).clamp(0, 1).index_select(1, self.group).unsqueeze(-1)
+        above = above.index_select(1, self.group)
+        coordinates = torch.arange(x.shape[1], device=x.device)
         quantiles = self.quantiles.to(x.dtype)
-        return torch.lerp(quantiles[above - 1, voxels], quantiles[above, voxels], share)
+        return torch.lerp(quantiles[above - 1, coordinates], quantiles[above, coordinates], share)
 
     def _bin(self, knots: Tensor, index: Tensor) -> tuple[Tensor, ...]:
         """Left end, width, bottom, height and end slopes of bins; a slope is the geometric mean of its two secants."""

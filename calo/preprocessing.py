@@ -34,11 +34,12 @@ class PreprocessingConfig:
     threshold
         Voxels below it, in MeV, are empty: they carry noise that is cut away again. 0 for none.
     noise
-        "below-threshold" fills empty voxels with `threshold` exp(-`width` |N(0, 1)|), so that a flow meets no gap;
+        "below-threshold" fills empty voxels with `threshold` exp(-`gap` - `width` |N(0, 1)|);
         "uniform" adds U[0, `width`] MeV to every voxel (2106.05285); "relative" adds U[0, `width`] times the energy
         of the layer (2312.09290).
-    width
-        Width of the noise.
+    width, gap
+        Width of the noise, and how far it stays below the threshold. A flow smears the edge between the two, which
+        fills the gap from both sides alike; without a gap it would make hits of noise.
     unit
         What voxels are measured in: their layer's energy or the threshold.
     voxels
@@ -54,7 +55,8 @@ class PreprocessingConfig:
     output_cut
         Generated voxels below it, in MeV, become zero where there is no `threshold`.
     levels
-        Layer energies at which `Marginals` count the quantiles of every voxel; 0 for no such step.
+        Layer energies at which `Marginals` count the quantiles of every voxel, and half the number of incident energies
+        at which they count those of the layer energies; 0 for no such step.
 
     Raises
     ------
@@ -65,6 +67,7 @@ class PreprocessingConfig:
     threshold: float = 0.0
     noise: Literal["below-threshold", "uniform", "relative"] = "uniform"
     width: float = 1e-3
+    gap: float = 1.0
     unit: Unit = "layer"
     voxels: Literal["log", "shifted-log", "logit"] = "logit"
     energies: Literal["log-sticks", "logit"] = "logit"
@@ -84,14 +87,21 @@ class PreprocessingConfig:
         for name, values in known.items():
             if getattr(self, name) not in values:
                 raise ConfigError(f"{name} must be one of {values}, got {getattr(self, name)!r}")
-        if not (self.threshold >= 0 and self.width > 0 and self.largest_ratio > 0 and 0 < self.alpha < 0.5):
-            raise ConfigError("threshold must be >= 0, width and largest_ratio > 0, alpha in (0, 1/2)")
-        if self.levels < 0 or self.levels == 1:
+        numbers = (self.threshold, self.width, self.gap, self.largest_ratio, self.output_cut, float(self.levels))
+        if not all(0 <= number < math.inf for number in numbers) or not self.width * self.largest_ratio > 0:
+            raise ConfigError(f"settings of the preprocessing must be finite and not negative, width positive: {self}")
+        if not 0 < self.alpha < 0.5:
+            raise ConfigError(f"alpha must be in (0, 1/2), got {self.alpha}")
+        if self.levels == 1 or self.levels != int(self.levels):
             raise ConfigError(f"levels must be 0 or at least 2, got {self.levels}")
         if not 0 < self.scale < 1:
             raise ConfigError(f"scale must be in (0, 1), got {self.scale}")
-        if self.threshold == 0 and (self.noise == "below-threshold" or self.unit == "threshold"):
-            raise ConfigError("noise below the threshold, and voxels in units of it, need threshold > 0")
+        if self.threshold > 0 and not math.exp(-self.gap / 2) < self.scale:
+            raise ConfigError(f"gap must exceed {-2 * math.log(self.scale):.3g} at this scale, got {self.gap}")
+        if (self.threshold > 0) != (self.noise == "below-threshold"):
+            raise ConfigError("a threshold goes with noise below it: set both threshold > 0 and noise, or neither")
+        if self.threshold == 0 and self.unit == "threshold":
+            raise ConfigError("voxels in units of the threshold need threshold > 0")
         if self.unit == "threshold" and self.voxels == "logit":
             raise ConfigError("voxels in units of the threshold exceed one: choose voxels = 'log'")
 
@@ -103,10 +113,10 @@ class LayerScale(Transform):
     z = s v / E ("layer") or z = s v / threshold. Per layer of n voxels the log-determinant is
     (n - 1) log(s / E), or (n - 1) log s + log E - n log(threshold): both sides are cones over the same simplex.
 
-    The inverse finds the largest set of highest voxels such that, rescaled to E, each reaches the threshold (the
-    renormalisation of 2405.20407): no voxel is cut after the energy has been set. Points that no shower maps to, where
-    that set would imply s outside [`smallest`, 1], keep the voxels above the threshold at the middle of s instead, so
-    that the number of voxels of an imperfect flow does not depend on its sums; they are rescaled to E all the same.
+    Noise stays below threshold exp(-gap), so that the inverse finds the voxels above the threshold by a cut in the
+    middle of the gap, whatever s was: exact for every shower. Of a point that no shower maps to, as an imperfect flow
+    makes them, the voxels above the cut are rescaled to E too, so that layer energies are always met: no voxel is cut
+    after the energy has been set.
 
     Parameters
     ----------
@@ -116,13 +126,13 @@ class LayerScale(Transform):
         In MeV; 0 to count every voxel.
     unit
         "layer" or "threshold".
-    smallest
-        Lower end of s; the upper one is 1.
+    gap
+        Logarithmic distance of the noise from the threshold.
     """
 
-    def __init__(self, sizes: Sequence[int], threshold: float, unit: Unit = "layer", smallest: float = 0.0) -> None:
+    def __init__(self, sizes: Sequence[int], threshold: float, unit: Unit = "layer", gap: float = 1.0) -> None:
         super().__init__()
-        self.sizes, self.threshold, self.unit, self.smallest = tuple(sizes), threshold, unit, smallest
+        self.sizes, self.threshold, self.unit, self.gap = tuple(sizes), threshold, unit, gap
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         voxels, scales = self._split(x)
@@ -151,24 +161,31 @@ class LayerScale(Transform):
         return v * (s / unit).unsqueeze(1), energy
 
     def _restored(self, z: Tensor, energy: Tensor) -> tuple[Tensor, Tensor]:
+        energy = energy.unsqueeze(1)
         if self.unit == "threshold":
-            z = z * (self.threshold / energy).unsqueeze(1)
-        highest, _ = z.sort(dim=1, descending=True)
-        sums = highest.cumsum(1)
-        relative = (self.threshold / energy).unsqueeze(1)
-        count = (highest >= relative * sums).sum(1, keepdim=True)
-        scale = sums.gather(1, (count - 1).clamp_min(0))
-        nominal = (highest >= relative * 0.5 * (1 + self.smallest)).sum(1, keepdim=True).clamp_min(1)
-        outside = (energy.unsqueeze(1) >= self.threshold) & ((scale < self.smallest) | (scale > 1))
-        count = torch.where(outside, nominal, count)
-        last = (count - 1).clamp_min(0)  # where the layer is empty its largest voxel sets the scale
-        scale = sums.gather(1, last)
-        v = z * (energy.unsqueeze(1) / scale)
+            z = z * (self.threshold / energy)
+        highest = z.amax(1, keepdim=True)
+        cut = math.exp(-self.gap / 2) * self.threshold / energy
+        if self.threshold > 0:
+            most = (energy / self.threshold).floor().long().clamp(1, z.shape[1])  # as many as can reach the threshold
+            cut = torch.maximum(cut, z.sort(dim=1, descending=True).values.gather(1, most - 1))
+        kept = (energy >= self.threshold) & (z >= torch.minimum(cut, highest))
+        total = torch.where(kept, z, torch.zeros_like(z)).sum(1, keepdim=True)
+        scale = torch.where(energy >= self.threshold, total, highest)  # the largest voxel is that of an empty layer
+        v = z * (energy / scale)
         if self.threshold > 0:
             below = self.threshold * (1 - 8 * torch.finfo(z.dtype).eps)
-            kept = (z >= highest.gather(1, last)) & (count > 0)
-            v = torch.where(kept, v.clamp_min(self.threshold), v.clamp_max(below))
+            v = torch.where(kept, self._met(v, kept, energy), v.clamp_max(below))
         return v, scale.squeeze(1)
+
+    def _met(self, v: Tensor, kept: Tensor, energy: Tensor) -> Tensor:
+        """Kept voxels at or above the threshold that add up to the energy: v itself for every shower."""
+        over = torch.where(kept, v - self.threshold, torch.zeros_like(v)).clamp_min(0)
+        count = kept.sum(1, keepdim=True).clamp_min(1).to(v.dtype)
+        room = (energy - self.threshold * count).clamp_min(0)
+        sums = over.sum(1, keepdim=True)
+        share = torch.where(sums > 0, over / sums.clamp_min(torch.finfo(v.dtype).tiny), 1 / count)
+        return self.threshold + share * room
 
     def _log_det(self, scales: Tensor, energies: Tensor) -> Tensor:
         n = torch.tensor(self.sizes, dtype=scales.dtype, device=scales.device)
@@ -307,13 +324,15 @@ class Preprocessing(Transform):
         self.geometry, self.config = geometry, config
         n_voxels, n_layers = geometry.n_voxels, geometry.n_layers
         alpha = config.alpha if config.voxels == "shifted-log" else 0.0
-        self.scale = LayerScale(geometry.sizes, config.threshold, config.unit, config.scale)
+        self.scale = LayerScale(geometry.sizes, config.threshold, config.unit, config.gap)
         self.voxels: Transform = Logit(config.alpha) if config.voxels == "logit" else ShiftedLog(alpha)
         self.energies: Transform = LogSticks()
         if config.energies == "logit":
             self.energies = Composition([StickBreaking(config.largest_ratio), Logit(config.alpha)])
         self.standard_voxels, self.standard_energies = Standardise(n_voxels), Standardise(n_layers)
-        self.marginals = Marginals(geometry, levels=config.levels) if config.levels else None
+        self.marginals = Marginals(geometry.sizes, levels=config.levels) if config.levels else None
+        # incident energies may be as few as fifteen, each with a law of its own
+        self.energy_marginals = Marginals((n_layers,), levels=2 * config.levels) if config.levels else None
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         z, scale = self.scale(x)
@@ -326,7 +345,11 @@ class Preprocessing(Transform):
             total = total + more
         coordinates, sticks = self.energies(energies, context)
         coordinates, more = self.standard_energies(coordinates)
-        return torch.cat([y, coordinates], dim=1), total + sticks + more
+        total = total + sticks + more
+        if self.energy_marginals is not None:
+            coordinates, more = self.energy_marginals(coordinates, _incident(x, context).log())
+            total = total + more
+        return torch.cat([y, coordinates], dim=1), total
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         y, coordinates = y[:, : self.geometry.n_voxels], y[:, self.geometry.n_voxels :]
@@ -341,9 +364,12 @@ class Preprocessing(Transform):
 
     def layer_energies(self, coordinates: Tensor, incident: Tensor | None) -> tuple[Tensor, Tensor]:
         """Layer energies (n, L) in MeV from their coordinates (n, L), and the log-determinant (n,)."""
-        y, standard = self.standard_energies.inverse(coordinates)
-        energies, log_det = self.energies.inverse(y, incident)
-        return energies.clamp_min(torch.finfo(energies.dtype).tiny), standard + log_det
+        y, total = coordinates, coordinates.new_zeros(len(coordinates))
+        if self.energy_marginals is not None:
+            y, total = self.energy_marginals.inverse(y, _incident(y, incident).log())
+        y, standard = self.standard_energies.inverse(y)
+        energies, sticks = self.energies.inverse(y, incident)
+        return energies.clamp_min(torch.finfo(energies.dtype).tiny), total + standard + sticks
 
     def augment(self, voxels: Tensor, generator: torch.Generator) -> Tensor:
         """Add noise to voxels (n, V) in MeV and append the auxiliary scales: shape (n, V + L).
@@ -354,8 +380,7 @@ class Preprocessing(Transform):
         config = self.config
         if config.noise == "below-threshold":
             draws = torch.randn(voxels.shape, generator=generator, dtype=voxels.dtype, device=voxels.device)
-            below = config.threshold * (1 - 8 * torch.finfo(voxels.dtype).eps)
-            filled = below * torch.exp(-config.width * draws.abs())
+            filled = config.threshold * torch.exp(-config.gap - config.width * draws.abs())
             voxels = torch.where(voxels < config.threshold, filled, voxels)
         else:
             draws = torch.rand(voxels.shape, generator=generator, dtype=voxels.dtype, device=voxels.device)
@@ -378,14 +403,28 @@ class Preprocessing(Transform):
 
     @torch.no_grad()
     def fit(self, augmented: Tensor, incident: Tensor, orbits: Tensor) -> None:
-        """Take constants and quantiles from training showers with their noise; see `Marginals.fit` for `orbits`."""
+        """Take constants and quantiles from training showers with their noise; see `Marginals.fit` for `orbits`.
+
+        Raises
+        ------
+        DomainError
+            If a coordinate is not finite, or a shower holds more than `largest_ratio` of its incident energy.
+        """
         z, _ = self.scale(augmented)
         z, energies = z[:, : self.geometry.n_voxels], z[:, self.geometry.n_voxels :]
         y, _ = self.voxels(z)
         self.standard_voxels.fit(y)
-        self.standard_energies.fit(self.energies(energies, incident)[0])
-        if self.marginals is not None:
+        ratio = float((energies.sum(1) / incident.squeeze(1)).amax())
+        if self.config.energies == "logit" and ratio > self.config.largest_ratio:
+            raise DomainError(
+                f"a shower has E_tot/E_inc = {ratio:.4g}: set largest_ratio above it, now {self.config.largest_ratio}"
+            )
+        sticks, _ = self.energies(energies, incident)
+        self.standard_energies.fit(sticks)
+        if self.marginals is not None and self.energy_marginals is not None:
             self.marginals.fit(self.standard_voxels(y)[0], energies.log(), orbits)
+            alone = torch.arange(self.geometry.n_layers, device=sticks.device)
+            self.energy_marginals.fit(self.standard_energies(sticks)[0], incident.log(), alone)
 
 
 def _incident(x: Tensor, context: Tensor | None) -> Tensor:

@@ -131,6 +131,10 @@ class Part(Protocol):
         """How."""
         ...
 
+    def begin(self) -> object:
+        """Called before the training, with the parts before this one trained."""
+        ...
+
     def loss(self, voxels: Tensor, incident: Tensor, generator: torch.Generator) -> Tensor | Mapping[str, Tensor]:
         """Losses (n,) of showers (n, n_voxels) in MeV; or "loss" and named terms of it, each (n,) or a number."""
         ...

@@ -318,6 +318,7 @@ def fit_part(
     """
     monitor = Monitors(monitors)
     streams = Streams(options.seed).child(f"part {part.name}")
+    part.begin()
     trainer = PartTrainer(part, options.recipe(part), data, streams, device)
     if resume and has_checkpoint(directory):
         trainer.load_state(*load_checkpoint(directory, device))

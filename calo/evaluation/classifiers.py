@@ -38,7 +38,7 @@ def _challenge(name: str, inputs: str) -> ClassifierConfig:
 def _small(name: str, inputs: str, hidden: tuple[int, ...], epochs: int) -> ClassifierConfig:
     """A network for a CPU: standardised inputs, the lowest loss of a one-cycle training that stops early."""
     return ClassifierConfig(
-        f"small-{name}", "small/1", inputs, epochs=epochs, batch=512, learning_rate=1e-3, hidden=hidden,
+        f"small-{name}", "small/2", inputs, epochs=epochs, batch=512, learning_rate=1e-3, hidden=hidden,
         schedule="one-cycle", weight_decay=1e-2, dropout=0.1, patience=6, selection="loss", standardise=True,
     )  # fmt: skip
 
@@ -50,7 +50,8 @@ CLASSIFIERS: Mapping[str, ClassifierConfig] = MappingProxyType(
             _challenge("low", "low"),
             _challenge("low-normed", "low-normed"),
             _challenge("high", "high"),
-            _small("low", "log-ratios", (512, 512, 512), 15),
+            _small("low", "log-hits", (512, 512, 512), 15),
+            _small("log-voxels", "log-low", (512, 512, 512), 15),
             _small("high", "high-ratios", (256, 256, 256), 30),
             ClassifierConfig(
                 "cnn-resnet", "calochallenge 2410.21611/1", "low", epochs=50, batch=1000, learning_rate=2e-4,

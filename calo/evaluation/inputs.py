@@ -104,19 +104,20 @@ def _log_low(geometry: Geometry, incident: Tensor, voxels: Tensor) -> Tensor:
     return torch.cat([torch.log10(incident), torch.log10(cells)], dim=1)
 
 
-def _log_ratios(geometry: Geometry, incident: Tensor, voxels: Tensor) -> Tensor:
-    """[log10 E_inc, log10 cells/E_l, log10 E_l/E_inc, log10 E_tot/E_inc], (n, 2 + n_voxels + n_layers).
+def _log_hits(geometry: Geometry, incident: Tensor, voxels: Tensor) -> Tensor:
+    """[log10 E_inc, log10 cells, hits, log10 E_l/E_inc, log10 E_tot/E_inc], (n, 2 + 2 n_voxels + n_layers).
 
-    The same information as in the logarithms of the cells, but a wrong response or share of the energy is not
-    hidden behind the spread of the incident energy.
+    A hit is 1 where the cell is not empty; an empty cell has logarithm 0 in units of the threshold. The same
+    information as in the logarithms of the cells, but neither a wrong response nor a wrong number of hits is hidden
+    behind the spread of the incident energy.
     """
     voxels = _cut(voxels, geometry)
+    hits = (voxels > 0).to(voxels.dtype)
     energies = geometry.layer_sums(voxels)
     total = energies.sum(dim=1, keepdim=True)
-    incident, cells, energies, total = (
-        torch.log10(part.clamp(min=_floor(geometry))) for part in (incident, voxels, energies, total)
-    )
-    return torch.cat([incident, cells - _of_voxels(energies, geometry), energies - incident, total - incident], dim=1)
+    cells = torch.log10(voxels.clamp(min=2 * _floor(geometry)) / (2 * _floor(geometry)))
+    incident, energies, total = (torch.log10(part.clamp(min=_floor(geometry))) for part in (incident, energies, total))
+    return torch.cat([incident, cells, hits, energies - incident, total - incident], dim=1)
 
 
 def _as_they_are(geometry: Geometry, features: Tensor) -> Tensor:
@@ -144,7 +145,7 @@ INPUTS: Mapping[str, InputKind] = MappingProxyType(
         "low": InputKind(_cells, _low),
         "low-normed": InputKind(_cells, _low_normed),
         "log-low": InputKind(_cells, _log_low),
-        "log-ratios": InputKind(_cells, _log_ratios),
+        "log-hits": InputKind(_cells, _log_hits),
         "high": InputKind(_features, _as_they_are),
         "high-ratios": InputKind(_features_and_ratios, _as_they_are),
     }

@@ -20,6 +20,8 @@ def build_model(model: str | dict[str, Any] | ModelConfig, geometry: Geometry) -
     ------
     ModelError
         If there is no such preset, or the settings are wrong or do not fit the geometry.
+    ConfigError
+        If a network or a flow refuses its settings.
     """
     if isinstance(model, str):
         model = preset(model, geometry)

@@ -40,6 +40,8 @@ class ModelPart:
     loss
         From voxels (n, V) in MeV, incident energies (n,) in MeV and a generator to the loss of each shower (n,), or
         to a dictionary with "loss" and its named terms.
+    begin
+        Called before the training, with the parts before it trained.
     """
 
     def __init__(
@@ -48,8 +50,9 @@ class ModelPart:
         module: nn.Module,
         recipe: Recipe,
         loss: Callable[[Tensor, Tensor, torch.Generator], Tensor | dict[str, Tensor]],
+        begin: Callable[[], object] = lambda: None,
     ) -> None:
-        self.name, self.module, self.recipe, self.loss = name, module, recipe, loss
+        self.name, self.module, self.recipe, self.loss, self.begin = name, module, recipe, loss, begin
 
 
 class ShowerModel(nn.Module, ABC):

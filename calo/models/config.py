@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from nisampler.calo.preprocessing import PreprocessingConfig
 from nisampler.calo.recipe import Recipe
@@ -79,6 +79,8 @@ class ModelConfig:
     ConfigError
         If the numbers of flows and recipes do not fit the family.
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")  # of all settings inside, too
 
     family: Literal["two-step", "one-step", "student"]
     preprocessing: PreprocessingConfig

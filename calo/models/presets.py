@@ -128,7 +128,7 @@ def _clear_noise(geometry: Geometry) -> PreprocessingConfig:
     return PreprocessingConfig(
         threshold=geometry.threshold,
         noise="below-threshold",
-        width=1.0,
+        width=0.5,
         voxels="log",
         energies="log-sticks",
         scale=0.95,
@@ -138,10 +138,10 @@ def _clear_noise(geometry: Geometry) -> PreprocessingConfig:
 
 def _small_coupling(geometry: Geometry) -> ModelConfig:
     energies = FlowConfig("coupling", 8, NetConfig(hidden=64, layers=2), _NARROW)
-    voxels = FlowConfig("coupling", 8, NetConfig(hidden=256, layers=2), Spline(bins=4, domain="line", bound=6.0))
+    voxels = FlowConfig("coupling", 10, NetConfig(hidden=128, layers=2), Spline(bins=4, domain="line", bound=6.0))
     recipes = (
         Recipe(30, 256, 2e-3, warm_up=0.2, clip=5.0, ema=0.99),
-        Recipe(20, 128, 1e-3, warm_up=0.2, clip=5.0, ema=0.998, weight_decay=1e-4),
+        Recipe(14, 128, 1.5e-3, warm_up=0.2, clip=5.0, ema=0.998, weight_decay=1e-4),
     )
     return ModelConfig("two-step", _clear_noise(geometry), (energies, voxels), recipes, symmetric=_turns(geometry))
 

@@ -50,19 +50,31 @@ class StudentModel(TwoStepModel):
     ) -> None:
         super().__init__(geometry, preprocessing, energy_flow, voxel_flow, recipes[:2], symmetric)
         self.student = student_of(voxel_flow, student, generator)
-        self.student_recipe, self.distillation = recipes[2], distillation
+        self.student_net, self.student_recipe, self.distillation = student, recipes[2], distillation
 
     @property
     def parts(self) -> Sequence[ModelPart]:
         """Flow I, the teacher, the student."""
-        return *super().parts, ModelPart("student", self.student, self.student_recipe, self._student_loss)
+        energies, teacher = super().parts
+        teacher.begin = self._release_teacher
+        student = ModelPart("student", self.student, self.student_recipe, self._student_loss, self._begin_student)
+        return energies, teacher, student
 
     def generation_modules(self) -> Iterator[nn.Module]:
         """Flow I and the student."""
         yield from (self.energy_flow, self.student)
 
+    def _release_teacher(self) -> None:
+        self.voxel_flow.requires_grad_(True)
+
+    def _begin_student(self) -> None:
+        """Start from the trained teacher, as far as the networks are alike."""
+        self.voxel_flow.requires_grad_(False)
+        fresh = student_of(self.voxel_flow, self.student_net, torch.Generator().manual_seed(0))
+        self.student.load_state_dict(fresh.state_dict())
+
     def _student_loss(self, voxels: Tensor, incident: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        self.voxel_flow.requires_grad_(False).eval()
+        self.voxel_flow.eval()
         y, _ = self.coordinates(voxels, incident, generator, turned=True)
         x, energies = y[:, : self.geometry.n_voxels], y[:, self.geometry.n_voxels :]
         with torch.no_grad():

@@ -69,12 +69,15 @@ def test_logarithmic_inputs_by_hand() -> None:
     floor = math.log10(0.5 * TOY.threshold)
     x = input_vectors(shower, TOY, "log-low")[0]
     assert [float(x[k]) for k in (0, 1, 6, 51)] == pytest.approx([3.0, math.log10(30), 1.0, floor], abs=1e-6)
-    x = input_vectors(shower, TOY, "log-ratios")[0]
-    assert x.shape == (2 + TOY.n_voxels + TOY.n_layers,)
-    expected = [3.0, math.log10(0.75), math.log10(0.25), floor - math.log10(40), 0.0]
+    x = input_vectors(shower, TOY, "log-hits")[0]
+    assert x.shape == (2 + 2 * TOY.n_voxels + TOY.n_layers,)
+    unit = math.log10(TOY.threshold)
+    expected = [3.0, math.log10(30) - unit, 1.0 - unit, 0.0, 0.0]
     assert [float(x[k]) for k in (0, 1, 6, 7, 51)] == pytest.approx(expected, abs=1e-6)
+    hits = x[1 + TOY.n_voxels : 1 + 2 * TOY.n_voxels]
+    assert torch.nonzero(hits)[:, 0].tolist() == [0, 5]
     ratios = [math.log10(0.04), *[floor - 3] * 4, math.log10(0.04)]
-    assert x[1 + TOY.n_voxels :].tolist() == pytest.approx(ratios, abs=1e-6)
+    assert x[1 + 2 * TOY.n_voxels :].tolist() == pytest.approx(ratios, abs=1e-6)
     y = input_vectors(shower, TOY, "high-ratios")[0]
     assert y[-len(ratios) :].tolist() == pytest.approx(ratios, abs=1e-6)
 

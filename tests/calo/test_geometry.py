@@ -185,3 +185,27 @@ def test_laws_have_their_moments() -> None:
 def test_energies_depend_on_the_generator_alone() -> None:
     first, second = (LAW.sample(10, np.random.default_rng(3)) for _ in range(2))
     np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("kind", "first", "second", "message"),
+    [
+        ("hexagonal", (0, 1), (0, 1), "'polar' or 'rectangular'"),
+        ("polar", (0, 1), (-1, 1), "r >= 0"),
+        ("polar", (0, 7), (0, 1), "within one turn"),
+    ],
+)
+def test_cells_of_no_known_kind_are_refused(kind: Any, first: Any, second: Any, message: str) -> None:
+    with pytest.raises(GeometryError, match=message):
+        Layer(4, kind, first, second)
+
+
+def test_an_unknown_layout_is_refused() -> None:
+    with pytest.raises(GeometryError, match="layout must be one of"):
+        dataclasses.replace(ragged(), layout="root")
+
+
+@pytest.mark.parametrize("layer", [-1, 3])
+def test_a_layer_that_is_not_there_is_a_named_error(layer: int) -> None:
+    with pytest.raises(GeometryError, match="ragged has layers 0 to 2"):
+        ragged().slice(layer)

@@ -61,6 +61,9 @@ class Gaussian:
     broken: tuple[int, ...] = ()
     calls: int = 0
 
+    def begin(self) -> None:
+        """Nothing to do."""
+
     def loss(self, voxels: Tensor, incident: Tensor, generator: torch.Generator) -> Tensor:
         self.calls += 1
         noise = 1.0 + self.noise * torch.rand(len(voxels), 1, generator=generator)

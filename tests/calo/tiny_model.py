@@ -41,6 +41,9 @@ class TinyPart:
         self.name, self.module, self.loss = name, module, loss
         self.recipe = Recipe(epochs=3, batch=50, learning_rate=0.05)
 
+    def begin(self) -> None:
+        """Nothing to do."""
+
 
 class Numbers(nn.Module):
     """Free numbers."""
