@@ -154,9 +154,16 @@ class LayerScale(Transform):
         *voxels, rest = torch.split(x, [*self.sizes, len(self.sizes)], dim=1)
         return tuple(voxels), rest
 
-    def _scaled(self, v: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    def layer_energies(self, x: Tensor) -> Tensor:
+        """Energies (n, L) of the layers of x (n, V + L)."""
+        return torch.stack([self._energy(v) for v in self._split(x)[0]], dim=1)
+
+    def _energy(self, v: Tensor) -> Tensor:
         energy = torch.where(v >= self.threshold, v, torch.zeros_like(v)).sum(1)
-        energy = torch.where(energy > 0, energy, v.amax(1))
+        return torch.where(energy > 0, energy, v.amax(1))
+
+    def _scaled(self, v: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        energy = self._energy(v)
         unit = energy if self.unit == "layer" else torch.full_like(energy, self.threshold)
         return v * (s / unit).unsqueeze(1), energy
 
@@ -179,8 +186,12 @@ class LayerScale(Transform):
         return v, scale.squeeze(1)
 
     def _met(self, v: Tensor, kept: Tensor, energy: Tensor) -> Tensor:
-        """Kept voxels at or above the threshold that add up to the energy: v itself for every shower."""
-        over = torch.where(kept, v - self.threshold, torch.zeros_like(v)).clamp_min(0)
+        """Kept voxels at or above the threshold that add up to the energy: v itself for every shower.
+
+        A voxel in the gap is one that a flow smeared out from just above the threshold: it is mirrored back.
+        """
+        mirrored = torch.where(v < self.threshold, self.threshold**2 / v, v)
+        over = torch.where(kept, mirrored - self.threshold, torch.zeros_like(v))
         count = kept.sum(1, keepdim=True).clamp_min(1).to(v.dtype)
         room = (energy - self.threshold * count).clamp_min(0)
         sums = over.sum(1, keepdim=True)
@@ -343,13 +354,8 @@ class Preprocessing(Transform):
         if self.marginals is not None:
             y, more = self.marginals(y, energies.log())
             total = total + more
-        coordinates, sticks = self.energies(energies, context)
-        coordinates, more = self.standard_energies(coordinates)
-        total = total + sticks + more
-        if self.energy_marginals is not None:
-            coordinates, more = self.energy_marginals(coordinates, _incident(x, context).log())
-            total = total + more
-        return torch.cat([y, coordinates], dim=1), total
+        coordinates, more = self.energy_coordinates(energies, context)
+        return torch.cat([y, coordinates], dim=1), total + more
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         y, coordinates = y[:, : self.geometry.n_voxels], y[:, self.geometry.n_voxels :]
@@ -361,6 +367,15 @@ class Preprocessing(Transform):
         z, voxels = self.voxels.inverse(y)
         x, scale = self.scale.inverse(torch.cat([z, energies], dim=1))
         return x, total + standard + voxels + scale
+
+    def energy_coordinates(self, energies: Tensor, incident: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Coordinates (n, L) of layer energies (n, L) in MeV, and the log-determinant (n,)."""
+        coordinates, sticks = self.energies(energies, incident)
+        coordinates, total = self.standard_energies(coordinates)
+        if self.energy_marginals is not None:
+            coordinates, more = self.energy_marginals(coordinates, _incident(energies, incident).log())
+            total = total + more
+        return coordinates, total + sticks
 
     def layer_energies(self, coordinates: Tensor, incident: Tensor | None) -> tuple[Tensor, Tensor]:
         """Layer energies (n, L) in MeV from their coordinates (n, L), and the log-determinant (n,)."""

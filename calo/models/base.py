@@ -249,8 +249,9 @@ class TwoStepModel(ShowerModel):
         return torch.cat([self.condition(incident), y, self.log_energies(energies.log())[0]], dim=1)
 
     def _energy_loss(self, voxels: Tensor, incident: Tensor, generator: torch.Generator) -> Tensor:
-        y, _ = self.coordinates(voxels, incident, generator)
-        return -self.energy_flow.log_prob(y[:, self.geometry.n_voxels :], self.condition(incident))
+        energies = self.preprocessing.scale.layer_energies(self.preprocessing.augment(voxels, generator))
+        y, _ = self.preprocessing.energy_coordinates(energies, incident.unsqueeze(1))
+        return -self.energy_flow.log_prob(y, self.condition(incident))
 
     def _voxel_loss(self, voxels: Tensor, incident: Tensor, generator: torch.Generator) -> Tensor:
         y, log_det = self.coordinates(voxels, incident, generator, turned=True)

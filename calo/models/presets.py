@@ -149,14 +149,16 @@ def _small_coupling(geometry: Geometry) -> ModelConfig:
 def _small_maf(geometry: Geometry, student: bool) -> ModelConfig:
     """A teacher for a CPU, or with its student."""
     energies = FlowConfig("coupling", 8, NetConfig(hidden=64, layers=2), _NARROW)
-    voxels = FlowConfig("maf", 4, NetConfig(hidden=128, layers=2), _NARROW, "alternate")
+    voxels = FlowConfig(
+        "maf", 2, NetConfig(hidden=128, layers=2), Spline(bins=6, domain="line", bound=6.0), "alternate"
+    )
     recipes = (
-        Recipe(30, 256, 2e-3, warm_up=0.2, clip=5.0, ema=0.99),
-        Recipe(20, 128, 2e-3, warm_up=0.2, clip=5.0, ema=0.998),
+        Recipe(15, 256, 2e-3, warm_up=0.2, clip=5.0, ema=0.99),
+        Recipe(10, 128, 2e-3, warm_up=0.2, clip=5.0, ema=0.998),
     )
     if not student:
         return ModelConfig("two-step", _clear_noise(geometry), (energies, voxels), recipes, _turns(geometry))
-    distilled = Recipe(20, 128, 1e-3, warm_up=0.2, clip=50.0, ema=0.998)
+    distilled = Recipe(8, 128, 1e-3, warm_up=0.2, clip=50.0, ema=0.998)
     flows, recipes_of_three = (energies, voxels, voxels), (*recipes, distilled)
     return ModelConfig("student", _clear_noise(geometry), flows, recipes_of_three, _turns(geometry))
 
@@ -178,7 +180,7 @@ _CALOINN_RECIPE = Recipe(450, 512, 1e-4, "one-cycle", weight_decay=0.01)
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
         "small": Preset("two-step coupling CaloFlow for a CPU", _small_coupling),
-        "small-teacher": Preset("CaloFlow teacher for a CPU: 4 MADE blocks of 128", lambda g: _small_maf(g, False)),
+        "small-teacher": Preset("CaloFlow teacher for a CPU: 2 MADE blocks of 128", lambda g: _small_maf(g, False)),
         "small-student": Preset("the same with its distilled student", lambda g: _small_maf(g, True)),
         "small-inn": Preset("one-step coupling CaloINN for a CPU", lambda g: _small_inn(g, "mlp")),
         "small-inn-bayesian": Preset("the same with variational networks", lambda g: _small_inn(g, "bayesian")),
