@@ -341,7 +341,7 @@ class Preprocessing(Transform):
         if config.energies == "logit":
             self.energies = Composition([StickBreaking(config.largest_ratio), Logit(config.alpha)])
         self.standard_voxels, self.standard_energies = Standardise(n_voxels), Standardise(n_layers)
-        self.marginals = Marginals(geometry.sizes, levels=config.levels) if config.levels else None
+        self.marginals = Marginals(geometry.sizes, levels=config.levels, jumps=True) if config.levels else None
         # incident energies may be as few as fifteen, each with a law of its own
         self.energy_marginals = Marginals((n_layers,), levels=2 * config.levels) if config.levels else None
 
@@ -437,7 +437,8 @@ class Preprocessing(Transform):
         sticks, _ = self.energies(energies, incident)
         self.standard_energies.fit(sticks)
         if self.marginals is not None and self.energy_marginals is not None:
-            self.marginals.fit(self.standard_voxels(y)[0], energies.log(), orbits)
+            empty = augmented[:, : self.geometry.n_voxels] < self.config.threshold
+            self.marginals.fit(self.standard_voxels(y)[0], energies.log(), orbits, empty)
             alone = torch.arange(self.geometry.n_layers, device=sticks.device)
             self.energy_marginals.fit(self.standard_energies(sticks)[0], incident.log(), alone)
 

@@ -129,6 +129,7 @@ def _clear_noise(geometry: Geometry) -> PreprocessingConfig:
         threshold=geometry.threshold,
         noise="below-threshold",
         width=0.5,
+        unit="threshold",
         voxels="log",
         energies="log-sticks",
         scale=0.95,
