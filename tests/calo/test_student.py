@@ -99,8 +99,9 @@ def test_the_teacher_learned_something(trained: Trained) -> None:
 
 @pytest.mark.parametrize("term", TERMS)
 def test_every_term_of_the_distillation_falls(trained: Trained, term: str) -> None:
+    """The parameters fall least: the student starts with those of its teacher."""
     history = trained.results["student"].history
-    assert 0 < history[-1].terms[term] < 0.25 * history[0].terms[term]
+    assert 0 < history[-1].terms[term] < (0.9 if "parameters" in term else 0.25) * history[0].terms[term]
 
 
 def test_the_loss_of_the_student_falls_in_validation_too(trained: Trained) -> None:
