@@ -237,11 +237,12 @@ class TwoStepModel(ShowerModel):
     def prepare(self, showers: Showers, generator: torch.Generator) -> None:
         """Take the constants of the standardisation from training showers."""
         super().prepare(showers, generator)
-        sample = showers[:_FIT_SHOWERS]
-        voxels, incident = torch.as_tensor(sample.voxels), torch.as_tensor(sample.incident, dtype=torch.float32)
-        y, _ = self.coordinates(voxels, incident, generator)
-        energies, _ = self.preprocessing.layer_energies(y[:, self.geometry.n_voxels :], incident.unsqueeze(1))
-        self.log_energies.fit(energies.log())
+        voxels = torch.as_tensor(showers[:_FIT_SHOWERS].voxels)
+        self.log_energies.fit(self._noisy_energies(voxels, generator).log())
+
+    def _noisy_energies(self, voxels: Tensor, generator: torch.Generator) -> Tensor:
+        """Layer energies (n, L) in MeV of showers with fresh noise."""
+        return self.preprocessing.scale.layer_energies(self.preprocessing.augment(voxels, generator))
 
     def voxel_condition(self, y: Tensor, incident: Tensor) -> Tensor:
         """What flow II is given: E_inc, the coordinates of the energies, and their logarithms (n, 1 + 2 L)."""
@@ -249,7 +250,7 @@ class TwoStepModel(ShowerModel):
         return torch.cat([self.condition(incident), y, self.log_energies(energies.log())[0]], dim=1)
 
     def _energy_loss(self, voxels: Tensor, incident: Tensor, generator: torch.Generator) -> Tensor:
-        energies = self.preprocessing.scale.layer_energies(self.preprocessing.augment(voxels, generator))
+        energies = self._noisy_energies(voxels, generator)
         y, _ = self.preprocessing.energy_coordinates(energies, incident.unsqueeze(1))
         return -self.energy_flow.log_prob(y, self.condition(incident))
 
