@@ -19,9 +19,10 @@ from torch import Tensor
 from nisampler.errors import ChannelError, ShapeError
 from nisampler.processes.phase_space.blocks import sqrt_kallen
 from nisampler.processes.phase_space.jets import Jet, JetGenerator, JetRegion
-from nisampler.processes.phase_space.mappings import IntervalMap, finish_inverse
+from nisampler.processes.phase_space.mappings import IntervalMap, PowerLaw, finish_inverse
 
 _TINY = 1e-30
+_SOFT = 50.0  # GeV: below it the density of a boson against which a jet recoils grows with its transverse momentum
 _TWO_PI = 2 * math.pi
 
 
@@ -248,10 +249,10 @@ def _recoil(q: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _name(jets: Sequence[Jet], order: Sequence[int]) -> str:
-    labels = [
-        f"j{order[i] + 1}" if jet.parent is None else f"j{order[i] + 1}~j{order[jet.parent] + 1}"
-        for i, jet in enumerate(jets)
-    ]
+    labels = []
+    for place, jet in zip(order, jets, strict=True):
+        near = "" if jet.parent is None else f"~j{order[jet.parent] + 1}"
+        labels.append(f"{'-' if jet.recoils else ''}j{place + 1}{near}")
     return " ".join(["V", *labels])
 
 
@@ -266,8 +267,9 @@ def chili_channels(
 ) -> tuple[list[ChiliChannel], list[int]]:
     """Channels for a boson and any number of jets, and the group of each.
 
-    One channel has all jets alone. For every way to gather some jets around one of them (a pair; for three and
-    more jets also all others around one) there is one more. Channels of a group are the same map with the jet
+    One channel has all jets alone, and the boson recoils. For every way to gather some jets around one of them (a
+    pair; for three and more jets also all others around one) there is one more. With two and more jets there is one
+    for each jet that recoils against a softer boson and the others. Channels of a group are the same map with the jet
     legs permuted, so they can share a flow where the integrand is symmetric in the jets.
 
     Parameters
@@ -301,5 +303,9 @@ def chili_channels(
     for centre in range(jets) if jets > 2 else ():
         others = [place for place in range(jets) if place != centre]
         layouts.append(([alone] + [attached] * (jets - 1), (centre, *others), 2))
+    recoil = Jet(transverse=PowerLaw(2.0, offset=_SOFT), recoils=True)
+    for last in range(jets) if jets > 1 else ():
+        others = [place for place in range(jets) if place != last]
+        layouts.append(([alone] * (jets - 1) + [recoil], (*others, last), min(jets, 3)))
     channels = [ChiliChannel(boson, kinds, region=region, sqrt_s=sqrt_s, order=order) for kinds, order, _ in layouts]
     return channels, [group for _, _, group in layouts]

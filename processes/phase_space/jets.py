@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -33,10 +33,14 @@ class Jet:
         jet near which it lies.
     transverse
         Map of pT; an offset lets the lower limit be 0.
+    recoils
+        The columns of pT and azimuth are those of the boson, from pT = 0 on, and the jet balances the boson and the
+        other jets. It makes soft bosons beside hard jets, for which independent jets would have to balance by chance.
     """
 
     parent: int | None = None
     transverse: IntervalMap = field(default=PowerLaw(2.0))
+    recoils: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,8 @@ class JetGenerator:
     Raises
     ------
     ChannelError
-        If the jets are not in this order, or pt_min is 0 for a power law without an offset.
+        If the jets are not in this order, another jet than the last recoils or a jet has a parent then, or a pT starts
+        at 0 with a power law without an offset.
     """
 
     def __init__(self, jets: Sequence[Jet], region: JetRegion) -> None:
@@ -103,15 +108,19 @@ class JetGenerator:
                     "jets without a parent come first, then jets whose parent is an earlier jet; "
                     f"got the parents {[j.parent for j in self.jets]}"
                 )
-            law = jet.transverse
-            if region.pt_min == 0 and isinstance(law, PowerLaw) and law.offset == 0 and law.exponent >= 1:
+            law, from_zero = jet.transverse, jet.recoils or region.pt_min == 0
+            if from_zero and isinstance(law, PowerLaw) and law.offset == 0 and law.exponent >= 1:
                 raise ChannelError(
-                    "pt_min = 0 needs a power law in pT with an offset, such as PowerLaw(2.0, offset=10.0)"
+                    "a pT that starts at 0 needs a power law with an offset, such as PowerLaw(2.0, offset=10.0)"
                 )
-        self._pieces: list[tuple[IntervalMap, slice]] = []
-        for law, run in itertools.groupby(range(self.count), key=lambda i: self.jets[i].transverse):
+        self.recoil = any(jet.recoils for jet in self.jets)
+        if self.recoil and (self.parents or [jet.recoils for jet in self.jets] != [False] * (self.count - 1) + [True]):
+            raise ChannelError("only the last jet can recoil, and only where no jet has a parent")
+        self._pieces: list[tuple[IntervalMap, float, slice]] = []
+        for jet, run in itertools.groupby(range(self.count), key=lambda i: replace(self.jets[i], parent=None)):
             indices = list(run)
-            self._pieces.append((law, slice(indices[0], indices[-1] + 1)))
+            lowest = 0.0 if jet.recoils else region.pt_min
+            self._pieces.append((jet.transverse, lowest, slice(indices[0], indices[-1] + 1)))
         anchors = [0] * (self.roots - 1)
         self._y_sums = _ancestry([*[None] * self.roots, *self.parents])
         self._phi_sums = _ancestry([None, *anchors, *self.parents])
@@ -127,11 +136,14 @@ class JetGenerator:
             Greatest pT cosh(y) of a jet in GeV, (n, 1).
         """
         u_pt, u_first, u_angle = (u[:, i * self.count : (i + 1) * self.count] for i in range(3))
-        parts = [law.forward(u_pt[:, where], self.region.pt_min, edge) for law, where in self._pieces]
-        transverse = torch.cat([values for values, _ in parts], dim=-1)
+        parts = [law.forward(u_pt[:, where], low, edge) for law, low, where in self._pieces]
+        drawn = transverse = torch.cat([values for values, _ in parts], dim=-1)
+        azimuth = _TWO_PI * u_angle
+        if self.recoil:
+            azimuth = azimuth @ azimuth.new_tensor(self._phi_sums)
+            transverse, azimuth = _balanced(transverse, azimuth)
         limit = self._y_limit(edge, transverse)
         y, log_first = Uniform().forward(u_first[:, : self.roots], -limit, limit)
-        azimuth = _TWO_PI * u_angle
         if self.parents:
             r, log_r = self._radial(u_first[:, self.roots :], inverse=False)
             angle = azimuth[:, self.roots :]
@@ -139,17 +151,19 @@ class JetGenerator:
             azimuth = torch.cat([azimuth[:, : self.roots], r * torch.sin(angle)], dim=-1)
             log_first = torch.cat([log_first, log_r - torch.log(r)], dim=-1)
             y = y @ y.new_tensor(self._y_sums)
-        if self.count > 1:
+        if self.count > 1 and not self.recoil:
             azimuth = azimuth @ azimuth.new_tensor(self._phi_sums)
         log_pt = torch.cat([log_density for _, log_density in parts], dim=-1)
-        return _momenta(transverse, y, azimuth), self._total(log_pt, log_first, transverse)
+        return _momenta(transverse, y, azimuth), self._total(log_pt, log_first, drawn)
 
     def inverse(self, p: Tensor, edge: Tensor) -> tuple[Tensor, Tensor]:
         """Coordinates (n, 3 J), not clamped, and the log-density of the momenta (n, J, 4)."""
         transverse, azimuth = pt(p), phi(p)
         y = torch.asinh(p[..., 3] / transverse.clamp(min=_TINY))
-        parts = [law.inverse(transverse[:, where], self.region.pt_min, edge) for law, where in self._pieces]
         limit = self._y_limit(edge, transverse)
+        if self.recoil:
+            transverse, azimuth = _balanced(transverse, azimuth)
+        parts = [law.inverse(transverse[:, where], low, edge) for law, low, where in self._pieces]
         u_first, log_first = Uniform().inverse(y[:, : self.roots], -limit, limit)
         turn = torch.cat([azimuth[:, :1], azimuth[:, 1 : self.roots] - azimuth[:, :1]], dim=-1)
         if self.parents:
@@ -177,6 +191,14 @@ class JetGenerator:
     def _total(self, log_pt: Tensor, log_first: Tensor, transverse: Tensor) -> Tensor:
         log_angles = self.count * math.log(_TWO_PI)
         return (log_pt + log_first - torch.log(transverse.clamp(min=_TINY))).sum(-1) - log_angles
+
+
+def _balanced(transverse: Tensor, azimuth: Tensor) -> tuple[Tensor, Tensor]:
+    """pT and azimuths (n, J) with the last one replaced by what balances them all; its own inverse."""
+    x, y = transverse * torch.cos(azimuth), transverse * torch.sin(azimuth)
+    x, y = -x.sum(-1, keepdim=True), -y.sum(-1, keepdim=True)
+    last = torch.hypot(x, y), torch.atan2(y, x)
+    return torch.cat([transverse[:, :-1], last[0]], dim=-1), torch.cat([azimuth[:, :-1], last[1]], dim=-1)
 
 
 def _ancestry(parents: Sequence[int | None]) -> list[list[float]]:

@@ -38,11 +38,13 @@ Z_HIGH = Boson(BreitWigner(91.1876, 2.495514921), 50.0, 500.0)
 TOPS = Boson(PowerLaw(2.0), 346.0, masses=(173.0, 173.0))
 SOFT = JetRegion(pt_min=0.0, y_max=4.0)
 CHAIN = (Jet(), Jet(0), Jet(1, PowerLaw(3.0)))
+RECOIL = Jet(transverse=PowerLaw(2.0, offset=50.0), recoils=True)
 CHANNELS: list[ChiliChannel | TopologyChannel] = [
     *(channel for jets in range(4) for channel in chili_channels(W, jets)[0]),
     ChiliChannel(Z_HIGH, CHAIN, name="chain"),
     ChiliChannel(Z_HIGH, CHAIN, order=(2, 0, 1), name="chain in another order"),
     ChiliChannel(TOPS, [Jet()], name="tops with a jet"),
+    ChiliChannel(TOPS, [RECOIL], name="a jet that recoils"),
     ChiliChannel(Boson(PowerLaw(1.0), 100.0, masses=(5.0, 20.0)), [Jet()], name="unequal masses"),
     ChiliChannel(W, [Jet(transverse=PowerLaw(2.0, offset=10.0))] * 2, region=SOFT, name="soft"),
     *(channel for jets in range(3) for channel in topology_channels(W, jets)[0]),
@@ -201,9 +203,9 @@ def test_channels_of_a_group_differ_by_a_permutation(build: Any, jets: int) -> N
 
 
 def test_numbers_of_channels() -> None:
-    assert [len(chili_channels(W, jets)[0]) for jets in range(5)] == [1, 1, 2, 7, 11]
+    assert [len(chili_channels(W, jets)[0]) for jets in range(5)] == [1, 1, 4, 10, 15]
     assert [len(topology_channels(W, jets)[0]) for jets in range(4)] == [1, 3, 8, 42]
-    assert chili_channels(W, 3)[1] == [0, 1, 1, 1, 2, 2, 2]
+    assert chili_channels(W, 3)[1] == [0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
     assert topology_channels(W, 1)[1] == [0, 1, 2]
     assert topology_channels(W, 2)[1] == [0, 0, 1, 1, 2, 2, 3, 4]
 
@@ -234,6 +236,11 @@ def test_settings_that_contradict_each_other() -> None:
         ChiliChannel(W, [Jet(), Jet(0), Jet()])
     with pytest.raises(ChannelError, match="offset"):
         ChiliChannel(W, [Jet()], region=SOFT)
+    with pytest.raises(ChannelError, match="offset"):
+        ChiliChannel(W, [Jet(), Jet(recoils=True)])
+    for jets in ([RECOIL, Jet()], [Jet(), Jet(0), RECOIL], [Jet(), RECOIL, RECOIL]):
+        with pytest.raises(ChannelError, match=r"come first|only the last jet can recoil"):
+            ChiliChannel(W, jets)
     with pytest.raises(ChannelError, match="permutation"):
         ChiliChannel(W, [Jet(), Jet()], order=(0, 0))
     with pytest.raises(ChannelError, match="do not suffice"):

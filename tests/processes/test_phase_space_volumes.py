@@ -167,6 +167,16 @@ def test_jets_near_jets_give_the_same_integral(jets: tuple[Jet, ...]) -> None:
     assert near.std() < 0.1 * math.sqrt(len(near)) * near.mean()
 
 
+@pytest.mark.parametrize("jets", [1, 2, 3])
+def test_jets_that_recoil_give_the_same_integral(jets: int) -> None:
+    law = Jet(transverse=PowerLaw(2.0, offset=50.0), recoils=True)
+    region = JetRegion(20.0, 4.0)
+    recoil = contributions(ChiliChannel(BOSON, [Jet()] * (jets - 1) + [law], region=region), 200_000)
+    free = contributions(ChiliChannel(BOSON, [Jet()] * jets, region=region), 200_000, seed=2)
+    assert pull(recoil, free) < 4
+    assert recoil.std() < 0.1 * math.sqrt(len(recoil)) * recoil.mean()
+
+
 def test_soft_jets_give_the_same_integral() -> None:
     law = PowerLaw(2.5, offset=15.0)
     soft = ChiliChannel(BOSON, [Jet(transverse=law)] * 2, region=JetRegion(0.0, 4.0))
