@@ -11,6 +11,16 @@ from nisampler.flows.autoregressive import (
     MaskedAutoregressiveTransform,
 )
 from nisampler.flows.bayesian import VariationalLinear, draw, kl, training_noise, use_map
+from nisampler.flows.continuous import ContinuousFlow, ContinuousTransform, continuous_flow
+from nisampler.flows.convolutional import (
+    ConvCouplingConfig,
+    Embedded,
+    PerPixel,
+    channel_mask,
+    conv_flow,
+    squeeze,
+    squeezed_shape,
+)
 from nisampler.flows.coupling import CouplingTransform
 from nisampler.flows.distributions import Base, StandardNormal, UniformCube
 from nisampler.flows.flow import Flow
@@ -28,6 +38,9 @@ from nisampler.flows.transforms import (
     Permutation,
     Transform,
 )
+from nisampler.flows.unet import ConstantMaps, ConvEmbedding, UNet, UNetConfig
+from nisampler.flows.velocity import VelocityConfig, VelocityMLP
+from nisampler.flows.vit import VelocityViT
 
 __all__ = [
     "MADE",
@@ -38,8 +51,14 @@ __all__ = [
     "AutoregressiveTransform",
     "Base",
     "Composition",
+    "ConstantMaps",
+    "ContinuousFlow",
+    "ContinuousTransform",
+    "ConvCouplingConfig",
+    "ConvEmbedding",
     "CouplingConfig",
     "CouplingTransform",
+    "Embedded",
     "Flow",
     "FourierFeatures",
     "GridSpline",
@@ -50,14 +69,23 @@ __all__ = [
     "Logit",
     "MaskedAutoregressiveTransform",
     "NetConfig",
+    "PerPixel",
     "Permutation",
     "ResidualNet",
     "Spline",
     "StandardNormal",
     "Transform",
+    "UNet",
+    "UNetConfig",
     "UniformCube",
     "VariationalLinear",
+    "VelocityConfig",
+    "VelocityMLP",
+    "VelocityViT",
     "binary_masks",
+    "channel_mask",
+    "continuous_flow",
+    "conv_flow",
     "coupling_flow",
     "draw",
     "exchange_masks",
@@ -65,6 +93,8 @@ __all__ = [
     "kl",
     "maf",
     "random_masks",
+    "squeeze",
+    "squeezed_shape",
     "training_noise",
     "use_map",
 ]

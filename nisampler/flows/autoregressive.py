@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from typing import ClassVar, cast
 
 import torch
@@ -66,8 +67,9 @@ class MADE(nn.Module):
         self.dim, self.n_params, self.context_dim, self.config = dim, n_params, config.context_dim, config
         # degree k: sees the coordinates 0..k-1; units of degree 0 see the context only
         lowest = 0 if config.context_dim or dim == 1 else 1
-        degrees = lowest + torch.arange(config.hidden) * (dim - lowest) // config.hidden
-        self._ends = [int((degrees <= k).sum()) for k in range(dim)]
+        numbers = [lowest + unit * (dim - lowest) // config.hidden for unit in range(config.hidden)]
+        self._ends = [bisect_right(numbers, k) for k in range(dim)]
+        degrees = torch.tensor(numbers)
         self.features = FourierFeatures(dim, 0, config.centre)
         self.residual = config.kind == "residual"
         self._activation = activation_function(config.activation)

@@ -43,7 +43,7 @@ class Flow(nn.Module):
         self.base = base
         self.transform = transform
         self.domain = domain or ("unit" if isinstance(base, UniformCube) else "line")
-        self.context_dim: int = max(getattr(module, "context_dim", 0) for module in transform.modules())
+        self.context_dim: int = _context_dim(transform)
 
     @property
     def dim(self) -> int:
@@ -119,3 +119,9 @@ class Flow(nn.Module):
             raise DomainError(f"points must lie in [0, 1]^{self.dim}; found coordinates from {low} to {high}")
         if not (low > -math.inf and high < math.inf):
             raise DomainError(f"points must be finite; found coordinates from {low} to {high}")
+
+
+def _context_dim(module: nn.Module) -> int:
+    """The length of the context: what the outermost modules that take one say, such as an embedding for its nets."""
+    own: int | None = getattr(module, "context_dim", None)
+    return max(map(_context_dim, module.children()), default=0) if own is None else own

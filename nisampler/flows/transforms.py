@@ -94,7 +94,7 @@ class Permutation(Transform):
     @classmethod
     def reverse(cls, dim: int) -> Permutation:
         """The last coordinate becomes the first."""
-        return cls(torch.arange(dim - 1, -1, -1))
+        return cls(torch.arange(dim - 1, -1, -1, device="cpu"))
 
     @classmethod
     def random(cls, dim: int, generator: torch.Generator) -> Permutation:
