@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ _GPU_SHARE = 0.5
 
 
 class ShowerSource(Protocol):
-    """Showers that can be gone through often: voxels (m, n_voxels) and incident energies (m,) in MeV, float32."""
+    """Showers that can be gone through often: voxels (m, v) and incident energies (m,) in MeV, float32."""
 
     def __len__(self) -> int:
         """Number of showers."""
@@ -38,6 +39,10 @@ class ShowerSource(Protocol):
 
     def ordered(self, size: int) -> Iterator[Batch]:
         """All showers once, in order, in batches of at most `size`."""
+        ...
+
+    def window(self, columns: slice) -> ShowerSource:
+        """The same showers with these of their voxels alone."""
         ...
 
 
@@ -72,6 +77,10 @@ class MemorySource:
         self._device = torch.device(device)
         self._voxels = torch.from_numpy(np.ascontiguousarray(showers.voxels, dtype=np.float32))
         self._incident = torch.from_numpy(np.asarray(showers.incident, dtype=np.float32))
+        self._place()
+
+    def _place(self) -> None:
+        """Move what is held to the device, if it is small enough."""
         size = self._voxels.numel() * _BYTES
         if self._device.type == "cuda" and size < _GPU_SHARE * torch.cuda.mem_get_info(self._device)[0]:
             self._voxels, self._incident = self._voxels.to(self._device), self._incident.to(self._device)
@@ -93,6 +102,13 @@ class MemorySource:
         for start in range(0, len(self), size):
             yield self._take(slice(start, start + size))
 
+    def window(self, columns: slice) -> MemorySource:
+        """The same showers with these of their voxels alone; nothing is copied on the CPU."""
+        part = copy.copy(self)
+        part._voxels = self._voxels[:, columns]
+        part._place()
+        return part
+
 
 class StreamedSource:
     """Showers that stay in their file: each epoch reads random blocks of rows into pools, which are shuffled.
@@ -109,7 +125,9 @@ class StreamedSource:
     device
         Where the batches go.
     memory
-        Bytes that a pool and its shuffled copy may take.
+        Bytes that a pool may take.
+    columns
+        Only these voxels.
 
     Raises
     ------
@@ -124,14 +142,16 @@ class StreamedSource:
         rows: NDArray[np.int64],
         device: torch.device | str = "cpu",
         memory: float = 2e9,
+        columns: slice | None = None,
     ) -> None:
         if not len(rows):
             raise ShowerDataError(f"{path}: there are no showers to learn from or to validate with")
         self._path, self._geometry, self._rows, self._device = Path(path), geometry, rows, torch.device(device)
+        self._memory, self._columns = memory, columns or slice(0, geometry.n_voxels)
         with ShowerReader(path, geometry) as reader:
             block = rows // reader.block
         self._blocks = np.split(rows, np.flatnonzero(np.diff(block)) + 1)
-        self._pools = math.ceil(2 * len(rows) * geometry.n_voxels * _BYTES / memory)
+        self._pools = math.ceil(_size(rows, self._columns) / memory)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -141,14 +161,23 @@ class StreamedSource:
         pools = np.array_split(rng.permutation(len(self._blocks)), min(self._pools, len(self._blocks)))
         with ShowerReader(self._path, self._geometry) as reader:
             for pool in pools:
-                read = Showers.concatenate([reader.select(self._blocks[block]) for block in sorted(pool)])
-                yield from MemorySource(read, self._device).shuffled(size, rng)
+                rows = np.concatenate([self._blocks[block] for block in sorted(pool)])
+                yield from self._read(reader, rows).shuffled(size, rng)
 
     def ordered(self, size: int) -> Iterator[Batch]:
         """All showers once, in order, in batches of at most `size`."""
         with ShowerReader(self._path, self._geometry) as reader:
             for start in range(0, len(self), size):
-                yield from MemorySource(reader.select(self._rows[start : start + size]), self._device).ordered(size)
+                yield from self._read(reader, self._rows[start : start + size]).ordered(size)
+
+    def _read(self, reader: ShowerReader, rows: NDArray[np.int64]) -> MemorySource:
+        return MemorySource(reader.select(rows, self._columns), self._device)
+
+    def window(self, columns: slice) -> ShowerSource:
+        """The same showers with these of their voxels alone: read once if they fit into the memory, else streamed."""
+        start = self._columns.start
+        inner = slice(start + columns.start, start + columns.stop)
+        return source(self._path, self._geometry, self._rows, self._device, self._memory, inner)
 
 
 @dataclass(frozen=True)
@@ -158,6 +187,15 @@ class ShowerData:
     training: ShowerSource
     validation: ShowerSource
 
+    def window(self, columns: slice) -> ShowerData:
+        """The same showers with these of their voxels alone."""
+        return ShowerData(self.training.window(columns), self.validation.window(columns))
+
+
+def _size(rows: NDArray[np.int64], columns: slice) -> int:
+    """Bytes of these voxels."""
+    return _BYTES * len(rows) * int(columns.stop - columns.start)
+
 
 def source(
     path: str | Path,
@@ -165,8 +203,16 @@ def source(
     rows: NDArray[np.int64],
     device: torch.device | str = "cpu",
     memory: float = 4e9,
+    columns: slice | None = None,
 ) -> ShowerSource:
     """Showers of a file: in memory if they take at most `memory` bytes, else streamed.
+
+    Parameters
+    ----------
+    path, geometry, rows, device, columns
+        As for `StreamedSource`.
+    memory
+        Bytes that showers may take.
 
     Raises
     ------
@@ -177,7 +223,7 @@ def source(
     """
     if not memory > 0:
         raise ConfigError(f"memory must be a positive number of bytes, got {memory}")
-    if len(rows) * geometry.n_voxels * _BYTES > memory:
-        return StreamedSource(path, geometry, rows, device, memory)
+    if _size(rows, columns or slice(0, geometry.n_voxels)) > memory:
+        return StreamedSource(path, geometry, rows, device, memory, columns)
     with ShowerReader(path, geometry) as reader:
-        return MemorySource(reader.select(rows), device)
+        return MemorySource(reader.select(rows, columns), device)

@@ -44,17 +44,19 @@ def check_incident(incident: Floats, where: object, first: int = 0) -> None:
         )
 
 
-def check_voxels(voxels: Voxels, geometry: Geometry, where: object, first: int = 0) -> None:
+def check_voxels(voxels: Voxels, geometry: Geometry, where: object, first: int = 0, column: int = 0) -> None:
     """Refuse voxels that are negative or not finite.
 
     Parameters
     ----------
     voxels
-        MeV, shape (n, n_voxels).
+        MeV, shape (n, v) with v consecutive voxels of the geometry.
     geometry
         Gives the layer of a voxel.
     where, first
         As in `check_incident`.
+    column
+        Number of the first of these voxels in the geometry.
 
     Raises
     ------
@@ -64,10 +66,10 @@ def check_voxels(voxels: Voxels, geometry: Geometry, where: object, first: int =
     if not voxels.size or (voxels.min() >= 0 and voxels.max() < np.inf):  # NaN fails the first comparison
         return
     events, wrong = np.nonzero(~((voxels >= 0) & (voxels < np.inf)))
-    event, voxel = int(events[0]), int(wrong[0])
+    event, voxel, value = int(events[0]), column + int(wrong[0]), voxels[events[0], wrong[0]]
     layer = geometry.layers[int(geometry.layer_of_voxel[voxel])].id
     raise ShowerDataError(
-        f"{where}: event {first + event}, voxel {voxel} (layer {layer}) is {voxels[event, voxel]:g} MeV; energies must "
+        f"{where}: event {first + event}, voxel {voxel} (layer {layer}) is {value:g} MeV; energies must "
         f"be finite and not negative ({len(events)} such voxels); correct whatever made these showers"
     )
 

@@ -287,6 +287,7 @@ _DETECTORS: dict[str, Callable[[Geometry], Detector]] = {
     "ds1-pions": _atlas,
     "ds2": _par04,
     "ds3": _par04,
+    "ds2-reduced": _par04,
     "toy": _par04,
     "calogan": _calogan,
     "getting-high": _getting_high,

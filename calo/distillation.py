@@ -217,6 +217,47 @@ def distillation_loss(
     return {"loss": cast(Tensor, loss)} | {name: value.detach() for name, value in terms.items()}
 
 
+class Distillation:
+    """A teacher and the student that learns from it.
+
+    Parameters
+    ----------
+    teacher
+        A `maf`.
+    net
+        Networks of the student.
+    config
+        Which terms its loss has.
+    generator
+        Source of its initial weights.
+
+    Raises
+    ------
+    ModelError
+        As `student_of` does.
+    """
+
+    def __init__(self, teacher: Flow, net: NetConfig, config: DistillationConfig, generator: torch.Generator) -> None:
+        self.teacher, self.net, self.config = teacher, net, config
+        self.student = student_of(teacher, net, generator)
+
+    def release(self) -> None:
+        """Before the training of the teacher."""
+        self.teacher.requires_grad_(True)
+
+    def begin(self) -> None:
+        """Before that of the student, which starts from the trained teacher as far as the networks are alike."""
+        self.teacher.requires_grad_(False)
+        fresh = student_of(self.teacher, self.net, torch.Generator().manual_seed(0))
+        self.student.load_state_dict(fresh.state_dict())
+
+    def loss(self, x: Tensor, context_x: Tensor, context_z: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """`distillation_loss` at training data x (n, d) and as many latent points, with their contexts (n, c)."""
+        self.teacher.eval()
+        z = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+        return distillation_loss(self.teacher, self.student, x, context_x, z, context_z, self.config)
+
+
 def divergence(teacher: Flow, student: Flow, z: Tensor, context: Tensor | None = None) -> Tensor:
     """log q(x) - log p(x) at the student's points x of latent points z (n, d): shape (n,), in parallel.
 

@@ -26,7 +26,15 @@ from nisampler.calo.geometries import GEOMETRIES
 from nisampler.calo.geometry import Floats, Geometry, Layout
 from nisampler.calo.layouts import columns_of
 from nisampler.calo.showers import Showers
-from nisampler.errors import ConfigError, CorruptFileError, GeometryError, NisamplerError, ShowerDataError, StorageError
+from nisampler.errors import (
+    ConfigError,
+    CorruptFileError,
+    GeometryError,
+    NisamplerError,
+    ShapeError,
+    ShowerDataError,
+    StorageError,
+)
 from nisampler.rng import Streams
 from nisampler.storage import atomic_write
 
@@ -167,13 +175,23 @@ class ShowerReader:
             found = self._file.get("overflow") if self._columns.overflow else None
             return None if found is None else np.asarray(found[()], dtype=np.float64)
 
-    def read(self, start: int, stop: int) -> Showers:
+    def read(self, start: int, stop: int, columns: slice | None = None) -> Showers:
         """The showers of [start, stop), in memory.
+
+        Parameters
+        ----------
+        start, stop
+            Numbers of showers.
+        columns
+            Only these voxels, from start to stop of the slice. The scale and the order of showers are looked at in
+            whole showers only.
 
         Raises
         ------
         ShowerDataError
             If the range is not inside the file, or values are wrong; the message names event and voxel.
+        ShapeError
+            If there are no such voxels.
         CorruptFileError
             If stored bytes are damaged.
         StorageError
@@ -183,15 +201,28 @@ class ShowerReader:
             raise StorageError(f"{self.path} is closed; read inside its with statement")
         if not 0 <= start <= stop <= len(self):
             raise ShowerDataError(f"{self.path} has showers 0 to {len(self) - 1}, got the range [{start}, {stop})")
-        voxels = np.empty((stop - start, self.geometry.n_voxels), dtype=np.float32)
+        window = self._window(columns)
+        voxels = np.empty((stop - start, window.stop - window.start), dtype=np.float32)
         with _named_errors(self.path):
             for data, where in self._voxels:
-                voxels[:, where] = data.astype(np.float32)[start:stop].reshape(len(voxels), where.stop - where.start)
+                first, last = max(where.start, window.start), min(where.stop, window.stop)
+                if first < last:
+                    found = _cut(data, start, stop, first - where.start, last - where.start)
+                    voxels[:, first - window.start : last - window.start] = found
         showers = Showers(self.incident[start:stop], voxels)
-        check_voxels(voxels, self.geometry, self.path, start)
-        check_scale(showers, self.geometry, self.path, start)
-        check_order(showers, self.geometry, self.path, start)
+        check_voxels(voxels, self.geometry, self.path, start, window.start)
+        if voxels.shape[1] == self.geometry.n_voxels:
+            check_scale(showers, self.geometry, self.path, start)
+            check_order(showers, self.geometry, self.path, start)
         return showers
+
+    def _window(self, columns: slice | None) -> slice:
+        """Columns with both ends, or all."""
+        n = self.geometry.n_voxels
+        window = slice(0, n) if columns is None else columns
+        if not 0 <= window.start < window.stop <= n or window.step not in (None, 1):
+            raise ShapeError(f"{self.geometry.name} has voxels 0 to {n - 1}, got the columns {window}")
+        return window
 
     def chunks(self, size: int | None = None) -> Iterator[Showers]:
         """All showers, in blocks of `size` (default: `block`, which reads every HDF5 chunk once).
@@ -209,27 +240,50 @@ class ShowerReader:
         for start in range(0, len(self), step):
             yield self.read(start, min(start + step, len(self)))
 
-    def select(self, index: Sequence[int] | NDArray[Any]) -> Showers:
+    def select(self, index: Sequence[int] | NDArray[Any], columns: slice | None = None) -> Showers:
         """The showers of increasing numbers, e.g. of `split`: one block and the result are in memory.
+
+        Parameters
+        ----------
+        index
+            The numbers.
+        columns
+            As in `read`.
 
         Raises
         ------
         ShowerDataError
             If the numbers do not increase or leave the file.
+        ShapeError
+            If there are no such voxels.
         """
         wanted = np.asarray(index, dtype=np.int64)
         if len(wanted) and (wanted[0] < 0 or wanted[-1] >= len(self) or bool(np.any(np.diff(wanted) <= 0))):
             raise ShowerDataError(f"{self.path}: numbers of showers must increase within 0 to {len(self) - 1}")
-        voxels = np.empty((len(wanted), self.geometry.n_voxels), dtype=np.float32)
+        window = self._window(columns)
+        voxels = np.empty((len(wanted), window.stop - window.start), dtype=np.float32)
         done = 0
         while done < len(wanted):
             start = int(wanted[done])
             end = (start // self.block + 1) * self.block
             upto = int(np.searchsorted(wanted, end))
-            block = self.read(start, int(wanted[upto - 1]) + 1)
+            block = self.read(start, int(wanted[upto - 1]) + 1, window)
             voxels[done:upto] = block.voxels[wanted[done:upto] - start]
             done = upto
         return Showers(self.incident[wanted], voxels)
+
+
+def _cut(data: Any, start: int, stop: int, first: int, last: int) -> NDArray[np.float32]:
+    """Columns [first, last) of the rows [start, stop) of a dataset whose rows are read as flat.
+
+    Only what lies between them along its second axis is read.
+    """
+    inner = math.prod(data.shape[2:])
+    low, high = first // inner, math.ceil(last / inner)
+    found: NDArray[np.float32] = data.astype(np.float32)[start:stop, low:high].reshape(
+        stop - start, inner * (high - low)
+    )
+    return found[:, first - low * inner : last - low * inner]
 
 
 def _guess(shape: tuple[int, ...]) -> str:

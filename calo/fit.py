@@ -17,9 +17,11 @@ from nisampler.calo.batches import ShowerData, source
 from nisampler.calo.files import Indices, ShowerReader, split
 from nisampler.calo.geometry import Geometry
 from nisampler.calo.models import ShowerModel, build_model
+from nisampler.calo.ranks import ranks
 from nisampler.calo.recipe import FitOptions
-from nisampler.calo.store import DESCRIPTION, describe, part_folder, save_model
-from nisampler.calo.training import PartResult, fit_part
+from nisampler.calo.schedule import Schedule
+from nisampler.calo.store import DESCRIPTION, describe, save_model
+from nisampler.calo.training import PartResult
 from nisampler.errors import ConfigError, StorageError
 from nisampler.rng import Streams
 from nisampler.run.monitor import LogMonitor, Monitor
@@ -43,7 +45,8 @@ class DataOptions:
     limit
         Only the first showers; None for all.
     memory
-        Bytes of showers that may be held; larger files are streamed in every epoch.
+        Bytes of showers that a process may hold; what is larger is streamed in every epoch. A part of a model that
+        looks at some layers alone needs their voxels only.
 
     Raises
     ------
@@ -65,12 +68,13 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A fitted model, how its parts were trained, and the seconds that it took in this session."""
+    """A fitted model, how its parts were trained, the seconds that this process needed, and how many there were."""
 
     model: ShowerModel
     parts: list[PartResult]
     seconds: float
     cpu_seconds: float
+    processes: int = 1
 
 
 def fit(
@@ -85,6 +89,9 @@ def fit(
 ) -> Fitted:
     """Fit a model to the showers of a file and store it.
 
+    Processes that torchrun started share out the parts of the model, each with its own GPU for the device "cuda"; the
+    folder has the same bytes as with one process, and may be resumed with another number of them.
+
     Parameters
     ----------
     data, geometry
@@ -96,7 +103,7 @@ def fit(
     options
         Default: `FitOptions()`.
     device, monitors
-        Where to compute; who is told the progress.
+        Where to compute; who is told the progress, in the first process.
     resume
         Continue what was interrupted in `output`; it ends with the same bytes as a fit in one go.
 
@@ -106,38 +113,33 @@ def fit(
         If `output` exists and `resume` is not set, or the reverse.
     ConfigError
         If a fit is resumed with other settings, or too few showers are there.
+    ModelError
+        If another process failed.
     NisamplerError
         As reading, building and training do.
     """
     options, folder = options or FitOptions(), Path(output)
-    if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise StorageError(f"{folder} exists and is not empty: choose another --output, or continue with --resume")
-    start, cpu_start = time.monotonic(), time.process_time()
-    with ShowerReader(data.path, geometry) as reader:
-        training, validation, facts = _rows(reader, data, options.seed)
-        model = build_model(name, geometry)
-        streams = Streams(options.seed)
-        # Evenly spaced, since a file may be sorted by energy.
-        most = min(_MOST, max(1000, int(data.memory / (_COPIES * 4 * geometry.n_voxels))))
-        few = reader.select(training[:: math.ceil(len(training) / most)])
-        model.prepare(few, streams.generator("prepare"))
-        model.training_size = len(training)
-    settings = {"seed": options.seed, "epochs": options.epochs, "batch": options.batch}
-    if resume:
-        _check_same(folder, model, name, settings, facts)
-    else:
-        save_model(folder, model, name, settings, facts)
-    members = [LogMonitor(folder / LOG), *monitors]
-    model.to(device)
-    showers = ShowerData(
-        source(data.path, geometry, training, device, data.memory),
-        source(data.path, geometry, validation, device, data.memory),
-    )
-    results = [
-        fit_part(part, showers, part_folder(folder, part.name), options, device, members, resume)
-        for part in model.parts
-    ]
-    return Fitted(model.eval(), results, time.monotonic() - start, time.process_time() - cpu_start)
+    with ranks() as group:
+        if group.rank == 0 and not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise StorageError(f"{folder} exists and is not empty: choose another --output, or continue with --resume")
+        start, cpu_start = time.monotonic(), time.process_time()
+        with ShowerReader(data.path, geometry) as reader:
+            training, validation, facts = _rows(reader, data, options.seed)
+            model = _prepared(build_model(name, geometry), reader, training, data.memory, options.seed)
+        settings = {"seed": options.seed, "epochs": options.epochs, "batch": options.batch}
+        if resume:
+            _check_same(folder, model, name, settings, facts)
+        elif group.rank == 0:
+            save_model(folder, model, name, settings, facts)
+        group.barrier()
+        place, members = group.device(device), [LogMonitor(folder / LOG), *(() if group.rank else monitors)]
+        memory = data.memory / (len(training) + len(validation))
+        showers = ShowerData(
+            *(source(data.path, geometry, rows, place, memory * len(rows)) for rows in (training, validation))
+        )
+        schedule = Schedule(model.to(place), showers, folder, options, place, members, resume, group)
+        results = schedule.run()
+    return Fitted(model, results, time.monotonic() - start, time.process_time() - cpu_start, group.count)
 
 
 def _rows(reader: ShowerReader, data: DataOptions, seed: int) -> tuple[Indices, Indices, dict[str, Any]]:
@@ -156,6 +158,16 @@ def _rows(reader: ShowerReader, data: DataOptions, seed: int) -> tuple[Indices, 
         "incident_sha256": hashlib.sha256(incident.tobytes()).hexdigest(),
     }
     return training, validation, facts
+
+
+def _prepared(model: ShowerModel, reader: ShowerReader, training: Indices, memory: float, seed: int) -> ShowerModel:
+    """The model with the constants of its standardisation, from as many showers as the memory allows."""
+    # Evenly spaced, since a file may be sorted by energy.
+    most = min(_MOST, max(1000, int(memory / (_COPIES * 4 * reader.geometry.n_voxels))))
+    few = reader.select(training[:: math.ceil(len(training) / most)])
+    model.prepare(few, Streams(seed).generator("prepare"))
+    model.training_size = len(training)
+    return model
 
 
 def _check_same(folder: Path, model: ShowerModel, name: str, settings: dict[str, Any], facts: dict[str, Any]) -> None:

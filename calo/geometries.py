@@ -31,10 +31,10 @@ def _rectangular(number: int, shape: tuple[int, int], half_widths: tuple[float, 
     return Layer(number, "rectangular", first, second)
 
 
-def _silicon(name: str, n_alpha: int, n_r: int) -> Geometry:
-    """45 equal layers of tungsten and silicon, radius 41.85 mm; edges are the decimal numbers of the binning files."""
+def _silicon(name: str, n_alpha: int, n_r: int, n_layers: int = 45) -> Geometry:
+    """45 slices of tungsten and silicon, shared by equal layers; radius 41.85 mm, edges as in the binning files."""
     edges = [round(41.85 * index / n_r, 3) for index in range(n_r + 1)]
-    layers = _polar({number: (n_alpha, edges) for number in range(45)})
+    layers = _polar({number: (n_alpha, edges) for number in range(n_layers)})
     return Geometry(name, "electron", 11, layers, _SILICON_THRESHOLD, _LOG_UNIFORM)
 
 
@@ -114,6 +114,7 @@ GEOMETRIES: Mapping[str, Geometry] = MappingProxyType(
             _DS1_PIONS,
             _silicon("ds2", 16, 9),
             _silicon("ds3", 50, 18),
+            _silicon("ds2-reduced", 16, 9, 9),
             _CALOGAN,
             _GETTING_HIGH,
             _TOY,

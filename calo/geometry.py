@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Any, Literal, get_args
@@ -229,6 +229,10 @@ class Geometry:
         if not 0 <= layer < self.n_layers:
             raise GeometryError(f"{self.name} has layers 0 to {self.n_layers - 1}, asked for {layer}")
         return slice(self.starts[layer], self.starts[layer + 1])
+
+    def window(self, first: int, last: int) -> Geometry:
+        """The layers at the positions `first` to `last` - 1 alone."""
+        return replace(self, layers=self.layers[first:last])
 
     def layer_energies(self, voxels: NDArray[Any]) -> Floats:
         """Sums over the voxels of each layer, shape (n, n_layers), in float64."""

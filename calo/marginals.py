@@ -7,6 +7,7 @@ its training for that alone. Counting quantiles takes seconds, and leaves to the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -135,27 +136,23 @@ class Marginals(Transform):
         return quantiles, torch.cat([low, high])
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        knots, normal = self._knots(x, context)
-        index = (torch.searchsorted(knots, x.unsqueeze(-1).contiguous()).squeeze(-1) - 1).clamp(0, knots.shape[-1] - 2)
-        left, width, bottom, height, first, last = self._bin(knots, normal, index)
+        rows = self._rows(x, context)
+        left, width, bottom, height, first, last = self._bin(rows, rows.search(self.quantiles, x))
         theta = (x - left) / width
         rise, log_slope = segment(theta.clamp(0, 1), height / width, first, last)
         y = bottom + height * rise + (theta.clamp_max(0) * first + (theta - 1).clamp_min(0) * last) * width
         return y, log_slope.sum(1)
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        knots, normal = self._knots(y, context)
-        index = (torch.searchsorted(normal, y.unsqueeze(-1).contiguous()).squeeze(-1) - 1).clamp(
-            0, normal.shape[-1] - 2
-        )
-        left, width, bottom, height, first, last = self._bin(knots, normal, index)
+        rows = self._rows(y, context)
+        left, width, bottom, height, first, last = self._bin(rows, rows.search(self.normal, y))
         rise = (y - bottom).clamp_min(0).minimum(height)
         x, log_slope = solve_segment(rise, left, width, height, first, last)
         x = x + (y - bottom).clamp_max(0) / first + (y - bottom - height).clamp_min(0) / last
         return x, -log_slope.sum(1)
 
-    def _knots(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Quantiles (n, d, K) at the conditions of the showers, and their normal variables (n, d, K)."""
+    def _rows(self, x: Tensor, context: Tensor | None) -> _Rows:
+        """The rows of the tables that the conditions of the showers lie between."""
         if context is None or context.shape != (x.shape[0], len(self._sizes)):
             shape = None if context is None else tuple(context.shape)
             raise ShapeError(f"marginals need conditions of shape {(x.shape[0], len(self._sizes))}, got {shape}")
@@ -163,23 +160,18 @@ class Marginals(Transform):
         above = torch.searchsorted(levels, context.t().contiguous()).t().clamp(1, levels.shape[1] - 1)
         columns = torch.arange(levels.shape[0], device=x.device)
         low, high = levels[columns, above - 1], levels[columns, above]
-        share = ((context - low) / (high - low)).clamp(0, 1).index_select(1, self.group).unsqueeze(-1)
-        above = above.index_select(1, self.group)
-        coordinates = torch.arange(x.shape[1], device=x.device)
+        share = ((context - low) / (high - low)).clamp(0, 1).index_select(1, self.group)
+        _, dim, knots = self.quantiles.shape
+        step = dim * knots
+        first = (above - 1).index_select(1, self.group) * step + torch.arange(0, step, knots, device=x.device)
+        return _Rows(first, step, share, knots)
 
-        def between(table: Tensor) -> Tensor:
-            table = table.to(x.dtype)
-            return torch.lerp(table[above - 1, coordinates], table[above, coordinates], share)
-
-        return between(self.quantiles), between(self.normal)
-
-    def _bin(self, knots: Tensor, normal: Tensor, index: Tensor) -> tuple[Tensor, ...]:
+    def _bin(self, rows: _Rows, index: Tensor) -> tuple[Tensor, ...]:
         """Left end, width, bottom, height and end slopes of bins; a slope is the geometric mean of its two secants."""
-        last = knots.shape[-1] - 1
-        near = torch.stack([index - 1, index, index + 1, index + 2], dim=-1).clamp(0, last)
-        x, y = knots.gather(-1, near), normal.gather(-1, near)
-        widths, heights = x[..., 1:] - x[..., :-1], y[..., 1:] - y[..., :-1]
-        width, height = widths[..., 1], heights[..., 1]
+        last = self.quantiles.shape[-1] - 1
+        near = [(index + step).clamp(0, last) for step in (-1, 0, 1, 2)]
+        x, y = ([rows.at(table, place) for place in near] for table in (self.quantiles, self.normal))
+        width, height = x[2] - x[1], y[2] - y[1]
         # outer bins have one neighbour only, those beside a jump no other that is like them: they take their own secant
         jump = self.first_hit - 1
         alone_left = (index == 0) | ((index == jump) | (index == jump + 1) if jump > 0 else index < 0)
@@ -187,10 +179,50 @@ class Marginals(Transform):
         secant = height / width
         slopes = []
         for side, alone in ((0, alone_left), (2, alone_right)):
-            other_width = torch.where(alone, width, widths[..., side])
-            other_height = torch.where(alone, height, heights[..., side])
+            other_width = torch.where(alone, width, x[side + 1] - x[side])
+            other_height = torch.where(alone, height, y[side + 1] - y[side])
             slopes.append(torch.sqrt(secant * other_height / other_width))
-        return x[..., 1], width, y[..., 1], height, *slopes
+        return x[1], width, y[1], height, *slopes
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """For every coordinate two neighbouring rows of a table (levels, d, K), and where between them it reads.
+
+    Tables are read at single knots: whole rows of all coordinates would be far larger than what is needed of them.
+
+    Attributes
+    ----------
+    first
+        Position (n, d) of knot 0 of the lower row in the flat table.
+    step
+        From a row to the next.
+    share
+        Of the upper row (n, d).
+    knots
+        K.
+    """
+
+    first: Tensor
+    step: int
+    share: Tensor
+    knots: int
+
+    def at(self, table: Tensor, knot: Tensor) -> Tensor:
+        """Values (n, d) at knots (n, d)."""
+        flat, place = table.reshape(-1).to(self.share.dtype), (self.first + knot).flatten()
+        low, high = flat.index_select(0, place), flat.index_select(0, place + self.step)
+        return torch.lerp(low, high, self.share.flatten()).view(self.share.shape)
+
+    def search(self, table: Tensor, x: Tensor) -> Tensor:
+        """The bins (n, d) that x (n, d) lies in, 0 ... K - 2, by bisection; the outer ones go on for ever."""
+        low = torch.zeros_like(self.first)
+        high = torch.full_like(self.first, self.knots - 1)
+        for _ in range((self.knots - 2).bit_length()):
+            middle = (low + high) // 2
+            right = (self.at(table, middle) < x) & (middle > low)
+            low, high = torch.where(right, middle, low), torch.where(right, high, torch.maximum(middle, low + 1))
+        return low
 
 
 def _probability(normal: Tensor) -> Tensor:

@@ -131,12 +131,22 @@ class Part(Protocol):
         """How."""
         ...
 
+    @property
+    def layers(self) -> tuple[int, int] | None:
+        """Positions of the first layer that the loss needs and of the one behind the last; None for all."""
+        ...
+
+    @property
+    def after(self) -> tuple[str, ...]:
+        """Names of the parts that must be trained before this one."""
+        ...
+
     def begin(self) -> object:
-        """Called before the training, with the parts before this one trained."""
+        """Called before the training, with the parts of `after` trained."""
         ...
 
     def loss(self, voxels: Tensor, incident: Tensor, generator: torch.Generator) -> Tensor | Mapping[str, Tensor]:
-        """Losses (n,) of showers (n, n_voxels) in MeV; or "loss" and named terms of it, each (n,) or a number."""
+        """Losses (n,) of the voxels (n, v) of `layers` in MeV; or "loss" and terms of it, each (n,) or a number."""
         ...
 
 

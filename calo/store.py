@@ -35,6 +35,43 @@ def _base(model: ShowerModel) -> dict[str, torch.Tensor]:
     return {name: t for name, t in model.state_dict(keep_vars=True).items() if id(t) not in parts}
 
 
+def save_base(folder: str | Path, model: ShowerModel, finished: bool) -> None:
+    """Write the constants that no part holds, as they are before or after the model's `finish`.
+
+    Raises
+    ------
+    StorageError
+        If the folder cannot be written.
+    """
+    save_checkpoint(_base_folder(folder), _base(model), {"finished": finished})
+
+
+def load_base(folder: str | Path, model: ShowerModel) -> bool:
+    """Put the constants of a finished model in their place; False, and nothing done, if it is not finished.
+
+    Raises
+    ------
+    ModelError
+        If they are those of another model.
+    StorageError, CorruptFileError
+        If they are missing, truncated or altered.
+    """
+    base, meta = load_checkpoint(_base_folder(folder))
+    # Folders without a word about it are of models with nothing to finish.
+    if not meta.get("finished", True):
+        return False
+    own = _base(model)
+    if base.keys() != own.keys():
+        raise ModelError(
+            f"the constants in {folder} do not fit its settings: {', '.join(sorted(base.keys() ^ own.keys()))}"
+        )
+    try:
+        model.load_state_dict(base, strict=False)
+    except RuntimeError as error:
+        raise ModelError(f"the constants in {folder} do not fit its settings: {error}") from error
+    return True
+
+
 def save_model(
     folder: str | Path, model: ShowerModel, name: str, settings: Mapping[str, Any], data: Mapping[str, Any]
 ) -> None:
@@ -58,7 +95,7 @@ def save_model(
     StorageError
         If the folder cannot be written.
     """
-    save_checkpoint(_base_folder(folder), _base(model), {"model": name})
+    save_base(folder, model, finished=False)
     described = {
         "format": FORMAT,
         "version": VERSION,
@@ -153,21 +190,17 @@ def load_model(folder: str | Path, geometry: Geometry | None = None, device: tor
             f"the model in {folder} belongs to {_cells(own)}, not to {_cells(geometry)}: fit one for that geometry"
         )
     model = build_model(data["config"], own)
-    base, _ = load_checkpoint(_base_folder(folder))
-    states = {}
+    finished, states = load_base(folder, model), {}
     for part in model.parts:
         place = part_folder(folder, part.name)
         tensors, meta = load_checkpoint(place) if has_checkpoint(place) else ({}, {"done": False})
-        if not meta["done"]:
+        if not (finished and meta["done"]):
             raise ModelError(f"the training of {folder} is not finished: `nisampler calo fit --resume` continues it")
         states[part.name] = {name.removeprefix("best."): tensor for name, tensor in tensors.items()}
     try:
-        if base.keys() != _base(model).keys():
-            raise KeyError(", ".join(sorted(base.keys() ^ _base(model).keys())))
-        model.load_state_dict(base, strict=False)
         for part in model.parts:
             part.module.load_state_dict(states[part.name])
-    except (RuntimeError, KeyError) as error:
+    except RuntimeError as error:
         raise ModelError(f"the weights in {folder} do not fit its settings: {error}") from error
     return model.to(device).eval()
 

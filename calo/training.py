@@ -51,6 +51,17 @@ class PartResult:
     history: list[EpochRecord]
     warnings: list[str]
 
+    def figures(self) -> dict[str, str]:
+        """For a monitor."""
+        last = self.history[-1]
+        shown = {"loss": last.loss, "validation": last.validation, "best": self.best_loss}
+        return {"epoch": f"{len(self.history)}"} | {name: f"{value:.5g}" for name, value in shown.items()}
+
+
+def stage_of(part: Part) -> str:
+    """What monitors call the training of a part."""
+    return f"fit {part.name}"
+
 
 class PartTrainer:
     """Trains one part, epoch by epoch.
@@ -122,7 +133,7 @@ class PartTrainer:
 
     def _learn(self, monitor: Monitor) -> EpochRecord | None:
         """The steps of one epoch; None if something was not finite."""
-        name, count, total = self.part.name, len(self.data.training), len(self.data.training) * self.recipe.epochs
+        count, total = len(self.data.training), len(self.data.training) * self.recipe.epochs
         rng = self.streams.numpy("order", self.epoch, self.roll_backs)
         sums: dict[str, float] = {}
         largest = rate = 0.0
@@ -141,7 +152,7 @@ class PartTrainer:
                 sums[key] = sums.get(key, 0.0) + value * len(voxels)
             done = self.epoch * count + seen
             left = (time.monotonic() - start) / seen * (total - done)
-            monitor.progress(f"fit {name}", done, total, self._figures(sums["loss"] / seen, rate, left))
+            monitor.progress(stage_of(self.part), done, total, self._figures(sums["loss"] / seen, rate, left))
         validation = self.validate()
         if not math.isfinite(validation):
             return None
@@ -149,9 +160,9 @@ class PartTrainer:
         return EpochRecord(self.epoch + 1, means.pop("loss"), validation, rate, largest, means)
 
     def _figures(self, loss: float, rate: float, left: float) -> dict[str, str]:
-        figures = {"loss": f"{loss:.5g}"}
+        figures = {"epoch": f"{self.epoch + 1}/{self.recipe.epochs}", "loss": f"{loss:.5g}"}
         if self.history:
-            figures["validation"] = f"{self.history[-1].validation:.5g}"
+            figures |= {"validation": f"{self.history[-1].validation:.5g}", "best": f"{self.best_loss:.5g}"}
         return figures | {"rate": f"{rate:.1e}", "left": f"{left / 60:.0f} min" if left > 90 else f"{left:.0f} s"}
 
     def _step(
@@ -235,7 +246,7 @@ class PartTrainer:
             for index, moments in self.optimizer.state_dict()["state"].items():
                 tensors |= {f"adam.{index}.{name}": t.clone() for name, t in moments.items()}
         meta: dict[str, Any] = {name: getattr(self, name) for name in _KEPT}
-        meta |= {"recipe": asdict(self.recipe) | {"milestones": list(self.recipe.milestones)}}
+        meta |= {"recipe": _described(self.recipe)}
         meta |= {"history": [asdict(record) for record in self.history], "warnings": list(self.warnings)}
         meta["best_loss"] = self.best_loss if self.best else None
         return tensors, meta
@@ -248,10 +259,7 @@ class PartTrainer:
         ConfigError
             If that was a training with another recipe.
         """
-        own = self.state()[1]["recipe"]
-        changed = sorted(name for name, value in own.items() if meta["recipe"].get(name) != value)
-        if changed:
-            raise ConfigError(f"{self.part.name} was trained with another {', '.join(changed)}: resume with the same")
+        _check_recipe(self.part, self.recipe, meta)
 
         def part(prefix: str) -> dict[str, Tensor]:
             return {name.removeprefix(prefix): t.clone() for name, t in tensors.items() if name.startswith(prefix)}
@@ -334,8 +342,52 @@ def fit_part(
             saved = time.monotonic()
     result = trainer.finish()
     write_json(Path(directory) / RECORD, asdict(result))
-    monitor.line(f"{part.name}: validation loss {result.best_loss:.6g} after epoch {result.best_epoch}")
     return result
+
+
+def restore_part(
+    part: Part, directory: str | Path, options: FitOptions, device: torch.device | str = "cpu"
+) -> PartResult | None:
+    """A part whose training is over, with its best weights in place; None if it is not over.
+
+    Parameters
+    ----------
+    part, directory, options, device
+        As for `fit_part`.
+
+    Raises
+    ------
+    ConfigError
+        If it was trained with another recipe.
+    CorruptFileError
+        If its checkpoint is damaged.
+    """
+    if not has_checkpoint(directory):
+        return None
+    tensors, meta = load_checkpoint(directory, device)
+    if not meta["done"]:
+        return None
+    _check_recipe(part, options.recipe(part), meta)
+    part.begin()
+    part.module.load_state_dict({name.removeprefix("best."): tensor for name, tensor in tensors.items()})
+    part.module.eval()
+    history = [EpochRecord(**record) for record in meta["history"]]
+    result = PartResult(
+        part.name, meta["best_epoch"], meta["best_loss"], meta["roll_backs"], history, list(meta["warnings"])
+    )
+    write_json(Path(directory) / RECORD, asdict(result))
+    return result
+
+
+def _described(recipe: Recipe) -> dict[str, Any]:
+    """As JSON has it."""
+    return asdict(recipe) | {"milestones": list(recipe.milestones)}
+
+
+def _check_recipe(part: Part, recipe: Recipe, meta: Mapping[str, Any]) -> None:
+    changed = sorted(name for name, value in _described(recipe).items() if meta["recipe"].get(name) != value)
+    if changed:
+        raise ConfigError(f"{part.name} was trained with another {', '.join(changed)}: resume with the same")
 
 
 @contextmanager

@@ -16,14 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nisampler.calo.batches import ShowerSource
 from nisampler.calo.geometry import Geometry
-from nisampler.calo.preprocessing import Preprocessing, PreprocessingConfig, Standardise
+from nisampler.calo.preprocessing import Preprocessing, PreprocessingConfig
 from nisampler.calo.recipe import Recipe
 from nisampler.calo.showers import Showers
+from nisampler.calo.transforms import Standardise
 from nisampler.errors import ModelError, ShapeError
 from nisampler.flows import Flow, VariationalLinear, draw, kl, training_noise
 
-_FIT_SHOWERS = 50_000
+FIT_SHOWERS = 50_000
+_FINEST = 1e-3  # MeV, what voxels are compared with where none is cut
 
 
 class ModelPart:
@@ -41,7 +44,12 @@ class ModelPart:
         From voxels (n, V) in MeV, incident energies (n,) in MeV and a generator to the loss of each shower (n,), or
         to a dictionary with "loss" and its named terms.
     begin
-        Called before the training, with the parts before it trained.
+        Called before the training, with the parts of `after` trained.
+    layers
+        Positions of the first layer that the loss needs and of the one behind the last: it is given these voxels alone,
+        shape (n, v). None for all layers.
+    after
+        Names of the parts that must be trained before this one; all others may be trained at the same time.
     """
 
     def __init__(
@@ -51,8 +59,11 @@ class ModelPart:
         recipe: Recipe,
         loss: Callable[[Tensor, Tensor, torch.Generator], Tensor | dict[str, Tensor]],
         begin: Callable[[], object] = lambda: None,
+        layers: tuple[int, int] | None = None,
+        after: tuple[str, ...] = (),
     ) -> None:
         self.name, self.module, self.recipe, self.loss, self.begin = name, module, recipe, loss, begin
+        self.layers, self.after = layers, after
 
 
 class ShowerModel(nn.Module, ABC):
@@ -86,37 +97,36 @@ class ShowerModel(nn.Module, ABC):
 
     def prepare(self, showers: Showers, generator: torch.Generator) -> None:
         """Take the constants of the standardisation from training showers; before any training, on the CPU."""
-        showers = showers[:_FIT_SHOWERS]
+        showers = showers[:FIT_SHOWERS]
         voxels = torch.as_tensor(showers.voxels)
         incident = torch.as_tensor(showers.incident, dtype=voxels.dtype).unsqueeze(1)
         orbits = self.symmetries.amin(0) if self.symmetric else torch.arange(self.geometry.n_voxels)
-        self.preprocessing.fit(self.preprocessing.augment(voxels, generator), incident, orbits)
+        self.preprocessing.fit(self.preprocessing.cells.augment(voxels, generator), incident, orbits)
         self.incident.fit(incident.log())
+
+    def finish(self, training: ShowerSource, generator: torch.Generator) -> None:
+        """Called once after all parts are trained; may set constants that no part holds, from those of `prepare` on."""
 
     def condition(self, incident: Tensor) -> Tensor:
         """The standardised logarithm of incident energies (n,), shape (n, 1)."""
         return self.incident(incident.unsqueeze(1).log())[0]
 
-    def coordinates(
-        self, voxels: Tensor, incident: Tensor, generator: torch.Generator, turned: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """Coordinates (n, V + L) of showers with fresh noise, and what their log-density in MeV needs (n,).
+    def turned(self, voxels: Tensor, generator: torch.Generator, first: int = 0) -> Tensor:
+        """Voxels (n, v) of layers from position `first` on, each shower turned and mirrored at random.
 
-        With `turned` each shower is turned and mirrored at random first, if the model is symmetric.
+        All layers of a shower turn alike. They stay as they are if the model is not symmetric.
         """
-        if turned and self.symmetric:
-            pick = torch.randint(len(self.symmetries), (voxels.shape[0],), generator=generator, device=generator.device)
-            voxels = voxels.gather(1, self.symmetries[pick.to(voxels.device)])
-        y, log_det = self.preprocessing(self.preprocessing.augment(voxels, generator), incident.unsqueeze(1))
-        return y, log_det - self.preprocessing.log_scale_density
+        if not self.symmetric:
+            return voxels
+        start = self.geometry.starts[first]
+        pick = torch.randint(len(self.symmetries), (len(voxels),), generator=generator, device=generator.device)
+        table = self.symmetries[pick.to(voxels.device), start : start + voxels.shape[1]]
+        return voxels.gather(1, table - start)
 
-    @abstractmethod
-    def _log_prob(self, y: Tensor, incident: Tensor) -> Tensor:
-        """Log-density of coordinates (n, V + L)."""
-
-    @abstractmethod
-    def _sample(self, incident: Tensor, generator: torch.Generator) -> Tensor:
-        """Coordinates (n, V + L) of new showers."""
+    def visible(self, voxels: Tensor) -> Tensor:
+        """log(1 + v / threshold) of voxels in MeV as they are generated, zero below the threshold."""
+        cut = self.preprocessing.config.cut
+        return torch.where(voxels < cut, torch.zeros_like(voxels), voxels / (cut or _FINEST)).log1p()
 
     def log_prob(self, voxels: Tensor, incident: Tensor, generator: torch.Generator, draws: int = 1) -> Tensor:
         """Log-density of showers in MeV, of the showers with noise: shape (n,).
@@ -138,11 +148,12 @@ class ShowerModel(nn.Module, ABC):
             If the showers do not fit the geometry.
         """
         self._check(incident)
-        terms = []
-        for _ in range(draws):
-            y, log_det = self.coordinates(voxels, incident, generator)
-            terms.append(self._log_prob(y, incident) + log_det)
+        terms = [self._log_density(voxels, incident, generator) for _ in range(draws)]
         return torch.logsumexp(torch.stack(terms), dim=0) - math.log(draws)
+
+    @abstractmethod
+    def _log_density(self, voxels: Tensor, incident: Tensor, generator: torch.Generator) -> Tensor:
+        """Log-density (n,) of showers with one noise."""
 
     @torch.inference_mode()
     def sample(self, incident: Tensor, generator: torch.Generator) -> Tensor:
@@ -156,11 +167,11 @@ class ShowerModel(nn.Module, ABC):
             If the energies are not a vector.
         """
         self._check(incident)
-        x, _ = self.preprocessing.inverse(self._sample(incident, generator), incident.unsqueeze(1))
-        voxels = x[:, : self.geometry.n_voxels]
-        config = self.preprocessing.config
-        cut = config.threshold or config.output_cut
-        return torch.where(voxels < cut, torch.zeros_like(voxels), voxels)
+        return self._showers(incident, generator)
+
+    @abstractmethod
+    def _showers(self, incident: Tensor, generator: torch.Generator) -> Tensor:
+        """New showers (n, V) in MeV."""
 
     def draw_posterior(self, generator: torch.Generator) -> None:
         """Freeze variational weights at a draw from their posterior; the spread over draws is an error band.
@@ -189,7 +200,38 @@ class ShowerModel(nn.Module, ABC):
             raise ShapeError(f"expected incident energies of shape (n,), got {tuple(incident.shape)}")
 
 
-class TwoStepModel(ShowerModel):
+class CoordinateModel(ShowerModel):
+    """A density of all coordinates of `Preprocessing` together."""
+
+    def coordinates(
+        self, voxels: Tensor, incident: Tensor, generator: torch.Generator, turned: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Coordinates (n, V + L) of showers with fresh noise, and what their log-density in MeV needs (n,).
+
+        With `turned` each shower is turned and mirrored at random first, if the model is symmetric.
+        """
+        if turned:
+            voxels = self.turned(voxels, generator)
+        y, log_det = self.preprocessing(self.preprocessing.cells.augment(voxels, generator), incident.unsqueeze(1))
+        return y, log_det - self.preprocessing.cells.log_scale_density
+
+    @abstractmethod
+    def _log_prob(self, y: Tensor, incident: Tensor) -> Tensor:
+        """Log-density of coordinates (n, V + L)."""
+
+    @abstractmethod
+    def _sample(self, incident: Tensor, generator: torch.Generator) -> Tensor:
+        """Coordinates (n, V + L) of new showers."""
+
+    def _log_density(self, voxels: Tensor, incident: Tensor, generator: torch.Generator) -> Tensor:
+        y, log_det = self.coordinates(voxels, incident, generator)
+        return self._log_prob(y, incident) + log_det
+
+    def _showers(self, incident: Tensor, generator: torch.Generator) -> Tensor:
+        return self.preprocessing.showers(self._sample(incident, generator), incident)
+
+
+class TwoStepModel(CoordinateModel):
     """p(E_layers | E_inc) and p(voxels | E_layers, E_inc): flows I and II of CaloFlow (2106.05285).
 
     Parameters
@@ -237,12 +279,8 @@ class TwoStepModel(ShowerModel):
     def prepare(self, showers: Showers, generator: torch.Generator) -> None:
         """Take the constants of the standardisation from training showers."""
         super().prepare(showers, generator)
-        voxels = torch.as_tensor(showers[:_FIT_SHOWERS].voxels)
-        self.log_energies.fit(self._noisy_energies(voxels, generator).log())
-
-    def _noisy_energies(self, voxels: Tensor, generator: torch.Generator) -> Tensor:
-        """Layer energies (n, L) in MeV of showers with fresh noise."""
-        return self.preprocessing.scale.layer_energies(self.preprocessing.augment(voxels, generator))
+        voxels = torch.as_tensor(showers[:FIT_SHOWERS].voxels)
+        self.log_energies.fit(self.preprocessing.cells.layer_energies(voxels, generator).log())
 
     def voxel_condition(self, y: Tensor, incident: Tensor) -> Tensor:
         """What flow II is given: E_inc, the coordinates of the energies, and their logarithms (n, 1 + 2 L)."""
@@ -250,7 +288,7 @@ class TwoStepModel(ShowerModel):
         return torch.cat([self.condition(incident), y, self.log_energies(energies.log())[0]], dim=1)
 
     def _energy_loss(self, voxels: Tensor, incident: Tensor, generator: torch.Generator) -> Tensor:
-        energies = self._noisy_energies(voxels, generator)
+        energies = self.preprocessing.cells.layer_energies(voxels, generator)
         y, _ = self.preprocessing.energy_coordinates(energies, incident.unsqueeze(1))
         return -self.energy_flow.log_prob(y, self.condition(incident))
 
@@ -273,7 +311,7 @@ class TwoStepModel(ShowerModel):
         return self.voxel_flow.sample(len(incident), self.voxel_condition(energies, incident), generator)[0]
 
 
-class OneStepModel(ShowerModel):
+class OneStepModel(CoordinateModel):
     """p(voxels, E_layers | E_inc) as one flow over V + L coordinates (CaloINN, 2312.09290).
 
     Parameters

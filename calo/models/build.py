@@ -2,75 +2,94 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
-from torch import nn
 
 from nisampler.calo.distillation import DistillationConfig
 from nisampler.calo.geometry import Geometry
 from nisampler.calo.models.base import OneStepModel, ShowerModel, TwoStepModel, voxel_context
-from nisampler.calo.models.config import FlowConfig, ModelConfig
+from nisampler.calo.models.chain import ChainModel, layer_flow
+from nisampler.calo.models.config import ModelConfig
+from nisampler.calo.models.flows import build_flow
+from nisampler.calo.models.inductive import FIRST_CONTEXT, InductiveModel, InductiveStudentModel, next_context
+from nisampler.calo.models.matching import build_matching
 from nisampler.calo.models.student import StudentModel
-from nisampler.flows import (
-    ActNorm,
-    AutoregressiveConfig,
-    Composition,
-    CouplingTransform,
-    Flow,
-    StandardNormal,
-    Transform,
-    maf,
-    random_masks,
-)
+from nisampler.flows import Flow
 
 # Initial weights are the same for every training; the seed of a training moves the order and the noise of its data.
 _WEIGHTS_SEED = 20240519
 
+Builder = Callable[[ModelConfig, Geometry, torch.Generator], ShowerModel]
+
 
 def build(config: ModelConfig, geometry: Geometry) -> ShowerModel:
     """The model that settings describe, with fresh weights."""
-    generator = torch.Generator().manual_seed(_WEIGHTS_SEED)
-    model: ShowerModel
-    if config.family == "one-step":
-        flow = build_flow(geometry.n_voxels + geometry.n_layers, config.flows[0], 1, generator)
-        model = OneStepModel(geometry, config.preprocessing, flow, config.recipes[0], config.symmetric)
-    else:
-        energies = build_flow(geometry.n_layers, config.flows[0], 1, generator)
-        context = voxel_context(geometry)
-        voxels = build_flow(geometry.n_voxels, config.flows[1], context, generator, geometry.sizes)
-        pair = (geometry, config.preprocessing, energies, voxels)
-        first, second, *third = config.recipes
-        if config.family == "two-step":
-            model = TwoStepModel(*pair, (first, second), config.symmetric)
-        else:
-            distillation = DistillationConfig(steps=config.guided, parameters=config.guided)
-            net = replace(config.flows[2].net, context_dim=context)
-            recipes = (first, second, third[0])
-            model = StudentModel(*pair, recipes, net, distillation, generator, config.symmetric)
+    model = _BUILDERS[config.family](config, geometry, torch.Generator().manual_seed(_WEIGHTS_SEED))
     model.config = config.to_dict()
     return model
 
 
-def build_flow(
-    dim: int,
-    config: FlowConfig,
-    context_dim: int,
-    generator: torch.Generator,
-    groups: tuple[int, ...] | None = None,
-) -> Flow:
-    """The flow of a config over `dim` coordinates; a MAF does not mix `groups` of consecutive ones."""
-    net = replace(config.net, context_dim=context_dim)
-    if config.kind == "maf":
-        order = AutoregressiveConfig(config.spline, net, config.blocks, config.order, groups)
-        return maf(dim, order, generator=generator)
+def _one_step(config: ModelConfig, geometry: Geometry, generator: torch.Generator) -> ShowerModel:
+    flow = build_flow(geometry.n_voxels + geometry.n_layers, config.plain_flows[0], 1, generator)
+    return OneStepModel(geometry, config.preprocessing, flow, config.recipes[0], config.symmetric)
 
-    def conditioner(d_in: int, d_out: int) -> nn.Module:
-        return net.build(d_in, d_out, generator)
 
-    transforms: list[Transform] = []
-    for mask in random_masks(dim, config.blocks, generator):
-        if config.actnorm:
-            transforms.append(ActNorm(dim))
-        transforms.append(CouplingTransform(mask, conditioner, config.spline))
-    return Flow(StandardNormal(dim), Composition(transforms))
+def _two_flows(config: ModelConfig, geometry: Geometry, generator: torch.Generator) -> tuple[Flow, Flow]:
+    first, second = config.plain_flows[:2]
+    energies = build_flow(geometry.n_layers, first, 1, generator)
+    return energies, build_flow(geometry.n_voxels, second, voxel_context(geometry), generator, geometry.sizes)
+
+
+def _two_step(config: ModelConfig, geometry: Geometry, generator: torch.Generator) -> ShowerModel:
+    flows, (first, second) = _two_flows(config, geometry, generator), config.recipes
+    return TwoStepModel(geometry, config.preprocessing, *flows, (first, second), config.symmetric)
+
+
+def _student(config: ModelConfig, geometry: Geometry, generator: torch.Generator) -> ShowerModel:
+    flows, (first, second, third) = _two_flows(config, geometry, generator), config.recipes
+    distillation = DistillationConfig(steps=config.guided, parameters=config.guided)
+    net = replace(config.plain_flows[2].net, context_dim=voxel_context(geometry))
+    recipes, symmetric = (first, second, third), config.symmetric
+    return StudentModel(geometry, config.preprocessing, *flows, recipes, net, distillation, generator, symmetric)
+
+
+def _chain(config: ModelConfig, geometry: Geometry, generator: torch.Generator) -> ShowerModel:
+    energies = build_flow(geometry.n_layers, config.plain_flows[0], 1, generator)
+    layers = [layer_flow(geometry, i, config.history, config.flows[1], generator) for i in range(geometry.n_layers)]
+    rest = ((config.recipes[0], config.recipes[1]), config.history, config.veto, config.symmetric, config.spectrum)
+    return ChainModel(geometry, config.preprocessing, [energies, *layers], *rest)
+
+
+def _inductive_flows(config: ModelConfig, geometry: Geometry, generator: torch.Generator) -> tuple[Flow, Flow, Flow]:
+    (energies, first, further), size = config.plain_flows[:3], geometry.sizes[0]
+    return (
+        build_flow(geometry.n_layers, energies, 1, generator),
+        build_flow(size, first, FIRST_CONTEXT, generator),
+        build_flow(size, further, next_context(geometry), generator),
+    )
+
+
+def _inductive(config: ModelConfig, geometry: Geometry, generator: torch.Generator) -> ShowerModel:
+    flows, (first, second, third) = _inductive_flows(config, geometry, generator), config.recipes
+    return InductiveModel(geometry, config.preprocessing, flows, (first, second, third), config.symmetric)
+
+
+def _inductive_student(config: ModelConfig, geometry: Geometry, generator: torch.Generator) -> ShowerModel:
+    flows, (one, two, three, four, five) = _inductive_flows(config, geometry, generator), config.recipes
+    nets = (config.plain_flows[3].net, config.plain_flows[4].net)
+    distillation = DistillationConfig(steps=config.guided, parameters=config.guided)
+    rest = (nets, distillation, generator, config.symmetric)
+    return InductiveStudentModel(geometry, config.preprocessing, flows, (one, two, three, four, five), *rest)
+
+
+_BUILDERS: Mapping[str, Builder] = {
+    "one-step": _one_step,
+    "two-step": _two_step,
+    "student": _student,
+    "chain": _chain,
+    "inductive": _inductive,
+    "inductive-student": _inductive_student,
+    "matching": build_matching,
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -10,7 +11,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from nisampler.calo.preprocessing import PreprocessingConfig
 from nisampler.calo.recipe import Recipe
 from nisampler.errors import ConfigError, ModelError
-from nisampler.flows import NetConfig, Spline
+from nisampler.flows import ConvCouplingConfig, NetConfig, Spline, VelocityConfig
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,20 @@ class FlowConfig:
             raise ConfigError("shower coordinates lie on the line: choose Spline(domain='line')")
 
 
+AnyFlow = FlowConfig | ConvCouplingConfig | VelocityConfig
+Family = Literal["two-step", "one-step", "student", "chain", "inductive", "inductive-student", "matching"]
+
+_FLOWS: dict[str, tuple[type | tuple[type, ...], ...]] = {
+    "two-step": (FlowConfig, FlowConfig),
+    "one-step": (FlowConfig,),
+    "student": (FlowConfig, FlowConfig, FlowConfig),
+    "chain": (FlowConfig, (FlowConfig, ConvCouplingConfig)),
+    "inductive": (FlowConfig, FlowConfig, FlowConfig),
+    "inductive-student": (FlowConfig,) * 5,
+    "matching": (VelocityConfig, VelocityConfig),
+}
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """A shower model: everything that, with a geometry, determines it.
@@ -62,17 +77,27 @@ class ModelConfig:
     Parameters
     ----------
     family
-        "two-step" (CaloFlow), "one-step" (CaloINN) or "student" (a distilled flow II on a two-step teacher).
+        "two-step" (CaloFlow), "one-step" (CaloINN), "student" (a distilled flow II on a two-step teacher), "chain"
+        (L2LFlows: a flow for each layer), "inductive" (iCaloFlow: one flow from layer to layer), "inductive-student" or
+        "matching" (conditional flow matching in two steps).
     preprocessing
         From showers to coordinates.
     flows
-        Flow I and flow II; one flow; flow I, flow II and the student.
+        Flow I and flow II; one flow; flow I, flow II and the student; that of the energies and that of a layer;
+        iCaloFlow's three, and the students of the last two; velocities of the energies and of the voxels.
     recipes
         One for each flow.
     symmetric
         Turn and mirror training showers at random.
     guided
         Distillation compares the intermediate steps and spline parameters too.
+    history
+        Of a chain: the number of layers before it that a layer is given.
+    veto
+        Generated layer energies that add up to more than so many incident energies are drawn again; 0 for none.
+    spectrum
+        Number of quantiles at which generated voxel energies are mapped to those of the training showers
+        (2405.20407, appendix C); 0 for none.
 
     Raises
     ------
@@ -82,19 +107,34 @@ class ModelConfig:
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")  # of all settings inside, too
 
-    family: Literal["two-step", "one-step", "student"]
+    family: Family
     preprocessing: PreprocessingConfig
-    flows: tuple[FlowConfig, ...]
+    flows: tuple[AnyFlow, ...]
     recipes: tuple[Recipe, ...]
     symmetric: bool = False
     guided: bool = True
+    history: int = 5
+    veto: float = 0.0
+    spectrum: int = 0
 
     def __post_init__(self) -> None:
-        count = {"two-step": 2, "one-step": 1, "student": 3}.get(self.family)
-        if count is None:
-            raise ConfigError(f"a family is 'two-step', 'one-step' or 'student', got {self.family!r}")
-        if len(self.flows) != count or len(self.recipes) != count:
-            raise ConfigError(f"a {self.family} model has {count} flows and recipes")
+        if self.family not in _FLOWS:
+            raise ConfigError(f"a family is one of {', '.join(_FLOWS)}, got {self.family!r}")
+        kinds = _FLOWS[self.family]
+        if len(self.flows) != len(kinds) or len(self.recipes) != len(kinds):
+            raise ConfigError(f"a {self.family} model has {len(kinds)} flows and recipes")
+        for flow, known in zip(self.flows, kinds, strict=True):
+            if not isinstance(flow, known):
+                raise ConfigError(f"a {self.family} model cannot be made of {type(flow).__name__}")
+        if self.history < 0 or not 0 <= self.veto < math.inf or self.spectrum < 0 or self.spectrum == 1:
+            raise ConfigError(
+                f"history, veto and spectrum must not be negative: {self.history}, {self.veto}, {self.spectrum}"
+            )
+
+    @property
+    def plain_flows(self) -> tuple[FlowConfig, ...]:
+        """The flows over flat vectors: all of them in most families."""
+        return tuple(flow for flow in self.flows if isinstance(flow, FlowConfig))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON data that `from_dict` reads."""

@@ -7,35 +7,19 @@ go through `Preprocessing`, whose auxiliary scales make every likelihood one of 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
 from nisampler.calo.geometry import Geometry
 from nisampler.calo.models.config import FlowConfig, ModelConfig
+from nisampler.calo.models.preset import Preset, clear_noise, turns
+from nisampler.calo.models.presets_chain import CHAIN_PRESETS
+from nisampler.calo.models.presets_inductive import INDUCTIVE
+from nisampler.calo.models.presets_matching import PRESETS as MATCHING
 from nisampler.calo.preprocessing import PreprocessingConfig
 from nisampler.calo.recipe import Recipe
 from nisampler.errors import ModelError
 from nisampler.flows import NetConfig, Spline
-
-
-@dataclass(frozen=True)
-class Preset:
-    """A named set of settings.
-
-    Parameters
-    ----------
-    text
-        What it is, in one line.
-    config
-        From a geometry to settings.
-    geometry
-        The registered geometry it belongs to; None where it fits every one.
-    """
-
-    text: str
-    config: Callable[[Geometry], ModelConfig]
-    geometry: str | None = None
 
 
 def preset(name: str, geometry: Geometry) -> ModelConfig:
@@ -123,20 +107,6 @@ def _caloinn_noise(alpha: float, width: float, largest_ratio: float) -> Preproce
     )
 
 
-def _clear_noise(geometry: Geometry) -> PreprocessingConfig:
-    """Empty voxels just below the threshold, normal marginals: what small models learn from fastest."""
-    return PreprocessingConfig(
-        threshold=geometry.threshold,
-        noise="below-threshold",
-        width=0.5,
-        unit="threshold",
-        voxels="log",
-        energies="log-sticks",
-        scale=0.95,
-        levels=16,
-    )
-
-
 def _small_coupling(geometry: Geometry) -> ModelConfig:
     energies = FlowConfig("coupling", 8, NetConfig(hidden=64, layers=2), _NARROW)
     voxels = FlowConfig("coupling", 10, NetConfig(hidden=128, layers=2), Spline(bins=4, domain="line", bound=6.0))
@@ -144,7 +114,7 @@ def _small_coupling(geometry: Geometry) -> ModelConfig:
         Recipe(30, 256, 2e-3, warm_up=0.2, clip=5.0, ema=0.99),
         Recipe(14, 128, 1.5e-3, warm_up=0.2, clip=5.0, ema=0.998, weight_decay=1e-4),
     )
-    return ModelConfig("two-step", _clear_noise(geometry), (energies, voxels), recipes, symmetric=_turns(geometry))
+    return ModelConfig("two-step", clear_noise(geometry), (energies, voxels), recipes, symmetric=turns(geometry))
 
 
 def _small_maf(geometry: Geometry, student: bool) -> ModelConfig:
@@ -158,22 +128,17 @@ def _small_maf(geometry: Geometry, student: bool) -> ModelConfig:
         Recipe(10, 128, 2e-3, warm_up=0.2, clip=5.0, ema=0.998),
     )
     if not student:
-        return ModelConfig("two-step", _clear_noise(geometry), (energies, voxels), recipes, _turns(geometry))
+        return ModelConfig("two-step", clear_noise(geometry), (energies, voxels), recipes, turns(geometry))
     distilled = Recipe(8, 128, 1e-3, warm_up=0.2, clip=50.0, ema=0.998)
     flows, recipes_of_three = (energies, voxels, voxels), (*recipes, distilled)
-    return ModelConfig("student", _clear_noise(geometry), flows, recipes_of_three, _turns(geometry))
+    return ModelConfig("student", clear_noise(geometry), flows, recipes_of_three, turns(geometry))
 
 
 def _small_inn(geometry: Geometry, kind: Literal["mlp", "bayesian"]) -> ModelConfig:
     net = NetConfig(kind=kind, hidden=256, layers=2)
     flow = FlowConfig("coupling", 8, net, Spline(bins=4, domain="line", bound=6.0))
     recipe = Recipe(20, 128, 1e-3, warm_up=0.2, clip=5.0, ema=0.998)
-    return ModelConfig("one-step", _clear_noise(geometry), (flow,), (recipe,), _turns(geometry))
-
-
-def _turns(geometry: Geometry) -> bool:
-    """Whether showers look alike from all sides: in simulations without a field along the axis of the particle."""
-    return any(layer.kind == "polar" and layer.shape[0] > 1 for layer in geometry.layers)
+    return ModelConfig("one-step", clear_noise(geometry), (flow,), (recipe,), turns(geometry))
 
 
 _CALOINN_RECIPE = Recipe(450, 512, 1e-4, "one-cycle", weight_decay=0.01)
@@ -251,5 +216,8 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             ),
             "calogan",
         ),
+        **CHAIN_PRESETS,
+        **INDUCTIVE,
+        **MATCHING,
     }
 )

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from nisampler.calo.distillation import DistillationConfig, distillation_loss, student_of
+from nisampler.calo.distillation import Distillation, DistillationConfig
 from nisampler.calo.geometry import Geometry
 from nisampler.calo.models.base import ModelPart, TwoStepModel
 from nisampler.calo.preprocessing import PreprocessingConfig
@@ -49,40 +49,36 @@ class StudentModel(TwoStepModel):
         symmetric: bool = False,
     ) -> None:
         super().__init__(geometry, preprocessing, energy_flow, voxel_flow, recipes[:2], symmetric)
-        self.student = student_of(voxel_flow, student, generator)
-        self.student_net, self.student_recipe, self.distillation = student, recipes[2], distillation
+        self.lesson = Distillation(voxel_flow, student, distillation, generator)
+        self.student, self.student_recipe, self.distillation = self.lesson.student, recipes[2], distillation
 
     @property
     def parts(self) -> Sequence[ModelPart]:
         """Flow I, the teacher, the student."""
         energies, teacher = super().parts
-        teacher.begin = self._release_teacher
-        student = ModelPart("student", self.student, self.student_recipe, self._student_loss, self._begin_student)
+        teacher.begin = self.lesson.release
+        student = ModelPart(
+            "student",
+            self.student,
+            self.student_recipe,
+            self._student_loss,
+            self.lesson.begin,
+            after=(energies.name, teacher.name),
+        )
         return energies, teacher, student
 
     def generation_modules(self) -> Iterator[nn.Module]:
         """Flow I and the student."""
         yield from (self.energy_flow, self.student)
 
-    def _release_teacher(self) -> None:
-        self.voxel_flow.requires_grad_(True)
-
-    def _begin_student(self) -> None:
-        """Start from the trained teacher, as far as the networks are alike."""
-        self.voxel_flow.requires_grad_(False)
-        fresh = student_of(self.voxel_flow, self.student_net, torch.Generator().manual_seed(0))
-        self.student.load_state_dict(fresh.state_dict())
-
     def _student_loss(self, voxels: Tensor, incident: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        self.voxel_flow.eval()
         y, _ = self.coordinates(voxels, incident, generator, turned=True)
         x, energies = y[:, : self.geometry.n_voxels], y[:, self.geometry.n_voxels :]
         with torch.no_grad():
             drawn, _ = self.energy_flow.sample(len(incident), self.condition(incident), generator)
             drawn_condition = self.voxel_condition(drawn, incident)
-        z = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
         condition = self.voxel_condition(energies, incident)
-        return distillation_loss(self.voxel_flow, self.student, x, condition, z, drawn_condition, self.distillation)
+        return self.lesson.loss(x, condition, drawn_condition, generator)
 
     def _sample_voxels(self, energies: Tensor, incident: Tensor, generator: torch.Generator) -> Tensor:
         return self.student.sample(len(incident), self.voxel_condition(energies, incident), generator)[0]

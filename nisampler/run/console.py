@@ -64,7 +64,7 @@ def errors(context: typer.Context, unfinished: Path | None = None, resume: str =
 
 @contextmanager
 def monitors(quiet: bool) -> Iterator[list[Monitor]]:
-    """A progress bar in a terminal, plain lines elsewhere, nothing if `quiet`."""
+    """Progress bars or a table of stages in a terminal, plain lines elsewhere, nothing if `quiet`."""
     from nisampler.run.monitor import BarMonitor, PlainMonitor
 
     console = make_console()

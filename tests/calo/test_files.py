@@ -499,3 +499,39 @@ def test_fractions_of_sum_one_use_every_shower() -> None:
 def test_wrong_fractions(fractions: tuple[float, ...]) -> None:
     with pytest.raises(ConfigError, match="fractions"):
         split(10, fractions, seed=0)
+
+
+# Columns
+
+
+@pytest.mark.parametrize(("name", "layout"), [("toy", None), ("calogan", None), ("getting-high", None), ("ds2", None)])
+def test_columns_are_those_of_whole_showers(name: str, layout: Any, tmp_path: Path) -> None:
+    known = geometry(name)
+    n, last = known.n_voxels, known.starts[-2]
+    path = write(tmp_path / "s.h5", known, showers_of(known, 9), layout=layout)
+    whole = read_showers(path, known)
+    with ShowerReader(path, known) as reader:
+        for columns in (slice(0, n), slice(last, n), slice(1, 2), slice(known.starts[1] - 1, last + 1)):
+            part = reader.read(2, 7, columns)
+            np.testing.assert_array_equal(part.voxels, whole.voxels[2:7, columns])
+            np.testing.assert_array_equal(part.incident, whole.incident[2:7])
+            np.testing.assert_array_equal(reader.select([0, 3, 8], columns).voxels, whole.voxels[[0, 3, 8], columns])
+        assert reader.read(4, 4, slice(1, 3)).voxels.shape == (0, 2)
+        for wrong in (slice(0, n + 1), slice(-1, 3), slice(5, 5), slice(0, 4, 2)):
+            with pytest.raises(ShapeError, match=f"has voxels 0 to {n - 1}, got the columns"):
+                reader.read(0, 1, wrong)
+            with pytest.raises(ShapeError, match="got the columns"):
+                reader.select([0], wrong)
+
+
+def test_wrong_values_of_columns_are_named(tmp_path: Path) -> None:
+    showers = showers_of(TOY, 20)
+    showers.voxels[7, 100] = np.nan
+    path = write_plain(tmp_path / "s.h5", showers.incident[:, None], showers.voxels)
+    layer = TOY.layers[int(TOY.layer_of_voxel[100])].id
+    with ShowerReader(path, TOY) as reader:
+        reader.read(0, 20, slice(0, 100))
+        reader.select([3, 6, 8], slice(101, 110))
+        for read in (lambda c: reader.read(5, 20, c), lambda c: reader.select([3, 7], c)):
+            with pytest.raises(ShowerDataError, match=rf"event 7, voxel 100 \(layer {layer}\) is nan"):
+                read(slice(90, 110))

@@ -19,6 +19,7 @@ SIZES = {
     "calogan": (288, 144, 72),
     "getting-high": (900,) * 30,
     "toy": (48,) * 5,
+    "ds2-reduced": (144,) * 9,
 }
 TOTALS = {
     "ds1-photons": 368,
@@ -28,10 +29,11 @@ TOTALS = {
     "calogan": 504,
     "getting-high": 27000,
     "toy": 240,
+    "ds2-reduced": 1296,
 }
 
 
-def test_the_registry_has_the_seven_geometries() -> None:
+def test_the_registry_has_every_geometry() -> None:
     assert set(GEOMETRIES) == set(SIZES)
     assert all(geometry(name).name == name for name in GEOMETRIES)
 

@@ -16,9 +16,10 @@ from nisampler.calo.geometry import Geometry, IncidentEnergy, Layer
 from nisampler.calo.models import FlowConfig, ModelConfig, ModelPart, ShowerModel, build_model
 from nisampler.calo.models.base import OneStepModel, TwoStepModel, symmetry_table, voxel_context
 from nisampler.calo.models.build import build_flow
-from nisampler.calo.preprocessing import LayerScale, PreprocessingConfig
+from nisampler.calo.preprocessing import PreprocessingConfig
 from nisampler.calo.recipe import Recipe
 from nisampler.calo.showers import Showers
+from nisampler.calo.transforms import LayerScale
 from nisampler.errors import ModelError, ShapeError
 from nisampler.flows import NetConfig, Spline, use_map
 
@@ -398,8 +399,8 @@ def test_training_showers_are_turned_all_the_ways_and_keep_their_layers() -> Non
 
 
 def test_a_symmetric_model_pools_the_marginals_of_equal_voxels() -> None:
-    marginals = make("one-step").preprocessing.marginals
-    alone = make(one_step(CLEAR)).preprocessing.marginals
+    marginals = make("one-step").preprocessing.cells.marginals
+    alone = make(one_step(CLEAR)).preprocessing.cells.marginals
     assert marginals is not None
     assert alone is not None
     # alpha is the slow axis: every other voxel of the first layer has the same radius

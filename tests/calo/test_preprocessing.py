@@ -17,15 +17,8 @@ from nisampler.calo.geometries import geometry as registered
 from nisampler.calo.geometry import Geometry, IncidentEnergy, Layer
 from nisampler.calo.marginals import Marginals
 from nisampler.calo.models import PRESETS
-from nisampler.calo.preprocessing import (
-    LayerScale,
-    LogSticks,
-    Preprocessing,
-    PreprocessingConfig,
-    ShiftedLog,
-    Standardise,
-    StickBreaking,
-)
+from nisampler.calo.preprocessing import Preprocessing, PreprocessingConfig
+from nisampler.calo.transforms import LayerScale, LogLogit, LogSticks, ShiftedLog, Standardise, StickBreaking
 from nisampler.errors import ConfigError, DomainError, ShapeError
 from nisampler.flows import Transform
 
@@ -76,6 +69,12 @@ def layer_scale(threshold: float, unit: Any) -> Transform:
     return LayerScale(SIZES, threshold, unit, GAP)
 
 
+def largest_voxels(source: torch.Generator) -> Transform:
+    step = LayerScale(SIZES, THRESHOLD, "maximum", GAP)
+    step.units.copy_(torch.exp(normal(1, 3, source)[0]))
+    return step
+
+
 def fitted_standardise(source: torch.Generator) -> Standardise:
     step = Standardise(5).double()
     step.fit(3 * normal(100, 5, source) + 7)
@@ -109,6 +108,8 @@ STEPS: dict[str, Callable[[torch.Generator], tuple[Transform, Inputs]]] = {
     "log-sticks": lambda source: (LogSticks(), energies_of(6, source)),
     "log": lambda source: (ShiftedLog(), (torch.exp(3 * normal(6, 5, source)), None)),
     "shifted-log": lambda source: (ShiftedLog(1e-3), (torch.exp(3 * normal(6, 5, source)), None)),
+    "log-logit": lambda source: (LogLogit(), (uniform(6, 5, source).clamp(1e-6, 1), None)),
+    "layer-scale-maximum": lambda source: (largest_voxels(source), (augmented(6, source, THRESHOLD), None)),
     "standardise": lambda source: (fitted_standardise(source), (10 * normal(6, 5, source), None)),
     "marginals": lambda source: (
         fitted_marginals(source),
@@ -170,6 +171,16 @@ CLEAR = PreprocessingConfig(
 )
 SETTINGS = preset_settings() | {
     "units of the threshold": replace(CLEAR, unit="threshold", levels=4),
+    "largest voxels": PreprocessingConfig(
+        threshold=THRESHOLD,
+        noise="log-normal",
+        width=1e-4,
+        fill=1e-3,
+        unit="maximum",
+        voxels="log-logit",
+        alpha=1e-2,
+        energies="log-sticks",
+    ),
     "wide gap": replace(CLEAR, gap=3.0, scale=0.3, levels=0),
     "logit of the sticks": replace(
         CLEAR, voxels="shifted-log", energies="logit", alpha=1e-3, largest_ratio=3.0, levels=0
@@ -188,13 +199,13 @@ def prepared(config: PreprocessingConfig, seed: int) -> Preprocessing:
     source = generator(seed)
     voxels, incident = showers(300, source)
     step = Preprocessing(GEOMETRY, config).double()
-    step.fit(step.augment(voxels, source), incident, torch.arange(GEOMETRY.n_voxels))
+    step.fit(step.cells.augment(voxels, source), incident, torch.arange(GEOMETRY.n_voxels))
     return step
 
 
 def test_the_presets_differ_in_their_settings() -> None:
-    assert {config.noise for config in SETTINGS.values()} == {"below-threshold", "uniform", "relative"}
-    assert {config.voxels for config in SETTINGS.values()} == {"log", "shifted-log", "logit"}
+    assert {config.noise for config in SETTINGS.values()} == {"below-threshold", "uniform", "relative", "log-normal"}
+    assert {config.voxels for config in SETTINGS.values()} == {"log", "shifted-log", "logit", "log-logit"}
     assert {config.energies for config in SETTINGS.values()} == {"log-sticks", "logit"}
 
 
@@ -207,9 +218,11 @@ def test_the_chain_of_every_preset_has_an_inverse_and_an_exact_log_det(name: str
     def law(seed: int) -> None:
         source = generator(seed)
         voxels, incident = showers(4, source)
+        if config.unit == "maximum":
+            voxels = voxels.clamp_max(float(step.cells.scale.units.min()))
         # the logarithm of x + alpha forgets what is far below alpha times the layer; so does the logit
-        tolerance = 1e-6 if config.voxels == "log" else 1e-4
-        check_laws(step, step.augment(voxels, source), incident, tolerance)
+        tolerance = 1e-6 if config.voxels == "log" else 2e-4
+        check_laws(step, step.cells.augment(voxels, source), incident, tolerance)
 
     law()
 
@@ -219,7 +232,7 @@ def test_coordinates_of_training_showers_are_centred(name: str) -> None:
     source = generator(1)
     voxels, incident = showers(300, source)
     step = prepared(SETTINGS[name], 1)
-    y, _ = step(step.augment(voxels, source), incident)
+    y, _ = step(step.cells.augment(voxels, source), incident)
     assert y.shape == (300, DIM)
     # voxels that pile up at one value leave no normal variable behind, but a bounded one
     assert y.mean(0).abs().max() < 0.8
@@ -268,7 +281,7 @@ def test_voxels_that_cannot_all_reach_the_threshold_leave_the_highest() -> None:
 def test_more_energy_than_the_largest_ratio_is_refused() -> None:
     voxels = torch.full((4, GEOMETRY.n_voxels), 1.0)
     chain = Preprocessing(GEOMETRY, PreprocessingConfig(largest_ratio=0.5))
-    augmented = chain.augment(voxels, torch.Generator().manual_seed(1))
+    augmented = chain.cells.augment(voxels, torch.Generator().manual_seed(1))
     with pytest.raises(DomainError, match="largest_ratio"):
         chain.fit(augmented, torch.full((4, 1), float(GEOMETRY.n_voxels)), torch.arange(GEOMETRY.n_voxels))
 
@@ -315,12 +328,44 @@ def test_the_state_of_the_chain_restores_its_coordinates() -> None:
     config = SETTINGS["small"]
     step, other = prepared(config, 1), Preprocessing(GEOMETRY, config).double()
     voxels, incident = showers(5, generator(2))
-    x = step.augment(voxels, generator(3))
+    x = step.cells.augment(voxels, generator(3))
     before, _ = other(x, incident)
     other.load_state_dict(step.state_dict())
     after, _ = other(x, incident)
     torch.testing.assert_close(after, step(x, incident)[0])
     assert not torch.allclose(before, after)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize(("first", "last"), [(0, 1), (1, 3), (0, 3)])
+def test_a_window_is_the_same_for_its_layers(name: str, first: int, last: int) -> None:
+    step = prepared(SETTINGS[name], 1).cells
+    voxels, _ = showers(6, generator(2))
+    x = step.augment(voxels, generator(3))
+    y, _ = step(x)
+    part = step.window(first, last)
+    cells = slice(GEOMETRY.starts[first], GEOMETRY.starts[last])
+    layers = slice(GEOMETRY.n_voxels + first, GEOMETRY.n_voxels + last)
+    own, _ = part(torch.cat([x[:, cells], x[:, layers]], dim=1))
+    torch.testing.assert_close(own, torch.cat([y[:, cells], y[:, layers]], dim=1))
+    torch.testing.assert_close(part.showers(own), step.showers(y)[:, cells])
+    assert part.log_scale_density == pytest.approx(step.log_scale_density * (last - first) / GEOMETRY.n_layers)
+    windows = [step.window(layer, layer + 1) for layer in range(GEOMETRY.n_layers)]
+    pieces = [
+        window(torch.cat([x[:, GEOMETRY.slice(layer)], x[:, GEOMETRY.n_voxels + layer, None]], dim=1))[1]
+        for layer, window in enumerate(windows)
+    ]
+    torch.testing.assert_close(torch.stack(pieces).sum(0), step(x)[1])
+
+
+def test_the_unit_is_twice_the_largest_voxel_of_the_training() -> None:
+    voxels, incident = showers(300, generator(1))
+    step = Preprocessing(GEOMETRY, SETTINGS["largest voxels"]).double()
+    x = step.cells.augment(voxels, generator(2))
+    step.fit(x, incident, torch.arange(GEOMETRY.n_voxels))
+    units = step.cells.scale.units
+    expected = [x[:, GEOMETRY.slice(layer)].max() for layer in range(GEOMETRY.n_layers)]
+    torch.testing.assert_close(units, 2 * torch.stack(expected))
 
 
 @pytest.mark.parametrize("points", [torch.ones(1, 2), torch.tensor([[1.0, math.nan], [0.0, 1.0]])])
@@ -334,7 +379,7 @@ def test_noise_is_within_its_width_and_the_scales_in_their_range(name: str) -> N
     config = SETTINGS[name]
     voxels, _ = showers(2000, generator(4))
     step = Preprocessing(GEOMETRY, config)
-    x = step.augment(voxels, generator(5))
+    x = step.cells.augment(voxels, generator(5))
     noisy, scales = x[:, : GEOMETRY.n_voxels], x[:, GEOMETRY.n_voxels :]
     assert (noisy > 0).all()
     assert config.scale <= scales.min()
@@ -346,6 +391,15 @@ def test_noise_is_within_its_width_and_the_scales_in_their_range(name: str) -> N
         assert depth.min() > -1e-4
         assert abs(depth.square().mean() - 1) < 0.1  # |N(0, 1)|
         return
+    if config.noise == "log-normal":
+        hits = voxels >= THRESHOLD
+        added = (noisy - voxels)[hits]
+        assert 0 <= added.min() < added.max() <= config.width * (1 + 1e-6)
+        empty = noisy[~hits]
+        assert empty.max() <= THRESHOLD * math.exp(-config.gap) * (1 + 1e-9)
+        assert abs((empty / config.fill).log10().median()) < 0.05
+        assert abs((empty / config.fill).log10().std() - config.fill_decades) < 0.02
+        return
     sums = GEOMETRY.layer_sums(voxels).clamp_min(1e-3)[:, torch.tensor(GEOMETRY.layer_of_voxel)]
     size = (noisy - voxels) / (config.width * (sums if config.noise == "relative" else 1.0))
     assert -1e-9 <= size.min()
@@ -355,8 +409,8 @@ def test_noise_is_within_its_width_and_the_scales_in_their_range(name: str) -> N
 
 def test_the_scales_have_the_density_that_is_taken_off() -> None:
     step = Preprocessing(GEOMETRY, PreprocessingConfig(scale=0.9))
-    assert step.log_scale_density == pytest.approx(-3 * math.log(0.1))
-    scales = step.augment(torch.ones(20_000, 7, dtype=torch.float64), generator(1))[:, 7:]
+    assert step.cells.log_scale_density == pytest.approx(-3 * math.log(0.1))
+    scales = step.cells.augment(torch.ones(20_000, 7, dtype=torch.float64), generator(1))[:, 7:]
     assert abs(scales.mean() - 0.95) < 5 * 0.1 / math.sqrt(12 * 60_000)
     assert abs(scales.std() - 0.1 / math.sqrt(12)) < 3e-4
 
@@ -364,7 +418,7 @@ def test_the_scales_have_the_density_that_is_taken_off() -> None:
 def test_noise_comes_from_the_generator_alone() -> None:
     step, voxels = Preprocessing(GEOMETRY, SETTINGS["small"]), showers(3, generator(1))[0]
     state = torch.random.get_rng_state()
-    first, second, other = (step.augment(voxels, generator(seed)) for seed in (1, 1, 2))
+    first, second, other = (step.cells.augment(voxels, generator(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -383,6 +437,9 @@ def test_noise_comes_from_the_generator_alone() -> None:
         ({"largest_ratio": 0.0}, "largest_ratio"),
         ({"alpha": 0.5}, "alpha"),
         ({"levels": 1}, "levels"),
+        ({"fill": 0.0}, "must be finite"),
+        ({"fill_decades": math.nan}, "must be finite"),
+        ({"unit": "threshold", "threshold": 1.0, "noise": "below-threshold", "voxels": "log-logit"}, "choose voxels"),
         ({"levels": -2}, "levels"),
         ({"scale": 1.0}, "scale"),
         ({"scale": 0.0}, "scale"),
@@ -420,4 +477,4 @@ def test_points_of_another_geometry_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ShapeError, match="expected"):
         layer_scale(0.0, "layer")(torch.ones(shape))
     with pytest.raises(ShapeError, match="small has showers"):
-        Preprocessing(GEOMETRY, PreprocessingConfig()).augment(torch.ones(shape), generator(1))
+        Preprocessing(GEOMETRY, PreprocessingConfig()).cells.augment(torch.ones(shape), generator(1))

@@ -40,6 +40,7 @@ class TinyPart:
     def __init__(self, name: str, module: nn.Module, loss: Any) -> None:
         self.name, self.module, self.loss = name, module, loss
         self.recipe = Recipe(epochs=3, batch=50, learning_rate=0.05)
+        self.layers, self.after = None, ()
 
     def begin(self) -> None:
         """Nothing to do."""
@@ -70,6 +71,9 @@ class TinyModel(nn.Module):
     def prepare(self, data: Showers, generator: torch.Generator) -> None:
         ratio = torch.as_tensor(data.voxels.sum(1) / data.incident)
         self.mean.copy_(ratio.log().mean())
+
+    def finish(self, training: Any, generator: torch.Generator) -> None:
+        """Nothing to do."""
 
     def _total_loss(self, voxels: Tensor, incident: Tensor, generator: torch.Generator) -> Tensor:
         location, log_spread = self.total.values

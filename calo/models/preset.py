@@ -1,0 +1,48 @@
+"""What a preset is, and settings that small presets of all families share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nisampler.calo.geometry import Geometry
+from nisampler.calo.models.config import ModelConfig
+from nisampler.calo.preprocessing import PreprocessingConfig
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named set of settings.
+
+    Parameters
+    ----------
+    text
+        What it is, in one line.
+    config
+        From a geometry to settings.
+    geometry
+        The registered geometry it belongs to; None where it fits every one.
+    """
+
+    text: str
+    config: Callable[[Geometry], ModelConfig]
+    geometry: str | None = None
+
+
+def clear_noise(geometry: Geometry) -> PreprocessingConfig:
+    """Empty voxels just below the threshold, normal marginals: what small models learn from fastest."""
+    return PreprocessingConfig(
+        threshold=geometry.threshold,
+        noise="below-threshold",
+        width=0.5,
+        unit="threshold",
+        voxels="log",
+        energies="log-sticks",
+        scale=0.95,
+        levels=16,
+    )
+
+
+def turns(geometry: Geometry) -> bool:
+    """Whether showers look alike from all sides: in simulations without a field along the axis of the particle."""
+    return any(layer.kind == "polar" and layer.shape[0] > 1 for layer in geometry.layers)
