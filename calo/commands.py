@@ -46,17 +46,28 @@ def _geometry(name: str) -> Geometry:
     return read_binning(name) if name.endswith(".xml") else geometry(name)
 
 
-def _pairs(option: str, given: list[str]) -> dict[str, Path]:
-    """Files by name from NAME=FILE, each name once."""
+def _groups(option: str, given: list[str]) -> dict[str, list[Path]]:
+    """Files by name from NAME=FILE."""
     from nisampler.errors import ConfigError
 
-    found: dict[str, Path] = {}
+    found: dict[str, list[Path]] = {}
     for text in given:
         name, equals, file = text.partition("=")
-        if not (name and equals and file) or name in found:
-            raise ConfigError(f"{option} must be NAME=FILE with names that differ, got {text!r}")
-        found[name] = Path(file)
+        if not (name and equals and file):
+            raise ConfigError(f"{option} must be NAME=FILE, got {text!r}")
+        found.setdefault(name, []).append(Path(file))
     return found
+
+
+def _pairs(option: str, given: list[str]) -> dict[str, Path]:
+    """A file by name from NAME=FILE, each name once."""
+    from nisampler.errors import ConfigError
+
+    found = _groups(option, given)
+    for name, files in found.items():
+        if len(files) > 1:
+            raise ConfigError(f"{option} must be NAME=FILE with names that differ, got {name!r} {len(files)} times")
+    return {name: file for name, (file,) in found.items()}
 
 
 def _size(path: Path) -> str:
@@ -102,23 +113,29 @@ def fit(
     batch: Annotated[int | None, typer.Option(min=1, help="Instead of the preset's, for every part.")] = None,
     showers: Annotated[int | None, typer.Option(min=1, help="Only the first showers of the file.")] = None,
     validation: Annotated[float, typer.Option(help="Share of the showers kept for validation.")] = 0.1,
-    memory: Annotated[float, typer.Option(help="GB of showers to hold; larger files are streamed.")] = 4.0,
+    memory: Annotated[float, typer.Option(help="GB of showers to hold; what is larger is streamed.")] = 4.0,
     device: Device = "auto",
     threads: Threads = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted fit.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Fit a model to showers and store it; an interrupted fit can be continued and gives the same bytes."""
+    """Fit a model to showers and store it; an interrupted fit can be continued and gives the same bytes.
+
+    `torchrun --nproc-per-node K -m nisampler calo fit ...` shares out its parts among K processes or GPUs.
+    """
     command = f"nisampler calo fit --geometry {geometry} --data {data} --model {model} --output {output} --resume"
     with errors(context, output / "model.json", command):
         from nisampler.calo.fit import DataOptions, fit
+        from nisampler.calo.ranks import is_first
         from nisampler.calo.recipe import FitOptions
         from nisampler.calo.timing import count_parameters
 
+        quiet = quiet or not is_first()
         options, wanted = FitOptions(seed, epochs, batch), DataOptions(data, validation, showers, 1e9 * memory)
         with monitors(quiet) as members, machine(device, threads) as place:
             fitted = fit(wanted, _geometry(geometry), model, output, options, place, members, resume)
         training, generation = count_parameters(fitted.model)
+        shared = f" in the first of {fitted.processes} processes" if fitted.processes > 1 else ""
         show(
             [
                 ("model", f"{model} for {geometry}, seed {seed}, {place}, {threads} thread(s)"),
@@ -130,7 +147,7 @@ def fit(
                     )
                     for part in fitted.parts
                 ),
-                ("time", f"{fitted.seconds:.0f} s, {fitted.cpu_seconds / 60:.1f} CPU-minutes"),
+                ("time", f"{fitted.seconds:.0f} s, {fitted.cpu_seconds / 60:.1f} CPU-minutes{shared}"),
                 ("folder", str(output)),
                 *(("warning", text) for part in fitted.parts for text in part.warnings),
             ],
@@ -150,6 +167,10 @@ def generate(
         Path | None, typer.Option(help="Take the incident energies of this file of showers, from its beginning.")
     ] = None,
     geometry: Annotated[str | None, typer.Option(metavar="NAME", help="Refuse a model of other cells.")] = None,
+    posterior_draw: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="K", help="Draw number K of variational weights, for `evaluate --band`."),
+    ] = None,
     seed: Seed = 1,
     batch: Annotated[int, typer.Option(min=1, help="Showers made at once; belongs to the seed.")] = 1000,
     device: Device = "auto",
@@ -158,13 +179,15 @@ def generate(
 ) -> None:
     """Write new showers of a fitted model."""
     with errors(context):
-        from nisampler.calo.generation import generate, read_incident
+        from nisampler.calo.generation import freeze_draw, generate, read_incident
         from nisampler.calo.store import load_model
         from nisampler.errors import ConfigError
 
         wanted = None if geometry is None else _geometry(geometry)
         with monitors(quiet) as members, machine(device, threads) as place:
             loaded = load_model(model, wanted, place)
+            if posterior_draw is not None:
+                freeze_draw(loaded, seed, posterior_draw)
             energies = None if incident is None else read_incident(incident, loaded.geometry, showers)
             count = showers if energies is None else len(energies)
             if count is None:
@@ -173,6 +196,7 @@ def generate(
         show(
             [
                 ("model", f"{model} for {loaded.geometry.name}"),
+                *([] if posterior_draw is None else [("weights", f"draw {posterior_draw} of their posterior")]),
                 ("showers", f"{made.showers}, seed {seed}"),
                 ("drawn again", str(made.redrawn)),
                 ("empty", str(made.empty)),
@@ -193,10 +217,19 @@ def evaluate(
     geometry: GeometryName,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the report to make.")],
     classifier: Annotated[list[str] | None, typer.Option(metavar="NAME", help="May be repeated.")] = None,
+    multiclass: Annotated[
+        str | None, typer.Option(metavar="CLASSIFIER", help="Train it over all candidates at once, too.")
+    ] = None,
     trainings: Annotated[int, typer.Option(min=0, help="Of each classifier; 0 for no classifiers.")] = 3,
     showers: Annotated[int | None, typer.Option(min=2, help="At most so many of each sample.")] = None,
     model: Annotated[Path | None, typer.Option(help="Show how this model was trained, too.")] = None,
-    timing: Annotated[list[str] | None, typer.Option(metavar="NAME=FILE", help="What `time` wrote.")] = None,
+    timing: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=FILE", help="What `time` wrote; may be repeated.")
+    ] = None,
+    band: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=FILE", help="Showers of a posterior draw of a candidate, at least twice."),
+    ] = None,
     seed: Seed = 1,
     device: Device = "auto",
     threads: Threads = 1,
@@ -213,12 +246,14 @@ def evaluate(
             usual = EvaluationOptions()
             options = EvaluationOptions(
                 classifiers=(tuple(classifier) if classifier else usual.classifiers) if trainings else (),
-                seeds=tuple(range(seed, seed + trainings)),
+                seeds=tuple(range(seed, seed + max(trainings, 1))),
                 showers=showers,
+                multiclass=multiclass,
                 seed=seed,
                 device=str(place),
                 timing={name: read_json(path) for name, path in _pairs("--timing", timing or []).items()},
                 training={} if model is None else training_records(model),
+                bands=_groups("--band", band or []),
             )
             files = _pairs("--candidate", candidate)
             result = evaluate(reference, files, _geometry(geometry), output, options, members)

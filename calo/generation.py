@@ -67,6 +67,24 @@ def read_incident(path: str | Path, geometry: Geometry, n: int | None) -> Floats
         return reader.incident[:n]
 
 
+def freeze_draw(model: ShowerModel, seed: int, draw: int) -> None:
+    """Give the variational weights of a model draw number `draw` of their posterior, instead of their means.
+
+    The draw depends on the seed, its number and the model. Showers of several draws that are generated with one seed
+    share their noise and the incident energies of the law: what differs between them is the weights' doing.
+
+    Raises
+    ------
+    ConfigError
+        If the number is negative.
+    ModelError
+        If the model has no variational weights.
+    """
+    if draw < 0:
+        raise ConfigError(f"draws from a posterior are numbered from 0, got {draw}")
+    model.draw_posterior(Streams(seed).generator("posterior", draw))
+
+
 class ShowerGenerator:
     """Draws shards of showers; shard k depends on the model, the seed and k alone.
 

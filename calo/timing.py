@@ -125,9 +125,6 @@ def time_model(
     NisamplerError
         As loading does.
     """
-    if not batches or min(*batches, repeats) < 1 or not budget > 0:
-        raise ConfigError(f"batches, repeats and budget must be positive, got {tuple(batches)}, {repeats}, {budget}")
-    monitor = Monitors(monitors)
     rows: list[TimingRow] = []
     loading, counts = {}, (0, 0)
     for device in devices:
@@ -136,15 +133,31 @@ def time_model(
         _wait(device)
         loading[device] = time.perf_counter() - start
         counts = count_parameters(model)
-        expected = 0.0
-        for batch in sorted(set(batches)):
-            figures = {"device": device, "batch": str(batch)}
-            monitor.progress("timing", len(rows), len(devices) * len(set(batches)), figures)
-            row = _row(model, device, batch, repeats, budget, expected * batch)
-            expected = row.generate / 1e3 if row.generate is not None else expected
-            rows.append(row)
-    monitor.progress("timing", len(rows), len(rows), {})
+        rows += time_batches(model, device, batches, repeats, budget, monitors)
     return Timing(rows, loading, *counts, _machine(devices))
+
+
+def time_batches(
+    model: ShowerModel,
+    device: str,
+    batches: Sequence[int] = BATCHES,
+    repeats: int = REPEATS,
+    budget: float = 600.0,
+    monitors: Sequence[Monitor] = (),
+) -> list[TimingRow]:
+    """Time a model that is on the device; parameters and errors as for `time_model`."""
+    if not batches or min(*batches, repeats) < 1 or not budget > 0:
+        raise ConfigError(f"batches, repeats and budget must be positive, got {tuple(batches)}, {repeats}, {budget}")
+    monitor, sizes = Monitors(monitors), sorted(set(batches))
+    rows: list[TimingRow] = []
+    expected = 0.0
+    for batch in sizes:
+        monitor.progress("timing", len(rows), len(sizes), {"device": device, "batch": str(batch)})
+        row = _row(model, device, batch, repeats, budget, expected * batch)
+        expected = row.generate / 1e3 if row.generate is not None else expected
+        rows.append(row)
+    monitor.progress("timing", len(rows), len(sizes), {})
+    return rows
 
 
 def _row(model: ShowerModel, device: str, batch: int, repeats: int, budget: float, expected: float) -> TimingRow:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from scipy.stats import ks_2samp
 
+from nisampler.calo.evaluation.bands import Bands, measure_bands
 from nisampler.calo.evaluation.classifiers import classifier_config, classify_many
 from nisampler.calo.evaluation.controls import shuffle_voxels
 from nisampler.calo.evaluation.distances import fpd, kpd, neighbour_metrics
@@ -32,6 +33,7 @@ CONTROL = "shuffled voxels"
 FORMAT = "nisampler-calo-evaluation"
 VERSION = 1
 _EMPTY = 0.1
+_COPIES = 1e-9
 
 
 @dataclass(frozen=True)
@@ -67,9 +69,12 @@ class EvaluationOptions:
     layers
         Histograms are drawn of at most so many layers; all are in the JSON.
     timing
-        What `nisampler calo time` measured, by candidate: goes into the tables.
+        What `nisampler calo time` measured, by candidate: goes into the tables and the figure of AUC against time.
     training
         By part of the model, the records of its training, for a figure.
+    bands
+        By candidate, files of showers that were made with draws of its weights from their posterior, at least two:
+        the spread of their histograms is drawn as a band, see `nisampler.calo.evaluation.bands`.
 
     Raises
     ------
@@ -91,6 +96,7 @@ class EvaluationOptions:
     layers: int = 5
     timing: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    bands: Mapping[str, Sequence[str | Path]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in (*self.classifiers, *([self.multiclass] if self.multiclass else [])):
@@ -153,18 +159,15 @@ def evaluate(
     Raises
     ------
     ConfigError
-        If a candidate has a name that the evaluation uses itself, or a multiclass comparison has only one.
+        If a candidate has a name that the evaluation uses itself, a multiclass comparison has only one, or bands or
+        times are of none of them or cannot be used.
     ShowerDataError, GeometryError, CorruptFileError
         If a file is not one of showers of this geometry.
     StorageError
         If the folder cannot be written.
     """
     wanted = options or EvaluationOptions()
-    for name in candidates:
-        if name in (REFERENCE, FLOOR, CONTROL) or not name.strip():
-            raise ConfigError(f"a candidate cannot be called {name!r}")
-    if wanted.multiclass and len(candidates) < 2:
-        raise ConfigError(f"a multiclass comparison needs at least two candidates, got {len(candidates)}")
+    _check_candidates(candidates, wanted)
     folder = Path(output)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -173,14 +176,20 @@ def evaluate(
     monitor = Monitors(monitors)
     halves = _halves(Path(reference), geometry, wanted)
     base = measure(REFERENCE, "reference", str(reference), halves[0], geometry, None, halves[0])
+    bands = {
+        name: measure_bands(name, files, geometry, base.features, monitors) for name, files in wanted.bands.items()
+    }
     measured, results, notes = [], {}, []
     total = len(candidates) + 1 + wanted.control
     for done, sample in enumerate(_samples(halves, str(reference), candidates, geometry, wanted)):
         monitor.progress("evaluating", done, total, {"sample": sample.name})
         found = measure(sample.name, sample.kind, sample.source, sample.showers, geometry, base, halves[0])
+        band = bands.get(sample.name)
+        found = found if band is None else replace(found, bands=band.histograms)
         measured.append(found)
         results[sample.name] = _judge(sample, found, base, halves[0], geometry, wanted, monitors)
-        notes += _notes(sample, halves[0], found)
+        results[sample.name] |= {} if band is None else {"band": band.as_dict()}
+        notes += _notes(sample, halves[0], found, band)
     monitor.progress("evaluating", total, total, {})
     result = _result(base, results, notes, geometry, wanted)
     if wanted.multiclass:
@@ -193,6 +202,22 @@ def evaluate(
     for note in notes:
         monitor.line(f"warning: {note}")
     return result
+
+
+def _check_candidates(candidates: Mapping[str, str | Path], options: EvaluationOptions) -> None:
+    for name in candidates:
+        if name in (REFERENCE, FLOOR, CONTROL) or not name.strip():
+            raise ConfigError(f"a candidate cannot be called {name!r}")
+    if options.multiclass and len(candidates) < 2:
+        raise ConfigError(f"a multiclass comparison needs at least two candidates, got {len(candidates)}")
+    for what, given in (("band", options.bands), ("timing", options.timing)):
+        for name in given:
+            if name not in candidates:
+                raise ConfigError(f"a {what} belongs to {name!r}, the candidates are {', '.join(candidates) or 'none'}")
+    for name, found in options.timing.items():
+        rows = found.get("rows", [None]) if isinstance(found, Mapping) else [None]
+        if not all(isinstance(row, Mapping) and row.keys() >= {"device", "batch", "generate"} for row in rows):
+            raise ConfigError(f"the timing of {name} is not what `nisampler calo time --output FILE` writes")
 
 
 def _halves(path: Path, geometry: Geometry, options: EvaluationOptions) -> tuple[Showers, Showers]:
@@ -289,7 +314,7 @@ def _logarithms(showers: Showers, geometry: Geometry) -> np.ndarray[Any, np.dtyp
     return np.log10(lit, dtype=np.float64)
 
 
-def _notes(sample: _Sample, reference: Showers, found: Measured) -> list[str]:
+def _notes(sample: _Sample, reference: Showers, found: Measured, bands: Bands | None) -> list[str]:
     """What a reader has to know before the figures of a sample are compared with others."""
     notes = []
     if len(sample.showers) < len(reference):
@@ -307,13 +332,15 @@ def _notes(sample: _Sample, reference: Showers, found: Measured) -> list[str]:
         copies = int(np.count_nonzero((distance == 0.0) & (found.features.total[: len(distance)] > 0.0)))
         if copies:
             notes.append(f"{copies} of {len(distance)} showers of {sample.name} are copies of reference showers")
+    if bands is not None and bands.over_counting() < _COPIES:
+        notes.append(f"the draws of {sample.name} are the same showers: its band is empty")
     return notes
 
 
 def _result(
     base: Measured, results: dict[str, Any], notes: list[str], geometry: Geometry, options: EvaluationOptions
 ) -> dict[str, Any]:
-    settings = {key: value for key, value in asdict(options).items() if key not in ("timing", "training")}
+    settings = {key: value for key, value in asdict(options).items() if key not in ("timing", "training", "bands")}
     return {
         "format": FORMAT,
         "version": VERSION,

@@ -1,23 +1,25 @@
-"""The figures of an evaluation but those of single voxels: histograms, profiles, correlations, scores, training."""
+"""Figures of samples of showers, but those of single voxels: histograms, profiles, correlations, training."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
-from typing import Any
+from typing import Any, cast
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
+from nisampler.calo.evaluation.bands import VOXELS, Band
 from nisampler.calo.evaluation.features import Features
 from nisampler.calo.evaluation.histograms import Counts
 from nisampler.calo.geometry import Geometry, IncidentEnergy
-from nisampler.run.plots import BLUE, GREEN, GREY, INK, ORANGE, PALE, PLAIN, PURPLE, Sheet
+from nisampler.run.plots import BLUE, GREEN, GREY, INK, ORANGE, PLAIN, PURPLE, Sheet
 
 Floats = NDArray[np.float64]
 Line = dict[str, Any]
@@ -30,6 +32,7 @@ SOFT = "#5c6b78"
 _WIDTH = 8.0
 _COLOURS = (BLUE, ORANGE, GREEN, PURPLE)
 _DASHES: tuple[Any, ...] = ("solid", (0, (5, 1.6)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
+_FAINT = 0.3
 _ENERGY_BINS = 12
 _MOST_NUMBERS = 8
 """Columns of a table of colours up to which its numbers are written too."""
@@ -56,8 +59,12 @@ def panels(rows: Sequence[float], height: float, top: float = 0.2) -> tuple[Figu
     return figure, axes
 
 
-def histogram(reference: Counts, others: Mapping[str, Counts], style: Sheet = PLAIN) -> Figure:
-    """The reference as a filled step, each candidate as a line, their ratios below with the errors of both.
+def histogram(
+    reference: Counts, others: Mapping[str, Counts], style: Sheet = PLAIN, bands: Mapping[str, Band] | None = None
+) -> Figure:
+    """The reference as a filled step, each candidate as a line, and their ratios below.
+
+    The grey band of the ratios is the counting error of the reference.
 
     Parameters
     ----------
@@ -67,9 +74,11 @@ def histogram(reference: Counts, others: Mapping[str, Counts], style: Sheet = PL
         Candidates by name, in the same bins; at least one.
     style
         From `nisampler.run.plots.style_sheet`.
+    bands
+        By candidate, the spread over draws of its weights: one standard deviation up and down from its line.
     """
     with mpl.rc_context(style):
-        figure, (main, lower) = panels((3.0, 1.2), 6.4)
+        figure, (main, lower) = panels((3.0, 1.2), *_above(1 + len(others)))
         edges, log = reference.axis.edges, reference.axis.log
         values, error = reference.density()
         main.stairs(values, edges, fill=True, color=GREY, alpha=0.35, label="reference")
@@ -84,7 +93,13 @@ def histogram(reference: Counts, others: Mapping[str, Counts], style: Sheet = PL
             filled = (values > 0) & (other > 0)
             ratio = np.where(filled, _divide(other, values), np.nan)
             lower.stairs(ratio, edges, linewidth=1.6, baseline=None, **line)
-            reach.append((np.abs(ratio - 1.0) + np.hypot(_divide(other_error, other), ratio_error))[filled])
+            spread = _divide(other_error, other)
+            if bands and name in bands:
+                deviation = bands[name].deviation
+                _band(main, edges, other, deviation, line["color"])
+                _band(lower, edges, ratio, _divide(deviation, values), line["color"])
+                spread = np.maximum(spread, _divide(deviation, values))
+            reach.append((np.abs(ratio - 1.0) + np.hypot(spread, ratio_error))[filled])
         _scale(main, [reference, *others.values()])
         spans = np.concatenate(reach)
         span = float(np.clip(1.15 * np.quantile(spans, 0.8), 0.03, 0.95)) if spans.size else 0.5
@@ -96,12 +111,36 @@ def histogram(reference: Counts, others: Mapping[str, Counts], style: Sheet = PL
         first, last = _filled(edges, [reference, *others.values()])
         lower.set_xlim(first, last)
         main.set_ylabel("showers per decade" if log else "density")
-        if reference.axis.name == "voxels":
+        if reference.axis.name == VOXELS:
             main.set_ylabel("voxels per decade")
         lower.set_ylabel("ratio")
         lower.set_xlabel(reference.axis.label)
-        main.legend(loc="best")
+        _legend(main, bands or {})
     return figure
+
+
+def _band(axis: Axes, edges: Floats, centre: Floats, half: Floats, colour: str) -> None:
+    low, high = np.maximum(centre - half, 0.0), centre + half
+    axis.stairs(high, edges, baseline=low, fill=True, color=colour, alpha=_FAINT, linewidth=0)
+
+
+def _above(entries: int) -> tuple[float, float]:
+    """Height of a figure with two panels, and room above them for a legend."""
+    rows = -(-entries // 2)
+    return 6.2 + 0.29 * rows, 0.2 + 0.29 * rows
+
+
+def _legend(axis: Axes, bands: Mapping[str, Band]) -> None:
+    """Above the panel, where it hides nothing; a line with a band has both in its entry."""
+    handles, labels = axis.get_legend_handles_labels()
+    keys: list[Any] = [
+        (Patch(color=cast(Patch, handle).get_edgecolor(), alpha=_FAINT, linewidth=0), handle)
+        if label in bands
+        else handle
+        for handle, label in zip(handles, labels, strict=True)
+    ]
+    texts = [f"{label} ± its draws" if label in bands else label for label in labels]
+    axis.legend(keys, texts, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.3)
 
 
 def _divide(above: Floats, below: Floats) -> Floats:
@@ -115,14 +154,14 @@ def _filled(edges: Floats, counts: Sequence[Counts]) -> tuple[float, float]:
 
 
 def _scale(axis: Axes, counts: Sequence[Counts]) -> None:
-    """Logarithmic if the entries span three decades; room for the legend."""
+    """Logarithmic if the entries span three decades."""
     values = np.concatenate([item.density()[0] for item in counts])
     positive = values[values > 0]
     if positive.size and positive.max() > 1000.0 * positive.min():
         axis.set_yscale("log")
-        axis.set_ylim(0.5 * float(positive.min()), 8.0 * float(positive.max()))
+        axis.set_ylim(0.5 * float(positive.min()), 2.0 * float(positive.max()))
     elif positive.size:
-        axis.set_ylim(0.0, 1.3 * float(positive.max()))
+        axis.set_ylim(0.0, 1.08 * float(positive.max()))
 
 
 def layer_profile(
@@ -130,7 +169,7 @@ def layer_profile(
 ) -> Figure:
     """Mean energy of the layers over the incident energy, with the ratio to the reference."""
     with mpl.rc_context(style):
-        figure, (main, lower) = panels((3.0, 1.2), 6.4)
+        figure, (main, lower) = panels((3.0, 1.2), *_above(1 + len(others)))
         edges = np.arange(geometry.n_layers + 1) - 0.5
         mean, error = _layer_shares(reference)
         main.stairs(mean, edges, fill=True, color=GREY, alpha=0.35, label="reference")
@@ -142,8 +181,8 @@ def layer_profile(
         for name, line in lines(list(others)).items():
             other, other_error = _layer_shares(others[name])
             ratio = np.where(mean > 0, _divide(other, mean), np.nan)
-            main.stairs(other, edges, label=name, **line)
-            lower.stairs(ratio, edges, baseline=None, **line)
+            main.stairs(other, edges, label=name, linewidth=2.0, **line)
+            lower.stairs(ratio, edges, linewidth=1.6, baseline=None, **line)
             reach = np.abs(ratio - 1.0) + np.hypot(_divide(other_error, mean), band)
             span = max(span, float(np.nanquantile(reach, 0.95)) if np.isfinite(reach).any() else 0.0)
         positive = mean[mean > 0]
@@ -151,14 +190,14 @@ def layer_profile(
             main.set_yscale("log")
         else:
             main.set_ylim(bottom=0.0)
-        main.margins(y=0.2)
+        main.margins(y=0.05)
         lower.set_ylim(1 - min(1.15 * span, 1.0), 1 + min(1.15 * span, 1.0))
         lower.yaxis.set_major_locator(MaxNLocator(4, prune="both"))
         lower.set_xlim(edges[0], edges[-1])
         _layer_ticks(lower, geometry)
         main.set_ylabel(r"$\langle E_\mathrm{layer}\,/\,E_\mathrm{inc} \rangle$")
         lower.set_ylabel("ratio")
-        main.legend(loc="best")
+        _legend(main, {})
     return figure
 
 
@@ -306,43 +345,6 @@ def _write_numbers(axis: Axes, values: Floats) -> None:
         if np.isfinite(value):
             colour = "white" if value < 0.01 else INK
             axis.text(column, row, f"{value:.1g}", ha="center", va="center", fontsize=10.5, color=colour)
-
-
-def scores(table: Mapping[str, Mapping[str, Sequence[float]]], style: Sheet = PLAIN) -> Figure:
-    """Areas under the ROC curve: one row for each classifier, a point for each training, a bar at their mean.
-
-    Parameters
-    ----------
-    table
-        By classifier and sample, the AUC of each seed.
-    style
-        From `nisampler.run.plots.style_sheet`.
-    """
-    with mpl.rc_context(style):
-        samples = list(dict.fromkeys(name for row in table.values() for name in row))
-        height = 1.3 + len(table) * (0.25 + 0.26 * len(samples))
-        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
-        axis = figure.subplots()
-        step = 0.8 / len(samples)
-        for number, (sample, line) in enumerate(lines(samples).items()):
-            for row, name in enumerate(table):
-                values = table[name].get(sample, ())
-                y = row + (number - 0.5 * (len(samples) - 1)) * step
-                axis.plot(values, [y] * len(values), marker="o", linestyle="none", color=line["color"], alpha=0.6)
-                if values:
-                    axis.plot([float(np.mean(values))], [y], marker="|", markersize=16, color=line["color"])
-            axis.plot([], [], marker="o", linestyle="none", color=line["color"], label=sample)
-        axis.axvline(0.5, color=GREY, linestyle=(0, (4, 3)), linewidth=1.2)
-        for row in range(1, len(table)):
-            axis.axhline(row - 0.5, color=PALE, linewidth=0.9)
-        found = [value for row in table.values() for values in row.values() for value in values]
-        axis.set_xlim(min(0.48, *found) - 0.01, 1.01)
-        axis.set_ylim(len(table) - 0.5, -0.5)
-        axis.set_yticks(range(len(table)), list(table))
-        axis.grid(False, axis="y")
-        axis.set_xlabel("area under the ROC curve (0.5: indistinguishable)")
-        figure.legend(loc="outside upper left", ncols=min(len(samples), 4))
-    return figure
 
 
 def training(records: Mapping[str, Sequence[Mapping[str, Any]]], style: Sheet = PLAIN) -> Figure:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nisampler.calo.evaluation.bands import VOXELS, Band
 from nisampler.calo.evaluation.correlations import layer_correlations, mean_difference
 from nisampler.calo.evaluation.features import CHUNK, Features
 from nisampler.calo.evaluation.histograms import Counts, Difference, wasserstein
@@ -50,6 +52,8 @@ class Measured:
         Of the first showers; None of the reference itself.
     pairs
         Label and voxels of a few showers, each followed by its neighbour.
+    bands
+        Spread of the histograms over draws of the weights, by name; empty where there are none.
     """
 
     name: str
@@ -62,6 +66,7 @@ class Measured:
     correlations: Floats
     neighbours: Neighbours | None = None
     pairs: tuple[tuple[str, NDArray[np.float32]], ...] = ()
+    bands: Mapping[str, Band] = field(default_factory=dict)
 
 
 def measure(
@@ -134,12 +139,14 @@ def differences(sample: Measured, reference: Measured, geometry: Geometry) -> di
     """How far a sample is from the reference in everything but classifiers and distances, as JSON data."""
     found = _compared(sample, reference, geometry)
     families: dict[str, list[float]] = {}
-    histograms: dict[str, Any] = {"voxels": _as_json(Difference.between(reference.spectrum, sample.spectrum))}
+    histograms: dict[str, Any] = {VOXELS: _as_json(Difference.between(reference.spectrum, sample.spectrum))}
     for quantity, difference in found:
         distance, scaled = wasserstein(quantity.values(reference.features), quantity.values(sample.features))
         shares = {"wasserstein": distance, "wasserstein_scaled": scaled}
         histograms[quantity.name] = _as_json(difference) | shares
         families.setdefault(quantity.family, []).append(difference.separation)
+    for name, band in sample.bands.items():
+        histograms[name]["band"] = _band_json(band, sample.spectrum if name == VOXELS else sample.counts[name])
     return {
         "histograms": histograms,
         "separation": {name: {"mean": float(np.mean(row)), "largest": max(row)} for name, row in families.items()},
@@ -172,6 +179,16 @@ def _as_json(found: Difference) -> dict[str, Any]:
         "degrees_of_freedom": found.degrees,
         "outside_reference": found.outside[0],
         "outside": found.outside[1],
+    }
+
+
+def _band_json(band: Band, counts: Counts) -> dict[str, list[float]]:
+    """A band with the histogram that it belongs to."""
+    return {
+        "edges": counts.axis.edges.tolist(),
+        "density": counts.density()[0].tolist(),
+        "deviation": band.deviation.tolist(),
+        "counting": band.counting.tolist(),
     }
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from nisampler.calo.evaluation import figures, shower_figures
+from nisampler.calo.evaluation import comparison_figures, figures, shower_figures
+from nisampler.calo.evaluation.bands import VOXELS, Band
+from nisampler.calo.evaluation.classifiers import classifier_config
 from nisampler.calo.evaluation.measure import Measured, layer_separations
+from nisampler.calo.evaluation.published import PUBLISHED, Speed
 from nisampler.calo.evaluation.quantities import FAMILIES, quantities
 from nisampler.calo.geometry import Geometry
 from nisampler.errors import StorageError
@@ -163,7 +166,7 @@ def table_rows(result: Mapping[str, Any]) -> list[Row]:
     for name, label in _SEPARATIONS.items():
         if name in samples[0]["separation"]:
             rows.append((f"separation {label}", [f"{sample['separation'][name]['mean']:.2g}" for sample in samples]))
-    voxels = [f"{sample['histograms']['voxels']['separation']:.2g}" for sample in samples]
+    voxels = [f"{sample['histograms'][VOXELS]['separation']:.2g}" for sample in samples]
     rows.append(("separation voxel energies", voxels))
     matrix = [f"{sample['correlations']['mean_difference']:.4f}" for sample in samples]
     rows.append(("layer correlations, mean |difference|", matrix))
@@ -173,6 +176,10 @@ def table_rows(result: Mapping[str, Any]) -> list[Row]:
     if result["options"]["neighbour_metrics"]:
         for key in ("precision", "recall", "density", "coverage"):
             rows.append((key, [f"{sample['neighbour_metrics'][key]:.4f}" for sample in samples]))
+    if any("band" in sample for sample in samples):
+        shown = [f"{s['band']['over_counting']:.2f} ({s['band']['draws']} draws)" if "band" in s else "–"
+                 for s in samples]  # fmt: skip
+        rows.append(("spread over draws of the weights, in counting errors", shown))
     if "multiclass" in result:
         found = result["multiclass"]
         posterior = dict(zip(found["names"], found["log_posterior"], strict=True))
@@ -255,7 +262,10 @@ def _overview(data: ReportData) -> Iterator[_Picture]:
     heading = "Scores"
     if trained:
         caption = "Classifiers between a sample and the reference; a point for each training, a bar at their mean."
-        yield _Picture("scores", caption, figures.scores(trained, style), heading)
+        yield _Picture("scores", caption, comparison_figures.scores(trained, style), heading)
+        heading = ""
+    for picture in _comparisons(data):
+        yield replace(picture, heading=heading)
         heading = ""
     tables = {sample.name: layer_separations(sample, reference, geometry) for sample in data.samples}
     yield _Picture(
@@ -271,6 +281,51 @@ def _overview(data: ReportData) -> Iterator[_Picture]:
     matrices = {sample.name: sample.correlations for sample in data.samples if sample.kind != "control"}
     shown = figures.correlations(reference.correlations, matrices, geometry, style)
     yield _Picture("correlations", "Pearson correlations of the layer energies.", shown, wide=True)
+
+
+def _comparisons(data: ReportData) -> Iterator[_Picture]:
+    """AUC against time, and the posteriors of a multiclass classifier, where they were asked for."""
+    result, samples = data.result, data.result["samples"]
+    names = result["options"]["classifiers"]
+    timed = {name: _milliseconds(sample) for name, sample in samples.items() if "timing" in sample}
+    if names and any(timed.values()):
+        classifier = next((name for name in names if not classifier_config(name).inputs.startswith("high")), names[0])
+        speeds = {
+            name: Speed(found["auc"], found["auc_std"], timed.get(name, {}))
+            for name, found in ((name, sample["classifiers"][classifier]) for name, sample in samples.items())
+        }
+        floor = next(speeds[name] for name, sample in samples.items() if sample["kind"] == "floor")
+        models = {name: speeds[name] for name, times in timed.items() if times}
+        published = PUBLISHED.get(result["geometry"]["name"], {})
+        figure = comparison_figures.auc_time(models, floor, classifier, published, data.style)
+        caption = f"Fidelity against speed: {'; '.join(f'{name} on {_machine(samples[name])}' for name in models)}."
+        if published:
+            caption += (
+                " Grey: models of the CaloChallenge on its CPUs, of Geant4 showers and another classifier (2410.21611)."
+            )
+        yield _Picture("auc_time", caption, figure)
+    if "multiclass" in result:
+        found = result["multiclass"]
+        figure = comparison_figures.posteriors(found["names"], found["log_posterior"], found["confusion"], data.style)
+        caption = (
+            f"Mean log-posterior of {found['classifier']}, trained between all candidates: {found['random']:.2f} if "
+            f"they are all alike. In the first row the highest is closest to the reference; the others are the test "
+            f"showers of each candidate, {100 * found['accuracy']:.0f} % of which the classifier recognises."
+        )
+        yield _Picture("multiclass", caption, figure)
+
+
+def _milliseconds(sample: Mapping[str, Any]) -> dict[tuple[str, int], float]:
+    """Of each shower, by device and batch size, where the model ran."""
+    rows = sample["timing"]["rows"]
+    return {(row["device"], row["batch"]): row["generate"] for row in rows if row["generate"] is not None}
+
+
+def _machine(sample: Mapping[str, Any]) -> str:
+    """Where a sample was timed."""
+    machine = sample["timing"].get("machine", {})
+    threads = f"{machine['threads']} thread(s) of " if "threads" in machine else ""
+    return threads + ", ".join([str(machine.get("processor", "a CPU")), *machine.get("gpu", {}).values()])
 
 
 def _shower_pictures(data: ReportData) -> Iterator[_Picture]:
@@ -298,12 +353,21 @@ def _histograms(data: ReportData) -> Iterator[_Picture]:
     names = [item.name for item in sorted(known, key=lambda item: order.index(item.family))
              if item.layer is None or item.layer in layers]  # fmt: skip
     spectra = {sample.name: sample.spectrum for sample in data.samples}
-    figure = figures.histogram(data.reference.spectrum, spectra, data.style)
-    yield _Picture("voxels", _caption("voxels", data), figure, "Histograms")
+    figure = figures.histogram(data.reference.spectrum, spectra, data.style, _bands(VOXELS, data))
+    caption = _caption(VOXELS, data)
+    draws = {name: found["band"]["draws"] for name, found in data.result["samples"].items() if "band" in found}
+    if draws:
+        counted = ", ".join(f"{number} of {name}" for name, number in draws.items())
+        caption += f" Bands, here and below: standard deviation between draws of the weights, {counted}."
+    yield _Picture(VOXELS, caption, figure, "Histograms")
     for name in names:
         counts = {sample.name: sample.counts[name] for sample in data.samples}
-        figure = figures.histogram(data.reference.counts[name], counts, data.style)
+        figure = figures.histogram(data.reference.counts[name], counts, data.style, _bands(name, data))
         yield _Picture(name, _caption(name, data), figure)
+
+
+def _bands(name: str, data: ReportData) -> dict[str, Band]:
+    return {sample.name: sample.bands[name] for sample in data.samples if name in sample.bands}
 
 
 def _caption(name: str, data: ReportData) -> str:

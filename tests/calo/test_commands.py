@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ import pytest
 from tiny_model import build
 from typer.testing import CliRunner
 
+from nisampler.calo.commands import app as calo
 from nisampler.calo.files import read_showers
 from nisampler.calo.geometries import GEOMETRIES, geometry
-from nisampler.calo.models import PRESETS
-from nisampler.cli import app
+from nisampler.calo.models import PRESETS, build_model
+from nisampler.cli import GROUP, app
 
 TOY = geometry("toy")
 
@@ -126,6 +128,56 @@ def test_evaluate(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert code == 1 and "classifier must be one of" in err
 
 
+def test_several_models_in_one_report(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reports: list[Any] = []
+    monkeypatch.setattr("nisampler.calo.evaluation.evaluate.write_report", lambda *data: reports.append(data))
+    assert call("simulate", "--geometry", "toy", "--showers", 400, "--seed", 8, "-o", tmp_path / "b.h5", "-q")[0] == 0
+    assert call("time", folder / "model", "--batch", 2, "--repeats", 1, "-o", tmp_path / "t.json", "-q")[0] == 0
+    common = ["evaluate", "--reference", folder / "data.h5", "--geometry", "toy", "--output", tmp_path / "report"]
+    pair = ["--candidate", f"tiny={folder / 'new.h5'}", "--candidate", f"b={tmp_path / 'b.h5'}"]
+    small = ["--classifier", "small-high", "--showers", 100]
+    timing = ["--timing", f"tiny={tmp_path / 't.json'}"]
+    bands = ["--band", f"b={tmp_path / 'b.h5'}", "--band", f"b={folder / 'new.h5'}"]
+    code, out, err = call(*common, *pair, *small, *timing, *bands, "--trainings", 1, "--multiclass", "small-high")
+    assert code == 0 and err == "" and "log-posterior small-high" in out and "(2 draws)" in out
+    found = json.loads((tmp_path / "report" / "evaluation.json").read_text())
+    assert found["multiclass"]["names"] == ["tiny", "b"] and found["samples"]["b"]["band"]["draws"] == 2
+    assert "voxels" in reports[0][1].samples[1].bands and found["samples"]["tiny"]["timing"]["rows"]
+    for wrong, message in (
+        (["--band", f"ghost={folder / 'new.h5'}"], "a band belongs to 'ghost'"),
+        (["--band", f"b={folder / 'new.h5'}"], "at least two draws"),
+        (["--band", "b"], "--band must be NAME=FILE"),
+        (["--candidate", "b=x"], "names that differ, got 'b' 2 times"),
+        (["--multiclass", "none"], "classifier must be one of"),
+        (["--timing", f"ghost={tmp_path / 't.json'}"], "a timing belongs to 'ghost'"),
+        (["--timing", f"b={tmp_path / 'report' / 'evaluation.json'}"], "the timing of b is not what"),
+    ):
+        code, _, err = call(*common, *pair, *wrong, "--trainings", 0)
+        assert code == 1 and message in err
+
+
+def test_draws_of_the_posterior(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nisampler.calo.fit.build_model", build_model)
+    monkeypatch.setattr("nisampler.calo.store.build_model", build_model)
+    arguments = ["fit", "--geometry", "toy", "--data", folder / "data.h5", "--showers", 100, "--epochs", 1, "-q"]
+    for preset in ("small-inn-bayesian", "small-inn"):
+        assert call(*arguments, "--model", preset, "--output", tmp_path / preset, "--device", "cpu")[0] == 0
+    model, voxels = tmp_path / "small-inn-bayesian", []
+    for number, draw in enumerate(([], ["--posterior-draw", 0], ["--posterior-draw", 1], ["--posterior-draw", 1])):
+        path = tmp_path / f"{number}.h5"
+        code, out, err = call("generate", model, "--showers", 10, "--output", path, "--device", "cpu", *draw)
+        assert code == 0 and err == ""
+        assert f"draw {draw[1]} of their posterior" in out if draw else "weights" not in out
+        voxels.append(read_showers(path, TOY).voxels)
+    assert np.array_equal(voxels[2], voxels[3])
+    assert not any(np.array_equal(voxels[i], voxels[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+    arguments = ["--showers", 10, "--output", tmp_path / "none.h5", "--device", "cpu"]
+    code, _, err = call("generate", tmp_path / "small-inn", *arguments, "--posterior-draw", 0)
+    assert code == 1 and "no variational weights" in err
+    assert call("generate", model, *arguments, "--posterior-draw", -1)[0] == 2
+    assert not (tmp_path / "none.h5").exists()
+
+
 def test_time(folder: Path, tmp_path: Path) -> None:
     code, out, err = call(
         "time", folder / "model", "--batch", 1, "--batch", 10, "--repeats", 2, "--output", tmp_path / "time.json"
@@ -168,7 +220,7 @@ def test_interrupt_says_how_to_resume(folder: Path, tmp_path: Path, monkeypatch:
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nisampler.calo.fit.fit_part", stop)
+    monkeypatch.setattr("nisampler.calo.schedule.fit_part", stop)
     arguments = ["--geometry", "toy", "--data", folder / "data.h5", "--model", "tiny", "--output", tmp_path / "m"]
     code, _, err = call("fit", *arguments)
     assert code == 130 and f"--output {tmp_path / 'm'} --resume` continues" in err
@@ -176,6 +228,14 @@ def test_interrupt_says_how_to_resume(folder: Path, tmp_path: Path, monkeypatch:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("nisampler.calo.fit.build_model", build)
         assert call("fit", *arguments, "--resume", "--quiet")[0] == 0
+
+
+def test_the_installed_entry_point_is_this_group_of_commands() -> None:
+    (found,) = entry_points(group=GROUP, name="calo")
+    assert found.dist is not None and found.dist.name == "nisampler"
+    assert found.load() is calo
+    code, out, _ = call("--help")
+    assert code == 0 and all(command.name in out for command in calo.registered_commands if command.name)
 
 
 def test_help_as_a_command_of_its_own(tmp_path: Path) -> None:

@@ -10,13 +10,14 @@ import pytest
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 
-from nisampler.calo.evaluation import figures, shower_figures
+from nisampler.calo.evaluation import comparison_figures, figures, shower_figures
 from nisampler.calo.evaluation.correlations import layer_correlations
 from nisampler.calo.evaluation.features import Features
 from nisampler.calo.evaluation.histograms import Counts
 from nisampler.calo.evaluation.measure import Measured, layer_separations, measure
+from nisampler.calo.evaluation.published import GEANT4, PUBLISHED, Speed
 from nisampler.calo.evaluation.quantities import quantities
-from nisampler.calo.geometries import geometry
+from nisampler.calo.geometries import GEOMETRIES, geometry
 from nisampler.calo.geometry import Geometry
 from nisampler.calo.showers import Showers
 from nisampler.run.distributions import Axis
@@ -111,9 +112,81 @@ def test_cells_are_drawn_where_they_are() -> None:
 
 
 def test_scores_show_every_training() -> None:
-    figure = figures.scores({"low": {"model": [0.6, 0.62], figures.FLOOR: [0.5]}, "high": {"model": [0.7]}})
+    figure = comparison_figures.scores({"low": {"model": [0.6, 0.62], figures.FLOOR: [0.5]}, "high": {"model": [0.7]}})
     points = [x for line in figure.axes[0].lines if line.get_marker() == "o" for x in line.get_xdata()]
     assert sorted(points) == [0.5, 0.6, 0.62, 0.7]
+    drawn(figure)
+
+
+def timed(auc: float, error: float | None, device: str = "cpu") -> Speed:
+    return Speed(auc, error, {(device, 1): 30.0, (device, 100): 2.0})
+
+
+def points(figure: Figure, colour: str) -> set[tuple[float, float, str]]:
+    """Time, AUC and marker of what is drawn in a colour."""
+    found = set()
+    for line in figure.axes[0].lines:
+        if line.get_color() == colour and line.get_marker() in comparison_figures._MARKERS:
+            found |= {(float(x), float(y), line.get_marker()) for x, y in zip(*line.get_data(), strict=True)}
+    return found
+
+
+def test_time_and_auc_of_each_model_are_drawn() -> None:
+    models = {"teacher": timed(0.7, 0.02), "student": timed(0.8, None, "cuda")}
+    figure = comparison_figures.auc_time(models, Speed(0.5, 0.01), "small-low")
+    looks = figures.lines(list(models))
+    assert points(figure, looks["teacher"]["color"]) == {(30.0, 0.7, "o"), (2.0, 0.7, "s")}
+    assert points(figure, looks["student"]["color"]) == {(30.0, 0.8, "o"), (2.0, 0.8, "s")}
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["teacher", "student", "batch 1", "batch 100", "open: GPU"]
+    assert figure.axes[0].get_xscale() == "log"
+    assert any(list(line.get_ydata()) == [0.5, 0.5] for line in figure.axes[0].lines)
+    low, high = figure.axes[0].get_ylim()
+    assert low < 0.49 and high > 0.8
+    drawn(figure)
+    drawn(comparison_figures.auc_time({"one": Speed(0.9, None, {("cpu", 7): 5.0})}, Speed(0.5, None), "small-high"))
+
+
+@pytest.mark.parametrize("name", sorted(PUBLISHED))
+def test_published_models_stand_beside_ones_own(name: str) -> None:
+    assert name in GEOMETRIES
+    figure = comparison_figures.auc_time({"own": timed(0.7, 0.02)}, Speed(0.5, 0.01), "low", PUBLISHED[name])
+    shown = [text.get_text() for text in figure.axes[0].texts]
+    assert {f"{GEANT4}, published", *PUBLISHED[name]} - {GEANT4} <= set(shown)
+    assert any("published" in text.get_text() for text in figure.legends[0].get_texts())
+    fastest, slowest = figure.axes[0].get_xlim()
+    times = [time for speed in PUBLISHED[name].values() for time in speed.milliseconds.values()]
+    assert fastest < min(times) and max(times) < slowest
+    drawn(figure)
+
+
+def test_published_numbers() -> None:
+    """A few of tables of 2410.21611."""
+    assert PUBLISHED["ds1-photons"]["CaloINN"].auc == 0.6259
+    assert PUBLISHED["ds1-pions"][GEANT4].auc == 0.6089
+    assert PUBLISHED["ds2"]["conv. L2LFlows"].milliseconds == {
+        ("cpu", 1): 1970,
+        ("cpu", 100): 121,
+        ("cpu", 10_000): 89.2,
+    }
+    assert ("cpu", 10_000) not in PUBLISHED["ds3"]["CaloDREAM"].milliseconds
+    for table in PUBLISHED.values():
+        aucs = [speed.auc for speed in table.values()]
+        assert aucs == sorted(aucs)
+        assert all(speed.error is not None and 0 < speed.error < 0.02 for speed in table.values())
+
+
+@pytest.mark.parametrize("count", [2, 4, 12])
+def test_posteriors_have_a_row_for_the_reference_and_each_sample(count: int) -> None:
+    names = [f"a model called {letter}" for letter in "abcdefghijkl"[:count]]
+    confusion = np.log(np.full((count, count), 0.1) + 0.8 * np.eye(count))
+    figure = comparison_figures.posteriors(names, confusion[0], confusion)
+    axis = figure.axes[0]
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["reference", *names]
+    assert [text.get_text() for text in axis.get_xticklabels()] == names
+    numbers = [float(text.get_text()) for text in axis.texts]
+    expected = np.vstack([confusion[:1], confusion]).ravel() if count < 12 else []
+    np.testing.assert_allclose(numbers, expected, atol=0.006)
     drawn(figure)
 
 

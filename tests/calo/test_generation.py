@@ -8,11 +8,12 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from tiny_model import TinyModel, write_file
+from tiny_model import TinyModel, showers, write_file
 
 from nisampler.calo.files import read_showers
-from nisampler.calo.generation import generate, read_incident
+from nisampler.calo.generation import freeze_draw, generate, read_incident
 from nisampler.calo.geometries import geometry
+from nisampler.calo.models import ShowerModel, build_model
 from nisampler.errors import ConfigError, ModelError, StorageError
 
 TOY = geometry("toy")
@@ -86,6 +87,35 @@ def test_too_many_failed_showers(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="too many"):
         generate(model(broken=1.0), 1, tmp_path / "a.h5")
     assert list(tmp_path.iterdir()) == []
+
+
+def variational(preset: str = "small-inn-bayesian") -> ShowerModel:
+    made = build_model(preset, TOY)
+    made.prepare(showers(TOY, 200), torch.Generator().manual_seed(1))
+    return made.eval()
+
+
+def test_draws_of_the_weights_are_numbered(tmp_path: Path) -> None:
+    """Each number is a draw of its own, the same for the same seed, and nothing but the weights differs."""
+    made, bayesian = {}, variational()
+    for name, seed, draw in (("means", 3, None), ("1", 3, 1), ("0", 3, 0), ("other", 4, 1), ("1 again", 3, 1)):
+        if draw is not None:
+            freeze_draw(bayesian, seed, draw)
+        generate(bayesian, 20, tmp_path / f"{name}.h5", seed=3)
+        made[name] = read_showers(tmp_path / f"{name}.h5", TOY)
+    assert np.array_equal(made["1"].voxels, made["1 again"].voxels)
+    different = [made[name].voxels for name in ("means", "0", "1", "other")]
+    for first in range(4):
+        for second in range(first):
+            assert not np.array_equal(different[first], different[second])
+    assert all(np.array_equal(item.incident, made["means"].incident) for item in made.values())
+
+
+def test_only_variational_weights_can_be_drawn() -> None:
+    with pytest.raises(ModelError, match="choose a Bayesian preset"):
+        freeze_draw(variational("small-inn"), 1, 0)
+    with pytest.raises(ConfigError, match="numbered from 0, got -1"):
+        freeze_draw(variational(), 1, -1)
 
 
 def test_wrong_use(tmp_path: Path) -> None:

@@ -64,7 +64,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def evaluated(files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     output = tmp_path_factory.mktemp("evaluation") / "deep" / "folder"
     candidates = {name: path for name, path in files.items() if name != "reference"}
-    timing = {"rows": [{"device": "cpu", "batch": 100, "generate": 0.25}], "parameters_generation": 1234}
+    rows = [{"device": "cpu", "batch": 100, "generate": 0.25}, {"device": "cpu", "batch": 10_000, "generate": None}]
+    timing = {"rows": rows, "parameters_generation": 1234, "machine": {"processor": "PDP-11", "threads": 2}}
     training = {"voxels": [{"epoch": 1, "loss": 2.0, "validation": 2.1}, {"epoch": 2, "loss": 1.0, "validation": 1.5}]}
     options = EvaluationOptions(
         classifiers=("small-high",),
@@ -74,6 +75,7 @@ def evaluated(files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
         multiclass="small-high",
         timing={"same law": timing},
         training=training,
+        bands={"too bright": [files["too bright"], files["same law"]]},
     )
     return output, evaluate(files["reference"], candidates, TINY, output, options)
 
@@ -84,6 +86,7 @@ def test_json_is_what_was_returned(evaluated: tuple[Path, dict[str, Any]]) -> No
     assert list(result["samples"]) == ["same law", "too bright", FLOOR, CONTROL]
     assert result["reference"]["showers"] == 500
     assert result["warnings"] == []
+    assert result["samples"]["too bright"]["band"]["draws"] == 2
 
 
 def test_a_right_sample_is_near_the_floor_and_wrong_ones_are_not(evaluated: tuple[Path, dict[str, Any]]) -> None:
@@ -129,9 +132,9 @@ def test_page_is_self_contained_and_has_every_figure(evaluated: tuple[Path, dict
     page = (output / "report.html").read_text()
     names = re.findall(r'<figure id="([^"]+)">', page)
     assert len(names) == len(set(names))
-    for name in ("scores", "separations", "response_energy", "layer_profile", "correlations", "average_0", "average_1",
-                 "neighbours_0", "voxels", "response", "energy_0", "eta_0", "phi_width_0", "r_width_0", "sparsity_0",
-                 "training"):  # fmt: skip
+    for name in ("scores", "auc_time", "multiclass", "separations", "response_energy", "layer_profile", "correlations",
+                 "average_0", "average_1", "neighbours_0", "voxels", "response", "energy_0", "eta_0", "phi_width_0",
+                 "r_width_0", "sparsity_0", "training"):  # fmt: skip
         assert name in names
     for source in re.findall(r'<img src="([^"]+)"', page):
         assert source.startswith("data:image/svg+xml;base64,")
@@ -141,6 +144,9 @@ def test_page_is_self_contained_and_has_every_figure(evaluated: tuple[Path, dict
         content = (output / "figures" / f"{name}.svg").read_bytes()
         assert ElementTree.fromstring(content).tag.endswith("svg")
         assert base64.b64encode(content).decode() in page
+    assert "same law on 2 thread(s) of PDP-11" in page
+    assert "of which the classifier recognises" in page
+    assert "standard deviation between draws of the weights, 2 of too bright." in page
     assert page.count("<div") == page.count("</div>")
     assert page.count("<td") == page.count("</td")
 
@@ -200,6 +206,15 @@ def test_wrong_options_and_files_are_refused(files: dict[str, Path], tmp_path: P
     few = write(tmp_path / "few.h5", made(3, 1))
     with pytest.raises(ShowerDataError, match="at least four"):
         evaluate(few, {"model": files["same law"]}, TINY, tmp_path, QUICK)
+    row = {"device": "cpu", "batch": 1}
+    for wrong, message in (
+        ({"ghost": {"rows": []}}, "a timing belongs to 'ghost', the candidates are model"),
+        ({"model": {"rows": [row]}}, "the timing of model is not what"),
+        ({"model": []}, "the timing of model is not what"),
+        ({"model": {}}, "the timing of model is not what"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            evaluate(files["reference"], {"model": files["same law"]}, TINY, tmp_path, replace(QUICK, timing=wrong))
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot make"):
         evaluate(files["reference"], {}, TINY, tmp_path / "file" / "out", QUICK)
