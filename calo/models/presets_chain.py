@@ -37,7 +37,7 @@ def _smallest_factor(side: int) -> int:
 
 def _small(geometry: Geometry, flow: AnyFlow, recipe: Recipe) -> ModelConfig:
     energies = FlowConfig("coupling", 8, NetConfig(hidden=64, layers=2), _NARROW)
-    first = Recipe(30, 256, 2e-3, warm_up=0.2, clip=5.0, ema=0.99)
+    first = Recipe(20, 256, 2e-3, warm_up=0.2, clip=5.0, ema=0.99)
     return ModelConfig("chain", clear_noise(geometry), (energies, flow), (first, recipe), turns(geometry), history=2)
 
 
@@ -46,13 +46,13 @@ def _small_convolutional(geometry: Geometry) -> ModelConfig:
     factor = (_smallest_factor(layer.shape[0]), _smallest_factor(layer.shape[1]))
     kernel = (_smallest_factor(layer.shape[0] // factor[0]), _smallest_factor(layer.shape[1] // factor[1]))
     unet = UNetConfig(12, (kernel,), 0 if layer.kind == "polar" else None, "none", "silu")
-    flow = ConvCouplingConfig(unet, factor, 6, _FEW_BINS, embedding=8)
-    return _small(geometry, flow, Recipe(10, 128, 2e-3, warm_up=0.2, clip=5.0, ema=0.998))
+    flow = ConvCouplingConfig(unet, factor, 2, _FEW_BINS, embedding=8)
+    return _small(geometry, flow, Recipe(4, 128, 2e-3, warm_up=0.2, clip=5.0, ema=0.998))
 
 
 def _small_flat(geometry: Geometry) -> ModelConfig:
-    flow = FlowConfig("coupling", 8, NetConfig(hidden=64, layers=2), _FEW_BINS)
-    return _small(geometry, flow, Recipe(10, 128, 2e-3, warm_up=0.2, clip=5.0, ema=0.998))
+    flow = FlowConfig("coupling", 4, NetConfig(hidden=64, layers=2), _FEW_BINS)
+    return _small(geometry, flow, Recipe(6, 128, 2e-3, warm_up=0.2, clip=5.0, ema=0.998))
 
 
 def _log_normal_noise(geometry: Geometry, threshold: bool) -> PreprocessingConfig:
