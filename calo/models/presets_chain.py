@@ -52,7 +52,7 @@ def _small_convolutional(geometry: Geometry) -> ModelConfig:
 
 def _small_flat(geometry: Geometry) -> ModelConfig:
     flow = FlowConfig("coupling", 4, NetConfig(hidden=64, layers=2), _FEW_BINS)
-    return _small(geometry, flow, Recipe(6, 128, 2e-3, warm_up=0.2, clip=5.0, ema=0.998))
+    return _small(geometry, flow, Recipe(5, 128, 2e-3, warm_up=0.2, clip=5.0, ema=0.998))
 
 
 def _log_normal_noise(geometry: Geometry, threshold: bool) -> PreprocessingConfig:

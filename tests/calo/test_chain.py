@@ -18,11 +18,10 @@ from nisampler.calo.geometry import Geometry, IncidentEnergy, Layer
 from nisampler.calo.models import PRESETS, FlowConfig, ModelConfig, build_model, preset
 from nisampler.calo.models.build import build_flow
 from nisampler.calo.models.chain import ChainModel, HistoryEmbedding, layer_context, layer_flow
-from nisampler.calo.models.spectrum import SpectrumMap
 from nisampler.calo.preprocessing import PreprocessingConfig, VoxelPreprocessing
 from nisampler.calo.recipe import Recipe
 from nisampler.calo.showers import Showers
-from nisampler.errors import ConfigError, DomainError, ModelError
+from nisampler.errors import ConfigError, ModelError
 from nisampler.flows import ConvCouplingConfig, Flow, NetConfig, Spline, UNetConfig, VelocityConfig
 
 THRESHOLD = 0.5
@@ -321,35 +320,6 @@ def test_refused_energies_are_counted_and_drawn_again(tmp_path: Path) -> None:
 # --- the spectrum of the voxels
 
 
-def test_the_spectrum_map_takes_one_law_to_another_and_is_monotone() -> None:
-    source = generator(1)
-    generated = torch.exp(1 + 0.9 * torch.randn(50_000, generator=source, dtype=torch.float64))
-    reference = torch.exp(1.3 + 0.7 * torch.randn(50_000, generator=source, dtype=torch.float64))
-    spectrum = SpectrumMap(64).double()
-    points = torch.logspace(-3, 3, 1001, dtype=torch.float64)
-    torch.testing.assert_close(spectrum(points), points)  # the identity before it is fitted
-    spectrum.fit(generated, reference)
-    mapped = spectrum(points)
-    assert (mapped.diff() > 0).all()
-    fresh = torch.exp(1 + 0.9 * torch.randn(50_000, generator=source, dtype=torch.float64))
-    logs = spectrum(fresh).log()
-    assert float(logs.mean()) == pytest.approx(1.3, abs=0.02)
-    assert float(logs.std()) == pytest.approx(0.7, abs=0.02)
-    assert abs(float(fresh.log().std()) - 0.7) > 0.1  # the control
-    assert torch.equal(spectrum(torch.zeros(2, 3)), torch.zeros(2, 3))
-    middle = (points > 0.5) & (points < 20)
-    exact = torch.exp(1.3 + 0.7 * (points[middle].log() - 1) / 0.9)
-    torch.testing.assert_close(mapped[middle], exact, rtol=0.05, atol=0)
-
-
-@pytest.mark.parametrize(("generated", "reference"), [((500,), (501,)), ((30,), (30,))], ids=["not as many", "too few"])
-def test_a_spectrum_map_needs_voxels(generated: tuple[int], reference: tuple[int]) -> None:
-    with pytest.raises(DomainError, match="needs 40 voxels or more"):
-        SpectrumMap(4).fit(torch.rand(generated), torch.rand(reference))
-    with pytest.raises(DomainError, match="that differ"):
-        SpectrumMap(4).fit(torch.ones(100), torch.rand(100))
-
-
 def test_a_finished_chain_has_the_voxel_spectrum_of_its_training() -> None:
     geometry, config = MODELS["coupling"]
     model = make((geometry, replace(config, spectrum=16)))
@@ -423,6 +393,35 @@ def test_a_published_layer_learns_and_is_inverted_in_single_precision(name: str)
         z, _ = flow.to_latent(x, context)
         assert torch.isfinite(z).all()
         torch.testing.assert_close(flow.from_latent(z, context)[0], x, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_first_layers_of_a_published_chain_learn_from_showers(name: str) -> None:
+    """With the noise and the coordinates of the paper, in single precision; energies from keV to GeV, and gaps."""
+    geometry = registered(PRESETS[name].geometry or "").window(0, 2)
+    model = build_model(name, geometry)
+    rng = np.random.default_rng(1)
+    incident = geometry.incident.sample(60, rng).astype(np.float32)
+    voxels = np.exp(rng.normal(-1.0, 2.5, (60, geometry.n_voxels))).astype(np.float32)
+    voxels[voxels < geometry.threshold] = 0.0
+    voxels[0, : geometry.sizes[0]] = 0.0  # a layer without energy
+    data = Showers(incident, voxels)
+    model.prepare(data, generator(1))
+    few, energies = tensors(data[:2])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    assert isinstance(model, ChainModel)
+    model.train()
+    for _ in range(2):
+        total = torch.stack(losses(model, few, energies)).mean()
+        assert math.isfinite(float(total.detach()))
+        optimizer.zero_grad()
+        total.backward()  # type: ignore[no-untyped-call]
+        assert all(bool(torch.isfinite(p.grad).all()) for p in model.parameters() if p.grad is not None)
+        optimizer.step()
+    if isinstance(preset(name, geometry).flows[1], ConvCouplingConfig):
+        new = model.eval().sample(energies, generator(2))
+        assert new.shape == few.shape
+        assert bool(((new == 0) | (new >= geometry.threshold)).all())
 
 
 # --- names, and what is refused
