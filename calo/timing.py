@@ -28,6 +28,7 @@ from nisampler.run.monitor import Monitor, Monitors
 
 BATCHES = (1, 100, 10_000)
 REPEATS = 10
+_STEP = 10
 
 
 @dataclass(frozen=True)
@@ -150,14 +151,24 @@ def time_batches(
         raise ConfigError(f"batches, repeats and budget must be positive, got {tuple(batches)}, {repeats}, {budget}")
     monitor, sizes = Monitors(monitors), sorted(set(batches))
     rows: list[TimingRow] = []
-    expected = 0.0
+    size, seconds = 0, 0.0  # of the largest batch so far
     for batch in sizes:
         monitor.progress("timing", len(rows), len(sizes), {"device": device, "batch": str(batch)})
-        row = _row(model, device, batch, repeats, budget, expected * batch)
-        expected = row.generate / 1e3 if row.generate is not None else expected
+        # A batch of one tells little about large ones, which are far faster for each shower.
+        if 0 < _STEP * size < batch and _STEP * seconds < budget:
+            size, seconds = _STEP * size, _once(model, device, _STEP * size)
+        row = _row(model, device, batch, repeats, budget, seconds * batch / max(size, 1))
+        if row.generate is not None:
+            size, seconds = batch, row.generate * batch / 1e3
         rows.append(row)
     monitor.progress("timing", len(rows), len(sizes), {})
     return rows
+
+
+def _once(model: ShowerModel, device: str, batch: int) -> float:
+    """Seconds for one batch."""
+    incident = model.geometry.incident.sample(batch, np.random.default_rng(1))
+    return _timed(partial(ShowerGenerator(model, 1, batch).draw, incident, 0), device)[0]
 
 
 def _row(model: ShowerModel, device: str, batch: int, repeats: int, budget: float, expected: float) -> TimingRow:

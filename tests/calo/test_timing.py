@@ -28,7 +28,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_batches_repeats_and_table(tmp_path: Path) -> None:
     found = time_model(tmp_path, batches=(20, 1), repeats=3)
-    assert MODEL.sizes == [1] * 4 + [20] * 4
+    assert MODEL.sizes == [1] * 4 + [10] + [20] * 4
     assert [(row.device, row.batch, row.repeats) for row in found.rows] == [("cpu", 1, 3), ("cpu", 20, 3)]
     for row in found.rows:
         assert row.generate is not None and row.fastest is not None and row.slowest is not None
@@ -42,6 +42,7 @@ def test_batches_repeats_and_table(tmp_path: Path) -> None:
 def test_what_does_not_fit_the_budget(tmp_path: Path) -> None:
     found = time_model(tmp_path, batches=(1, 10**9), repeats=2, budget=100.0)
     assert found.rows[0].repeats == 2
+    assert MODEL.sizes == [1] * 3 + [10]
     assert found.rows[1].generate is None and "did not run: about" in found.rows[1].reason
     assert found.table()[2][2] == "-" and "did not run" in found.table()[2][-1]
     few = time_model(tmp_path, batches=(1,), repeats=10**6, budget=0.05)
