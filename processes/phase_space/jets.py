@@ -139,20 +139,19 @@ class JetGenerator:
         parts = [law.forward(u_pt[:, where], low, edge) for law, low, where in self._pieces]
         drawn = transverse = torch.cat([values for values, _ in parts], dim=-1)
         azimuth = _TWO_PI * u_angle
-        if self.recoil:
+        if self.parents:
+            r, log_r = self._radial(u_first[:, self.roots :], inverse=False)
+            angle = azimuth[:, self.roots :]
+            azimuth = torch.cat([azimuth[:, : self.roots], r * torch.sin(angle)], dim=-1)
+        if self.count > 1:
             azimuth = azimuth @ azimuth.new_tensor(self._phi_sums)
+        if self.recoil:
             transverse, azimuth = _balanced(transverse, azimuth)
         limit = self._y_limit(edge, transverse)
         y, log_first = Uniform().forward(u_first[:, : self.roots], -limit, limit)
         if self.parents:
-            r, log_r = self._radial(u_first[:, self.roots :], inverse=False)
-            angle = azimuth[:, self.roots :]
-            y = torch.cat([y, r * torch.cos(angle)], dim=-1)
-            azimuth = torch.cat([azimuth[:, : self.roots], r * torch.sin(angle)], dim=-1)
+            y = torch.cat([y, r * torch.cos(angle)], dim=-1) @ y.new_tensor(self._y_sums)
             log_first = torch.cat([log_first, log_r - torch.log(r)], dim=-1)
-            y = y @ y.new_tensor(self._y_sums)
-        if self.count > 1 and not self.recoil:
-            azimuth = azimuth @ azimuth.new_tensor(self._phi_sums)
         log_pt = torch.cat([log_density for _, log_density in parts], dim=-1)
         return _momenta(transverse, y, azimuth), self._total(log_pt, log_first, drawn)
 
