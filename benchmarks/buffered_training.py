@@ -18,18 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measurements import (
-    BenchmarkError,
-    Row,
-    key,
-    markdown,
-    median,
-    read_rows,
-    run_row,
-    run_script,
-    with_row,
-    write_rows,
-)
+from measurements import Row, Rows, key, markdown, measure_all, median, run_script
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -222,26 +211,18 @@ def jobs_of(options: argparse.Namespace) -> list[Row]:
 
 def run(options: argparse.Namespace, console: Console) -> int:
     """Measure what is missing, then the table; the number of failed rows."""
-    path: Path | None = options.output
-    rows = read_rows(path, KEY, SCRIPT) if path else []
-    jobs = jobs_of(options)
-    failed = 0
-    for job in jobs:
-        if key(job, KEY) in {key(row, KEY) for row in rows}:
-            continue
-        label = f"{job['calls']} calls, reuse {job['reuse']}, seed {job['seed']}"
-        try:
-            row = run_row(__file__, job, options.threads, label)
-        except BenchmarkError as error:
-            failed += 1
-            console.print(f"failed: {error}", markup=False, highlight=False)
-            continue
-        rows = with_row(read_rows(path, KEY, SCRIPT) if path else rows, row, KEY)
-        if path:
-            write_rows(path, rows)
-        console.print(f"{label}: 0.1 % {row['at_0p1']:.3f}, {row['seconds']:.0f} s", markup=False, highlight=False)
+    kept, jobs = Rows(options.output, KEY, SCRIPT), jobs_of(options)
+    failed = measure_all(
+        __file__,
+        kept.missing(jobs),
+        options.threads,
+        kept,
+        console,
+        lambda job: f"{job['calls']} calls, reuse {job['reuse']}, seed {job['seed']}",
+        lambda row: f"0.1 % {row['at_0p1']:.3f}, {row['seconds']:.0f} s of training",
+    )
     wanted = {key(job, KEY) for job in jobs}
-    show(console, [row for row in rows if key(row, KEY) in wanted], options)
+    show(console, [row for row in kept.rows if key(row, KEY) in wanted], options)
     return failed
 
 

@@ -18,15 +18,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from measurements import BenchmarkError, Row, hardware, run_row, run_script
+from calo_fresh import fresh_model, preset_and_geometry
+from measurements import BenchmarkError, Row, hardware, run_row, run_script, wide_console
 from rich.console import Console
 from rich.table import Table
 
-from nisampler.calo.geometries import geometry
-from nisampler.calo.models import build_model
 from nisampler.calo.models.base import ModelPart
-from nisampler.calo.showers import Showers
-from nisampler.calo.simulator import simulator
 from nisampler.errors import ConfigError
 from nisampler.rng import Streams
 
@@ -36,10 +33,10 @@ _HOUR = 3600.0
 _WIDTH = 120
 
 
-def steps_of(part: ModelPart, batch: tuple[torch.Tensor, torch.Tensor], steps: int, streams: Streams) -> list[float]:
+def steps_of(part: ModelPart, batch: tuple[torch.Tensor, torch.Tensor], steps: int) -> list[float]:
     """Seconds of each optimizer step after a first one."""
     optimizer = torch.optim.AdamW(part.module.parameters(), lr=1e-5, fused=True)
-    generator = streams.generator("noise", device=batch[0].device)
+    generator = Streams(1).generator("noise", device=batch[0].device)
     taken = []
     for _ in range(steps + 1):
         start = time.perf_counter()
@@ -56,30 +53,22 @@ def steps_of(part: ModelPart, batch: tuple[torch.Tensor, torch.Tensor], steps: i
 
 def measure(job: dict[str, Any]) -> Row:
     """One flow with one batch size in this process."""
-    cells, streams = geometry(job["geometry"]), Streams(1)
-    rng = streams.numpy("showers")
-    incident = cells.incident.sample(_SHOWERS, rng)
-    showers = Showers(incident, simulator(cells).simulate(incident, rng))
-    model = build_model(job["model"], cells)
-    model.prepare(showers, streams.generator("prepare"))
-    model.to(job["device"]).train()
-    part = model.parts[job["part"]]
+    model, showers = fresh_model(job["model"], job["geometry"], _SHOWERS, job["device"])
+    cells, part = model.geometry, model.train().parts[job["part"]]
     first, last = part.layers or (0, cells.n_layers)
     rows = np.resize(np.arange(_SHOWERS), job["batch"])
     voxels = showers.voxels[rows, cells.starts[first] : cells.starts[last]]
     batch = (
         torch.as_tensor(voxels, device=job["device"]),
-        torch.as_tensor(incident[rows], dtype=torch.float32, device=job["device"]),
+        torch.as_tensor(showers.incident[rows], dtype=torch.float32, device=job["device"]),
     )
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    taken = steps_of(part, batch, job["steps"], streams)
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    memory = torch.cuda.max_memory_allocated() if job["device"] == "cuda" else after
+    taken = steps_of(part, batch, job["steps"])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    memory = torch.cuda.max_memory_allocated() if job["device"] == "cuda" else peak
     return job | {
         "name": part.name,
         "seconds": statistics.median(taken),
         "memory": memory,
-        "before": before,
         "parameters": sum(p.numel() for p in part.module.parameters()),
         "all_parameters": sum(p.numel() for p in model.parameters()),
         "epochs": part.recipe.epochs,
@@ -104,16 +93,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def run(options: argparse.Namespace, console: Console) -> int:
     """Measure every batch size and print the table; the number of those that failed."""
-    model, equals, name = options.model.partition("=")
-    if not (model and equals and name) or min(options.part, options.steps, *options.batch) < 1:
-        raise ConfigError("--model must be PRESET=GEOMETRY, and --part, --steps and --batch positive")
-    table = Table(title=f"One flow of {model}")
+    chosen = preset_and_geometry(options.model)
+    if min(options.part, options.steps, *options.batch) < 1:
+        raise ConfigError("--part, --steps and --batch must be positive")
+    table = Table(title=f"One flow of {chosen['model']}")
     for column in COLUMNS:
         table.add_column(column, justify="right")
     failed, row = 0, None
     for batch in options.batch:
-        job = {"model": model, "geometry": name, "part": options.part, "batch": batch}
-        job |= {"steps": options.steps, "device": options.device}
+        job = chosen | {"part": options.part, "batch": batch, "steps": options.steps, "device": options.device}
         try:
             row = run_row(__file__, job, options.threads, f"batch {batch}")
         except BenchmarkError as error:
@@ -140,10 +128,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure; 0 if every batch size could be."""
-    console = Console()
-    if not console.is_terminal or console.width < _WIDTH:
-        console = Console(width=_WIDTH)
-    return run_script(parse(arguments), measure, run, console)
+    return run_script(parse(arguments), measure, run, wide_console(_WIDTH))
 
 
 if __name__ == "__main__":

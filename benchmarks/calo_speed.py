@@ -16,28 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measurements import (
-    BenchmarkError,
-    Row,
-    key,
-    markdown,
-    read_rows,
-    run_row,
-    run_script,
-    with_row,
-    write_rows,
-)
+from calo_fresh import fresh_model, preset_and_geometry
+from measurements import Row, Rows, markdown, measure_all, run_script, wide_console
 from rich.console import Console
 from rich.table import Table
 
 from nisampler.calo.evaluation.published import PUBLISHED
-from nisampler.calo.geometries import geometry
-from nisampler.calo.models import build_model
-from nisampler.calo.showers import Showers
-from nisampler.calo.simulator import simulator
 from nisampler.calo.timing import BATCHES, count_parameters, time_batches
-from nisampler.errors import ConfigError
-from nisampler.rng import Streams
 
 SCRIPT = "benchmarks/calo_speed.py"
 KEY = ("model", "geometry", "device", "threads")
@@ -69,14 +54,8 @@ _WIDTH = 150
 
 def measure(job: dict[str, Any]) -> Row:
     """The row of one model in this process."""
-    cells, streams = geometry(job["geometry"]), Streams(1)
-    rng = streams.numpy("showers")
-    incident = cells.incident.sample(_SHOWERS, rng)
-    showers = Showers(incident, simulator(cells).simulate(incident, rng))
-    model = build_model(job["model"], cells)
-    model.prepare(showers, streams.generator("prepare"))
-    model.to(job["device"]).eval()
-    rows = time_batches(model, job["device"], job["batches"], job["repeats"], job["budget"])
+    model, _ = fresh_model(job["model"], job["geometry"], _SHOWERS, job["device"])
+    rows = time_batches(model.eval(), job["device"], job["batches"], job["repeats"], job["budget"])
     gpu = torch.cuda.get_device_name() if job["device"] == "cuda" else None
     return job | {"rows": [asdict(row) for row in rows], "parameters": count_parameters(model)[1], "gpu": gpu}
 
@@ -140,43 +119,27 @@ def jobs_of(options: argparse.Namespace) -> list[Row]:
         If one is not PRESET=GEOMETRY.
     """
     common = {"device": options.device, "batches": options.batch, "repeats": options.repeats, "budget": options.budget}
-    jobs = []
-    for text in options.model:
-        model, equals, name = text.partition("=")
-        if not (model and equals and name):
-            raise ConfigError(f"--model must be PRESET=GEOMETRY, got {text!r}")
-        jobs.append({"model": model, "geometry": name, **common})
-    return jobs
+    common["threads"] = options.threads
+    return [preset_and_geometry(text) | common for text in options.model]
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
     """Time what is missing, then print the table; the number of models that failed."""
-    path: Path | None = options.output
-    rows = read_rows(path, KEY, SCRIPT) if path else []
-    known = {key(row, KEY) for row in rows}
-    failed = 0
-    for job in jobs_of(options):
-        if not options.refresh and key(job | {"threads": options.threads}, KEY) in known:
-            continue
-        try:
-            row = run_row(__file__, job, options.threads, f"{job['model']} for {job['geometry']}")
-        except BenchmarkError as error:
-            failed += 1
-            console.print(f"failed: {error}", markup=False, highlight=False)
-            continue
-        rows = with_row(read_rows(path, KEY, SCRIPT) if path else rows, row, KEY)
-        if path:
-            write_rows(path, rows)
-    show(console, rows, path)
+    kept = Rows(options.output, KEY, SCRIPT)
+    todo = kept.missing(jobs_of(options), options.refresh)
+    failed = measure_all(__file__, todo, options.threads, kept, console, label, lambda row: f"{len(row['rows'])} sizes")
+    show(console, kept.rows, options.output)
     return failed
+
+
+def label(job: Row) -> str:
+    """What a row is called."""
+    return f"{job['model']} for {job['geometry']}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Time the models; 0 if all could be timed."""
-    console = Console()
-    if not console.is_terminal or console.width < _WIDTH:
-        console = Console(width=_WIDTH)
-    return run_script(parse(arguments), measure, run, console)
+    return run_script(parse(arguments), measure, run, wide_console(_WIDTH))
 
 
 if __name__ == "__main__":

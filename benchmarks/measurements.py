@@ -9,6 +9,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -95,6 +96,86 @@ def run_row(script: str | Path, job: Row, threads: int, label: str) -> Row:
         raise BenchmarkError(f"{label}: {reason}")
     row: Row = json.loads(lines[-1])
     return row | {"threads": threads} | stamp()
+
+
+class Rows:
+    """The rows of a script, kept in a file if there is one.
+
+    Parameters
+    ----------
+    path
+        The file; None keeps them in memory alone.
+    names
+        What makes two rows the same measurement.
+    script
+        Its name, for errors.
+
+    Raises
+    ------
+    BenchmarkError
+        If the file is not one of that script's.
+    """
+
+    def __init__(self, path: Path | None, names: Sequence[str], script: str) -> None:
+        self.path, self.names, self.script = path, names, script
+        self.rows = self._read() if path else []
+
+    def _read(self) -> list[Row]:
+        return read_rows(self.path, self.names, self.script) if self.path else self.rows
+
+    def missing(self, jobs: Sequence[Row], refresh: bool = False) -> list[Row]:
+        """The jobs without a row, or all of them."""
+        known = {key(row, self.names) for row in self.rows}
+        return [job for job in jobs if refresh or key(job, self.names) not in known]
+
+    def add(self, row: Row) -> None:
+        """Keep a row; another run may have added some to the same file meanwhile."""
+        self.rows = with_row(self._read(), row, self.names)
+        if self.path:
+            write_rows(self.path, self.rows)
+
+
+def measure_all(
+    script: str | Path,
+    jobs: Sequence[Row],
+    threads: int,
+    kept: Rows,
+    console: Console,
+    label: Callable[[Row], str],
+    tell: Callable[[Row], str],
+) -> int:
+    """Measure every job in a process of its own, with a line for each; the number of those that failed.
+
+    Parameters
+    ----------
+    script, threads
+        As for `run_row`.
+    jobs
+        What to measure.
+    kept
+        Takes the rows.
+    label, tell
+        What a job is called, and what is said of its row.
+    """
+    failed = 0
+    for index, job in enumerate(jobs, 1):
+        start = time.perf_counter()
+        try:
+            row = run_row(script, job, threads, label(job))
+        except BenchmarkError as error:
+            failed += 1
+            text = f"failed: {error}"
+        else:
+            kept.add(row)
+            text = f"{label(job)}: {tell(row)}; {time.perf_counter() - start:.0f} s"
+        console.print(f"[{index}/{len(jobs)}] {text}", markup=False, highlight=False)
+    return failed
+
+
+def wide_console(width: int) -> Console:
+    """A console of at least that width, so that no column of a table is cut."""
+    console = Console()
+    return console if console.is_terminal and console.width >= width else Console(width=width)
 
 
 def run_script(

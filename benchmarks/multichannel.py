@@ -20,7 +20,7 @@ import matplotlib as mpl
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from measurements import BenchmarkError, Row, key, markdown, read_rows, run_row, run_script, with_row, write_rows
+from measurements import Row, Rows, key, markdown, measure_all, run_script
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -234,26 +234,18 @@ def run(options: argparse.Namespace, console: Console) -> int:
     for name in ("calls", "points", "threads"):
         if getattr(options, name) < 1:
             raise ConfigError(f"--{name} must be positive, got {getattr(options, name)}")
-    path: Path | None = options.output
-    rows = read_rows(path, KEY, SCRIPT) if path else []
-    settings = (options.seed, options.calls, options.points)
+    kept, settings = Rows(options.output, KEY, SCRIPT), (options.seed, options.calls, options.points)
     jobs = [dict(zip(KEY, (name, *settings), strict=True)) for name in options.variants]
-    known = {key(row, KEY) for row in rows}
-    failed = 0
-    for job in jobs:
-        if key(job, KEY) in known and not options.refresh:
-            continue
-        try:
-            row = run_row(__file__, job, options.threads, job["variant"])
-        except BenchmarkError as error:
-            failed += 1
-            console.print(f"failed: {error}", markup=False, highlight=False)
-            continue
-        rows = with_row(read_rows(path, KEY, SCRIPT) if path else rows, row, KEY)
-        if path:
-            write_rows(path, rows)
-        console.print("  ".join(cells(row)), markup=False, highlight=False)
-    by_key = {key(row, KEY): row for row in rows}
+    failed = measure_all(
+        __file__,
+        kept.missing(jobs, options.refresh),
+        options.threads,
+        kept,
+        console,
+        lambda job: str(job["variant"]),
+        lambda row: "  ".join(cells(row)),
+    )
+    by_key = {key(row, KEY): row for row in kept.rows}
     shown = [by_key[name, *settings] for name in VARIANTS if (name, *settings) in by_key]
     if shown:
         show(console, shown, options)

@@ -11,23 +11,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from measurements import (
-    BenchmarkError,
-    Row,
-    key,
-    markdown,
-    median,
-    read_rows,
-    run_row,
-    run_script,
-    with_row,
-    write_rows,
-)
+from measurements import Row, Rows, key, markdown, measure_all, median, run_script, wide_console
 from peers import METHODS, measure_method
 from rich.console import Console
 from rich.table import Table
@@ -187,29 +175,21 @@ def jobs_of(options: argparse.Namespace) -> list[Row]:
 
 def run(options: argparse.Namespace, console: Console) -> int:
     """Measure what is missing, print a line for each row, then the table; the number of failed rows."""
-    path: Path | None = options.output
-    rows = read_rows(path, KEY, SCRIPT) if path else []
-    known = {key(row, KEY) for row in rows}
-    todo = [job for job in jobs_of(options) if options.refresh or key(job, KEY) not in known]
-    failed = 0
-    for index, job in enumerate(todo, 1):
-        start = time.perf_counter()
-        label = f"{job['process']} + {job['jets']} jets, {job['method']}, seed {job['seed']}"
-        try:
-            row = run_row(__file__, job, options.threads, label)
-        except BenchmarkError as error:
-            failed += 1
-            console.print(f"[{index}/{len(todo)}] failed: {error}", markup=False, highlight=False)
-            continue
-        # Another run may have added rows to the same file meanwhile.
-        rows = with_row(read_rows(path, KEY, SCRIPT) if path else rows, row, KEY)
-        if path:
-            write_rows(path, rows)
-        efficiencies = ", ".join(f"{name} {row[name]:.3g}" for name in ("strict", "at_0p1", "at_1"))
-        seconds = time.perf_counter() - start
-        console.print(f"[{index}/{len(todo)}] {label}: {efficiencies}; {seconds:.0f} s", markup=False, highlight=False)
-    show(console, rows, options)
+    kept = Rows(options.output, KEY, SCRIPT)
+    todo = kept.missing(jobs_of(options), options.refresh)
+    failed = measure_all(__file__, todo, options.threads, kept, console, label, efficiencies)
+    show(console, kept.rows, options)
     return failed
+
+
+def label(job: Row) -> str:
+    """What a row is called."""
+    return f"{job['process']} + {job['jets']} jets, {job['method']}, seed {job['seed']}"
+
+
+def efficiencies(row: Row) -> str:
+    """What is said of a row when it has been measured."""
+    return ", ".join(f"{name} {row[name]:.3g}" for name in ("strict", "at_0p1", "at_1"))
 
 
 def measure(job: dict[str, Any]) -> Row:
@@ -221,10 +201,7 @@ def measure(job: dict[str, Any]) -> Row:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison; 0 if every row could be measured."""
-    console = Console()
-    if not console.is_terminal or console.width < _WIDTH:
-        console = Console(width=_WIDTH)
-    return run_script(parse(arguments), measure, run, console)
+    return run_script(parse(arguments), measure, run, wide_console(_WIDTH))
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def test_rows_are_kept_and_not_measured_twice(
     def never(*job: Any) -> None:
         raise AssertionError(job)
 
-    monkeypatch.setattr(unweighting, "run_row", never)
+    monkeypatch.setattr(sys.modules["measurements"], "run_row", never)
     assert unweighting.main(arguments) == 0
     with pytest.raises(AssertionError):
         unweighting.main([*arguments, "--refresh"])
