@@ -234,6 +234,10 @@ class Geometry:
         """The layers at the positions `first` to `last` - 1 alone."""
         return replace(self, layers=self.layers[first:last])
 
+    def divide(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The columns of y (n, V + k) that belong to voxels (n, V), and the others (n, k)."""
+        return y[:, : self.n_voxels], y[:, self.n_voxels :]
+
     def layer_energies(self, voxels: NDArray[Any]) -> Floats:
         """Sums over the voxels of each layer, shape (n, n_layers), in float64."""
         self.check(voxels)

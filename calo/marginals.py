@@ -210,8 +210,8 @@ class _Rows:
 
     def at(self, table: Tensor, knot: Tensor) -> Tensor:
         """Values (n, d) at knots (n, d)."""
-        flat, place = table.reshape(-1).to(self.share.dtype), (self.first + knot).flatten()
-        low, high = flat.index_select(0, place), flat.index_select(0, place + self.step)
+        flat, place = table.reshape(-1), (self.first + knot).flatten()
+        low, high = (flat.index_select(0, row).to(self.share.dtype) for row in (place, place + self.step))
         return torch.lerp(low, high, self.share.flatten()).view(self.share.shape)
 
     def search(self, table: Tensor, x: Tensor) -> Tensor:

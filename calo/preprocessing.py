@@ -147,13 +147,15 @@ class VoxelPreprocessing(Transform):
         self.logarithm = _logarithm(config)
         self.standard = Standardise(geometry.n_voxels)
         self.marginals = Marginals(geometry.sizes, levels=config.levels, jumps=True) if config.levels else None
+        self._windows: dict[tuple[int, int], VoxelPreprocessing] = {}
 
     def window(self, first: int, last: int) -> VoxelPreprocessing:
         """The layers at the positions `first` to `last` - 1, with the constants of this one."""
-        geometry = self.geometry.window(first, last)
         cells = slice(self.geometry.starts[first], self.geometry.starts[last])
-        with torch.device("meta"):
-            part = VoxelPreprocessing(geometry, self.config)
+        if (first, last) not in self._windows:
+            with torch.device("meta"):
+                self._windows[first, last] = VoxelPreprocessing(self.geometry.window(first, last), self.config)
+        part = self._windows[first, last]
         part.scale.units = self.scale.units[first:last]
         part.standard.mean, part.standard.spread = self.standard.mean[cells], self.standard.spread[cells]
         if part.marginals is not None and self.marginals is not None:
@@ -165,7 +167,7 @@ class VoxelPreprocessing(Transform):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         z, scale = self.scale(x)
-        z, energies = z[:, : self.geometry.n_voxels], z[:, self.geometry.n_voxels :]
+        z, energies = self.geometry.divide(z)
         y, voxels = self.logarithm(z)
         y, standard = self.standard(y)
         total = scale + voxels + standard
@@ -175,7 +177,7 @@ class VoxelPreprocessing(Transform):
         return torch.cat([y, energies], dim=1), total
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        y, energies = y[:, : self.geometry.n_voxels], y[:, self.geometry.n_voxels :]
+        y, energies = self.geometry.divide(y)
         total = y.new_zeros(len(y))
         if self.marginals is not None:
             y, total = self.marginals.inverse(y, energies.log())
@@ -245,7 +247,7 @@ class VoxelPreprocessing(Transform):
             largest = torch.stack([part.max() for part in torch.split(voxels, list(self.geometry.sizes), dim=1)])
             self.scale.units.copy_(_HEADROOM * largest)
         z, _ = self.scale(augmented)
-        z, energies = z[:, : self.geometry.n_voxels], z[:, self.geometry.n_voxels :]
+        z, energies = self.geometry.divide(z)
         y, _ = self.logarithm(z)
         self.standard.fit(y)
         if self.marginals is not None:
@@ -290,12 +292,12 @@ class Preprocessing(Transform):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         y, total = self.cells(x)
-        y, energies = y[:, : self.geometry.n_voxels], y[:, self.geometry.n_voxels :]
+        y, energies = self.geometry.divide(y)
         coordinates, more = self.energy_coordinates(energies, context)
         return torch.cat([y, coordinates], dim=1), total + more
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        y, coordinates = y[:, : self.geometry.n_voxels], y[:, self.geometry.n_voxels :]
+        y, coordinates = self.geometry.divide(y)
         energies, total = self.layer_energies(coordinates, context)
         x, more = self.cells.inverse(torch.cat([y, energies], dim=1))
         return x, total + more
@@ -320,7 +322,7 @@ class Preprocessing(Transform):
 
     def showers(self, y: Tensor, incident: Tensor) -> Tensor:
         """Voxels (n, V) in MeV of coordinates (n, V + L) at incident energies (n,), zero below the threshold."""
-        y, coordinates = y[:, : self.geometry.n_voxels], y[:, self.geometry.n_voxels :]
+        y, coordinates = self.geometry.divide(y)
         energies, _ = self.layer_energies(coordinates, incident.unsqueeze(1))
         return self.cells.showers(torch.cat([y, energies], dim=1))
 

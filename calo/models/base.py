@@ -111,6 +111,18 @@ class ShowerModel(nn.Module, ABC):
         """The standardised logarithm of incident energies (n,), shape (n, 1)."""
         return self.incident(incident.unsqueeze(1).log())[0]
 
+    def coordinates(
+        self, voxels: Tensor, incident: Tensor, generator: torch.Generator, turned: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Coordinates (n, V + L) of showers with fresh noise, and what their log-density in MeV needs (n,).
+
+        With `turned` each shower is turned and mirrored at random first, if the model is symmetric.
+        """
+        if turned:
+            voxels = self.turned(voxels, generator)
+        y, log_det = self.preprocessing(self.preprocessing.cells.augment(voxels, generator), incident.unsqueeze(1))
+        return y, log_det - self.preprocessing.cells.log_scale_density
+
     def turned(self, voxels: Tensor, generator: torch.Generator, first: int = 0) -> Tensor:
         """Voxels (n, v) of layers from position `first` on, each shower turned and mirrored at random.
 
@@ -203,18 +215,6 @@ class ShowerModel(nn.Module, ABC):
 class CoordinateModel(ShowerModel):
     """A density of all coordinates of `Preprocessing` together."""
 
-    def coordinates(
-        self, voxels: Tensor, incident: Tensor, generator: torch.Generator, turned: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """Coordinates (n, V + L) of showers with fresh noise, and what their log-density in MeV needs (n,).
-
-        With `turned` each shower is turned and mirrored at random first, if the model is symmetric.
-        """
-        if turned:
-            voxels = self.turned(voxels, generator)
-        y, log_det = self.preprocessing(self.preprocessing.cells.augment(voxels, generator), incident.unsqueeze(1))
-        return y, log_det - self.preprocessing.cells.log_scale_density
-
     @abstractmethod
     def _log_prob(self, y: Tensor, incident: Tensor) -> Tensor:
         """Log-density of coordinates (n, V + L)."""
@@ -294,11 +294,11 @@ class TwoStepModel(CoordinateModel):
 
     def _voxel_loss(self, voxels: Tensor, incident: Tensor, generator: torch.Generator) -> Tensor:
         y, log_det = self.coordinates(voxels, incident, generator, turned=True)
-        y, energies = y[:, : self.geometry.n_voxels], y[:, self.geometry.n_voxels :]
+        y, energies = self.geometry.divide(y)
         return -self.voxel_flow.log_prob(y, self.voxel_condition(energies, incident)) - log_det
 
     def _log_prob(self, y: Tensor, incident: Tensor) -> Tensor:
-        y, energies = y[:, : self.geometry.n_voxels], y[:, self.geometry.n_voxels :]
+        y, energies = self.geometry.divide(y)
         log_prob = self.energy_flow.log_prob(energies, self.condition(incident))
         return log_prob + self.voxel_flow.log_prob(y, self.voxel_condition(energies, incident))
 

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from nisampler.calo.batches import ShowerSource
 from nisampler.calo.geometry import Geometry
-from nisampler.calo.models.base import FIT_SHOWERS, ModelPart, ShowerModel
+from nisampler.calo.models.base import FIT_SHOWERS, ModelPart
 from nisampler.calo.models.config import AnyFlow, FlowConfig
 from nisampler.calo.models.flows import build_flow
+from nisampler.calo.models.layerwise import LayerwiseModel
 from nisampler.calo.models.spectrum import SpectrumMap
 from nisampler.calo.preprocessing import PreprocessingConfig
 from nisampler.calo.recipe import Recipe
@@ -26,7 +27,7 @@ _SCALARS = 2
 _MAP_SHOWERS, _BATCH = 10_000, 500
 
 
-class ChainModel(ShowerModel):
+class ChainModel(LayerwiseModel):
     r"""p(E_1 ... E_L | E_inc) prod_i p(layer i | the layers before it, E_i, E_inc).
 
     Each factor is a flow and is trained by itself; none sees a later layer. A flow is given logarithms of the voxels of
@@ -69,7 +70,7 @@ class ChainModel(ShowerModel):
         symmetric: bool = False,
         spectrum: int = 0,
     ) -> None:
-        super().__init__(geometry, preprocessing, symmetric)
+        super().__init__(geometry, preprocessing, flows[0], recipes[0], symmetric)
         expected = [(geometry.n_layers, 1)]
         expected += [(size, layer_context(geometry, i, history)) for i, size in enumerate(geometry.sizes)]
         found = [(flow.dim, flow.context_dim) for flow in flows]
@@ -78,9 +79,8 @@ class ChainModel(ShowerModel):
                 f"a chain of {geometry.name} needs flows of these coordinates and contexts, energies first: "
                 f"{expected}; got {found}"
             )
-        self.energy_flow, self._layers = flows[0], nn.ModuleList(flows[1:])
-        self.recipes, self.history, self.veto = recipes, history, veto
-        self.log_energies = Standardise(geometry.n_layers)
+        self._layers, self.layer_recipe = nn.ModuleList(flows[1:]), recipes[1]
+        self.history, self.veto = history, veto
         self.seen = Standardise(geometry.n_layers)
         self.spectrum = SpectrumMap(spectrum) if spectrum else None
 
@@ -92,17 +92,14 @@ class ChainModel(ShowerModel):
     @property
     def parts(self) -> Sequence[ModelPart]:
         """The flow of the energies, and that of each layer."""
-        parts = [ModelPart("energies", self.energy_flow, self.recipes[0], self._energy_loss)]
-        for layer in range(self.geometry.n_layers):
-            parts.append(self._part(layer))
-        return parts
+        return [self.energy_part, *(self._part(layer) for layer in range(self.geometry.n_layers))]
 
     def _part(self, layer: int) -> ModelPart:
         def loss(voxels: Tensor, incident: Tensor, generator: torch.Generator) -> Tensor:
             return self._layer_loss(layer, voxels, incident, generator)
 
         layers = (self._first(layer), layer + 1)
-        return ModelPart(f"layer-{layer:02d}", self.layer_flows[layer], self.recipes[1], loss, layers=layers)
+        return ModelPart(f"layer-{layer:02d}", self.layer_flows[layer], self.layer_recipe, loss, layers=layers)
 
     def _first(self, layer: int) -> int:
         """The first layer that a layer is given."""
@@ -112,7 +109,6 @@ class ChainModel(ShowerModel):
         """Take the constants of the standardisation from training showers."""
         super().prepare(showers, generator)
         voxels = torch.as_tensor(showers[:FIT_SHOWERS].voxels)
-        self.log_energies.fit(self.preprocessing.cells.layer_energies(voxels, generator).log())
         layers = torch.split(self.visible(voxels), list(self.geometry.sizes), dim=1)
         spreads = torch.stack([layer.std() for layer in layers])
         self.seen.mean.copy_(torch.stack([layer.mean() for layer in layers]))
@@ -161,11 +157,6 @@ class ChainModel(ShowerModel):
         own = (energies.log() - self.log_energies.mean[layer]) / self.log_energies.spread[layer]
         return torch.cat([seen, own, self.condition(incident)], dim=1)
 
-    def _energy_loss(self, voxels: Tensor, incident: Tensor, generator: torch.Generator) -> Tensor:
-        energies = self.preprocessing.cells.layer_energies(voxels, generator)
-        y, log_det = self.preprocessing.energy_coordinates(energies, incident.unsqueeze(1))
-        return -self.energy_flow.log_prob(y, self.condition(incident)) - log_det
-
     def _layer_loss(self, layer: int, voxels: Tensor, incident: Tensor, generator: torch.Generator) -> Tensor:
         """From the voxels of the layers that the flow is given and of its own (n, v)."""
         voxels = self.turned(voxels, generator, self._first(layer))
@@ -179,12 +170,10 @@ class ChainModel(ShowerModel):
         return cells.log_scale_density - log_prob - log_det
 
     def _log_density(self, voxels: Tensor, incident: Tensor, generator: torch.Generator) -> Tensor:
-        cells = self.preprocessing.cells
-        y, log_det = self.preprocessing(cells.augment(voxels, generator), incident.unsqueeze(1))
-        y, coordinates = y[:, : self.geometry.n_voxels], y[:, self.geometry.n_voxels :]
+        y, log_det = self.coordinates(voxels, incident, generator)
+        y, coordinates = self.geometry.divide(y)
         energies, _ = self.preprocessing.layer_energies(coordinates, incident.unsqueeze(1))
-        total = self.energy_flow.log_prob(coordinates, self.condition(incident))
-        total = total + log_det - cells.log_scale_density
+        total = self.energy_flow.log_prob(coordinates, self.condition(incident)) + log_det
         starts = self.geometry.starts
         for layer, flow in enumerate(self.layer_flows):
             before = voxels[:, starts[self._first(layer)] : starts[layer]]
@@ -200,8 +189,7 @@ class ChainModel(ShowerModel):
 
     def _chain(self, incident: Tensor, generator: torch.Generator) -> Tensor:
         """Showers, layer after layer, before their spectrum is mapped."""
-        coordinates, _ = self.energy_flow.sample(len(incident), self.condition(incident), generator)
-        energies, _ = self.preprocessing.layer_energies(coordinates, incident.unsqueeze(1))
+        energies = self._draw_energies(incident, generator)
         layers: list[Tensor] = []
         for layer, flow in enumerate(self.layer_flows):
             energy = energies[:, layer : layer + 1]

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from nisampler.calo.distillation import Distillation, DistillationConfig
 from nisampler.calo.geometry import Geometry
-from nisampler.calo.models.base import FIT_SHOWERS, ModelPart, ShowerModel
+from nisampler.calo.models.base import FIT_SHOWERS, ModelPart
+from nisampler.calo.models.layerwise import LayerwiseModel
 from nisampler.calo.preprocessing import PreprocessingConfig
 from nisampler.calo.recipe import Recipe
 from nisampler.calo.showers import Showers
@@ -20,7 +21,7 @@ from nisampler.flows import Flow, NetConfig
 FIRST_CONTEXT = 2
 
 
-class InductiveModel(ShowerModel):
+class InductiveModel(LayerwiseModel):
     """p(E_1 .. E_L | E_inc) p(v_1 | E_1, E_inc) prod_n p(v_n | v_{n-1}, E_n, E_{n-1}, E_inc, n), one flow for all n.
 
     The noise of a layer is independent of all others, so a layer is given the voxels of the one before it without
@@ -55,7 +56,7 @@ class InductiveModel(ShowerModel):
         recipes: tuple[Recipe, Recipe, Recipe],
         symmetric: bool = False,
     ) -> None:
-        super().__init__(geometry, preprocessing, symmetric)
+        super().__init__(geometry, preprocessing, flows[0], recipes[0], symmetric)
         context = next_context(geometry)
         sizes = ((geometry.n_layers, 1), (geometry.sizes[0], FIRST_CONTEXT), (geometry.sizes[0], context))
         for name, flow, (dim, given) in zip(("energies", "first", "next"), flows, sizes, strict=True):
@@ -64,17 +65,16 @@ class InductiveModel(ShowerModel):
                     f"the flow '{name}' of {geometry.name} needs {dim} coordinates and a context of {given}, "
                     f"got {flow.dim} and {flow.context_dim}"
                 )
-        self.energy_flow, self.first_flow, self.next_flow = flows
-        self.log_energies = Standardise(geometry.n_layers)
+        _, self.first_flow, self.next_flow = flows
         self.standard_voxels = Standardise(geometry.sizes[0])
-        self.recipes = recipes
+        self.layer_recipes = recipes[1:]
 
     @property
     def parts(self) -> Sequence[ModelPart]:
         """The three flows; their losses add up to the negative log-density of a shower."""
-        energies, first, further = self.recipes
+        first, further = self.layer_recipes
         return (
-            ModelPart("energies", self.energy_flow, energies, self._energy_loss),
+            self.energy_part,
             ModelPart("first", self.first_flow, first, self._first_loss, layers=(0, 1)),
             ModelPart("next", self.next_flow, further, self._next_loss),
         )
@@ -83,7 +83,6 @@ class InductiveModel(ShowerModel):
         """Take the constants of the standardisation from training showers."""
         super().prepare(showers, generator)
         voxels = torch.as_tensor(showers[:FIT_SHOWERS].voxels)
-        self.log_energies.fit(self.preprocessing.cells.layer_energies(voxels, generator).log())
         self.standard_voxels.fit(self._by_layer(voxels[:, : -self.geometry.sizes[0]]))
 
     def first_condition(self, energy: Tensor, incident: Tensor) -> Tensor:
@@ -117,9 +116,6 @@ class InductiveModel(ShowerModel):
         """What is visible of voxels (n, m v), layer by layer: (n m, v)."""
         return self.visible(voxels).reshape(-1, self.geometry.sizes[0])
 
-    def _energy_loss(self, voxels: Tensor, incident: Tensor, generator: torch.Generator) -> Tensor:
-        return -self._log_energies(self.preprocessing.cells.augment(voxels, generator), incident)
-
     def _first_loss(self, voxels: Tensor, incident: Tensor, generator: torch.Generator) -> Tensor:
         cells = self.preprocessing.cells.window(0, 1)
         return -self._log_first(cells.augment(self.turned(voxels, generator), generator), incident)
@@ -127,12 +123,6 @@ class InductiveModel(ShowerModel):
     def _next_loss(self, voxels: Tensor, incident: Tensor, generator: torch.Generator) -> Tensor:
         voxels = self.turned(voxels, generator)
         return -self._log_next(self.preprocessing.cells.augment(voxels, generator), voxels, incident)
-
-    def _log_energies(self, augmented: Tensor, incident: Tensor) -> Tensor:
-        """log p(E_1 .. E_L | E_inc) (n,) of showers with noise and scales (n, V + L)."""
-        energies = self.preprocessing.cells.scale.layer_energies(augmented)
-        y, log_det = self.preprocessing.energy_coordinates(energies, incident.unsqueeze(1))
-        return self.energy_flow.log_prob(y, self.condition(incident)) + log_det
 
     def _first_rows(self, augmented: Tensor, incident: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Coordinates (n, v) of the first layer with noise (n, v + 1), their condition, and log-determinant (n,)."""
@@ -150,7 +140,7 @@ class InductiveModel(ShowerModel):
         size, count = self.geometry.sizes[0], self.geometry.n_layers
         energies = self.preprocessing.cells.scale.layer_energies(augmented)
         cells = self.preprocessing.cells.window(1, count)
-        voxels, scales = augmented[:, : self.geometry.n_voxels], augmented[:, self.geometry.n_voxels :]
+        voxels, scales = self.geometry.divide(augmented)
         y, log_det = cells(torch.cat([voxels[:, size:], scales[:, 1:]], dim=1))
         condition = self.next_condition(clean[:, :-size], energies, incident, 1)
         return y[:, : 1 - count].reshape(-1, size), condition, log_det - cells.log_scale_density
@@ -164,11 +154,11 @@ class InductiveModel(ShowerModel):
         augmented, size = self.preprocessing.cells.augment(voxels, generator), self.geometry.sizes[0]
         scale = augmented[:, self.geometry.n_voxels : self.geometry.n_voxels + 1]
         first = self._log_first(torch.cat([augmented[:, :size], scale], dim=1), incident)
-        return self._log_energies(augmented, incident) + first + self._log_next(augmented, voxels, incident)
+        energies = self.preprocessing.cells.scale.layer_energies(augmented)
+        return self._log_energies(energies, incident) + first + self._log_next(augmented, voxels, incident)
 
     def _showers(self, incident: Tensor, generator: torch.Generator) -> Tensor:
-        y, _ = self.energy_flow.sample(len(incident), self.condition(incident), generator)
-        energies, _ = self.preprocessing.layer_energies(y, incident.unsqueeze(1))
+        energies = self._draw_energies(incident, generator)
         first, further = self._generators()
         layers: list[Tensor] = []
         for position in range(self.geometry.n_layers):

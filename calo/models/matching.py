@@ -43,7 +43,7 @@ class MatchingModel(TwoStepModel):
 
     def _voxel_loss(self, voxels: Tensor, incident: Tensor, generator: torch.Generator) -> Tensor:
         y, _ = self.coordinates(voxels, incident, generator, turned=True)
-        y, energies = y[:, : self.geometry.n_voxels], y[:, self.geometry.n_voxels :]
+        y, energies = self.geometry.divide(y)
         return self.voxel_flow.loss(y.clamp(-_REACH, _REACH), self.voxel_condition(energies, incident), generator)
 
     def _sample(self, incident: Tensor, generator: torch.Generator) -> Tensor:

@@ -73,7 +73,7 @@ class StudentModel(TwoStepModel):
 
     def _student_loss(self, voxels: Tensor, incident: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         y, _ = self.coordinates(voxels, incident, generator, turned=True)
-        x, energies = y[:, : self.geometry.n_voxels], y[:, self.geometry.n_voxels :]
+        x, energies = self.geometry.divide(y)
         with torch.no_grad():
             drawn, _ = self.energy_flow.sample(len(incident), self.condition(incident), generator)
             drawn_condition = self.voxel_condition(drawn, incident)
