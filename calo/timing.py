@@ -126,6 +126,7 @@ def time_model(
     NisamplerError
         As loading does.
     """
+    _check(batches, repeats, budget)
     rows: list[TimingRow] = []
     loading, counts = {}, (0, 0)
     for device in devices:
@@ -147,8 +148,7 @@ def time_batches(
     monitors: Sequence[Monitor] = (),
 ) -> list[TimingRow]:
     """Time a model that is on the device; parameters and errors as for `time_model`."""
-    if not batches or min(*batches, repeats) < 1 or not budget > 0:
-        raise ConfigError(f"batches, repeats and budget must be positive, got {tuple(batches)}, {repeats}, {budget}")
+    _check(batches, repeats, budget)
     monitor, sizes = Monitors(monitors), sorted(set(batches))
     rows: list[TimingRow] = []
     size, seconds = 0, 0.0  # of the largest batch so far
@@ -163,6 +163,11 @@ def time_batches(
         rows.append(row)
     monitor.progress("timing", len(rows), len(sizes), {})
     return rows
+
+
+def _check(batches: Sequence[int], repeats: int, budget: float) -> None:
+    if not batches or min(*batches, repeats) < 1 or not budget > 0:
+        raise ConfigError(f"batches, repeats and budget must be positive, got {tuple(batches)}, {repeats}, {budget}")
 
 
 def _once(model: ShowerModel, device: str, batch: int) -> float:

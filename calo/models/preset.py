@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nisampler.calo.geometry import Geometry
-from nisampler.calo.models.config import ModelConfig
+from nisampler.calo.models.config import FlowConfig, ModelConfig
 from nisampler.calo.preprocessing import PreprocessingConfig
+from nisampler.flows import NetConfig, Spline
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,10 @@ class Preset:
     text: str
     config: Callable[[Geometry], ModelConfig]
     geometry: str | None = None
+
+
+SMALL_ENERGIES = FlowConfig("coupling", 8, NetConfig(hidden=64, layers=2), Spline(bins=8, domain="line", bound=6.0))
+"""The flow of the layer energies in small models."""
 
 
 def clear_noise(geometry: Geometry) -> PreprocessingConfig:

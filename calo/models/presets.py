@@ -12,10 +12,10 @@ from typing import Literal
 
 from nisampler.calo.geometry import Geometry
 from nisampler.calo.models.config import FlowConfig, ModelConfig
-from nisampler.calo.models.preset import Preset, clear_noise, turns
-from nisampler.calo.models.presets_chain import CHAIN_PRESETS
+from nisampler.calo.models.preset import SMALL_ENERGIES, Preset, clear_noise, turns
+from nisampler.calo.models.presets_chain import CHAIN
 from nisampler.calo.models.presets_inductive import INDUCTIVE
-from nisampler.calo.models.presets_matching import PRESETS as MATCHING
+from nisampler.calo.models.presets_matching import MATCHING
 from nisampler.calo.preprocessing import PreprocessingConfig
 from nisampler.calo.recipe import Recipe
 from nisampler.errors import ModelError
@@ -41,7 +41,6 @@ def preset(name: str, geometry: Geometry) -> ModelConfig:
 
 
 _LINE = Spline(bins=8, domain="line", bound=14.0)
-_NARROW = Spline(bins=8, domain="line", bound=6.0)
 
 
 def _caloflow_noise(largest_ratio: float, width: float = 1e-3) -> PreprocessingConfig:
@@ -108,18 +107,16 @@ def _caloinn_noise(alpha: float, width: float, largest_ratio: float) -> Preproce
 
 
 def _small_coupling(geometry: Geometry) -> ModelConfig:
-    energies = FlowConfig("coupling", 8, NetConfig(hidden=64, layers=2), _NARROW)
     voxels = FlowConfig("coupling", 10, NetConfig(hidden=128, layers=2), Spline(bins=4, domain="line", bound=6.0))
     recipes = (
         Recipe(30, 256, 2e-3, warm_up=0.2, clip=5.0, ema=0.99),
         Recipe(14, 128, 1.5e-3, warm_up=0.2, clip=5.0, ema=0.998, weight_decay=1e-4),
     )
-    return ModelConfig("two-step", clear_noise(geometry), (energies, voxels), recipes, symmetric=turns(geometry))
+    return ModelConfig("two-step", clear_noise(geometry), (SMALL_ENERGIES, voxels), recipes, symmetric=turns(geometry))
 
 
 def _small_maf(geometry: Geometry, student: bool) -> ModelConfig:
     """A teacher for a CPU, or with its student."""
-    energies = FlowConfig("coupling", 8, NetConfig(hidden=64, layers=2), _NARROW)
     voxels = FlowConfig(
         "maf", 2, NetConfig(hidden=128, layers=2), Spline(bins=6, domain="line", bound=6.0), "alternate"
     )
@@ -128,9 +125,9 @@ def _small_maf(geometry: Geometry, student: bool) -> ModelConfig:
         Recipe(10, 128, 2e-3, warm_up=0.2, clip=5.0, ema=0.998),
     )
     if not student:
-        return ModelConfig("two-step", clear_noise(geometry), (energies, voxels), recipes, turns(geometry))
+        return ModelConfig("two-step", clear_noise(geometry), (SMALL_ENERGIES, voxels), recipes, turns(geometry))
     distilled = Recipe(8, 128, 1e-3, warm_up=0.2, clip=50.0, ema=0.998)
-    flows, recipes_of_three = (energies, voxels, voxels), (*recipes, distilled)
+    flows, recipes_of_three = (SMALL_ENERGIES, voxels, voxels), (*recipes, distilled)
     return ModelConfig("student", clear_noise(geometry), flows, recipes_of_three, turns(geometry))
 
 
@@ -216,7 +213,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             ),
             "calogan",
         ),
-        **CHAIN_PRESETS,
+        **CHAIN,
         **INDUCTIVE,
         **MATCHING,
     }

@@ -12,12 +12,11 @@ from types import MappingProxyType
 
 from nisampler.calo.geometry import Geometry
 from nisampler.calo.models.config import AnyFlow, FlowConfig, ModelConfig
-from nisampler.calo.models.preset import Preset, clear_noise, turns
+from nisampler.calo.models.preset import SMALL_ENERGIES, Preset, clear_noise, turns
 from nisampler.calo.preprocessing import PreprocessingConfig
 from nisampler.calo.recipe import Recipe
 from nisampler.flows import ConvCouplingConfig, NetConfig, Spline, UNetConfig
 
-_NARROW = Spline(bins=8, domain="line", bound=6.0)
 _FEW_BINS = Spline(bins=4, domain="line", bound=6.0)
 
 # The flow of the energies of 2405.20407, table 3.
@@ -36,9 +35,10 @@ def _smallest_factor(side: int) -> int:
 
 
 def _small(geometry: Geometry, flow: AnyFlow, recipe: Recipe) -> ModelConfig:
-    energies = FlowConfig("coupling", 8, NetConfig(hidden=64, layers=2), _NARROW)
     first = Recipe(20, 256, 2e-3, warm_up=0.2, clip=5.0, ema=0.99)
-    return ModelConfig("chain", clear_noise(geometry), (energies, flow), (first, recipe), turns(geometry), history=2)
+    return ModelConfig(
+        "chain", clear_noise(geometry), (SMALL_ENERGIES, flow), (first, recipe), turns(geometry), history=2
+    )
 
 
 def _small_convolutional(geometry: Geometry) -> ModelConfig:
@@ -94,7 +94,7 @@ def _autoregressive(geometry: Geometry) -> ModelConfig:
     return ModelConfig("chain", noise, (_ENERGIES, layers), recipes, symmetric=True)
 
 
-CHAIN_PRESETS: Mapping[str, Preset] = MappingProxyType(
+CHAIN: Mapping[str, Preset] = MappingProxyType(
     {
         "small-convl2l": Preset("convolutional L2LFlows for a CPU, for equal layers", _small_convolutional),
         "small-l2lflows": Preset("L2LFlows of couplings for a CPU", _small_flat),

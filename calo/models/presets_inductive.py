@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from nisampler.calo.geometry import Geometry
 from nisampler.calo.models.config import FlowConfig, ModelConfig
-from nisampler.calo.models.preset import Preset, clear_noise, turns
+from nisampler.calo.models.preset import SMALL_ENERGIES, Preset, clear_noise, turns
 from nisampler.calo.preprocessing import PreprocessingConfig
 from nisampler.calo.recipe import Recipe
 from nisampler.flows import NetConfig, Spline
@@ -54,7 +54,6 @@ _DS3_STUDENTS = (Recipe(400, 1000, 1e-3, "one-cycle"), Recipe(15, _PAIRS, 1e-4, 
 
 def _small(geometry: Geometry, student: bool) -> ModelConfig:
     """For a CPU: two blocks, which generate a layer coordinate by coordinate in a second."""
-    energies = FlowConfig("coupling", 8, NetConfig(hidden=64, layers=2), Spline(bins=8, domain="line", bound=6.0))
     spline = Spline(bins=6, domain="line", bound=6.0)
     voxels = FlowConfig("maf", 2, NetConfig(hidden=128, layers=2), spline, "alternate")
     recipes = (
@@ -63,12 +62,14 @@ def _small(geometry: Geometry, student: bool) -> ModelConfig:
         Recipe(4, 32, 1.5e-3, warm_up=0.2, clip=5.0, ema=0.998),
     )
     if not student:
-        return ModelConfig("inductive", clear_noise(geometry), (energies, voxels, voxels), recipes, turns(geometry))
+        return ModelConfig(
+            "inductive", clear_noise(geometry), (SMALL_ENERGIES, voxels, voxels), recipes, turns(geometry)
+        )
     distilled = (
         Recipe(6, 128, 1e-3, warm_up=0.2, clip=50.0, ema=0.99),
         Recipe(3, 32, 1e-3, warm_up=0.2, clip=50.0, ema=0.998),
     )
-    flows = (energies, voxels, voxels, voxels, voxels)
+    flows = (SMALL_ENERGIES, voxels, voxels, voxels, voxels)
     return ModelConfig("inductive-student", clear_noise(geometry), flows, (*recipes, *distilled), turns(geometry))
 
 

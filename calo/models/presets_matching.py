@@ -51,7 +51,7 @@ def _small(geometry: Geometry) -> ModelConfig:
     return ModelConfig("matching", clear_noise(geometry), (energies, voxels), recipes, turns(geometry))
 
 
-PRESETS: Mapping[str, Preset] = MappingProxyType(
+MATCHING: Mapping[str, Preset] = MappingProxyType(
     {
         "small-matching": Preset("two-step flow matching for a CPU: residual networks", _small),
         "calodream-ds2": Preset(

@@ -229,9 +229,7 @@ class ConvEmbedding(nn.Module):
         self.last = Convolution(channels, channels, 3, cyclic, generator)
 
     def forward(self, context: Tensor | None) -> Tensor:
-        if context is None or context.shape[1:] != (self.context_dim,):
-            shape = None if context is None else tuple(context.shape)
-            raise ShapeError(f"expected a context of shape (n, {self.context_dim}), got {shape}")
+        context = _given(context, self.context_dim)
         pixels = self.images * self.size[0] * self.size[1]
         context = context.to(self.first.bias.dtype)
         images = context[:, :pixels].reshape(-1, self.images, *self.size)
@@ -250,10 +248,15 @@ class ConstantMaps(nn.Module):
         self.context_dim, self.size = scalars, size
 
     def forward(self, context: Tensor | None) -> Tensor:
-        if context is None or context.shape[1:] != (self.context_dim,):
-            shape = None if context is None else tuple(context.shape)
-            raise ShapeError(f"expected a context of shape (n, {self.context_dim}), got {shape}")
-        return constant_maps(context, self.size).flatten(1)
+        return constant_maps(_given(context, self.context_dim), self.size).flatten(1)
+
+
+def _given(context: Tensor | None, dim: int) -> Tensor:
+    """The context, which must be (n, dim)."""
+    if context is None or context.shape[1:] != (dim,):
+        shape = None if context is None else tuple(context.shape)
+        raise ShapeError(f"expected a context of shape (n, {dim}), got {shape}")
+    return context
 
 
 def constant_maps(scalars: Tensor, size: Size) -> Tensor:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_models import disturb, generator, profile_showers, tensors
 from torch import Tensor
 
 from nisampler.calo.batches import MemorySource
@@ -55,39 +56,12 @@ MODELS = {
 PUBLISHED = {"convl2l-getting-high": 163.27, "convl2l-ds2": 158.0, "convl2l-ds3": 194.96, "l2lflows-ds3": 556.5}
 
 
-def generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def showers(geometry: Geometry, n: int, seed: int) -> Showers:
-    """About 0.7 of the incident energy, shared at random around a profile that falls with the radius; gaps too."""
-    rng = np.random.default_rng(seed)
-    incident = LAW.sample(n, rng)
-    radii = np.concatenate([layer.radii() for layer in geometry.layers])
-    shares = np.exp(-2 * radii - geometry.layer_of_voxel) * rng.gamma(0.4, size=(n, geometry.n_voxels))
-    total = 0.7 * incident * np.exp(0.1 * rng.standard_normal(n))
-    voxels = total[:, None] * shares / shares.sum(1, keepdims=True)
-    return Showers(incident, np.where(voxels < THRESHOLD, 0.0, voxels))
-
-
-def tensors(data: Showers) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(data.voxels), torch.from_numpy(data.incident).float()
-
-
-def disturb(model: ChainModel, scale: float) -> None:
-    """Flows that start as the identity become some other ones."""
-    source = generator(3)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += scale * torch.randn(parameter.shape, generator=source)
-
-
 def make(name: str | tuple[Geometry, ModelConfig]) -> ChainModel:
     """A prepared model whose flows are the identity plus noise."""
     geometry, config = MODELS[name] if isinstance(name, str) else name
     model = build_model(config, geometry)
     assert isinstance(model, ChainModel)
-    model.prepare(showers(geometry, 600, 1), generator(2))
+    model.prepare(profile_showers(geometry, 600, 1), generator(2))
     disturb(model, 0.1)
     return model.eval()
 
@@ -126,7 +100,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 @torch.no_grad()
 def test_the_losses_of_the_parts_add_up_to_the_nll(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = make(name)
-    voxels, incident = tensors(showers(model.geometry, 20, 2))
+    voxels, incident = tensors(profile_showers(model.geometry, 20, 2))
     quiet(monkeypatch)
     parts = torch.stack(losses(model, voxels, incident))
     assert torch.isfinite(parts).all()
@@ -188,7 +162,7 @@ def test_the_loss_of_a_layer_is_given_its_history_and_no_later_layer(name: str) 
 @torch.no_grad()
 def test_every_layer_of_the_history_matters(name: str) -> None:
     model = make(name)
-    voxels, incident = tensors(showers(model.geometry, 50, 2))
+    voxels, incident = tensors(profile_showers(model.geometry, 50, 2))
     layer = model.geometry.n_layers - 1
     part = model.parts[-1]
     assert part.layers is not None
@@ -226,7 +200,7 @@ def test_drawn_layers_do_not_depend_on_later_flows_or_on_layers_beyond_the_histo
 @torch.no_grad()
 def test_the_condition_holds_voxels_without_noise_then_energies() -> None:
     model = make("images")
-    voxels, incident = tensors(showers(EQUAL, 30, 2))
+    voxels, incident = tensors(profile_showers(EQUAL, 30, 2))
     energies = EQUAL.layer_sums(voxels)
     size = EQUAL.sizes[0]
     context = model.layer_condition(3, voxels[:, size : 3 * size], energies[:, 3:], incident)
@@ -250,7 +224,7 @@ def test_the_condition_holds_voxels_without_noise_then_energies() -> None:
 @torch.no_grad()
 def test_samples_are_showers_with_the_energies_that_were_drawn(name: str) -> None:
     model = make(name)
-    incident = torch.from_numpy(showers(model.geometry, 300, 5).incident).float()
+    incident = torch.from_numpy(profile_showers(model.geometry, 300, 5).incident).float()
     voxels = model.sample(incident, generator(1))
     config = model.preprocessing.config
     cut = config.threshold or config.output_cut
@@ -286,7 +260,7 @@ def test_a_symmetric_model_trains_on_turned_showers(monkeypatch: pytest.MonkeyPa
     geometry, config = MODELS["images"]
     quiet(monkeypatch)
     model = make((geometry, replace(config, symmetric=True)))
-    voxels, incident = tensors(showers(geometry, 1, 2))
+    voxels, incident = tensors(profile_showers(geometry, 1, 2))
     found = model.parts[-1].loss(window(model, 4, voxels.expand(400, -1)), incident.expand(400), generator(1))
     model.symmetric = False
     turned = [window(model, 4, voxels[:, turn]) for turn in model.symmetries]
@@ -323,7 +297,7 @@ def test_refused_energies_are_counted_and_drawn_again(tmp_path: Path) -> None:
 def test_a_finished_chain_has_the_voxel_spectrum_of_its_training() -> None:
     geometry, config = MODELS["coupling"]
     model = make((geometry, replace(config, spectrum=16)))
-    data = showers(geometry, 3000, 1)
+    data = profile_showers(geometry, 3000, 1)
     incident = torch.from_numpy(data.incident).float()
     before = model.sample(incident, generator(9))
     model.finish(MemorySource(data, "cpu"), generator(4))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
+from small_models import generator
 from torch import Tensor
 
 from nisampler.calo.batches import MemorySource, ShowerData
@@ -53,10 +54,6 @@ def config(preprocessing: PreprocessingConfig = CLEAR, student: bool = False, sy
     other = replace(MAF, net=NetConfig(hidden=48, layers=1))
     recipes = (*RECIPES, Recipe(8, 100, 7e-3), Recipe(8, 100, 7e-3))
     return ModelConfig("inductive-student", preprocessing, (COUPLING, MAF, MAF, other, other), recipes, symmetric)
-
-
-def generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def showers(n: int, seed: int, geometry: Geometry = GEOMETRY) -> Showers:

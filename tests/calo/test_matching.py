@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small_models import disturb, generator, learn, tensors
 from torch import Tensor
 
 from nisampler.calo.geometries import geometry as registered
 from nisampler.calo.geometry import Geometry, IncidentEnergy, Layer
-from nisampler.calo.models.base import ModelPart
 from nisampler.calo.models.config import FlowConfig, ModelConfig
 from nisampler.calo.models.matching import MatchingModel, build_matching
-from nisampler.calo.models.presets_matching import PRESETS
+from nisampler.calo.models.presets_matching import MATCHING
 from nisampler.calo.preprocessing import PreprocessingConfig
 from nisampler.calo.recipe import Recipe
 from nisampler.calo.showers import Showers
@@ -45,10 +45,6 @@ CONFIGS = {
 }
 
 
-def generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def showers(n: int, seed: int, correlated: bool = True) -> Showers:
     """0.7 of the incident energy; the share of the first layer goes with the share of its inner ring."""
     rng = np.random.default_rng(seed)
@@ -63,34 +59,13 @@ def showers(n: int, seed: int, correlated: bool = True) -> Showers:
     return Showers(incident, np.where(voxels < THRESHOLD, np.float32(0), voxels))
 
 
-def tensors(data: Showers) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(data.voxels), torch.from_numpy(data.incident).float()
-
-
 def make(name: str, scale: float = 0.05) -> MatchingModel:
     """A prepared model whose velocities are disturbed."""
     model = build_matching(CONFIGS[name], GEOMETRY, generator(5))
     assert isinstance(model, MatchingModel)
     model.prepare(showers(600, 1), generator(2))
-    source = generator(3)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += scale * torch.randn(parameter.shape, generator=source)
+    disturb(model, scale)
     return model.eval()
-
-
-def learn(part: ModelPart, voxels: Tensor, incident: Tensor, steps: int, rate: float = 3e-3) -> None:
-    optimizer = torch.optim.Adam(part.module.parameters(), lr=rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
-    source = generator(4)
-    for _ in range(steps):
-        rows = torch.randint(len(voxels), (128,), generator=source)
-        loss = part.loss(voxels[rows], incident[rows], source)
-        assert isinstance(loss, Tensor)
-        optimizer.zero_grad()
-        loss.mean().backward()
-        optimizer.step()
-        schedule.step()
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -176,7 +151,7 @@ def test_training_finds_the_density_of_two_voxels() -> None:
     test = two_voxels(200, 2)
     before = float((model.log_prob(test[0], test[1], generator(3), 2).detach() - test[2]).mean())
     for part in model.parts:
-        learn(part, voxels, incident, 200)
+        learn(part, voxels, incident, 200, rate=3e-3, size=128)
     after = float((model.log_prob(test[0], test[1], generator(3), 2).detach() - test[2]).mean())
     assert before < -1.0
     assert -0.5 < after < 0.1
@@ -198,7 +173,7 @@ def test_training_learns_what_goes_with_what() -> None:
         model.prepare(data, generator(2))
         found["untrained"] = correlation(model.sample(incident, generator(1)))
         for part in model.parts:
-            learn(part, *tensors(data), steps=120)
+            learn(part, *tensors(data), steps=120, rate=3e-3, size=128)
         found[f"trained {correlated}"] = correlation(model.sample(incident, generator(1)))
     truth = correlation(tensors(showers(3000, 9))[0])
     assert truth > 0.8
@@ -225,11 +200,11 @@ def test_one_outlier_does_not_rule_a_loss() -> None:
 
 
 def home(name: str) -> Geometry:
-    return registered(PRESETS[name].geometry or "toy")
+    return registered(MATCHING[name].geometry or "toy")
 
 
 def millions(name: str, **changes: Any) -> tuple[float, float]:
-    config = PRESETS[name].config(home(name))
+    config = MATCHING[name].config(home(name))
     config = replace(config, flows=(config.flows[0], replace(config.flows[1], **changes)))  # type: ignore[type-var]
     parts = build_matching(config, home(name), generator(1)).parts
     energies, voxels = (sum(p.numel() for p in part.module.parameters()) / 1e6 for part in parts)
@@ -245,7 +220,7 @@ def test_published_numbers_of_weights_are_met_within_two_per_cent(name: str, pub
 
 def test_published_presets_run_forward_backward_and_back() -> None:
     """One shower of data set 2 and a loss with its gradient; in one step, as the solver takes 50."""
-    config = PRESETS["calodream-ds2"].config(registered("ds2"))
+    config = MATCHING["calodream-ds2"].config(registered("ds2"))
     flows = tuple(replace(flow, solver="euler", steps=1) for flow in config.flows)  # type: ignore[type-var]
     model = build_matching(replace(config, flows=flows), registered("ds2"), generator(1))
     voxels = torch.rand(2, model.geometry.n_voxels, generator=generator(2)) + 0.1
@@ -258,18 +233,18 @@ def test_published_presets_run_forward_backward_and_back() -> None:
     assert torch.isfinite(model.sample(incident, generator(4))).all()
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", MATCHING)
 def test_presets_survive_json(name: str) -> None:
-    config = PRESETS[name].config(home(name))
+    config = MATCHING[name].config(home(name))
     assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict(), allow_nan=False))) == config
     assert config.family == "matching"
-    assert PRESETS[name].text
+    assert MATCHING[name].text
 
 
 @pytest.mark.parametrize("name", ["toy", "ds1-photons", "calogan"])
 def test_the_small_preset_fits_every_geometry(name: str) -> None:
     known = registered(name)
-    model = build_matching(PRESETS["small-matching"].config(known), known, generator(1))
+    model = build_matching(MATCHING["small-matching"].config(known), known, generator(1))
     assert model.geometry == known
     assert sum(p.numel() for p in model.parameters()) < 5e6
 

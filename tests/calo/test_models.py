@@ -9,11 +9,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from small_models import disturb, generator, learn, profile_showers, tensors
 from torch import Tensor
 
 from nisampler.calo.geometries import geometry as registered
 from nisampler.calo.geometry import Geometry, IncidentEnergy, Layer
-from nisampler.calo.models import FlowConfig, ModelConfig, ModelPart, ShowerModel, build_model
+from nisampler.calo.models import FlowConfig, ModelConfig, ShowerModel, build_model
 from nisampler.calo.models.base import OneStepModel, TwoStepModel, symmetry_table, voxel_context
 from nisampler.calo.models.build import build_flow
 from nisampler.calo.preprocessing import PreprocessingConfig
@@ -69,31 +70,8 @@ MODELS = {
 PARTS = {"one-step": ["showers"], "two-step": ["energies", "voxels"], "student": ["energies", "voxels", "student"]}
 
 
-def generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def showers(n: int, seed: int) -> Showers:
-    """About 0.7 of the incident energy, shared at random around a profile that falls with the radius; gaps too."""
-    rng = np.random.default_rng(seed)
-    incident = LAW.sample(n, rng)
-    radii = np.concatenate([layer.radii() for layer in GEOMETRY.layers])
-    shares = np.exp(-2 * radii - GEOMETRY.layer_of_voxel) * rng.gamma(0.4, size=(n, GEOMETRY.n_voxels))
-    total = 0.7 * incident * np.exp(0.1 * rng.standard_normal(n))
-    voxels = total[:, None] * shares / shares.sum(1, keepdims=True)
-    return Showers(incident, np.where(voxels < THRESHOLD, 0.0, voxels))
-
-
-def tensors(data: Showers) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(data.voxels), torch.from_numpy(data.incident).float()
-
-
-def disturb(model: ShowerModel, scale: float) -> None:
-    """A flow that starts as the identity becomes some other one."""
-    source = generator(3)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += scale * torch.randn(parameter.shape, generator=source)
+    return profile_showers(GEOMETRY, n, seed)
 
 
 def make(name: str | ModelConfig) -> ShowerModel:
@@ -121,22 +99,6 @@ def make_pair(config: ModelConfig) -> ShowerModel:
     model.prepare(Showers(incident.numpy(), voxels.numpy()), generator(2))
     disturb(model, 0.15)
     return model.double().eval()
-
-
-def learn(part: ModelPart, voxels: Tensor, incident: Tensor, steps: int, rate: float = 5e-3) -> None:
-    optimizer = torch.optim.Adam(part.module.parameters(), lr=rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
-    source = generator(4)
-    part.module.train()
-    for _ in range(steps):
-        rows = torch.randint(len(voxels), (200,), generator=source)
-        loss = part.loss(voxels[rows], incident[rows], source)
-        assert isinstance(loss, Tensor)
-        optimizer.zero_grad()
-        loss.mean().backward()
-        optimizer.step()
-        schedule.step()
-    part.module.eval()
 
 
 # --- the density of showers, in two dimensions

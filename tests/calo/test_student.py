@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from small_models import generator
 from torch import Tensor
 
 from nisampler.calo.batches import MemorySource, ShowerData
@@ -28,10 +29,6 @@ GEOMETRY = Geometry(
 )  # fmt: skip
 SPLINE = Spline(bins=5, domain="line", bound=5.0)
 TERMS = ("z", "x", "z_steps", "x_steps", "z_parameters", "x_parameters")
-
-
-def generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def showers(n: int, seed: int) -> Showers:
