@@ -36,7 +36,6 @@ class CouplingTransform(Transform):
     mask: Tensor
     _kept: Tensor
     _changed: Tensor
-    _merge: Tensor
 
     def __init__(self, mask: Tensor, net: Callable[[int, int], nn.Module], spline: Spline) -> None:
         super().__init__()
@@ -48,7 +47,6 @@ class CouplingTransform(Transform):
         self.register_buffer("mask", mask.clone())
         self.register_buffer("_kept", torch.empty(0, dtype=torch.long), persistent=False)
         self.register_buffer("_changed", torch.empty(0, dtype=torch.long), persistent=False)
-        self.register_buffer("_merge", torch.empty(0, dtype=torch.long), persistent=False)
         self._index()
         self.register_load_state_dict_post_hook(_index_loaded_mask)  # type: ignore[no-untyped-call]
 
@@ -56,7 +54,7 @@ class CouplingTransform(Transform):
         """Turn the mask into index vectors: these cost no synchronisation and keep all shapes fixed."""
         order = torch.argsort(self.mask.to(torch.uint8), stable=True)
         kept = int((~self.mask).sum())
-        self._kept, self._changed, self._merge = order[:kept], order[kept:], torch.argsort(order)
+        self._kept, self._changed = order[:kept], order[kept:]
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._apply_spline(x, context, inverse=False)
@@ -67,10 +65,11 @@ class CouplingTransform(Transform):
     def _apply_spline(self, x: Tensor, context: Tensor | None, inverse: bool) -> tuple[Tensor, Tensor]:
         if x.dim() != 2 or x.shape[1] != self.mask.shape[0]:
             raise ShapeError(f"expected points of shape (n, {self.mask.shape[0]}), got {tuple(x.shape)}")
-        kept = x.index_select(1, self._kept)
+        rows = x.t()
+        kept = rows.index_select(0, self._kept).t()
         params = split_parameters(self.net(kept, context), self._changed.shape[0]).to(x.dtype)
-        changed, log_slope = self.spline(x.index_select(1, self._changed), params, inverse)
-        return torch.cat([kept, changed], dim=1).index_select(1, self._merge), log_slope.sum(dim=1)
+        changed, log_slope = self.spline(rows.index_select(0, self._changed).t(), params, inverse)
+        return rows.index_copy(0, self._changed, changed.t()).t(), log_slope.sum(dim=1)
 
 
 def split_parameters(raw: Tensor, dim: int) -> Tensor:

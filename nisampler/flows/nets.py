@@ -49,19 +49,28 @@ def join_context(x: Tensor, context: Tensor | None, context_dim: int) -> Tensor:
 def make_linear(d_in: int, d_out: int, generator: torch.Generator) -> nn.Linear:
     """A linear layer with the usual uniform weights in ±1/sqrt(d_in), drawn from `generator` only."""
     layer: nn.Linear = nn.utils.skip_init(nn.Linear, d_in, d_out)  # type: ignore[no-untyped-call]
-    scale = 1 / math.sqrt(d_in)
-    nn.init.uniform_(layer.weight, -scale, scale, generator=generator)
-    nn.init.uniform_(layer.bias, -scale, scale, generator=generator)
+    _initialise(layer.weight, layer.bias, generator)
     return layer
 
 
-class OutputLayer(nn.Module):
-    """A linear layer that starts at zero and whose result (n, d_out) has the samples fastest in memory."""
+def _initialise(weight: Tensor, bias: Tensor, generator: torch.Generator) -> None:
+    scale = 1 / math.sqrt(weight.shape[1])
+    nn.init.uniform_(weight, -scale, scale, generator=generator)
+    nn.init.uniform_(bias, -scale, scale, generator=generator)
 
-    def __init__(self, d_in: int, d_out: int) -> None:
+
+class Linear(nn.Module):
+    """A linear layer whose result (n, d_out) has the samples fastest in memory, as the splines want it.
+
+    Its weights start as those of `make_linear`, or without a generator at zero.
+    """
+
+    def __init__(self, d_in: int, d_out: int, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(d_out, d_in))
         self.bias = nn.Parameter(torch.zeros(d_out))
+        if generator is not None:
+            _initialise(self.weight, self.bias, generator)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.addmm(self.bias.unsqueeze(1), self.weight, x.t()).t()
@@ -133,10 +142,10 @@ class ResidualNet(nn.Module):
         self.features = FourierFeatures(d_in, config.fourier, config.centre)
         width = config.context_dim + self.features.d_out
         size = config.hidden
-        self.input = make_linear(width, size, generator)
-        self.first = nn.ModuleList(make_linear(size, size, generator) for _ in range(config.layers))
-        self.second = nn.ModuleList(make_linear(size, size, generator) for _ in range(config.layers))
-        self.output = OutputLayer(size, d_out)
+        self.input = Linear(width, size, generator)
+        self.first = nn.ModuleList(Linear(size, size, generator) for _ in range(config.layers))
+        self.second = nn.ModuleList(Linear(size, size, generator) for _ in range(config.layers))
+        self.output = Linear(size, d_out)
         self._activation = activation_function(config.activation)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -202,10 +211,8 @@ class NetConfig:
         network = ResidualNet if self.kind == "residual" else MLP
         return network(d_in, d_out, self, generator)
 
-    def linear(
-        self, d_in: int, d_out: int, generator: torch.Generator | None
-    ) -> nn.Linear | OutputLayer | VariationalLinear:
+    def linear(self, d_in: int, d_out: int, generator: torch.Generator | None) -> Linear | VariationalLinear:
         """A layer of an MLP; without a generator an output layer, which starts at zero."""
         if self.kind == "bayesian":
             return VariationalLinear(d_in, d_out, self.prior_precision, self.initial_log_variance, generator)
-        return OutputLayer(d_in, d_out) if generator is None else make_linear(d_in, d_out, generator)
+        return Linear(d_in, d_out, generator)

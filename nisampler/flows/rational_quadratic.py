@@ -27,6 +27,7 @@ Boundary = Literal["free", "linear", "periodic"]
 # Least size of a bin and least slope at a knot, which keep splines invertible in single precision.
 MIN_SIZE = MIN_SLOPE = 1e-4
 
+BOUNDARIES: tuple[Boundary, ...] = ("free", "linear", "periodic")
 _SLOPES = {"free": 1, "linear": -1, "periodic": 0}
 
 
@@ -37,6 +38,17 @@ def n_params(bins: int, boundary: Boundary = "free") -> int:
     if bins < 2:
         raise ConfigError(f"a spline needs at least 2 bins, got {bins}")
     return 3 * bins + _SLOPES[boundary]
+
+
+def count_bins(x: Tensor, params: Tensor, boundary: Boundary) -> int:
+    """Number of bins of points (..., d) with parameters (..., d, P); ShapeError if they fit none."""
+    bins, rest = divmod(params.shape[-1] - _SLOPES[boundary], 3)
+    if rest or bins < 2 or params.shape[:-1] != x.shape:
+        raise ShapeError(
+            f"points of shape {tuple(x.shape)} with parameters of shape {tuple(params.shape)}: expected "
+            f"{tuple(x.shape)} + (P,) with P = 3K{_SLOPES[boundary]:+d} for boundary {boundary!r}"
+        )
+    return bins
 
 
 Bin = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -158,12 +170,7 @@ def rational_quadratic(
     ----------
     Durkan et al., 1906.04032, eqs. (4)-(8) and appendix A.
     """
-    bins, rest = divmod(params.shape[-1] - _SLOPES[boundary], 3)
-    if rest or bins < 2 or params.shape[:-1] != x.shape:
-        raise ShapeError(
-            f"points of shape {tuple(x.shape)} with parameters of shape {tuple(params.shape)}: expected "
-            f"{tuple(x.shape)} + (P,) with P = 3K{_SLOPES[boundary]:+d} for boundary {boundary!r}"
-        )
+    count_bins(x, params, boundary)
     raw, x = params.movedim(-1, 0).transpose(1, -1), x.clamp(0.0, 1.0).transpose(0, -1)
     minima = (min_width, min_height)
     knots = _Knots.apply(raw, x, inverse, boundary, minima)  # type: ignore[no-untyped-call]

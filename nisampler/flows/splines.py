@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from nisampler.errors import ConfigError, ShapeError
-from nisampler.flows.rational_quadratic import Boundary, n_params, rational_quadratic
+from nisampler.flows import fused_spline
+from nisampler.flows.rational_quadratic import Boundary, n_params
 
 Domain = Literal["unit", "line", "circle"]
 Kind = Literal["linear", "quadratic", "cubic", "rational_quadratic"]
@@ -163,7 +164,7 @@ _FUNCTIONS: dict[str, _SplineFunction] = {
     "linear": linear,
     "quadratic": quadratic,
     "cubic": cubic,
-    "rational_quadratic": rational_quadratic,
+    "rational_quadratic": fused_spline.spline,
 }
 # number of parameters of K bins: (factor of K, {boundary: what is added})
 _COUNTS: dict[str, tuple[int, dict[str, int]]] = {
@@ -239,6 +240,8 @@ class Spline:
                 angle, log_slope = function(x, params, True, boundary="periodic")
                 return _wrap(angle - turn), log_slope
             return function(_wrap(x + turn), params, boundary="periodic")
+        if self.kind == "rational_quadratic":
+            return fused_spline.spline(x, params, inverse, boundary="linear", bound=self.bound)
         width = 2 * self.bound
         inside = x.abs() <= self.bound
         scaled = (x.clamp(-self.bound, self.bound) + self.bound) / width

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nisampler.errors import ConfigError
-from nisampler.flows.nets import OutputLayer, join_context, make_linear
+from nisampler.flows.nets import Linear, join_context, make_linear
 from nisampler.flows.velocity import Sizes, TimeFeatures, VelocityConfig
 
 _POSITION = 0.02  # spread of the initial embedding of positions
@@ -51,7 +51,7 @@ class Modulation(nn.Module):
 
     def __init__(self, width: int, parts: int) -> None:
         super().__init__()
-        self.output = OutputLayer(width, parts * width)
+        self.output = Linear(width, parts * width)
         self._parts = parts
 
     def forward(self, condition: Tensor) -> tuple[Tensor, ...]:
@@ -130,7 +130,7 @@ class VelocityViT(nn.Module):
             TransformerBlock(width, config.heads, config.expansion, generator) for _ in range(config.layers)
         )
         self.modulation = Modulation(width, 2)
-        self.output = OutputLayer(width, self.patches.size)
+        self.output = Linear(width, self.patches.size)
 
     def forward(self, x: Tensor, t: Tensor, context: Tensor | None = None) -> Tensor:
         dtype = self.output.weight.dtype

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from scipy.interpolate import CubicHermiteSpline
 from torch import Tensor
 
 from nisampler.errors import ConfigError, ShapeError
-from nisampler.flows import Spline
+from nisampler.flows import Spline, fused_spline
 from nisampler.flows.rational_quadratic import rational_quadratic
 from nisampler.flows.splines import cubic, linear, quadratic
 
@@ -21,6 +23,12 @@ BOUND = 2.5
 BINS = 6
 BOTH = pytest.mark.parametrize("kind", KINDS)
 ALL_DOMAINS = pytest.mark.parametrize("domain", DOMAINS)
+
+
+@pytest.fixture(autouse=True, params=["reference", "fused"])
+def _backend(request: pytest.FixtureRequest) -> Iterator[None]:
+    with fused_spline.using(request.param):
+        yield
 
 
 def make(kind: str, domain: str) -> Spline:

@@ -12,6 +12,8 @@ import nisampler
 import nisampler.calo
 import nisampler.processes
 
+# Needs a package which only comes with a GPU build of torch.
+GPU = {"nisampler.flows.triton_spline"}
 MODULES = sorted(
     {
         info.name
@@ -19,6 +21,7 @@ MODULES = sorted(
         for info in pkgutil.walk_packages(package.__path__, package.__name__ + ".")
         if not info.name.endswith("__main__")
     }
+    - GPU
 )
 
 
