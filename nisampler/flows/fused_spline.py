@@ -172,7 +172,6 @@ def _forward(x: Tensor, raw: Tensor, inverse: bool, boundary: int, bound: float)
 
 
 def _backward(
-    points: Tensor,
     x: Tensor,
     raw: Tensor,
     index: Tensor,
@@ -182,10 +181,10 @@ def _backward(
     boundary: int,
     bound: float,
 ) -> tuple[Tensor, Tensor]:
-    tensors = tuple(t.contiguous() for t in (points, x, raw, index, g_y, g_log))
-    g_points, g_raw = torch.empty_like(tensors[0]), torch.empty_like(tensors[2])
-    _run("spline_gradient", (*tensors, g_points, g_raw), inverse, _shape(raw, boundary, bound))
-    return g_points, g_raw
+    tensors = tuple(t.contiguous() for t in (x, raw, index, g_y, g_log))
+    g_x, g_raw = torch.empty_like(tensors[0]), torch.empty_like(tensors[1])
+    _run("spline_gradient", (*tensors, g_x, g_raw), inverse, _shape(raw, boundary, bound))
+    return g_x, g_raw
 
 
 def _run(name: str, tensors: tuple[Tensor, ...], inverse: bool, shape: Shape) -> None:
@@ -226,7 +225,7 @@ class _Spline(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         with torch._C._AutoDispatchBelowAutograd():
             y, log_slope, index = torch.ops.nisampler.rational_quadratic(x, raw, inverse, boundary, bound)
-        ctx.save_for_backward(x, y if inverse else x, raw, index)
+        ctx.save_for_backward(x, raw, index)
         ctx.settings = inverse, boundary, bound
         ctx.mark_non_differentiable(index)
         return y, log_slope, index
@@ -244,7 +243,7 @@ def _register() -> torch.library.Library:
     options = "bool inverse, int boundary, float bound"
     library.define(f"rational_quadratic(Tensor x, Tensor raw, {options}) -> (Tensor, Tensor, Tensor)")
     library.define(
-        "rational_quadratic_gradient(Tensor points, Tensor x, Tensor raw, Tensor index, Tensor g_y, Tensor g_log, "
+        "rational_quadratic_gradient(Tensor x, Tensor raw, Tensor index, Tensor g_y, Tensor g_log, "
         f"{options}) -> (Tensor, Tensor)"
     )
     for device in ("CPU", "CUDA", "Meta"):

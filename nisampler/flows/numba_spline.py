@@ -149,27 +149,38 @@ def _slopes(raw: Any, block: Any, s: Any, shape: Any) -> None:
 
 
 @compiled
+def _position(s: Any, target: Any, low: Any, size: Any, mean: Any, slope_0: Any, slope_1: Any, inverse: bool) -> Any:
+    """The place of the target in its bin, from 0 to 1; `low` and `size` are those of the side it is on.
+
+    With `inverse` it solves a quadratic in the form without cancellation (1906.04032 eqs. (6)-(8)).
+    """
+    zero, one, two = s.dtype.type(0.0), s.dtype.type(1.0), s.dtype.type(2.0)
+    four, tiny = s.dtype.type(4.0), s.dtype.type(np.finfo(s.dtype).tiny)
+    theta = (target - low) / size
+    theta = zero if theta < zero else theta
+    theta = one if theta > one else theta
+    if inverse:
+        bend = slope_0 + slope_1 - two * mean
+        a, b, c = mean - slope_0 + theta * bend, slope_0 - theta * bend, -mean * theta
+        square = b * b - four * a * c
+        theta = two * c / (-b - math.sqrt(tiny if square < tiny else square))
+        theta = zero if theta < zero else theta
+        theta = one if theta > one else theta
+    return theta
+
+
+@compiled
 def _evaluate(count: int, s: Any, inverse: bool) -> None:
     """Value into the row of targets and log slope into its own (1906.04032 eqs. (4)-(8))."""
     zero, one, two = s.dtype.type(0.0), s.dtype.type(1.0), s.dtype.type(2.0)
-    four, tiny = s.dtype.type(4.0), s.dtype.type(np.finfo(s.dtype).tiny)
     for j in range(count):
         width, height = s[_WIDTH * _BLOCK + j], s[_HEIGHT * _BLOCK + j]
         slope_0, slope_1 = s[_SLOPE_0 * _BLOCK + j], s[_SLOPE_1 * _BLOCK + j]
         target, left, bottom = s[_TARGET * _BLOCK + j], s[_LEFT * _BLOCK + j], s[_BOTTOM * _BLOCK + j]
         mean = height / width
         bend = slope_0 + slope_1 - two * mean
-        if inverse:
-            eta = (target - bottom) / height
-            eta = zero if eta < zero else eta
-            eta = one if eta > one else eta
-            a, b, c = mean - slope_0 + eta * bend, slope_0 - eta * bend, -mean * eta
-            square = b * b - four * a * c
-            theta = two * c / (-b - math.sqrt(tiny if square < tiny else square))
-        else:
-            theta = (target - left) / width
-        theta = zero if theta < zero else theta
-        theta = one if theta > one else theta
+        low, size = (bottom, height) if inverse else (left, width)
+        theta = _position(s, target, low, size, mean, slope_0, slope_1, inverse)
         rest = one - theta
         mixed = theta * rest
         below = mean + bend * mixed
@@ -237,16 +248,16 @@ def spline(
 
 
 @compiled
-def _load_gradient(points: Any, g_y: Any, g_log: Any, g_value: Any, g_slope: Any, bound: float) -> None:
+def _load_gradient(x: Any, g_y: Any, g_log: Any, g_value: Any, g_slope: Any, bound: float) -> None:
     """Gradients of value and log slope, in units of the unit interval; those of points outside of the box are zero."""
-    zero, limit, width = points.dtype.type(0.0), points.dtype.type(bound), points.dtype.type(2.0 * bound)
+    zero, limit, width = x.dtype.type(0.0), x.dtype.type(bound), x.dtype.type(2.0 * bound)
     if bound == 0.0:
-        for j in range(len(points)):
+        for j in range(len(x)):
             g_value[j] = g_y[j]
             g_slope[j] = g_log[j]
         return
-    for j in range(len(points)):
-        outside, value, slope = abs(points[j]) > limit, g_y[j] * width, g_log[j]
+    for j in range(len(x)):
+        outside, value, slope = abs(x[j]) > limit, g_y[j] * width, g_log[j]
         g_value[j] = zero if outside else value
         g_slope[j] = zero if outside else slope
 
@@ -258,14 +269,14 @@ def _segment_gradient(count: int, s: Any, inverse: bool) -> None:
     A change of a parameter moves the solution of the inverse so that the value stays: its gradients are those of the
     forward direction at the same place with -dL/dx divided by the slope in the place of dL/dy.
     """
-    zero, one, two = s.dtype.type(0.0), s.dtype.type(1.0), s.dtype.type(2.0)
+    one, two = s.dtype.type(1.0), s.dtype.type(2.0)
     for j in range(count):
         width, height = s[_WIDTH * _BLOCK + j], s[_HEIGHT * _BLOCK + j]
         slope_0, slope_1 = s[_SLOPE_0 * _BLOCK + j], s[_SLOPE_1 * _BLOCK + j]
-        theta = (s[_TARGET * _BLOCK + j] - s[_LEFT * _BLOCK + j]) / width
-        theta = zero if theta < zero else theta
-        theta = one if theta > one else theta
-        rest, mean = one - theta, height / width
+        mean, left, bottom = height / width, s[_LEFT * _BLOCK + j], s[_BOTTOM * _BLOCK + j]
+        low, size = (bottom, height) if inverse else (left, width)
+        theta = _position(s, s[_TARGET * _BLOCK + j], low, size, mean, slope_0, slope_1, inverse)
+        rest = one - theta
         mixed, turn = theta * rest, one - two * theta
         bend = slope_0 + slope_1 - two * mean
         below = mean + bend * mixed
@@ -341,39 +352,38 @@ def _slope_gradient(g_raw: Any, block: Any, s: Any, shape: Any) -> None:
 
 
 @compiled
-def _store_gradient(points: Any, g_y: Any, g_points: Any, g: Any, bound: float) -> None:
+def _store_gradient(x: Any, g_y: Any, g_x: Any, g: Any, bound: float) -> None:
     """Gradient of the points of a block: zero where they were clamped, that of the value outside of the box."""
     zero, one, limit = g.dtype.type(0.0), g.dtype.type(1.0), g.dtype.type(bound)
     if bound == 0.0:
         for j in range(len(g)):
-            point, own = points[j], g[j]
-            g_points[j] = zero if (point < zero) | (point > one) else own
+            point, own = x[j], g[j]
+            g_x[j] = zero if (point < zero) | (point > one) else own
         return
     scale = g.dtype.type(0.5 / bound)
     for j in range(len(g)):
         outer, inner = g_y[j], g[j] * scale
-        g_points[j] = outer if abs(points[j]) > limit else inner
+        g_x[j] = outer if abs(x[j]) > limit else inner
 
 
 @njit(cache=True, **OPTIONS)
 def spline_gradient(
-    points: Any,
     x: Any,
     raw: Any,
     index: Any,
     g_y: Any,
     g_log: Any,
-    g_points: Any,
+    g_x: Any,
     g_raw: Any,
     inverse: bool,
     shape: Any,
     first: int,
     last: int,
 ) -> None:
-    """Fill the gradients g_points (A, n) and g_raw (P, A, n) from those of values and log slopes, g_y and g_log (A, n).
+    """Fill the gradients g_x (A, n) and g_raw (P, A, n) from those of values and log slopes, g_y and g_log (A, n).
 
-    `points` were given to `spline` and `index` are the numbers of their bins; `x` are the points on the data side:
-    the same, or with `inverse` the values that came out. Only samples from `first` on and before `last` are touched.
+    `x` and `raw` were given to `spline`, and `index` are the numbers of the bins. Only samples from `first` on and
+    before `last` are touched.
     """
     bins, widths, heights = shape.bins, _SHARES, _SHARES + shape.bins
     s = np.empty((heights + bins) * _BLOCK, x.dtype)
@@ -383,7 +393,7 @@ def spline_gradient(
             block, part = (i, start, count), slice(start, start + count)
             _load(x[i, part], _row(s, _TARGET, count), shape.bound)
             g_value, g_slope = _row(s, _G_VALUE, count), _row(s, _G_LOG, count)
-            _load_gradient(points[i, part], g_y[i, part], g_log[i, part], g_value, g_slope, shape.bound)
+            _load_gradient(x[i, part], g_y[i, part], g_log[i, part], g_value, g_slope, shape.bound)
             chosen, kept = _row(s, _INDEX, count), index[i, start : start + count]
             for j in range(count):
                 chosen[j] = kept[j]
@@ -396,4 +406,4 @@ def spline_gradient(
             _share_gradient(g_raw, 0, shape.min_width, block, s, (widths, _LEFT, _G_LEFT), bins)
             _share_gradient(g_raw, bins, shape.min_height, block, s, (heights, _BOTTOM, _G_BOTTOM), bins)
             _slope_gradient(g_raw, block, s, shape)
-            _store_gradient(points[i, part], g_y[i, part], g_points[i, part], _row(s, _TARGET, count), shape.bound)
+            _store_gradient(x[i, part], g_y[i, part], g_x[i, part], _row(s, _TARGET, count), shape.bound)
