@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from nisampler.samplers import Sampler
 from nisampler.stats import Estimate
 from nisampler.trainer import Trainer
 from nisampler.training import Progress, TrainingConfig, TrainingResult
+from nisampler.two_stage import TwoStageUnweighter, two_stages
 from nisampler.unweighting import Efficiencies, UnweightedPoints, Unweighter, UnweightingConfig
 
 
@@ -78,15 +79,18 @@ class Result:
     calls: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     threads: int = 1
+    stages: TwoStageUnweighter | None = None
 
     @property
     def events_per_call(self) -> float:
         """Expected unweighted events per integrand call."""
-        return self.efficiencies.chosen
+        return self.efficiencies.chosen if self.stages is None else 1.0 / self.stages.gain.calls_with
 
     @property
     def events_per_second(self) -> float:
-        """Expected unweighted events per second, from the pace of the integration."""
+        """Expected unweighted events per second, from the pace of the integration, or the costs behind two stages."""
+        if self.stages is not None:
+            return 1.0 / self.stages.gain.seconds_with
         return self.efficiencies.chosen * self.calls["integration"] / self.seconds["integration"]
 
     @property
@@ -113,9 +117,11 @@ class Result:
         lines = [
             self.estimate.summary(),
             f"sampler      {self.sampler.describe()}",
+            *([] if self.training.choice is None else [f"choice       {self.training.choice.line()}"]),
             f"efficiency   {e.at_0p1:.3f} at 0.1 % overweight, {e.at_1:.3f} at 1 %, {e.strict:.3f} strict; "
             f"ESS/N {e.ess_fraction:.3f}, non-zero {e.cut:.3f}",
             f"unweighting  {self.events_per_call:.3g} events per call, {self.events_per_second:.3g} per second",
+            *([] if self.stages is None else [f"two stages   {self.stages.gain.line()}"]),
             f"calls        {calls['detection']} to find the kind of function, {calls['training']} training, "
             f"{calls['integration']} integration; {calls['nonfinite']} not finite",
             f"steps        {self.training.steps}; each point of the training served {self.training.steps_per_call:.3g}",
@@ -130,7 +136,7 @@ class Result:
         EventCountError
             If they cannot be found within the configured number of trials.
         """
-        unweighter = Unweighter(
+        unweighter = self.stages or Unweighter(
             self.integrand,
             self.sampler,
             self.max_weight,
@@ -155,6 +161,7 @@ def integrate(
     unweighting: UnweightingConfig | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     threads: int = 1,
+    events: int | None = None,
 ) -> Result:
     """Integrate a function over a box: learn a proposal, freeze it, estimate with it.
 
@@ -179,6 +186,9 @@ def integrate(
         Called during the training.
     threads
         Of the CPU, see `cpu_threads`.
+    events
+        Number of events that will be unweighted, instead of `training.events`: the sampler is chosen by the time they
+        take, see `TrainingConfig`.
 
     Returns
     -------
@@ -210,19 +220,25 @@ def integrate(
     else:
         integrand = Integrand(function, dim, domain=domain, kind=kind, device=place)
     streams, unweighting = Streams(seed), unweighting or UnweightingConfig()
+    training, integration = training or TrainingConfig(), integration or IntegrationConfig()
+    training = training if events is None else replace(training, events=events)
     counted = integrand.counts() if integrand is function else dict.fromkeys(integrand.counts(), 0)
     before, start = integrand.calls, time.perf_counter()
     with cpu_threads(threads):
         trained = Trainer(integrand, training, streams, place, on_progress).fit()
         between, middle = integrand.calls, time.perf_counter()
+        integration = integration.for_events(training.events or 0, trained.efficiency)
         result = Integrator(integrand, trained.sampler, integration, streams).run()
         seconds = {"training": middle - start, "integration": time.perf_counter() - middle}
         w_max = unweighting.max_weight(result.weights, streams)
         efficiencies = Efficiencies.of(result.weights, w_max)
+        stages = two_stages(integrand, trained.sampler, result, integration, unweighting, trained.choice, streams)
     calls = {
         "detection": before - counted["calls"],
         "training": between - before,
         "integration": integrand.calls - between,
         "nonfinite": integrand.nonfinite - counted["nonfinite"],
     }
-    return Result(trained, result, efficiencies, w_max, integrand, streams, unweighting, calls, seconds, threads)
+    return Result(
+        trained, result, efficiencies, w_max, integrand, streams, unweighting, calls, seconds, threads, stages
+    )

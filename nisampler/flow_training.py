@@ -23,7 +23,7 @@ from nisampler.multichannel import MultichannelSampler
 from nisampler.rng import Streams
 from nisampler.samplers import FlowSampler, Sampler
 from nisampler.stats import kish_ess
-from nisampler.training import TrainingConfig, TrainingRecord, make_record
+from nisampler.training import StoredPoints, TrainingConfig, TrainingRecord, make_record
 
 # Fractions of the steps: forward KL at the start, trial of the arms, and where the tail divergence begins.
 _WARM_UP, _TRIAL, _TAIL = 0.08, 0.16, 0.75
@@ -254,12 +254,23 @@ class FlowTrainer:
             self.warnings.append("the end of the training was worse than its best moment, which was restored")
         return [record]
 
-    def replay(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Stored points seen from the trained flow: latent points, weights f/q, importance q/g.
+    def rehearse(self) -> None:
+        """A step whose outcome does not matter, to be timed."""
+        self._fresh_step()
+        self.step += 1
+
+    def stored(self) -> StoredPoints:
+        """All stored points, as points of the cube."""
+        y, f, log_g, extra = self.buffer.newest(len(self.buffer))
+        x, log_base = (y, torch.zeros_like(log_g)) if self.base is None else self.base.map(y)
+        return StoredPoints(x, self.scale * f * torch.exp(log_base), log_g + log_base, extra)
+
+    def replay(self, most: int = _REPLAY) -> tuple[Tensor, Tensor, Tensor]:
+        """Up to `most` stored points seen from the trained flow: latent points, weights f/q, importance q/g.
 
         The last says how many uniform latent points each of them stands for.
         """
-        x, f, log_g, extra = self.buffer.newest(_REPLAY)
+        x, f, log_g, extra = self.buffer.newest(min(most, _REPLAY))
         sampler = self.arms[0].sampler
         u, log_q = sampler.unmap(x)
         with torch.no_grad():

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from nisampler.costs import integration_points
 from nisampler.errors import ConfigError, NonFiniteError, ZeroIntegrandError
 from nisampler.integrand import Integrand
 from nisampler.rng import Streams
@@ -21,6 +22,7 @@ from nisampler.samplers import Sampler
 from nisampler.stats import Estimate, Moments
 
 _FEWEST_BATCHES = 24
+_POINTS = 1_000_000
 _SOBOL_DIGITS = 2.0**-30
 _LARGEST_SHARE = 0.01
 _LARGEST_SPREAD = 0.25
@@ -33,7 +35,8 @@ class IntegrationConfig:
     Parameters
     ----------
     points
-        Integrand calls of one round; rounded down to a whole number of equal batches.
+        Integrand calls of one round; rounded down to a whole number of equal batches. None takes 1,000,000, or, where
+        the sampler was chosen for a number of events, as many as these need (`nisampler.costs.integration_points`).
     method
         "sobol": each batch is an independent scrambling of a Sobol set. "mc": independent points.
     target
@@ -44,7 +47,7 @@ class IntegrationConfig:
         Most weights that are kept for efficiencies and plots.
     """
 
-    points: int = 1_000_000
+    points: int | None = None
     method: str = "sobol"
     target: float = 0.0
     max_points: int = 100_000_000
@@ -54,19 +57,30 @@ class IntegrationConfig:
         if self.method not in ("sobol", "mc"):
             raise ConfigError(f"method must be 'sobol' or 'mc', got {self.method!r}")
         for name in ("points", "max_points", "keep_weights"):
-            if not isinstance(getattr(self, name), int):
+            if not isinstance(getattr(self, name), int | None if name == "points" else int):
                 raise ConfigError(f"{name} must be an integer, got {getattr(self, name)!r}")
-        if self.points < 2 * _FEWEST_BATCHES:
+        if self.round < 2 * _FEWEST_BATCHES:
             raise ConfigError(f"points must be at least {2 * _FEWEST_BATCHES}, got {self.points}")
         if not 0.0 <= self.target < 1.0:
             raise ConfigError(f"target is a relative error in [0, 1), got {self.target}")
-        if self.max_points < self.points or self.keep_weights < 1:
+        if self.max_points < self.round or self.keep_weights < 1:
             raise ConfigError("max_points must be at least points, and keep_weights at least 1")
+
+    @property
+    def round(self) -> int:
+        """Integrand calls of one round."""
+        return self.points or _POINTS
+
+    def for_events(self, events: int, efficiency: float) -> IntegrationConfig:
+        """The same with the points that so many events of this efficiency need, unless a number was given."""
+        if self.points is not None or not events:
+            return self
+        return replace(self, points=min(integration_points(events, efficiency), self.max_points))
 
     def shape(self) -> tuple[int, int]:
         """Number of batches of a round and points in each; for Sobol sets a power of two."""
-        size = 2 ** int(math.log2(self.points / _FEWEST_BATCHES))
-        return self.points // size, size
+        size = 2 ** int(math.log2(self.round / _FEWEST_BATCHES))
+        return self.round // size, size
 
 
 @dataclass(frozen=True)

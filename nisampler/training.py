@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from nisampler.costs import Choice, Costs
 from nisampler.divergences import divergence
 from nisampler.errors import ConfigError
 from nisampler.samplers import Sampler
@@ -62,6 +63,14 @@ class TrainingConfig:
         Largest number of leaves of the tree.
     buffer
         Number of points that are kept for reuse.
+    events
+        Unweighted events that will be asked for. With a number, "auto" takes the sampler that makes them in the least
+        time, training included, and trains it no longer than that needs: seconds per integrand call, per point and
+        per training step are measured, rounded, and stored with the decision, which a resumed training does not take
+        again. "vegas" shortens its training likewise, by counting calls alone; "flow" spends them all. 0 chooses by the
+        efficiency alone and reads no clock. None is 0, and in a run card the events of the card.
+    costs
+        Seconds to choose by, in place of measured ones, so that the same seed gives the same bytes for certain.
     """
 
     calls: int = 1_000_000
@@ -85,6 +94,8 @@ class TrainingConfig:
     tree: bool = True
     leaves: int = 4000
     buffer: int = 300_000
+    events: int | None = None
+    costs: Costs | None = None
 
     def __post_init__(self) -> None:
         choices = {"sampler": ("auto", "flow", "vegas"), "vegas_start": ("auto", "bins", "under", "never")}
@@ -92,12 +103,16 @@ class TrainingConfig:
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
         lowest = {"calls": 5000, "bins": 3, "hidden": 1, "layers": 1, "fourier": -1, "leaves": 1, "reuse": 0}
-        for name in (*lowest, "batch", "buffer"):
-            if not isinstance(getattr(self, name), int | None if name == "batch" else int):
+        for name in (*lowest, "batch", "buffer", "events"):
+            if not isinstance(getattr(self, name), int | None if name in ("batch", "events") else int):
                 raise ConfigError(f"{name} must be an integer, got {getattr(self, name)!r}")
         for name, limit in lowest.items():
             if getattr(self, name) < limit:
                 raise ConfigError(f"{name} must be at least {limit}, got {getattr(self, name)}")
+        if self.events is not None and self.events < 0:
+            raise ConfigError(f"events must be at least 0, got {self.events}")
+        if not isinstance(self.costs, Costs | None):
+            raise ConfigError(f"costs must be nisampler.costs.Costs, got {self.costs!r}")
         if self.batch is not None and not 2 <= self.batch <= self.calls // 20:
             raise ConfigError(f"batch must be between 2 and calls/20 = {self.calls // 20}, got {self.batch}")
         if self.buffer < self.fresh_batch:
@@ -135,12 +150,16 @@ class TrainingRecord:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A sampler that was compared on unseen points, with its efficiency at 0.1 % overweight and its ESS."""
+    """A sampler that was compared on unseen points, with its efficiency at 0.1 % overweight and its ESS.
+
+    `seconds_per_event` follows from the costs; None where the efficiency alone decided.
+    """
 
     name: str
     efficiency_0p1: float
     ess_fraction: float
     chosen: bool = False
+    seconds_per_event: float | None = None
 
 
 @dataclass(frozen=True)
@@ -154,10 +173,33 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class StoredPoints:
+    """Points of the cube where the integrand is known from the training of a flow, newest kept.
+
+    Attributes
+    ----------
+    x
+        Shape (n, dim).
+    f
+        |f| (n,), of a multichannel integrand before any channel weight.
+    log_g
+        Log of the density (n,) that each point was drawn from.
+    extra
+        What else was stored (n, k): log prior weights and features of the channels.
+    """
+
+    x: Tensor
+    f: Tensor
+    log_g: Tensor
+    extra: Tensor
+
+
+@dataclass(frozen=True)
 class TrainingResult:
     """The frozen sampler, how training went, what was compared, and what a user should know.
 
     `steps` optimizer steps were made, and each integrand call of the flow training served `steps_per_call` of them.
+    `choice` tells what was chosen for a number of events, `stored` holds the points of the flow training, if any.
     """
 
     sampler: Sampler
@@ -166,6 +208,13 @@ class TrainingResult:
     warnings: list[str] = field(default_factory=list)
     steps: int = 0
     steps_per_call: float = 0.0
+    choice: Choice | None = None
+    stored: StoredPoints | None = None
+
+    @property
+    def efficiency(self) -> float:
+        """Of the chosen candidate at 0.1 % overweight."""
+        return next((candidate.efficiency_0p1 for candidate in self.candidates if candidate.chosen), 0.0)
 
 
 def make_record(

@@ -20,7 +20,6 @@ from nisampler.samplers import Sampler
 from nisampler.stats import efficiencies_at, kish_ess
 
 _LARGEST_BATCH = 65_536
-_SMALLEST_BATCH = 1024
 _PATIENCE = 1000.0
 _BOOTSTRAPS = 101
 
@@ -40,13 +39,20 @@ class UnweightingConfig:
     max_trials
         Most trials per requested event before `EventCountError`; it comes earlier, after a thousand times as many
         trials as the integration lets expect.
+    two_stage
+        Whether a surrogate of the weight rejects points before the integrand is called, see `nisampler.two_stage`.
+        "auto": where the costs behind the choice of the sampler (`TrainingConfig.events`) say that it pays. "always",
+        "never".
     """
 
     policy: str = "overweight"
     overweight: float = 1e-3
     max_trials: float = 1e6
+    two_stage: str = "auto"
 
     def __post_init__(self) -> None:
+        if self.two_stage not in ("auto", "always", "never"):
+            raise ConfigError(f"two_stage must be one of auto, always, never, got {self.two_stage!r}")
         if self.policy not in ("overweight", "strict", "quantile", "bootstrap"):
             raise ConfigError(f"policy must be one of overweight, strict, quantile, bootstrap, got {self.policy!r}")
         if not 0.0 <= self.overweight < 1.0:
@@ -54,8 +60,8 @@ class UnweightingConfig:
         if not self.max_trials >= 1.0:
             raise ConfigError(f"max_trials must be at least 1, got {self.max_trials}")
 
-    def max_weight(self, weights: Tensor, streams: Streams) -> float:
-        """w_max for the weights (n,) of an integration.
+    def max_weight(self, weights: Tensor, streams: Streams, counts: Tensor | None = None) -> float:
+        """w_max for the weights (n,) of an integration, each of which stands for `counts` (n,) points, one by default.
 
         Raises
         ------
@@ -64,7 +70,10 @@ class UnweightingConfig:
         """
         if self.policy in ("overweight", "strict"):
             fraction = self.overweight if self.policy == "overweight" else 0.0
-            return efficiencies_at(weights, [fraction])[0][0]
+            return efficiencies_at(weights, [fraction], counts)[0][0]
+        if counts is not None:
+            total, regular = counts.double().cumsum(0), torch.arange(len(counts), device=counts.device) + 0.5
+            weights = weights[torch.searchsorted(total, regular * (total[-1] / len(counts))).clamp(max=len(counts) - 1)]
         size = np.sort(weights.abs().cpu().numpy())
         if not size.size or size[-1] == 0.0:
             raise UnweightingError("all weights are zero: there is nothing to unweight")
@@ -164,6 +173,9 @@ class Unweighter:
         For `max_trials`.
     """
 
+    # Events that a batch is to give: whatever is left of the last one has been evaluated in vain.
+    _batch_events = 1024
+
     def __init__(
         self,
         integrand: Integrand,
@@ -190,7 +202,7 @@ class Unweighter:
         """
         if n < 1:
             raise ConfigError(f"ask for at least one event, got {n}")
-        size = 2 ** math.ceil(math.log2(min(_LARGEST_BATCH, _SMALLEST_BATCH / self.efficiency)))
+        size = 2 ** math.ceil(math.log2(min(_LARGEST_BATCH, self._batch_events / self.efficiency)))
         most = min(self.config.max_trials * n, _PATIENCE * n / self.efficiency + _LARGEST_BATCH)
         kept_x: list[Tensor] = []
         kept_w: list[Tensor] = []

@@ -177,7 +177,7 @@ def read_card_text(path: str | Path) -> str:
 
 def allowed_keys(path: tuple[str, ...] = ()) -> tuple[str, ...]:
     """The keys of the card, or of one of its tables."""
-    owner: Any = Card if not path else Card.model_fields[path[0]].annotation
+    owner = _hint(path)
     if owner is Card:
         return tuple(Card.model_fields)
     return tuple(item.name for item in fields(owner)) if is_dataclass(owner) else ()
@@ -274,6 +274,11 @@ def _named(path: tuple[str | int, ...], error: Exception, data: Mapping[str, Any
 
 def _allowed(path: tuple[str | int, ...]) -> str:
     """What may stand at `path`, in words."""
+    return _words(_hint(path))
+
+
+def _hint(path: tuple[str | int, ...]) -> Any:
+    """The type of what stands at `path`; a table that may be left out is the table."""
     hint: Any = Card
     for step in path:
         if isinstance(step, int):
@@ -282,7 +287,8 @@ def _allowed(path: tuple[str | int, ...]) -> str:
             hint = Card.model_fields[step].annotation
         elif is_dataclass(hint):
             hint = get_type_hints(hint)[step]
-    return _words(hint)
+        hint = next((part for part in get_args(hint) if is_dataclass(part)), hint)
+    return hint
 
 
 def _element(hint: Any) -> Any:

@@ -28,8 +28,9 @@ class RunDirectory:
     """One run on disk, locked for this process; a context manager.
 
     It holds ``card.toml`` (as given), ``run.json`` (what the command line and the machine added to the card),
-    ``run.log``, ``checkpoint/`` (training), ``sampler/`` (frozen), ``integration/``, ``events/`` (shards), the
-    finished event files ``events.*``, ``result.json`` and ``report.html``. `create` and `open` make one.
+    ``run.log``, ``checkpoint/`` (training), ``sampler/`` (frozen), ``integration/``, ``two_stage/`` (a surrogate, if it
+    pays), ``events/`` (shards), the finished event files ``events.*``, ``result.json`` and ``report.html``. `create`
+    and `open` make one.
 
     Attributes
     ----------
@@ -159,6 +160,11 @@ class RunDirectory:
     def integration(self) -> Path:
         """The integral, its batches and the distribution of weights."""
         return self.path / "integration"
+
+    @property
+    def two_stage(self) -> Path:
+        """The surrogate of a two-stage unweighting, where it pays."""
+        return self.path / "two_stage"
 
     @property
     def events(self) -> Path:

@@ -119,7 +119,7 @@ class Generator:
 
     def __init__(self, job: Job, trained: Trained, integrated: Integrated, streams: Streams) -> None:
         self._job, self._integrated, self._streams = job, integrated, streams
-        self._unweighter = Unweighter(
+        self._unweighter = integrated.stages or Unweighter(
             job.integrand,
             trained.sampler,
             integrated.max_weight,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nisampler import engine
 from nisampler.errors import CardError, ConfigError, MissingExtraError, ProcessError, UnknownProcessError
@@ -13,6 +13,7 @@ from nisampler.rng import Streams
 from nisampler.run import lookup
 from nisampler.run.card import Card
 from nisampler.stats import Estimate
+from nisampler.training import TrainingConfig
 
 POINT_FORMATS = ("h5",)
 
@@ -42,6 +43,12 @@ class Job:
     def streams(self) -> Streams:
         """All random numbers of the run."""
         return Streams(self.card.seed)
+
+    @property
+    def training(self) -> TrainingConfig:
+        """Of the card; the sampler is chosen for the card's events unless `training.events` says otherwise."""
+        settings = self.card.training
+        return replace(settings, events=self.card.events.n) if settings.events is None else settings
 
     @property
     def formats(self) -> tuple[str, ...]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from nisampler.costs import Choice
 from nisampler.engine import cpu_threads
 from nisampler.errors import NisamplerError, StorageError
 from nisampler.events import ShardSet
@@ -119,11 +121,15 @@ def _execute(directory: RunDirectory, monitor: Monitor, clock: Clock, checkpoint
     with clock.stage("training"):
         trained = train(job, directory, monitor, checkpoint_seconds)
     monitor.line(f"sampler: {trained.name}, {trained.counts['calls']} calls")
+    if trained.choice is not None:
+        monitor.line(f"choice: {Choice.of(trained.choice).line()}")
     with clock.stage("integration"):
         integrated = integrate(job, directory, trained, monitor)
     efficiency = 100 * integrated.efficiencies["at_0p1"]
     unit = integrated.estimate.unit
     monitor.line(f"integral: {integrated.estimate} {unit}".rstrip() + f", efficiency {efficiency:.1f} % at 0.1 %")
+    if integrated.stages is not None:
+        monitor.line(f"two stages: {integrated.stages.gain.line()}")
     with clock.stage("generation"):
         made, names = _events(job, directory, trained, integrated, monitor)
     result = _result(job, directory, trained, integrated, made)
@@ -210,11 +216,12 @@ def _result(
                 "ess_fraction": efficiencies["ess_fraction"],
                 "cut_efficiency": efficiencies["cut"],
                 "max_weight": integrated.max_weight,
+                "two_stage": None if integrated.stages is None else asdict(integrated.stages.gain),
                 "overweight_fraction": integrated.overweight_fraction if overweight is None else overweight,
                 "n_events": made.events,
             },
             "calls": calls,
-            "sampler": {"name": trained.name, "candidates": trained.candidates},
+            "sampler": {"name": trained.name, "choice": trained.choice, "candidates": trained.candidates},
             "training": {"steps": trained.steps, "steps_per_call": trained.steps_per_call},
             "versions": versions(),
             "warnings": [

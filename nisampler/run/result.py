@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from nisampler._version import __version__
+from nisampler.costs import Choice
 from nisampler.stats import format_with_error
+from nisampler.two_stage import TwoStageGain
 
 _PACKAGES = ("torch", "numpy", "vegas", "h5py", "safetensors", "pylhe")
 
@@ -62,12 +64,18 @@ def efficiency_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("effective sample size", _percent(numbers["ess_fraction"])),
         ("points inside the cuts", _percent(numbers["cut_efficiency"])),
     ]
+    rows += _two_stages(numbers)
     if numbers["n_events"]:
         rows += [
             ("accepted points, as generated", _percent(numbers["efficiency_generated"])),
             ("integral in overweight events", _percent(numbers["overweight_fraction"])),
         ]
     return rows
+
+
+def _two_stages(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
+    gain = numbers["two_stage"]
+    return [] if gain is None else [("two stages", TwoStageGain(**gain).line())]
 
 
 def summary(result: Mapping[str, Any], path: Path) -> list[tuple[str, str]]:
@@ -81,6 +89,9 @@ def summary(result: Mapping[str, Any], path: Path) -> list[tuple[str, str]]:
         ("efficiency", f"{_percent(numbers['efficiency_0p1'])} at 0.1 % overweight"),
         ("sampler", str(result["sampler"]["name"])),
     ]
+    if result["sampler"]["choice"] is not None:
+        rows.append(("choice", Choice.of(result["sampler"]["choice"]).line()))
+    rows += _two_stages(numbers)
     if numbers["n_events"]:
         overweight = _percent(numbers["overweight_fraction"])
         rows.append(("events", f"{numbers['n_events']}, overweight {overweight} of the integral"))

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nisampler.costs import Choice
 from nisampler.integrator import IntegrationResult, Integrator
 from nisampler.run.directory import RunDirectory
 from nisampler.run.job import Job
@@ -24,6 +25,7 @@ from nisampler.stats import Estimate
 from nisampler.storage import has_checkpoint, load_checkpoint, save_checkpoint
 from nisampler.trainer import Trainer
 from nisampler.training import Progress
+from nisampler.two_stage import TwoStageUnweighter, two_stages
 from nisampler.unweighting import Efficiencies
 
 CHECKPOINT_SECONDS = 20.0
@@ -96,6 +98,8 @@ class Trained:
         Counters of the integrand at the end.
     steps, steps_per_call
         Optimizer steps, and how many of them each integrand call of the flow training served.
+    choice
+        What was chosen for the number of events, as a dictionary; None if the efficiency alone decided.
     """
 
     sampler: Sampler
@@ -106,17 +110,25 @@ class Trained:
     counts: Mapping[str, int]
     steps: int
     steps_per_call: float
+    choice: Mapping[str, Any] | None = None
+
+    @property
+    def efficiency(self) -> float:
+        """Of the chosen candidate at 0.1 % overweight."""
+        return next((float(item["efficiency_0p1"] or 0.0) for item in self.candidates if item["chosen"]), 0.0)
 
 
 class _Checkpoints:
-    """Stores the trainer now and then, and always where the last stage begins."""
+    """Stores the trainer now and then, and always when a sampler was chosen and where the last stage begins."""
 
     def __init__(self, directory: RunDirectory, seconds: float) -> None:
         self._directory, self._seconds = directory, seconds
-        self._last = time.monotonic()
+        self._last, self._chosen = time.monotonic(), False
 
     def __call__(self, trainer: Trainer) -> None:
-        if trainer.stage != _FINISH and time.monotonic() - self._last < self._seconds:
+        chosen, self._chosen = self._chosen, trainer.plan.choice is not None
+        due = time.monotonic() - self._last >= self._seconds
+        if not (due or trainer.stage == _FINISH or self._chosen > chosen):
             return
         save_checkpoint(self._directory.checkpoint, *trainer.state())
         self._last = time.monotonic()
@@ -142,7 +154,7 @@ def train(
     def on_progress(progress: Progress) -> None:
         monitor.progress("training", progress.done, progress.total, _figures(progress))
 
-    trainer = Trainer(job.integrand, job.card.training, job.streams, job.device, on_progress)
+    trainer = Trainer(job.integrand, job.training, job.streams, job.device, on_progress)
     if has_checkpoint(directory.checkpoint):
         trainer.load_state(*load_checkpoint(directory.checkpoint, job.device))
         monitor.line(f"training continues after {trainer.calls} calls")
@@ -158,6 +170,7 @@ def train(
         "counts": job.integrand.counts(),
         "steps": result.steps,
         "steps_per_call": result.steps_per_call,
+        "choice": None if result.choice is None else finite(asdict(result.choice)),
     }
     save_checkpoint(directory.sampler, tensors, record)
     return _stored_training(job, directory)
@@ -205,6 +218,8 @@ class Integrated:
         What makes the error doubtful.
     counts
         Counters of the integrand at the end.
+    stages
+        Draws the events in two stages, where that is wanted or pays.
     """
 
     estimate: Estimate
@@ -218,6 +233,7 @@ class Integrated:
     signed: bool
     warnings: Sequence[str]
     counts: Mapping[str, int]
+    stages: TwoStageUnweighter | None = None
 
 
 def integrate(job: Job, directory: RunDirectory, trained: Trained, monitor: Monitor) -> Integrated:
@@ -236,10 +252,17 @@ def integrate(job: Job, directory: RunDirectory, trained: Trained, monitor: Moni
             figures = {} if estimate is None else {"error": f"{estimate.relative_error:.1e}"}
             monitor.progress("integration", done, total, figures)
 
-        integrator = Integrator(job.integrand, trained.sampler, job.card.integration, job.streams)
+        config = job.card.integration.for_events(job.training.events or 0, trained.efficiency)
+        integrator = Integrator(job.integrand, trained.sampler, config, job.streams)
         result = integrator.run(on_progress)
-        save_checkpoint(directory.integration, *_integration_state(job, result))
-    return _stored_integration(job, directory)
+        choice = None if trained.choice is None else Choice.of(trained.choice)
+        settings = job.card.unweighting
+        stages = two_stages(job.integrand, trained.sampler, result, config, settings, choice, job.streams)
+        if stages is not None:
+            save_checkpoint(directory.two_stage, *stages.state())
+        state, meta = _integration_state(job, result)
+        save_checkpoint(directory.integration, state, meta | {"two_stage": stages is not None})
+    return _stored_integration(job, directory, trained)
 
 
 def _integration_state(job: Job, result: IntegrationResult) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -262,7 +285,7 @@ def _integration_state(job: Job, result: IntegrationResult) -> tuple[dict[str, T
     return {"weight_edges": torch.from_numpy(_WEIGHT_EDGES), "weight_counts": torch.from_numpy(counts)}, meta
 
 
-def _stored_integration(job: Job, directory: RunDirectory) -> Integrated:
+def _stored_integration(job: Job, directory: RunDirectory, trained: Trained) -> Integrated:
     tensors, meta = load_checkpoint(directory.integration)
     job.integrand.restore_counts(meta["counts"])
     stored = meta.pop("estimate")
@@ -270,4 +293,10 @@ def _stored_integration(job: Job, directory: RunDirectory) -> Integrated:
     fields: dict[str, Any] = {key: missing[key] if value is None else value for key, value in stored.items()}
     estimate = Estimate(**fields)
     edges, counts = tensors["weight_edges"].numpy(), tensors["weight_counts"].numpy()
-    return Integrated(estimate=estimate, weight_edges=edges, weight_counts=counts, **meta)
+    stages = None
+    if meta.pop("two_stage"):
+        stored_stages = load_checkpoint(directory.two_stage, job.device)
+        stages = TwoStageUnweighter.load(
+            job.integrand, trained.sampler, stored_stages, job.streams, job.card.unweighting
+        )
+    return Integrated(estimate=estimate, weight_edges=edges, weight_counts=counts, stages=stages, **meta)

@@ -84,6 +84,11 @@ def test_card_is_frozen() -> None:
         ("[training]\ntree = 1", ("training.tree = 1", "must be true or false")),
         ("[training]\nsampler = 'flwo'", ('training.sampler = "flwo"', "auto, flow, vegas")),
         ("[training]\nsampler = 3", ("training.sampler = 3", "must be a string")),
+        ("[training]\nevents = -1", ("training.events = -1", "at least 0")),
+        ("[training.costs]\ngrid = 1e-7", ("training.costs.call is missing", "a number")),
+        ("[training.costs]\ncall = 0.0", ("training.costs.call = 0.0", "in seconds")),
+        ("[training.costs]\ncall = 1.0\ngrib = 1.0", ("unknown key training.costs.grib", "training.costs.grid?")),
+        ("[training]\ncosts = 5", ("training.costs = 5", "must be a table")),
         ("[training]\ncalls = 3", ("training.calls = 3", "at least 5000")),
         ("[training]\ndivergence = 'kul'", ("training.divergence", "kul")),
         ("[integration]\nmethod = 'simpson'", ("integration.method", "sobol")),
@@ -144,7 +149,7 @@ def test_examples_are_valid(path: Path) -> None:
 def test_example_comments_tell_the_defaults() -> None:
     """Keys of the example that its comments do not call changed have their default values."""
     card = load_card(ROOT / "examples" / "ee_to_3jets.toml")
-    assert dataclasses.replace(card.training, calls=TrainingConfig().calls) == TrainingConfig()
+    assert dataclasses.replace(card.training, calls=TrainingConfig().calls, events=None) == TrainingConfig()
     assert dataclasses.replace(card.integration, points=IntegrationConfig().points) == IntegrationConfig()
     assert card.unweighting == UnweightingConfig()
     assert dataclasses.replace(card.events, formats=None) == EventSettings()

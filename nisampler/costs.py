@@ -1,0 +1,207 @@
+"""What a point costs, and the seconds that a number of unweighted events will take.
+
+N events of a sampler with unweighting efficiency e take N/e points; each costs an integrand call and the making of the
+point. A flow raises e but has to be trained first, so that the best sampler depends on N and on the price of a call.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from time import perf_counter
+from typing import Any
+
+from nisampler.errors import ConfigError
+
+# Measured seconds are rounded to powers of this.
+_STEP = math.sqrt(2.0)
+# The last measurements of a kind that count.
+_KEPT = 5
+# Points of an integration: least and most, of the points of the generation, and above w_max at 0.1 % overweight.
+_FEWEST_POINTS, _MOST_POINTS, _SHARE, _OVERWEIGHT_POINTS = 2**14, 1_000_000, 0.1, 5.0
+_OVERWEIGHT = 1e-3
+# Efficiency of a flow: e_flow = e_vegas^γ. With many training calls γ falls to the first number, and it is half way
+# there after so many calls for each flow. Fitted to test functions and to W and Z production with jets.
+_BEST_POWER, _HALF_WAY = 0.1, 25_000.0
+# Fewest calls of such a training.
+_LEAST_TRAINING = 16_000
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds of everything that the choice of a sampler depends on, to be given in place of measured ones.
+
+    With `TrainingConfig.costs` no clock is read, so that a run can be repeated exactly: the costs of a run are in its
+    result. The defaults are those of one core of a server.
+
+    Parameters
+    ----------
+    call
+        Of one integrand call.
+    grid, tree
+        Of one point of VEGAS, and of a density tree behind any sampler.
+    growth
+        Of growing a density tree and trying it out, per point that it learns from.
+    small, large
+        Of one point of the small flow, and of the one that the configuration describes.
+    small_training, large_training
+        Of their training, per integrand call and without it.
+
+    Raises
+    ------
+    ConfigError
+        If a cost is not positive and finite.
+    """
+
+    call: float
+    grid: float = 2e-7
+    tree: float = 1e-7
+    growth: float = 6e-6
+    small: float = 5e-6
+    small_training: float = 1e-4
+    large: float = 1e-5
+    large_training: float = 1.5e-4
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if not 0.0 < value < math.inf:
+                raise ConfigError(f"{item.name} is a cost in seconds, positive and finite, got {value!r}")
+
+
+@dataclass(frozen=True)
+class Option:
+    """A way to the events, as it was foreseen.
+
+    Attributes
+    ----------
+    name
+        "VEGAS", "VEGAS + tree", "flow 2x32" ...
+    calls
+        Integrand calls of its training, from the choice on.
+    efficiency
+        At 0.1 % overweight: measured for VEGAS, expected for a flow.
+    seconds
+        Of training, integration and generation.
+    """
+
+    name: str
+    calls: int
+    efficiency: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen for a number of events.
+
+    Attributes
+    ----------
+    events
+        Unweighted events that will be asked for.
+    chosen
+        Name of an option.
+    reason
+        Why, where it was not the number of seconds alone.
+    options
+        What was compared, the quickest first.
+    costs
+        Seconds that were measured or given, by the names of `Costs`.
+    """
+
+    events: int
+    chosen: str
+    reason: str = ""
+    options: list[Option] = field(default_factory=list)
+    costs: dict[str, float] = field(default_factory=dict)
+
+    def line(self) -> str:
+        """One line for a summary.
+
+        >>> Choice(1000, "VEGAS", "", [Option("VEGAS", 0, 0.5, 2.0), Option("flow 2x32", 9000, 0.8, 31.0)]).line()
+        'VEGAS for 1000 events; foreseen: VEGAS 2 s, flow 2x32 31 s'
+        """
+        times = ", ".join(f"{option.name} {option.seconds:.2g} s" for option in self.options)
+        parts = [f"{self.chosen} for {self.events} events", f"foreseen: {times}" if times else "", self.reason]
+        return "; ".join(part for part in parts if part)
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Choice:
+        """The choice whose `dataclasses.asdict` this is."""
+        return cls(**{**data, "options": [Option(**option) for option in data["options"]]})
+
+
+class Meter:
+    """Seconds per point of whatever is done again and again; the quickest of the last few times counts.
+
+    What else runs on a machine can only make a measurement longer.
+    """
+
+    def __init__(self) -> None:
+        self.times: dict[str, list[float]] = {}
+
+    @contextmanager
+    def timed(self, name: str, points: int) -> Iterator[None]:
+        """Measure what is done inside for so many points."""
+        start = perf_counter()
+        yield
+        self.times[name] = [*self.times.get(name, []), (perf_counter() - start) / points][-_KEPT:]
+
+    def seconds(self, name: str) -> float:
+        """Seconds per point, rounded so that two measurements mostly agree."""
+        return rounded(min(self.times[name]))
+
+
+def rounded(seconds: float) -> float:
+    """The nearest power of √2, and at least a nanosecond."""
+    return float(_STEP ** round(math.log(max(seconds, 1e-9), _STEP)))
+
+
+def integration_points(events: int, efficiency: float) -> int:
+    """Integrand calls of the integration before `events` events are unweighted with this efficiency.
+
+    As many as find w_max to the accuracy that 0.1 % overweight needs, which takes some points above it, and a tenth of
+    those of the generation if that is more.
+    """
+    wanted = max(_SHARE * events, _OVERWEIGHT_POINTS / _OVERWEIGHT) / max(efficiency, 1e-9)
+    return int(min(max(wanted, _FEWEST_POINTS), _MOST_POINTS))
+
+
+def points_of(events: int, efficiency: float) -> float:
+    """Points of the integration and the generation together."""
+    return events / max(efficiency, 1e-9) + integration_points(events, efficiency)
+
+
+def flow_efficiency(vegas: float, calls: int, flows: int = 1) -> float:
+    """What a flow may reach after a training with `calls` calls, from the efficiency of VEGAS on the same integrand.
+
+    `flows` share the calls in a multichannel sampler.
+    """
+    power = _BEST_POWER + (1.0 - _BEST_POWER) / (1.0 + calls / (_HALF_WAY * flows))
+    return float(max(vegas, 1e-9) ** power)
+
+
+def flow_seconds(
+    events: int, vegas: float, calls: int, call: float, point: float, training: float, flows: int = 1
+) -> float:
+    """Seconds of a flow's training with `calls` calls, the integration and `events` events.
+
+    Parameters
+    ----------
+    events, vegas, calls, flows
+        As for `flow_efficiency`.
+    call, point, training
+        Seconds of an integrand call, of a point of the flow, and of its training per call.
+    """
+    after = points_of(events, flow_efficiency(vegas, calls, flows))
+    return calls * (call + training) + after * (call + point)
+
+
+def best_flow_calls(
+    events: int, vegas: float, most: int, call: float, point: float, training: float, flows: int = 1
+) -> int:
+    """The training calls with the least `flow_seconds`: `most` or a half, a quarter ... of it."""
+    options = [most >> k for k in range(12) if most >> k >= _LEAST_TRAINING] or [most]
+    return min(options, key=lambda calls: flow_seconds(events, vegas, calls, call, point, training, flows))
