@@ -202,19 +202,24 @@ class CountedChannels:
         return (found.value / count).to(x.dtype), found.features.to(x.dtype), prior.to(x.dtype)
 
 
-def run_madnis_channels(process: Process, seed: int, calls: int, points: int) -> Outcome:
-    """madnis with what its manual recommends: VEGAS start, buffered steps, cosine schedule, and for several channels
-    prior and learned weights, shared flows, stratified training and dropping of channels.
+@dataclass(frozen=True)
+class TrainedMadnis:
+    """madnis' integrator after its training, what it calls, and the channels, if there are several."""
 
-    Its weights are those of its own shares of the channels, and those of the shares that are best for unweighting.
-    """
+    integrator: Any
+    function: Counted | CountedChannels
+    channels: Multichannel | None
+
+
+def train_madnis(process: Process, seed: int, calls: int) -> TrainedMadnis:
+    """madnis with what its manual recommends: VEGAS start, buffered steps, cosine schedule, and for several channels
+    prior and learned weights, shared flows, stratified training and dropping of channels."""
     peer: Any = importlib.import_module("madnis.integrator")
     torch.manual_seed(seed)
     function: Any = Counted(process)
     integrand: Any = function
     multichannel = getattr(process, "multichannel", None)
     channels = multichannel if isinstance(multichannel, Multichannel) and len(multichannel.channels) > 1 else None
-    start = time.process_time()
     if channels is not None:
         function = CountedChannels(channels)
         integrand = peer.Integrand(
@@ -246,8 +251,19 @@ def run_madnis_channels(process: Process, seed: int, calls: int, points: int) ->
     vegas_start.initialize_integrator()
     while function.calls + integrator.batch_size <= calls:
         integrator.train_step()
+    return TrainedMadnis(integrator, function, channels)
+
+
+def run_madnis_channels(process: Process, seed: int, calls: int, points: int) -> Outcome:
+    """madnis trained by `train_madnis`.
+
+    Its weights are those of its own shares of the channels, and those of the shares that are best for unweighting.
+    """
+    start = time.process_time()
+    trained = train_madnis(process, seed, calls)
+    function, channels = trained.function, trained.channels
     middle, between = time.process_time(), function.calls
-    batch = integrator.sample(points)
+    batch = trained.integrator.sample(points)
     weights = batch.weights.double().detach()
     end = time.process_time()
     spent = (between, function.calls - between, middle - start, end - middle)
