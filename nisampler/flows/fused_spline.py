@@ -12,7 +12,7 @@ import importlib.util
 import itertools
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, partial
@@ -33,7 +33,7 @@ from nisampler.flows.rational_quadratic import (
     rational_quadratic,
 )
 
-BACKENDS = ("auto", "fused", "reference")
+BACKENDS = ("auto", "reference")
 # Fewest points for which several threads are worth their start, and the most bins that a number of a bin can name.
 _THREADED, _MOST_BINS = 8192, 32_767
 
@@ -70,7 +70,7 @@ class Shape(NamedTuple):
 
 @contextmanager
 def using(backend: str) -> Iterator[None]:
-    """Choose how splines are evaluated: "auto", "fused" or "reference".
+    """Choose how splines are evaluated: "auto", fused where a kernel is there, or "reference".
 
     Raises
     ------
@@ -140,7 +140,8 @@ def spline(
     """
     bins = count_bins(x, params, boundary)
     if not fused(x) or bins > _MOST_BINS:
-        return _plain(x, params, inverse, boundary, bound)
+        plain = partial(rational_quadratic, params=params, inverse=inverse, boundary=boundary)
+        return boxed(plain, x, bound) if bound else plain(x)
     points = x.transpose(0, -1)
     raw = params.to(x.dtype).movedim(-1, 0).transpose(1, -1)
     flat, flat_raw = points.reshape(-1, points.shape[-1]), raw.reshape(raw.shape[0], -1, points.shape[-1])
@@ -148,13 +149,10 @@ def spline(
     return y.view(points.shape).transpose(0, -1), log_slope.view(points.shape).transpose(0, -1)
 
 
-def _plain(x: Tensor, params: Tensor, inverse: bool, boundary: Boundary, bound: float) -> tuple[Tensor, Tensor]:
-    if bound == 0.0:
-        return rational_quadratic(x, params, inverse, boundary=boundary)
+def boxed(function: Callable[[Tensor], tuple[Tensor, Tensor]], x: Tensor, bound: float) -> tuple[Tensor, Tensor]:
+    """A map of the unit interval, with its log slope, on the box [-bound, bound] with the identity outside."""
     inside = x.abs() <= bound
-    y, log_slope = rational_quadratic(
-        (x.clamp(-bound, bound) + bound) / (2 * bound), params, inverse, boundary=boundary
-    )
+    y, log_slope = function((x.clamp(-bound, bound) + bound) / (2 * bound))
     y = (y * (2 * bound) - bound).clamp(-bound, bound)
     return torch.where(inside, y, x), torch.where(inside, log_slope, torch.zeros_like(log_slope))
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Protocol
 
 import torch
@@ -242,12 +243,7 @@ class Spline:
             return function(_wrap(x + turn), params, boundary="periodic")
         if self.kind == "rational_quadratic":
             return fused_spline.spline(x, params, inverse, boundary="linear", bound=self.bound)
-        width = 2 * self.bound
-        inside = x.abs() <= self.bound
-        scaled = (x.clamp(-self.bound, self.bound) + self.bound) / width
-        y, log_slope = function(scaled, params, inverse, boundary="linear")
-        y = (y * width - self.bound).clamp(-self.bound, self.bound)
-        return torch.where(inside, y, x), torch.where(inside, log_slope, torch.zeros_like(log_slope))
+        return fused_spline.boxed(partial(function, params=params, inverse=inverse, boundary="linear"), x, self.bound)
 
 
 def _wrap(angle: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ BOTH = pytest.mark.parametrize("kind", KINDS)
 ALL_DOMAINS = pytest.mark.parametrize("domain", DOMAINS)
 
 
-@pytest.fixture(autouse=True, params=["reference", "fused"])
+@pytest.fixture(autouse=True, params=["reference", "auto"])
 def _backend(request: pytest.FixtureRequest) -> Iterator[None]:
     with fused_spline.using(request.param):
         yield
