@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from event_chains import CHAINS, GRID, MADNIS, METHODS, OURS, PEERS, VEGAS, Stopwatch, warm_up
-from measurements import Row, Rows, key, markdown, measure_all, median, run_script, wide_console
+from measurements import Row, Script, add_output_options, key, markdown, median, run_script, wide_console
 from rich.console import Console
 from rich.table import Table
 from slowed import Slowed
@@ -222,10 +222,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--limit", type=int, default=1_000_000, help="most calls of nisampler's training")
     parser.add_argument("--calls", nargs="+", type=int, default=[100_000, 1_000_000], help="budgets of the peers")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", type=Path, help="rows in JSON, added to those that are there; table beside it, .md")
-    parser.add_argument("--refresh", action="store_true", help="measure rows again that are in the file")
-    parser.add_argument("--row", help=argparse.SUPPRESS)
+    add_output_options(parser)
     return parser.parse_args(arguments)
 
 
@@ -255,15 +252,6 @@ def jobs_of(options: argparse.Namespace) -> list[Row]:
     ]
 
 
-def run(options: argparse.Namespace, console: Console) -> int:
-    """Measure what is missing, print a line for each row, then the table; the number of failed rows."""
-    kept = Rows(options.output, KEY, SCRIPT)
-    todo = kept.missing(jobs_of(options), options.refresh)
-    failed = measure_all(__file__, todo, options.threads, kept, console, label, brief)
-    show(console, kept.rows, options.output)
-    return failed
-
-
 def label(job: Row) -> str:
     """What a row is called."""
     return f"{job['case']}, {job['microseconds']:g} us, {job['method']}, {job['calls']} calls, seed {job['seed']}"
@@ -274,9 +262,12 @@ def brief(row: Row) -> str:
     return f"{row['cpu']:.3g} CPU-s, {row['wall']:.3g} s, efficiency {row['efficiency']:.3g} {row['chosen']}"
 
 
+TABLE = Script(__file__, SCRIPT, KEY, jobs_of, label, brief, show)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison; 0 if every row could be measured."""
-    return run_script(parse(arguments), measure, run, wide_console(_WIDTH))
+    return run_script(parse(arguments), measure, TABLE.run, wide_console(_WIDTH))
 
 
 if __name__ == "__main__":

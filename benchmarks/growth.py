@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from flow_libraries import FlowShape, build
-from measurements import Row, Rows, markdown, measure_all, run_script, wide_console
+from measurements import Row, Script, add_output_options, markdown, run_script, wide_console
 from rich.console import Console
 from rich.table import Table
 from roofline import seconds_of
@@ -181,10 +181,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--function", default="gauss4", help="what is unweighted")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--budget", type=float, default=30.0, help="seconds for the repeats of a row")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", type=Path, help="rows in JSON, added to those that are there; table beside it, .md")
-    parser.add_argument("--refresh", action="store_true", help="measure rows again that are in the file")
-    parser.add_argument("--row", help=argparse.SUPPRESS)
+    add_output_options(parser)
     return parser.parse_args(arguments)
 
 
@@ -210,15 +207,6 @@ def jobs_of(options: argparse.Namespace) -> list[Row]:
     ]
 
 
-def run(options: argparse.Namespace, console: Console) -> int:
-    """Measure what is missing, then print the table; the number of failed rows."""
-    kept = Rows(options.output, KEY, SCRIPT)
-    todo = kept.missing(jobs_of(options), options.refresh)
-    failed = measure_all(__file__, todo, options.threads, kept, console, label, brief)
-    show(console, kept.rows, options.output)
-    return failed
-
-
 def label(job: Row) -> str:
     """What a row is called."""
     return f"{job['axis']} {job['value']}, {job['operation']}"
@@ -229,9 +217,12 @@ def brief(row: Row) -> str:
     return f"{row['seconds']:.3g} CPU-s, {row['bytes'] / _MEGABYTE:.0f} MB"
 
 
+TABLE = Script(__file__, SCRIPT, KEY, jobs_of, label, brief, show)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the measurements; 0 if every row could be measured."""
-    return run_script(parse(arguments), measure, run, wide_console(_WIDTH))
+    return run_script(parse(arguments), measure, TABLE.run, wide_console(_WIDTH))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,49 @@ def measure_all(
             text = f"{label(job)}: {tell(row)}; {time.perf_counter() - start:.0f} s"
         console.print(f"[{index}/{len(jobs)}] {text}", markup=False, highlight=False)
     return failed
+
+
+@dataclass(frozen=True)
+class Script:
+    """A script whose rows are all measured in one way.
+
+    Parameters
+    ----------
+    file, name
+        The script, and what errors call it.
+    key
+        What makes two rows the same measurement.
+    jobs_of
+        The rows to measure, from the options.
+    label, brief
+        What a job is called, and what is said of its row.
+    show
+        Prints the table of all rows, and writes it beside the output.
+    """
+
+    file: str
+    name: str
+    key: Sequence[str]
+    jobs_of: Callable[[argparse.Namespace], list[Row]]
+    label: Callable[[Row], str]
+    brief: Callable[[Row], str]
+    show: Callable[[Console, list[Row], Path | None], None]
+
+    def run(self, options: argparse.Namespace, console: Console) -> int:
+        """Measure what is missing, print a line for each row, then the table; the number of failed rows."""
+        kept = Rows(options.output, self.key, self.name)
+        todo = kept.missing(self.jobs_of(options), options.refresh)
+        failed = measure_all(self.file, todo, options.threads, kept, console, self.label, self.brief)
+        self.show(console, kept.rows, options.output)
+        return failed
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """The options that a `Script` reads itself."""
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output", type=Path, help="rows in JSON, added to those that are there; table beside it, .md")
+    parser.add_argument("--refresh", action="store_true", help="measure rows again that are in the file")
+    parser.add_argument("--row", help=argparse.SUPPRESS)
 
 
 def wide_console(width: int) -> Console:

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from flow_libraries import LIBRARIES, OURS, Contestant, FlowShape, build, spline_calls, spline_inputs
-from measurements import Row, Rows, markdown, measure_all, run_script, wide_console
+from measurements import Row, Script, add_output_options, markdown, run_script, wide_console
 from rich.console import Console
 from rich.table import Table
 from roofline import Products, bandwidth, interleaved, peak_rate, seconds_of
@@ -317,10 +317,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--memory", type=float, default=8.0, help="most GB that a backward pass may keep")
     parser.add_argument("--product", type=int, help="rows of the large matrix product; 2048, on a GPU 8192")
     parser.add_argument("--copy", type=int, help="bytes of the large copy; 2^28, on a GPU 2^31")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", type=Path, help="rows in JSON, added to those that are there; table beside it, .md")
-    parser.add_argument("--refresh", action="store_true", help="measure rows again that are in the file")
-    parser.add_argument("--row", help=argparse.SUPPRESS)
+    add_output_options(parser)
     return parser.parse_args(arguments)
 
 
@@ -356,15 +353,6 @@ def jobs_of(options: argparse.Namespace) -> list[Row]:
     return [job | common for job in jobs]
 
 
-def run(options: argparse.Namespace, console: Console) -> int:
-    """Measure what is missing, then print the tables; the number of failed rows."""
-    kept = Rows(options.output, KEY, SCRIPT)
-    todo = kept.missing(jobs_of(options), options.refresh)
-    failed = measure_all(__file__, todo, options.threads, kept, console, label, brief)
-    show(console, kept.rows, options.output)
-    return failed
-
-
 def label(job: Row) -> str:
     """What a row is called."""
     size = f", {job['layers']}x{job['hidden']}" if job["part"] == "flow" else ""
@@ -377,9 +365,12 @@ def brief(row: Row) -> str:
     return ", ".join(best)
 
 
+TABLE = Script(__file__, SCRIPT, KEY, jobs_of, label, brief, show)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison; 0 if every row could be measured."""
-    return run_script(parse(arguments), measure, run, wide_console(_WIDTH))
+    return run_script(parse(arguments), measure, TABLE.run, wide_console(_WIDTH))
 
 
 if __name__ == "__main__":

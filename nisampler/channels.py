@@ -310,14 +310,15 @@ class Multichannel:
             x, log_g = channel.forward(u)
             if not bool(torch.isfinite(x).all() & torch.isfinite(log_g).all()):
                 raise ChannelError(f"channel {channel.name!r} makes points or densities that are not finite")
-            inside = self._inside(x)
+            inside = self.inside(x)
             _check_inverse(channel, u[inside], x[inside], log_g[inside])
             made.append((u[inside], x[inside], log_g[inside]))
         self._check_densities(made)
         if self._prior is not None:
             self._check_prior(torch.cat([x for _, x, _ in made]), self._prior)
 
-    def _inside(self, x: Tensor) -> Tensor:
+    def inside(self, x: Tensor) -> Tensor:
+        """Whether each point (n, d) lies where the function may be different from zero, bool (n,)."""
         return torch.ones(len(x), dtype=torch.bool, device=x.device) if self._support is None else self._support(x)
 
     def _check_densities(self, made: Sequence[tuple[Tensor, ...]]) -> None:

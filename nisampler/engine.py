@@ -232,7 +232,9 @@ def integrate(
         seconds = {"training": middle - start, "integration": time.perf_counter() - middle}
         w_max = unweighting.max_weight(result.weights, streams)
         efficiencies = Efficiencies.of(result.weights, w_max)
-        stages = two_stages(integrand, trained.sampler, result, integration, unweighting, trained.choice, streams)
+        stages = two_stages(
+            integrand, trained.sampler, result.weights, efficiencies, integration, unweighting, trained.choice, streams
+        )
     calls = {
         "detection": before - counted["calls"],
         "training": between - before,

@@ -179,7 +179,7 @@ class Surrogate:
         if function is None:
             return Known(torch.arange(len(x), device=x.device), 2.0 * x - 1.0, -log_q)
         channel, points, log_g = function.points(self.integrand.to_domain(x))
-        inside = torch.nonzero(function._inside(points)).squeeze(1)
+        inside = torch.nonzero(function.inside(points)).squeeze(1)
         channel, points, log_g = channel[inside], points[inside], log_g[inside]
         log_factor = math.log(len(function.channels)) - log_g - log_q[inside]
         if len(function.channels) > 1 and len(inside):

@@ -20,7 +20,7 @@ from torch import Tensor
 from nisampler.costs import Choice, Meter
 from nisampler.errors import ConfigError, CorruptFileError, NonFiniteError, ShapeError, UnweightingError
 from nisampler.integrand import Integrand
-from nisampler.integrator import IntegrationConfig, IntegrationResult, latent_points
+from nisampler.integrator import IntegrationConfig, latent_points
 from nisampler.rng import Streams
 from nisampler.samplers import Sampler, State
 from nisampler.stats import efficiencies_at
@@ -271,7 +271,8 @@ def prepare_two_stage(
 def two_stages(
     integrand: Integrand,
     sampler: Sampler,
-    integration: IntegrationResult,
+    weights: Tensor,
+    efficiencies: Efficiencies,
     config: IntegrationConfig,
     unweighting: UnweightingConfig,
     choice: Choice | None,
@@ -283,8 +284,10 @@ def two_stages(
     ----------
     integrand, sampler
         What was integrated, and the frozen proposal.
-    integration, config, streams
-        The integration, how it was made, and its source of random numbers.
+    weights, efficiencies
+        `IntegrationResult.weights` (n,), and what they are worth in one stage.
+    config, streams
+        How the integration was made, and its source of random numbers.
     unweighting
         Says whether two stages are wanted.
     choice
@@ -293,16 +296,13 @@ def two_stages(
     known = 0.0 if choice is None else choice.costs.get("call", 0.0)
     if unweighting.two_stage == "never" or (unweighting.two_stage == "auto" and not known):
         return None
-    weights = integration.weights
-    inside = float((weights != 0.0).double().mean())
     costs = StageCosts(_COSTLY_CALL)
     if choice is not None and known:
         # drawing a point and evaluating the surrogate cost about as much as a flow does; no clock is read
         flow = choice.costs.get("large", _SURROGATE)
-        costs = StageCosts(known / inside, flow, flow)
-    if unweighting.two_stage == "auto" and choice is not None:
-        single = Efficiencies.of(weights, unweighting.max_weight(weights, streams)).chosen
-        if not worth_preparing(choice.events, single, inside, costs, _PREPARATION):
+        costs = StageCosts(known / efficiencies.cut, flow, flow)
+        worth = worth_preparing(choice.events, efficiencies.chosen, efficiencies.cut, costs, _PREPARATION)
+        if unweighting.two_stage == "auto" and not worth:
             return None
     found = prepare_two_stage(integrand, sampler, weights, costs, streams, config, unweighting)
     quicker = found.gain.seconds_with < found.gain.seconds_without

@@ -256,18 +256,21 @@ def integrate(job: Job, directory: RunDirectory, trained: Trained, monitor: Moni
         integrator = Integrator(job.integrand, trained.sampler, config, job.streams)
         result = integrator.run(on_progress)
         choice = None if trained.choice is None else Choice.of(trained.choice)
-        settings = job.card.unweighting
-        stages = two_stages(job.integrand, trained.sampler, result, config, settings, choice, job.streams)
+        settings, weights = job.card.unweighting, result.weights
+        max_weight = settings.max_weight(weights, job.streams)
+        worth = Efficiencies.of(weights, max_weight)
+        stages = two_stages(job.integrand, trained.sampler, weights, worth, config, settings, choice, job.streams)
         if stages is not None:
             save_checkpoint(directory.two_stage, *stages.state())
-        state, meta = _integration_state(job, result)
+        state, meta = _integration_state(job, result, max_weight, worth)
         save_checkpoint(directory.integration, state, meta | {"two_stage": stages is not None})
     return _stored_integration(job, directory, trained)
 
 
-def _integration_state(job: Job, result: IntegrationResult) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _integration_state(
+    job: Job, result: IntegrationResult, max_weight: float, efficiencies: Efficiencies
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     weights = result.weights
-    max_weight = job.card.unweighting.max_weight(weights, job.streams)
     mean = float(weights.abs().mean())
     size = (weights.abs() / mean).cpu().numpy()
     counts = np.histogram(size[size > 0], _WEIGHT_EDGES)[0].astype(np.float64)
@@ -276,7 +279,7 @@ def _integration_state(job: Job, result: IntegrationResult) -> tuple[dict[str, T
         "batch_means": list(result.batch_means),
         "mean_weight": mean,
         "max_weight": max_weight,
-        "efficiencies": asdict(Efficiencies.of(weights, max_weight)),
+        "efficiencies": asdict(efficiencies),
         "overweight_fraction": float((weights.abs() - max_weight).clamp(min=0.0).sum() / weights.abs().sum()),
         "signed": result.moments.negatives > 0,
         "warnings": list(result.warnings),
