@@ -29,6 +29,8 @@ from nisampler.training import StoredPoints, TrainingConfig, TrainingRecord, mak
 _WARM_UP, _TRIAL, _TAIL = 0.08, 0.16, 0.75
 # Fourier features of the second arm of the trial.
 _TRIAL_FOURIER = 4
+# Steps on stored points for each on fresh ones: of one flow, and where the flows of several channels share the calls.
+_REUSE = (1, 3)
 # Order of the Rényi divergence for the tail: lowest and highest one, and what a weight at the edge of the tail counts.
 _ORDERS, _TAIL_COUNTS = (4.0, 30.0), 30.0
 # Number of windows that a training is measured in, and fewest points in one of them.
@@ -145,7 +147,9 @@ class FlowTrainer:
         self.integrand, self.config, self.streams, self.base = integrand, config, streams, base
         self.device = device
         self.function = multichannel_of(integrand.function)
-        self.batch = config.fresh_batch
+        self.batch, self.reuse = config.fresh_batch, _REUSE[self.function is not None]
+        if config.reuse is not None:
+            self.reuse = config.reuse
         if self.function is not None and config.batch is None:
             self.batch = min(512, max(128, config.calls // 2000))  # several flows learn from it
         self.calls = calls
@@ -342,9 +346,9 @@ class FlowTrainer:
         loss_of, loss = self._loss(), 0.0
         for member in self.arms:
             member.sampler.freeze_channels(self.channels_frozen)
-        for k in range(1 + self.config.reuse):
+        for k in range(1 + self.reuse):
             points = fresh if k == 0 else self.buffer.draw(self.batch, generator)
-            rate = self._rate(k / (1 + self.config.reuse))
+            rate = self._rate(k / (1 + self.reuse))
             self.optimizer_steps += 1
             for member in self.arms:
                 found = member.step(points, loss_of, self.norm, rate, self.config.clip)

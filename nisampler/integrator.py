@@ -26,6 +26,8 @@ _POINTS = 1_000_000
 _SOBOL_DIGITS = 2.0**-30
 _LARGEST_SHARE = 0.01
 _LARGEST_SPREAD = 0.25
+# Points of small batches that are evaluated together.
+_TOGETHER = 8192
 
 
 @dataclass(frozen=True)
@@ -206,10 +208,13 @@ class Integrator:
         return IntegrationResult(estimate, means, moments, torch.cat(kept), warnings)
 
     def _round(self, first: int, batches: int, size: int) -> Iterator[Tensor]:
-        for index in range(first, first + batches):
-            u = latent_points(size, self.sampler.dim, self.streams, index, self.config.method, self.sampler.device)
+        dim, method, device = self.sampler.dim, self.config.method, self.sampler.device
+        step = max(1, _TOGETHER // size)
+        for begin in range(first, first + batches, step):
+            group = range(begin, min(begin + step, first + batches))
+            u = torch.cat([latent_points(size, dim, self.streams, index, method, device) for index in group])
             x, log_q = self.sampler.map(u)
-            yield self.integrand(x).to(log_q.device) * torch.exp(-log_q)
+            yield from (self.integrand(x).to(log_q.device) * torch.exp(-log_q)).split(size)
 
     def _estimate(self, parts: list[Moments], moments: Moments, size: int) -> Estimate:
         unit = self.integrand.unit

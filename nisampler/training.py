@@ -27,7 +27,8 @@ class TrainingConfig:
     batch
         Fresh points per step. None takes calls/4000, from 128 to 1024; for channels calls/2000, from 128 to 512.
     reuse
-        Steps on stored points after each step on fresh ones. Costs time but no integrand calls.
+        Steps on stored points after each step on fresh ones. Costs time but no integrand calls. None takes one; for
+        channels three, as their flows share the calls.
     learning_rate
         Peak of a cosine schedule.
     weight_decay
@@ -76,7 +77,7 @@ class TrainingConfig:
     calls: int = 1_000_000
     sampler: str = "auto"
     batch: int | None = None
-    reuse: int = 1
+    reuse: int | None = None
     learning_rate: float = 4e-3
     weight_decay: float = 0.0
     clip: float = 1.0
@@ -102,15 +103,24 @@ class TrainingConfig:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
-        lowest = {"calls": 5000, "bins": 3, "hidden": 1, "layers": 1, "fourier": -1, "leaves": 1, "reuse": 0}
-        for name in (*lowest, "batch", "buffer", "events"):
-            if not isinstance(getattr(self, name), int | None if name in ("batch", "events") else int):
+        lowest = {
+            "calls": 5000,
+            "bins": 3,
+            "hidden": 1,
+            "layers": 1,
+            "fourier": -1,
+            "leaves": 1,
+            "reuse": 0,
+            "events": 0,
+        }
+        optional = ("batch", "reuse", "events")
+        for name in (*lowest, "batch", "buffer"):
+            if not isinstance(getattr(self, name), int | None if name in optional else int):
                 raise ConfigError(f"{name} must be an integer, got {getattr(self, name)!r}")
         for name, limit in lowest.items():
-            if getattr(self, name) < limit:
-                raise ConfigError(f"{name} must be at least {limit}, got {getattr(self, name)}")
-        if self.events is not None and self.events < 0:
-            raise ConfigError(f"events must be at least 0, got {self.events}")
+            value = getattr(self, name)
+            if value is not None and value < limit:
+                raise ConfigError(f"{name} must be at least {limit}, got {value}")
         if not isinstance(self.costs, Costs | None):
             raise ConfigError(f"costs must be nisampler.costs.Costs, got {self.costs!r}")
         if self.batch is not None and not 2 <= self.batch <= self.calls // 20:

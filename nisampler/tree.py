@@ -83,9 +83,11 @@ class DensityTree:
         """u (n, dim) -> x (n, dim) and log q(x) (n,): the first coordinate chooses the leaf and a place in it."""
         first = u[:, 0].contiguous()
         leaf = torch.searchsorted(self._sum, first, right=True).clamp(max=self.leaves - 1)
-        inner = ((first - self._start[leaf]) / self._width[leaf]).clamp(0.0, 1.0)
-        local = torch.cat([inner.unsqueeze(1), u[:, 1:]], 1)
-        return torch.lerp(self.low[leaf], self.high[leaf], local), self._log_q[leaf]
+        inner = ((first - self._start[leaf]) / self._width[leaf]).clamp_(0.0, 1.0)
+        local = u.clone()
+        local[:, 0] = inner
+        low, high = self.low.index_select(0, leaf), self.high.index_select(0, leaf)
+        return torch.lerp(low, high, local), self._log_q[leaf]
 
     def unmap(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (n, dim) -> u (n, dim) and log q(x) (n,)."""

@@ -154,7 +154,7 @@ class TwoStageUnweighter(Unweighter):
         As for `Unweighter`.
     """
 
-    _batch_events = 128
+    _decisions = 2
 
     def __init__(
         self,
@@ -174,10 +174,8 @@ class TwoStageUnweighter(Unweighter):
         self.surrogate, self.max_surrogate, self.max_ratio = surrogate, max_surrogate, max_ratio
         self.gain = gain
 
-    def _try(self, size: int, shard: int, batch: int) -> tuple[Tensor, Tensor, Tensor]:
-        generator = self.streams.generator("events", shard, batch, device=self.sampler.device)
-        x, log_q = self.sampler.sample(size, generator)
-        thresholds = torch.rand(2, size, generator=generator, dtype=torch.float64, device=x.device)
+    def _try(self, latent: Tensor, thresholds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, log_q = self.sampler.map(latent)
         proposed = _cut_off(self.surrogate(x, log_q), self.max_surrogate)
         passed = torch.nonzero(thresholds[0] * self.max_surrogate < proposed).squeeze(1)
         weights = self.integrand(x[passed]).to(x.device) * torch.exp(-log_q[passed])

@@ -19,7 +19,10 @@ from nisampler.rng import Streams
 from nisampler.samplers import Sampler
 from nisampler.stats import efficiencies_at, kish_ess
 
-_LARGEST_BATCH = 65_536
+# Points whose random numbers belong together, events that they are to give, and points evaluated at once: in multiples
+# of the least number, and on a CPU no more than fit its caches.
+_LARGEST_BATCH, _BATCH_EVENTS = 65_536, 8192
+_LEAST_SLICE, _CPU_SLICE = 256, 16_384
 _PATIENCE = 1000.0
 _BOOTSTRAPS = 101
 
@@ -173,8 +176,8 @@ class Unweighter:
         For `max_trials`.
     """
 
-    # Events that a batch is to give: whatever is left of the last one has been evaluated in vain.
-    _batch_events = 1024
+    # Thresholds for each point: one for each decision.
+    _decisions = 1
 
     def __init__(
         self,
@@ -202,32 +205,48 @@ class Unweighter:
         """
         if n < 1:
             raise ConfigError(f"ask for at least one event, got {n}")
-        size = 2 ** math.ceil(math.log2(min(_LARGEST_BATCH, self._batch_events / self.efficiency)))
+        size = 2 ** math.ceil(math.log2(min(_LARGEST_BATCH, _BATCH_EVENTS / self.efficiency)))
         most = min(self.config.max_trials * n, _PATIENCE * n / self.efficiency + _LARGEST_BATCH)
         kept_x: list[Tensor] = []
         kept_w: list[Tensor] = []
-        found = trials = batch = 0
+        found = trials = begin = 0
+        latent, thresholds = self._draw(size, shard, 0)
         while found < n:
             if trials >= most:
                 raise EventCountError(
                     f"only {found} of {n} events were accepted in {trials} trials (w_max = {self.max_weight:g}); "
                     "train longer, allow a larger overweight fraction, or raise max_trials"
                 )
-            x, ratio, accepted = self._try(size, shard, batch)
+            if begin == size:
+                latent, thresholds = self._draw(size, shard, trials // size)
+                begin = 0
+            rate = (found + 1) / (trials + 1 / self.efficiency)
+            part = slice(begin, begin + self._wanted((n - found) / rate))
+            x, ratio, accepted = self._try(latent[part], thresholds[:, part])
             order = torch.nonzero(accepted).squeeze(1)[: n - found]
-            trials += size if found + len(order) < n else int(order[-1]) + 1
+            trials += len(x) if found + len(order) < n else int(order[-1]) + 1
             kept_x.append(x[order])
             kept_w.append(ratio[order])
             found += len(order)
-            batch += 1
+            begin += len(x)
         weights = torch.cat(kept_w)
         weights = torch.sign(weights) * weights.abs().clamp(min=1.0)
         return UnweightedPoints(torch.cat(kept_x), weights, trials)
 
-    def _try(self, size: int, shard: int, batch: int) -> tuple[Tensor, Tensor, Tensor]:
-        """A batch of points, their w/w_max and whether they are accepted."""
-        generator = self.streams.generator("events", shard, batch, device=self.sampler.device)
-        x, log_q = self.sampler.sample(size, generator)
+    def _wanted(self, points: float) -> int:
+        """How many points to evaluate at once where so many are wanted."""
+        most = _CPU_SLICE if self.sampler.device.type == "cpu" else _LARGEST_BATCH
+        return min(most, _LEAST_SLICE * math.ceil(points / _LEAST_SLICE))
+
+    def _draw(self, size: int, shard: int, batch: int) -> tuple[Tensor, Tensor]:
+        """Latent points (size, dim) and thresholds (decisions, size), all the random numbers of a batch."""
+        device = self.sampler.device
+        generator = self.streams.generator("events", shard, batch, device=device)
+        latent = torch.rand(size, self.sampler.dim, generator=generator, dtype=torch.float64, device=device)
+        return latent, torch.rand(self._decisions, size, generator=generator, dtype=torch.float64, device=device)
+
+    def _try(self, latent: Tensor, thresholds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Points of the cube, their w/w_max and whether they are accepted."""
+        x, log_q = self.sampler.map(latent)
         ratio = self.integrand(x).to(x.device) * torch.exp(-log_q) / self.max_weight
-        threshold = torch.rand(size, generator=generator, dtype=torch.float64, device=x.device)
-        return x, ratio, threshold < ratio.abs()
+        return x, ratio, thresholds[0] < ratio.abs()

@@ -24,6 +24,7 @@ from nisampler.samplers import ChainSampler, TreeSampler
 from nisampler.storage import load_checkpoint, save_checkpoint
 from nisampler.trainer import Trainer
 from nisampler.training import TrainingConfig
+from nisampler.unweighting import UnweightingConfig
 
 CHEAP, DEAR = Costs(1e-7), Costs(1e-2)
 TINY: dict[str, Any] = {"calls": 40_000, "hidden": 16, "layers": 2, "batch": 500, "fourier": 0, "events": 200_000}
@@ -318,7 +319,8 @@ def test_measurements_are_rounded_and_the_quickest_counts(clock: FakeClock) -> N
 
 def test_the_engine_tells_the_choice_in_one_line() -> None:
     settings = TrainingConfig(**{**TINY, "events": 0}, costs=DEAR)
-    result = engine.integrate(camel(2), training=settings, events=200_000)
+    once = UnweightingConfig(two_stage="never")
+    result = engine.integrate(camel(2), training=settings, unweighting=once, events=200_000)
     choice = result.training.choice
     assert choice is not None and choice.events == 200_000
     lines = [line for line in result.summary().splitlines() if line.startswith("choice")]

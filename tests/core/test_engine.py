@@ -229,9 +229,9 @@ def test_a_spike_that_only_the_integration_sees_is_told() -> None:
     def function(x: Tensor) -> Tensor:
         nonlocal seen
         values = 1.0 + x[:, 0]
+        if seen < 30_000 <= seen + len(x):
+            values[7] = values[7] + 5e3
         seen += len(x)
-        if seen > 30_000 and len(x) > 500:
-            values[7] = values[7] + (5e3 if seen < 32_000 else 0.0)
         return values
 
     found = integrate(Integrand(function, 2, kind="torch"), **QUICK)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,10 +12,11 @@ from scipy import stats as scipy_stats
 from torch import Tensor
 
 from nisampler.errors import ConfigError, EventCountError, UnweightingError
+from nisampler.flows import CouplingConfig, NetConfig, Spline
 from nisampler.integrand import Integrand
 from nisampler.processes.functions import annulus, camel
 from nisampler.rng import Streams
-from nisampler.samplers import Sampler, TreeSampler, UniformSampler
+from nisampler.samplers import FlowSampler, Sampler, TreeSampler, UniformSampler
 from nisampler.tree import TreeConfig, grow_tree
 from nisampler.unweighting import Efficiencies, UnweightedPoints, Unweighter, UnweightingConfig
 
@@ -214,6 +216,26 @@ def test_shards_depend_on_seed_and_index_alone() -> None:
     everything = torch.cat([points.x for points in forward])
     assert len(everything.unique(dim=0)) == 2000
     assert not torch.equal(unweighter(seed=2).generate(500).x, forward[0].x)
+
+
+def flow_sampler() -> FlowSampler:
+    config = CouplingConfig(Spline(bins=6), NetConfig(hidden=16, layers=2))
+    sampler = FlowSampler.create(2, config, torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        for parameter in sampler.model.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
+    return sampler
+
+
+@pytest.mark.parametrize("make", [rough_sampler, flow_sampler])
+def test_fewer_events_are_the_beginning_of_more_and_little_is_evaluated_in_vain(make: Callable[[], Sampler]) -> None:
+    tool = unweighter(sampler=make())
+    whole = tool.generate(30_000)
+    for n in (1, 300, 5000, 20_000):
+        calls = tool.integrand.calls
+        points = tool.generate(n)
+        assert torch.equal(points.x, whole.x[:n]) and torch.equal(points.weights, whole.weights[:n])
+        assert points.trials <= tool.integrand.calls - calls <= 1.15 * points.trials + 512
 
 
 def test_trials_measure_the_efficiency() -> None:
