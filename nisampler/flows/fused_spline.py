@@ -142,11 +142,15 @@ def spline(
     if not fused(x) or bins > _MOST_BINS:
         plain = partial(rational_quadratic, params=params, inverse=inverse, boundary=boundary)
         return boxed(plain, x, bound) if bound else plain(x)
-    points = x.transpose(0, -1)
-    raw = params.to(x.dtype).movedim(-1, 0).transpose(1, -1)
+    points, raw = _reversed(x), _reversed(params.to(x.dtype))
     flat, flat_raw = points.reshape(-1, points.shape[-1]), raw.reshape(raw.shape[0], -1, points.shape[-1])
     y, log_slope, _ = torch.ops.nisampler.rational_quadratic(flat, flat_raw, inverse, BOUNDARIES.index(boundary), bound)
-    return y.view(points.shape).transpose(0, -1), log_slope.view(points.shape).transpose(0, -1)
+    return _reversed(y.view(points.shape)), _reversed(log_slope.view(points.shape))
+
+
+def _reversed(tensor: Tensor) -> Tensor:
+    """The tensor with its axes in the opposite order."""
+    return tensor.permute(*range(tensor.dim() - 1, -1, -1))
 
 
 def boxed(function: Callable[[Tensor], tuple[Tensor, Tensor]], x: Tensor, bound: float) -> tuple[Tensor, Tensor]:

@@ -36,6 +36,14 @@ def activation_function(name: str) -> Callable[[Tensor], Tensor]:
     return ACTIVATIONS[name]
 
 
+def overwriting(name: str) -> Callable[[Tensor], Tensor]:
+    """The same for values that nothing else needs: they are overwritten where no gradient is wanted."""
+    function = activation_function(name)
+    if name not in ("silu", "relu", "leaky_relu", "elu"):
+        return function
+    return lambda x: function(x, inplace=not torch.is_grad_enabled())  # type: ignore[call-arg]
+
+
 def join_context(x: Tensor, context: Tensor | None, context_dim: int) -> Tensor:
     """Append the context (n, context_dim) to x (n, d); ShapeError if it is missing or misshapen."""
     if context_dim == 0:
@@ -120,7 +128,7 @@ class MLP(nn.Module):
         sizes = [width] + [config.hidden] * config.layers
         self.hidden = nn.ModuleList(config.linear(a, b, generator) for a, b in pairwise(sizes))
         self.output = config.linear(config.hidden, d_out, None)
-        self._activation = activation_function(config.activation)
+        self._activation = overwriting(config.activation)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         x = self.features(x.to(self.output.bias.dtype))
