@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from nisampler.integrand import Integrand
-from nisampler.integrator import IntegrationConfig, Integrator, latent_points
+from nisampler.integrator import IntegrationConfig, Integrator
 from nisampler.processes.functions import TestFunction as Known
 from nisampler.processes.functions import annulus, camel, circles, gauss, genz, poly
 from nisampler.rng import Streams
@@ -58,26 +58,6 @@ class Wrapped(Sampler):
 
     def state(self) -> State:
         return self.inner.state()
-
-
-class Replay(Wrapped):
-    """The inner sampler with all its latent points mapped in one go, because many small batches are slow."""
-
-    def __init__(self, inner: Sampler, method: str, n: int = REPLICAS, config: IntegrationConfig = CONFIG) -> None:
-        super().__init__(inner)
-        batches, size = config.shape()
-        everything = [
-            latent_points(size, inner.dim, STREAMS.child("replica", r), b, method, inner.device)
-            for r in range(n)
-            for b in range(batches)
-        ]
-        x, log_q = inner.map(torch.cat(everything))
-        self.batches = iter(zip(everything, x.split(size), log_q.split(size), strict=True))
-
-    def _map(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        expected, x, log_q = next(self.batches)
-        assert torch.equal(u, expected)
-        return x, log_q
 
 
 class WrongJacobian(Wrapped):
@@ -145,7 +125,7 @@ def test_errors_of_independent_points_are_calibrated() -> None:
     pulls: list[float] = []
     for make in FUNCTIONS.values():
         function = make()
-        pulls += replicas(function, Replay(trained(function, "vegas"), "mc", 100), "mc", 100)
+        pulls += replicas(function, trained(function, "vegas"), "mc", 100)
     check(pulls)
 
 
@@ -157,7 +137,7 @@ def test_errors_with_a_flow_are_calibrated(method: str) -> None:
         function = FUNCTIONS[name]()
         sampler = trained(function, "flow")
         assert "flow" in sampler.describe()
-        pulls += replicas(function, Replay(sampler, method, config=SHORT), method, config=SHORT)
+        pulls += replicas(function, sampler, method, config=SHORT)
     check(pulls)
 
 
