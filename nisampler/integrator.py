@@ -214,7 +214,7 @@ class Integrator:
             group = range(begin, min(begin + step, first + batches))
             u = torch.cat([latent_points(size, dim, self.streams, index, method, device) for index in group])
             x, log_q = self.sampler.map(u)
-            yield from (self.integrand(x).to(log_q.device) * torch.exp(-log_q)).split(size)
+            yield from torch.split(self.integrand(x).to(log_q.device) * torch.exp(-log_q), size)
 
     def _estimate(self, parts: list[Moments], moments: Moments, size: int) -> Estimate:
         unit = self.integrand.unit
