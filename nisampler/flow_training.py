@@ -147,9 +147,8 @@ class FlowTrainer:
         self.integrand, self.config, self.streams, self.base = integrand, config, streams, base
         self.device = device
         self.function = multichannel_of(integrand.function)
-        self.batch, self.reuse = config.fresh_batch, _REUSE[self.function is not None]
-        if config.reuse is not None:
-            self.reuse = config.reuse
+        self.reuse = _REUSE[self.function is not None] if config.reuse is None else config.reuse
+        self.batch = config.fresh_batch
         if self.function is not None and config.batch is None:
             self.batch = min(512, max(128, config.calls // 2000))  # several flows learn from it
         self.calls = calls

@@ -209,17 +209,16 @@ class Unweighter:
         most = min(self.config.max_trials * n, _PATIENCE * n / self.efficiency + _LARGEST_BATCH)
         kept_x: list[Tensor] = []
         kept_w: list[Tensor] = []
-        found = trials = begin = 0
-        latent, thresholds = self._draw(size, shard, 0)
+        found = trials = 0
         while found < n:
             if trials >= most:
                 raise EventCountError(
                     f"only {found} of {n} events were accepted in {trials} trials (w_max = {self.max_weight:g}); "
                     "train longer, allow a larger overweight fraction, or raise max_trials"
                 )
-            if begin == size:
-                latent, thresholds = self._draw(size, shard, trials // size)
-                begin = 0
+            batch, begin = divmod(trials, size)
+            if begin == 0:
+                latent, thresholds = self._draw(size, shard, batch)
             rate = (found + 1) / (trials + 1 / self.efficiency)
             part = slice(begin, begin + self._wanted((n - found) / rate))
             x, ratio, accepted = self._try(latent[part], thresholds[:, part])
@@ -228,7 +227,6 @@ class Unweighter:
             kept_x.append(x[order])
             kept_w.append(ratio[order])
             found += len(order)
-            begin += len(x)
         weights = torch.cat(kept_w)
         weights = torch.sign(weights) * weights.abs().clamp(min=1.0)
         return UnweightedPoints(torch.cat(kept_x), weights, trials)
