@@ -1,7 +1,8 @@
 """The same coupling flow and the same spline from several libraries, to be timed beside each other.
 
 All flows have the same masks, so the same number of blocks, the same hidden sizes and bins, and the activation that is
-the default of their library. Points live where the library has them: the unit cube, or [-5, 5]^d for zuko.
+the default of their library. Points live where the library has them: the unit cube, or [-5, 5]^d for zuko. Ours is
+there twice, the second time with points drawn through matrix products in bfloat16.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -23,6 +24,7 @@ from nisampler.flows.coupling import split_parameters
 from nisampler.flows.fused_spline import using
 
 OURS = "nisampler"
+OURS_BFLOAT16 = "nisampler, bfloat16 samples"
 PLAIN_TORCH = "nisampler, plain torch"
 _ZUKO_BOUND = 5.0
 
@@ -112,6 +114,11 @@ def _nisampler(shape: FlowShape, device: str) -> Contestant:
     return Contestant(flow, flow.log_prob, flow.sample)
 
 
+def _nisampler_bfloat16(shape: FlowShape, device: str) -> Contestant:
+    ours = _nisampler(shape, device)
+    return replace(ours, sample=partial(ours.sample, products=torch.bfloat16))
+
+
 def _madnis(shape: FlowShape, device: str) -> Contestant:
     masks = ~torch.stack(shape.masks())
     # its layers count the output layer
@@ -180,6 +187,7 @@ def _normflows(shape: FlowShape, device: str) -> Contestant:
 
 _FLOWS: dict[str, Callable[[FlowShape, str], Contestant]] = {
     OURS: _nisampler,
+    OURS_BFLOAT16: _nisampler_bfloat16,
     "madnis": _madnis,
     "nflows": _nflows,
     "zuko": _zuko,
@@ -233,6 +241,8 @@ def _of_zuko(bins: int) -> SplineCall:
 def spline_calls(name: str, bins: int) -> dict[str, SplineCall]:
     """Rational-quadratic splines of a library by label: x (n, d), raw parameters (n, d, 3 bins + 1), direction.
 
+    Those between products of lower precision are ours.
+
     Raises
     ------
     MissingExtraError
@@ -240,6 +250,8 @@ def spline_calls(name: str, bins: int) -> dict[str, SplineCall]:
     """
     if name == OURS:
         return {OURS: Spline(bins=bins), PLAIN_TORCH: partial(_without_kernel, Spline(bins=bins))}
+    if name == OURS_BFLOAT16:
+        return {}
     if name == "zuko":
         return {name: _of_zuko(bins)}
     places = {

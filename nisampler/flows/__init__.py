@@ -22,6 +22,7 @@ from nisampler.flows.convolutional import (
     squeezed_shape,
 )
 from nisampler.flows.coupling import CouplingTransform
+from nisampler.flows.cuda_graphs import CudaGraphs
 from nisampler.flows.distributions import Base, StandardNormal, UniformCube
 from nisampler.flows.flow import Flow
 from nisampler.flows.grouped import GridSpline, GroupedFlow
@@ -58,6 +59,7 @@ __all__ = [
     "ConvEmbedding",
     "CouplingConfig",
     "CouplingTransform",
+    "CudaGraphs",
     "Embedded",
     "Flow",
     "FourierFeatures",
