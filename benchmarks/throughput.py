@@ -34,9 +34,9 @@ FLOW_COLUMNS = ("d", "hidden", "batch", "quantity", *LIBRARIES, "/madnis", "/nfl
 SPLINE_COLUMNS = ("elements", "quantity", "library", "ns", "against ours", "of bandwidth")
 NOTE = (
     "Thousand samples per {clock}, medians of interleaved repeats. sample: points with their densities, without "
-    "gradients; in the second column of nisampler with matrix products in bfloat16, all else as in the first. backward: "
-    "log_prob and the gradients of all weights. /madnis, /nflows: median of the ratios within a "
-    "repeat. products: the rate at which the matrix products of the conditioners alone run, in the best layout and "
+    "gradients; in the second column of nisampler with matrix products in bfloat16, all else as in the first. "
+    "backward: log_prob and the gradients of all weights. /madnis, /nflows: median of the ratios within a repeat. "
+    "products: the rate at which the matrix products of the conditioners alone run, in the best layout and "
     "tile found. of bound: nisampler's rate over that. of peak: floating-point operations of those products per second "
     "of nisampler, over the rate of a large matrix product. -: a call would have taken longer than the budget, or more "
     "memory than allowed. n/a: the library is not installed."

@@ -65,7 +65,7 @@ def record_cuda_graph(function: Function, x: Tensor, context: Tensor | None) -> 
     """Record `function` for batches like x (n, d) and context; it must not look at values on the host."""
     points, given = x.clone(), None if context is None else context.clone()
     with torch.cuda.device(x.device):
-        side = torch.cuda.Stream()
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(_WARM_UP):
