@@ -29,8 +29,8 @@ from nisampler.unweighting import Efficiencies, Unweighter, UnweightingConfig
 
 # Share of the points that are held out from the training for the maxima, and most points of an integration to use.
 _HELD_OUT, _MOST_POINTS = 0.25, 2**20
-# Seconds of a preparation and of the surrogate on one core of a server, and of a call where nothing is known of it.
-_PREPARATION, _SURROGATE, _COSTLY_CALL = 50.0, 2e-5, 1e-3
+# Seconds of a training step and of the surrogate on one core of a server, and of a call where nothing is known of it.
+_TRAINING_STEP, _SURROGATE, _COSTLY_CALL = 4e-3, 2e-5, 1e-3
 # Shares of the surrogate's sum that may lie above s_max: the quickest of these is taken.
 _CUTS = (0.0, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 
@@ -299,7 +299,9 @@ def two_stages(
         # drawing a point and evaluating the surrogate cost about as much as a flow does; no clock is read
         flow = choice.costs.get("large", _SURROGATE)
         costs = StageCosts(known / efficiencies.cut, flow, flow)
-        worth = worth_preparing(choice.events, efficiencies.chosen, efficiencies.cut, costs, _PREPARATION)
+        points = round((1.0 - _HELD_OUT) * min(len(weights), _MOST_POINTS))
+        preparation = _TRAINING_STEP * SurrogateConfig().steps_for(points)
+        worth = worth_preparing(choice.events, efficiencies.chosen, efficiencies.cut, costs, preparation)
         if unweighting.two_stage == "auto" and not worth:
             return None
     found = prepare_two_stage(integrand, sampler, weights, costs, streams, config, unweighting)

@@ -357,3 +357,8 @@ def test_maxima_of_weights_that_stand_for_several_points(policy: str) -> None:
     repeated = config.max_weight(weights.repeat_interleave(counts.long()), Streams(0))
     assert config.max_weight(weights, Streams(0), counts) == pytest.approx(repeated, rel=2e-2)
     assert config.max_weight(weights, Streams(0), torch.ones(5000)) == config.max_weight(weights, Streams(0))
+
+
+def test_steps_of_a_surrogate_follow_the_points_unless_they_are_given() -> None:
+    assert [SurrogateConfig().steps_for(n) for n in (300, 36_000, 10**6)] == [1000, 2812, 10_000]
+    assert SurrogateConfig(steps=50).steps_for(10**6) == 50
