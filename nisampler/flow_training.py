@@ -31,6 +31,8 @@ _WARM_UP, _TRIAL, _TAIL = 0.08, 0.16, 0.75
 _TRIAL_FOURIER = 4
 # Steps on stored points for each on fresh ones: of one flow, and where the flows of several channels share the calls.
 _REUSE = (1, 3)
+# Calls over those of a fresh batch for channels: where efficiency counts, and where the time to the events does.
+_STEPS, _QUICK_STEPS = 2000, 800
 # Order of the Rényi divergence for the tail: lowest and highest one, and what a weight at the edge of the tail counts.
 _ORDERS, _TAIL_COUNTS = (4.0, 30.0), 30.0
 # Number of windows that a training is measured in, and fewest points in one of them.
@@ -150,8 +152,8 @@ class FlowTrainer:
         self.reuse = _REUSE[self.function is not None] if config.reuse is None else config.reuse
         self.batch = config.fresh_batch
         if self.function is not None and config.batch is None:
-            # Several flows learn from it, and a step takes hardly longer than one with half of the points.
-            self.batch = min(512, max(128, config.calls // 800))
+            # Several flows learn from it. Twice the points take hardly longer: where time counts, steps are fewer.
+            self.batch = min(512, max(128, config.calls // (_QUICK_STEPS if config.events else _STEPS)))
         self.calls = calls
         self.steps = max(1, calls // self.batch)
         self.window = max(-(-_WINDOW_POINTS // self.batch), self.steps // _WINDOWS)

@@ -25,7 +25,8 @@ class TrainingConfig:
     sampler
         "auto" compares flow and VEGAS on unseen points; "flow" or "vegas" keeps to one.
     batch
-        Fresh points per step. None takes calls/4000, from 128 to 1024; for channels calls/800, from 128 to 512.
+        Fresh points per step. None takes calls/4000, from 128 to 1024; for channels calls/2000, from 128 to 512, and
+        calls/800 with `events`.
     reuse
         Steps on stored points after each step on fresh ones. Costs time but no integrand calls. None takes one; for
         channels three, as their flows share the calls.
