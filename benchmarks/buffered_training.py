@@ -24,13 +24,13 @@ from rich.table import Table
 from torch import Tensor
 
 from nisampler import Integrand, TrainingConfig
-from nisampler.channels import Multichannel
+from nisampler.base.rng import Streams
+from nisampler.base.weights import efficiencies_at
+from nisampler.density.channels import Multichannel
 from nisampler.errors import ConfigError
 from nisampler.processes.base import Process
 from nisampler.processes.registry import create
-from nisampler.rng import Streams
-from nisampler.stats import efficiencies_at
-from nisampler.trainer import Trainer
+from nisampler.training.trainer import Trainer
 
 SCRIPT = "benchmarks/buffered_training.py"
 KEY = ("process", "jets", "calls", "reuse", "seed", "points", "milliseconds")

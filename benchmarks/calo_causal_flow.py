@@ -23,9 +23,9 @@ from measurements import BenchmarkError, Row, hardware, run_row, run_script, wid
 from rich.console import Console
 from rich.table import Table
 
+from nisampler.base.rng import Streams
 from nisampler.calo.models.base import ModelPart
 from nisampler.errors import ConfigError
-from nisampler.rng import Streams
 
 COLUMNS = ("batch", "ms/step", "showers/s", "memory/GB", "epoch/h", "this flow/h", "all flows/h")
 _SHOWERS = 400

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from nisampler.calo.geometries import geometry
+from nisampler.base.rng import Streams
+from nisampler.calo.data.showers import Showers
+from nisampler.calo.detector.geometries import geometry
 from nisampler.calo.models import ShowerModel, build_model
-from nisampler.calo.showers import Showers
-from nisampler.calo.simulator import simulator
+from nisampler.calo.simulation.simulator import simulator
 from nisampler.errors import ConfigError
-from nisampler.rng import Streams
 
 
 def preset_and_geometry(text: str) -> dict[str, str]:

@@ -24,15 +24,15 @@ import torch
 from measurements import BenchmarkError, hardware
 from torch import Tensor
 
-from nisampler.calo.distillation import divergence
+from nisampler.calo.data.files import read_showers
+from nisampler.calo.data.showers import Showers
 from nisampler.calo.evaluation.classifiers import CLASSIFIERS, classify_many
-from nisampler.calo.files import read_showers
+from nisampler.calo.fitting.store import load_model, training_records
 from nisampler.calo.generation import ShowerGenerator
 from nisampler.calo.models import ModelConfig, ShowerModel, build_model
 from nisampler.calo.models.base import TwoStepModel
+from nisampler.calo.models.distillation import divergence
 from nisampler.calo.models.student import StudentModel
-from nisampler.calo.showers import Showers
-from nisampler.calo.store import load_model, training_records
 from nisampler.errors import NisamplerError
 from nisampler.flows import Flow, MaskedAutoregressiveTransform
 from nisampler.flows.coupling import split_parameters

@@ -40,15 +40,11 @@ from nisampler.processes.amplitudes.qcd import Qcd
 from nisampler.processes.amplitudes.top_pair import TopPair
 from nisampler.processes.amplitudes.tree import TreeAmplitude
 from nisampler.processes.amplitudes.vector_jet import VectorJet
-from nisampler.processes.ee_matrix_element import (
-    EEToThreeJetsParameters,
-    beam_momenta,
-    squared_matrix_element,
-)
-from nisampler.processes.kinematics import boost
+from nisampler.processes.lepton.ee_matrix_element import EEToThreeJetsParameters, beam_momenta, squared_matrix_element
 from nisampler.processes.parameters import StandardModel
-from nisampler.processes.rambo import RamboOnDiet
-from nisampler.processes.three_body import ThreeBodyMap, TransverseMomentumRegion
+from nisampler.processes.phase_space.kinematics import boost
+from nisampler.processes.phase_space.rambo import RamboOnDiet
+from nisampler.processes.phase_space.three_body import ThreeBodyMap, TransverseMomentumRegion
 
 TOLERANCE = 1e-8
 MADE_BY = "benchmarks/check_amplitudes.py --write with pyamplicol {version}, UFO model sm, restriction no_b_mass. "

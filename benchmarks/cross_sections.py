@@ -24,11 +24,11 @@ from peers import Outcome, run_nisampler
 from rich.console import Console
 from rich.table import Table
 
+from nisampler.base.estimate import format_with_error
 from nisampler.errors import ConfigError, MissingExtraError, NisamplerError
-from nisampler.processes.hadron import HadronProcess
+from nisampler.processes.hadron.process import HadronProcess
 from nisampler.processes.parameters import StandardModel
 from nisampler.processes.registry import create
-from nisampler.stats import format_with_error
 
 MILLIBARN = 1e9
 PDF = "NNPDF31_lo_as_0118"

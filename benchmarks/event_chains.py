@@ -17,11 +17,11 @@ from slowed import Slowed
 from torch import Tensor
 
 from nisampler import Integrand, TrainingConfig, integrate
-from nisampler.costs import integration_points
+from nisampler.base.weights import efficiencies_at
 from nisampler.processes.registry import create
-from nisampler.stats import efficiencies_at
-from nisampler.training import Progress
-from nisampler.unweighting import UnweightedPoints
+from nisampler.training.config import Progress
+from nisampler.training.costs import integration_points
+from nisampler.unweighting.unweighter import UnweightedPoints
 
 OURS, GRID, VEGAS, MADNIS = METHODS = ("nisampler", "nisampler-vegas", "vegas", "madnis")
 PEERS = (VEGAS, MADNIS)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from nisampler.errors import MissingExtraError
 from nisampler.flows import CouplingConfig, NetConfig, Spline, binary_masks, coupling_flow
 from nisampler.flows.coupling import split_parameters
-from nisampler.flows.fused_spline import using
+from nisampler.flows.splines.fused_spline import using
 
 OURS = "nisampler"
 OURS_BFLOAT16 = "nisampler, bfloat16 samples"

@@ -26,18 +26,19 @@ from rich.table import Table
 from torch import Tensor
 
 from nisampler import Integrand, IntegrationConfig, TrainingConfig
-from nisampler.channels import ChannelWeights, Multichannel, channel_of
+from nisampler.base.estimate import format_with_error
+from nisampler.base.rng import Streams
+from nisampler.base.weights import efficiencies_at
+from nisampler.density.channels import ChannelWeights, Multichannel, channel_of
 from nisampler.errors import ConfigError
-from nisampler.integrator import Integrator
-from nisampler.multichannel import MultichannelSampler
-from nisampler.processes.hadron import HadronProcess
-from nisampler.processes.kinematics import mass2
+from nisampler.integration.integrator import Integrator
+from nisampler.processes.hadron.process import HadronProcess
+from nisampler.processes.phase_space.kinematics import mass2
 from nisampler.processes.registry import create
-from nisampler.rng import Streams
-from nisampler.run.plots import BLUE, GREEN, GREY, INK, ORANGE, PLAIN
-from nisampler.samplers import Sampler
-from nisampler.stats import efficiencies_at, format_with_error
-from nisampler.trainer import Trainer
+from nisampler.samplers.base import Sampler
+from nisampler.samplers.multichannel import MultichannelSampler
+from nisampler.training.trainer import Trainer
+from nisampler.ui.plots import BLUE, GREEN, GREY, INK, ORANGE, PLAIN
 
 SCRIPT = "benchmarks/multichannel.py"
 PROCESS = "z_prime"

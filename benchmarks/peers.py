@@ -22,18 +22,18 @@ import vegas
 from torch import Tensor
 
 from nisampler import Integrand, IntegrationConfig, TrainingConfig
-from nisampler.channels import Multichannel
+from nisampler.base.rng import Streams
+from nisampler.base.weights import efficiencies_at, kish_ess
+from nisampler.density.channels import Multichannel
 from nisampler.errors import ConfigError, MissingExtraError
-from nisampler.integrator import Integrator
-from nisampler.multichannel import ChannelModel, MultichannelSampler, best_shares
+from nisampler.integration.integrator import Integrator
 from nisampler.processes.base import FunctionProcess, Process
-from nisampler.processes.ee_analytic import analytic_cross_section
-from nisampler.processes.ee_to_3jets import EEToThreeJets
+from nisampler.processes.lepton.ee_analytic import analytic_cross_section
+from nisampler.processes.lepton.ee_to_3jets import EEToThreeJets
 from nisampler.processes.registry import create
-from nisampler.rng import Streams
-from nisampler.samplers import UniformSampler
-from nisampler.stats import efficiencies_at, kish_ess
-from nisampler.trainer import Trainer
+from nisampler.samplers.base import UniformSampler
+from nisampler.samplers.multichannel import ChannelModel, MultichannelSampler, best_shares
+from nisampler.training.trainer import Trainer
 
 # The vegas manual: adapt and discard, then integrate; 10 to 20 iterations are typical. With 20 shorter ones for the
 # adaptation its errors here are as small as with 10 long ones, or smaller.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from nisampler.channels import Multichannel
+from nisampler.density.channels import Multichannel
 from nisampler.processes.base import Process
 
 

@@ -27,15 +27,15 @@ from scipy import stats as scipy_stats
 from torch import Tensor
 
 from nisampler import Integrand, IntegrationConfig, TrainingConfig, UnweightingConfig
+from nisampler.base.rng import Streams
 from nisampler.errors import ConfigError
-from nisampler.integrator import Integrator
+from nisampler.integration.integrator import Integrator
 from nisampler.processes.base import Process
 from nisampler.processes.registry import create
-from nisampler.rng import Streams
-from nisampler.surrogate import SurrogateConfig
-from nisampler.trainer import Trainer
-from nisampler.two_stage import StageCosts, TwoStageUnweighter, prepare_two_stage
-from nisampler.unweighting import Efficiencies, UnweightedPoints, Unweighter
+from nisampler.training.trainer import Trainer
+from nisampler.unweighting.surrogate import SurrogateConfig
+from nisampler.unweighting.two_stage import StageCosts, TwoStageUnweighter, prepare_two_stage
+from nisampler.unweighting.unweighter import Efficiencies, UnweightedPoints, Unweighter
 
 SCRIPT = "benchmarks/two_stage.py"
 KEY = ("process", "jets", "calls", "points", "events", "seed", "milliseconds")

@@ -20,8 +20,8 @@ from peers import METHODS, measure_method
 from rich.console import Console
 from rich.table import Table
 
+from nisampler.base.estimate import format_with_error
 from nisampler.errors import ConfigError
-from nisampler.stats import format_with_error
 
 SCRIPT = "benchmarks/unweighting.py"
 PROCESSES = ("w_plus_jets", "w_minus_jets", "z_jets")

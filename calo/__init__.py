@@ -2,7 +2,7 @@
 
 Names are imported from their modules, which are named after what they do:
 
->>> from nisampler.calo.geometries import geometry
+>>> from nisampler.calo.detector.geometries import geometry
 >>> from nisampler.calo.models import build_model
 >>> build_model("small", geometry("toy")).geometry.n_voxels
 240

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nisampler.run.console import errors, machine, monitors, show, table
+from nisampler.ui.console import errors, machine, monitors, show, table
 
 if TYPE_CHECKING:
-    from nisampler.calo.geometry import Geometry
+    from nisampler.calo.detector.geometry import Geometry
 
 app = typer.Typer(
     name="calo",
@@ -40,8 +40,8 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing.")]
 
 def _geometry(name: str) -> Geometry:
     """A registered geometry, or that of an XML binning."""
-    from nisampler.calo.binning import read_binning
-    from nisampler.calo.geometries import geometry
+    from nisampler.calo.detector.binning import read_binning
+    from nisampler.calo.detector.geometries import geometry
 
     return read_binning(name) if name.endswith(".xml") else geometry(name)
 
@@ -85,7 +85,7 @@ def simulate(
 ) -> None:
     """Write showers of the built-in reference simulator."""
     with errors(context):
-        from nisampler.calo.simulator import simulate_file
+        from nisampler.calo.simulation.simulator import simulate_file
 
         with monitors(quiet) as members:
             made = simulate_file(output, _geometry(geometry), showers, seed, members)
@@ -125,8 +125,8 @@ def fit(
     """
     command = f"nisampler calo fit --geometry {geometry} --data {data} --model {model} --output {output} --resume"
     with errors(context, output / "model.json", command):
-        from nisampler.calo.fit import DataOptions, fit
-        from nisampler.calo.ranks import is_first
+        from nisampler.calo.fitting.fit import DataOptions, fit
+        from nisampler.calo.fitting.ranks import is_first
         from nisampler.calo.recipe import FitOptions
         from nisampler.calo.timing import count_parameters
 
@@ -179,8 +179,8 @@ def generate(
 ) -> None:
     """Write new showers of a fitted model."""
     with errors(context):
+        from nisampler.calo.fitting.store import load_model
         from nisampler.calo.generation import freeze_draw, generate, read_incident
-        from nisampler.calo.store import load_model
         from nisampler.errors import ConfigError
 
         wanted = None if geometry is None else _geometry(geometry)
@@ -237,10 +237,10 @@ def evaluate(
 ) -> None:
     """Compare generated showers with reference showers: classifiers, distances, histograms, a report."""
     with errors(context):
+        from nisampler.base.storage import read_json
         from nisampler.calo.evaluation.evaluate import EvaluationOptions, evaluate
         from nisampler.calo.evaluation.report import table_rows
-        from nisampler.calo.store import training_records
-        from nisampler.storage import read_json
+        from nisampler.calo.fitting.store import training_records
 
         with monitors(quiet) as members, machine(device, threads) as place:
             usual = EvaluationOptions()
@@ -275,8 +275,8 @@ def time_command(
 ) -> None:
     """Milliseconds for each shower, by default in batches of 1, 100 and 10000, and parameter counts."""
     with errors(context):
+        from nisampler.base.storage import write_json
         from nisampler.calo.timing import BATCHES, time_model
-        from nisampler.storage import write_json
 
         with monitors(quiet) as members, machine("cpu", threads):
             timing = time_model(model, device or ["cpu"], batch or BATCHES, repeats, budget, members)
@@ -298,7 +298,7 @@ def time_command(
 def geometries(context: typer.Context) -> None:
     """List the calorimeters."""
     with errors(context):
-        from nisampler.calo.geometries import GEOMETRIES
+        from nisampler.calo.detector.geometries import GEOMETRIES
 
         rows = [["name", "particle", "layers", "voxels", "threshold/MeV", "E_inc/GeV", "law", "layout"]]
         for name, known in GEOMETRIES.items():

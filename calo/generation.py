@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nisampler.calo.files import ShowerReader, ShowerWriter
-from nisampler.calo.geometry import Floats, Geometry
+from nisampler.base.rng import Streams
+from nisampler.calo.data.files import ShowerReader, ShowerWriter
+from nisampler.calo.data.showers import Showers, Voxels
+from nisampler.calo.detector.geometry import Floats, Geometry
 from nisampler.calo.models import ShowerModel
-from nisampler.calo.showers import Showers, Voxels
 from nisampler.errors import ConfigError, ModelError
-from nisampler.rng import Streams
-from nisampler.run.monitor import Monitor, Monitors
+from nisampler.ui.monitor import Monitor, Monitors
 
 SHARD = 1000
 

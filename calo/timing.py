@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from nisampler.calo.files import ShowerWriter
+from nisampler.calo.data.files import ShowerWriter
+from nisampler.calo.data.showers import Showers
+from nisampler.calo.fitting.store import load_model
 from nisampler.calo.generation import ShowerGenerator
 from nisampler.calo.models import ShowerModel
-from nisampler.calo.showers import Showers
-from nisampler.calo.store import load_model
 from nisampler.errors import ConfigError
-from nisampler.run.monitor import Monitor, Monitors
+from nisampler.ui.monitor import Monitor, Monitors
 
 BATCHES = (1, 100, 10_000)
 REPEATS = 10

@@ -22,7 +22,7 @@ import torch
 
 from nisampler.errors import ProcessError
 from nisampler.processes.base import GEV2_PB
-from nisampler.processes.rambo import RamboOnDiet
+from nisampler.processes.phase_space.rambo import RamboOnDiet
 
 SOURCE = Path(__file__).with_suffix("") / "matrix_element.c"
 

@@ -12,8 +12,8 @@ import math
 import torch
 
 from nisampler.processes.base import GEV2_PB
-from nisampler.processes.kinematics import dot
-from nisampler.processes.rambo import RamboOnDiet
+from nisampler.processes.phase_space.kinematics import dot
+from nisampler.processes.phase_space.rambo import RamboOnDiet
 
 
 class MuonPair:

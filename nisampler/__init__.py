@@ -6,13 +6,13 @@ from pkgutil import extend_path
 __path__ = extend_path(__path__, __name__)
 
 from nisampler._version import __version__ as __version__
-from nisampler.engine import Result, integrate
+from nisampler.api import Result, integrate
+from nisampler.base.estimate import Estimate
+from nisampler.density.integrand import Integrand
 from nisampler.errors import NisamplerError
-from nisampler.integrand import Integrand
-from nisampler.integrator import IntegrationConfig
-from nisampler.stats import Estimate
-from nisampler.training import TrainingConfig
-from nisampler.unweighting import UnweightingConfig
+from nisampler.integration.integrator import IntegrationConfig
+from nisampler.training.config import TrainingConfig
+from nisampler.unweighting.unweighter import UnweightingConfig
 
 __all__ = [
     "Estimate",

@@ -12,7 +12,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from nisampler._version import __version__
-from nisampler.run.console import FAILED, errors, make_console, monitors, show
+from nisampler.ui.console import FAILED, errors, make_console, monitors, show
 
 GROUP = "nisampler.commands"
 

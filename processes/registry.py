@@ -14,10 +14,9 @@ from types import ModuleType
 from typing import Any
 
 from nisampler.errors import ConfigError, ProcessError, UnknownProcessError
-from nisampler.processes import functions
 from nisampler.processes.base import CallableProcess, FunctionProcess, Process
-from nisampler.processes.ee_to_3jets import create_ee_to_3jets
-from nisampler.processes.lhc import (
+from nisampler.processes.functions import functions
+from nisampler.processes.hadron.lhc import (
     create_drell_yan,
     create_ttbar,
     create_ttbar_jet,
@@ -26,6 +25,7 @@ from nisampler.processes.lhc import (
     create_z_jets,
     create_z_prime,
 )
+from nisampler.processes.lepton.ee_to_3jets import create_ee_to_3jets
 
 Factory = Callable[..., Process]
 

@@ -1,10 +1,15 @@
-"""Settings every test shares: reproducible hypothesis, one torch thread, no display."""
+"""Settings every test shares: reproducible hypothesis, one torch thread, no display, shared helpers."""
 
 from __future__ import annotations
+
+import sys
+from pathlib import Path
 
 import matplotlib
 import torch
 from hypothesis import HealthCheck, settings
+
+sys.path.insert(0, str(Path(__file__).parent / "helpers"))
 
 matplotlib.use("Agg")
 torch.set_num_threads(1)

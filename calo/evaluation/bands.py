@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nisampler.calo.data.files import ShowerReader
+from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.evaluation.features import CHUNK, Features
 from nisampler.calo.evaluation.histograms import Counts
 from nisampler.calo.evaluation.quantities import quantities, spectrum_axis
-from nisampler.calo.files import ShowerReader
-from nisampler.calo.geometry import Geometry
 from nisampler.errors import ConfigError
-from nisampler.run.monitor import Monitor, Monitors
+from nisampler.ui.monitor import Monitor, Monitors
 
 Floats = NDArray[np.float64]
 

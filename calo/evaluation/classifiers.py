@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from nisampler.base.rng import Streams
+from nisampler.calo.data.showers import Showers
+from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.evaluation.fitting import Classifier, ClassifierConfig, split_classes
 from nisampler.calo.evaluation.inputs import check_showers, input_kind
 from nisampler.calo.evaluation.roc import IsotonicCalibration, auc, cross_entropy, jensen_shannon
-from nisampler.calo.geometry import Geometry
-from nisampler.calo.showers import Showers
 from nisampler.errors import ConfigError
-from nisampler.rng import Streams
-from nisampler.run.monitor import Monitor, Monitors
+from nisampler.ui.monitor import Monitor, Monitors
 
 
 def _challenge(name: str, inputs: str) -> ClassifierConfig:

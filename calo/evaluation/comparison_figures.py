@@ -13,7 +13,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from nisampler.calo.evaluation.figures import FLOOR, SOFT, lines
 from nisampler.calo.evaluation.published import Speed
-from nisampler.run.plots import GREY, INK, PALE, PLAIN, Sheet
+from nisampler.ui.plots import GREY, INK, PALE, PLAIN, Sheet
 
 _WIDTH = 8.0
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
@@ -30,7 +30,7 @@ def scores(table: Mapping[str, Mapping[str, Sequence[float]]], style: Sheet = PL
     table
         By classifier and sample, the AUC of each seed.
     style
-        From `nisampler.run.plots.style_sheet`.
+        From `nisampler.ui.plots.style_sheet`.
     """
     with mpl.rc_context(style):
         samples = list(dict.fromkeys(name for row in table.values() for name in row))
@@ -81,7 +81,7 @@ def auc_time(
     published
         Drawn in pale grey: other hardware, other data, another classifier.
     style
-        From `nisampler.run.plots.style_sheet`.
+        From `nisampler.ui.plots.style_sheet`.
     """
     with mpl.rc_context(style):
         known = published or {}
@@ -184,7 +184,7 @@ def posteriors(
     confusion
         (N, N) the same over the test showers of each sample.
     style
-        From `nisampler.run.plots.style_sheet`.
+        From `nisampler.ui.plots.style_sheet`.
     """
     with mpl.rc_context(style):
         values = np.array([list(reference), *(list(row) for row in confusion)])

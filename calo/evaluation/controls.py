@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from nisampler.calo.geometry import Geometry
-from nisampler.calo.showers import Showers
+from nisampler.calo.data.showers import Showers
+from nisampler.calo.detector.geometry import Geometry
 from nisampler.errors import ConfigError
 
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
+from nisampler.base.rng import Streams
 from nisampler.errors import ConfigError, ShapeError, ShowerDataError
-from nisampler.rng import Streams
 
 Floats = NDArray[np.float64]
 _SIGMA = (16.275, 83.725)  # percentiles between which the challenge takes the spread of the kernel distance

@@ -11,6 +11,12 @@ import numpy as np
 import torch
 from scipy.stats import ks_2samp
 
+from nisampler.base.rng import Streams
+from nisampler.base.storage import atomic_write, write_json
+from nisampler.base.versions import versions
+from nisampler.calo.data.files import ShowerReader, split
+from nisampler.calo.data.showers import Showers
+from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.evaluation.bands import Bands, measure_bands
 from nisampler.calo.evaluation.classifiers import classifier_config, classify_many
 from nisampler.calo.evaluation.controls import shuffle_voxels
@@ -19,14 +25,8 @@ from nisampler.calo.evaluation.figures import FLOOR
 from nisampler.calo.evaluation.measure import Kind, Measured, differences, measure
 from nisampler.calo.evaluation.multiclass import multiclass
 from nisampler.calo.evaluation.report import ReportData, markdown, write_report
-from nisampler.calo.files import ShowerReader, split
-from nisampler.calo.geometry import Geometry
-from nisampler.calo.showers import Showers
 from nisampler.errors import ConfigError, ShowerDataError, StorageError
-from nisampler.rng import Streams
-from nisampler.run.monitor import Monitor, Monitors
-from nisampler.run.result import versions
-from nisampler.storage import atomic_write, write_json
+from nisampler.ui.monitor import Monitor, Monitors
 
 REFERENCE = "reference"
 CONTROL = "shuffled voxels"

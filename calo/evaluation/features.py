@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from nisampler.calo.geometry import Geometry
-from nisampler.calo.showers import Showers
+from nisampler.calo.data.showers import Showers
+from nisampler.calo.detector.geometry import Geometry
 from nisampler.errors import ShapeError, ShowerDataError
 
 Floats = NDArray[np.float64]

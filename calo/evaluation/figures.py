@@ -15,11 +15,11 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
+from nisampler.calo.detector.geometry import Geometry, IncidentEnergy
 from nisampler.calo.evaluation.bands import VOXELS, Band
 from nisampler.calo.evaluation.features import Features
 from nisampler.calo.evaluation.histograms import Counts
-from nisampler.calo.geometry import Geometry, IncidentEnergy
-from nisampler.run.plots import BLUE, GREEN, GREY, INK, ORANGE, PLAIN, PURPLE, Sheet
+from nisampler.ui.plots import BLUE, GREEN, GREY, INK, ORANGE, PLAIN, PURPLE, Sheet
 
 Floats = NDArray[np.float64]
 Line = dict[str, Any]
@@ -73,7 +73,7 @@ def histogram(
     others
         Candidates by name, in the same bins; at least one.
     style
-        From `nisampler.run.plots.style_sheet`.
+        From `nisampler.ui.plots.style_sheet`.
     bands
         By candidate, the spread over draws of its weights: one standard deviation up and down from its line.
     """
@@ -280,7 +280,7 @@ def correlations(reference: Floats, others: Mapping[str, Floats], geometry: Geom
     geometry
         For the numbers of the layers.
     style
-        From `nisampler.run.plots.style_sheet`.
+        From `nisampler.ui.plots.style_sheet`.
     """
     with mpl.rc_context(style):
         rows = max(len(others), 1)
@@ -317,7 +317,7 @@ def separations(
     geometry
         For the numbers of the layers.
     style
-        From `nisampler.run.plots.style_sheet`.
+        From `nisampler.ui.plots.style_sheet`.
     """
     with mpl.rc_context(style):
         families = list(next(iter(tables.values())))
@@ -355,7 +355,7 @@ def training(records: Mapping[str, Sequence[Mapping[str, Any]]], style: Sheet = 
     records
         By part, records with ``epoch`` and ``loss``, and with ``validation`` where it was measured.
     style
-        From `nisampler.run.plots.style_sheet`.
+        From `nisampler.ui.plots.style_sheet`.
     """
     with mpl.rc_context(style):
         figure = Figure(figsize=(_WIDTH, 0.6 + 3.0 * len(records)), layout="constrained")

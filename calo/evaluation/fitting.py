@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nisampler.base.rng import Streams
+from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.evaluation.inputs import Columns, input_kind
 from nisampler.calo.evaluation.resnet import ResNet3D
-from nisampler.calo.geometry import Geometry
 from nisampler.errors import ConfigError, ShowerDataError, TrainingDivergedError
-from nisampler.flows.nets import make_linear
-from nisampler.rng import Streams
-from nisampler.run.monitor import Monitors
+from nisampler.flows.nets.mlp import make_linear
+from nisampler.ui.monitor import Monitors
 
 Index = NDArray[np.int64]
 _FEWEST = 10  # showers of each class in each part

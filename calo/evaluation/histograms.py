@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import wasserstein_distance
 
 from nisampler.errors import ShapeError, ShowerDataError
-from nisampler.run.distributions import Axis
+from nisampler.ui.distributions import Axis
 
 Floats = NDArray[np.float64]
 

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nisampler.calo.checks import check_incident, check_voxels
+from nisampler.calo.data.checks import check_incident, check_voxels
+from nisampler.calo.data.showers import Showers
+from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.evaluation.features import Features
-from nisampler.calo.geometry import Geometry
-from nisampler.calo.showers import Showers
 from nisampler.errors import ConfigError, GeometryError
 
 Columns = tuple[Tensor, ...]

@@ -9,16 +9,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from nisampler.calo.data.showers import Showers
+from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.evaluation.bands import VOXELS, Band
 from nisampler.calo.evaluation.correlations import layer_correlations, mean_difference
 from nisampler.calo.evaluation.features import CHUNK, Features
 from nisampler.calo.evaluation.histograms import Counts, Difference, wasserstein
 from nisampler.calo.evaluation.neighbours import Neighbours, nearest
 from nisampler.calo.evaluation.quantities import FAMILIES, Quantity, quantities, spectrum_axis
-from nisampler.calo.geometry import Geometry
-from nisampler.calo.showers import Showers
 from nisampler.errors import ShowerDataError
-from nisampler.run.distributions import Axis
+from nisampler.ui.distributions import Axis
 
 Floats = NDArray[np.float64]
 Kind = Literal["reference", "candidate", "floor", "control"]

@@ -16,13 +16,13 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
+from nisampler.base.rng import Streams
+from nisampler.calo.data.showers import Showers
+from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.evaluation.fitting import Classifier, ClassifierConfig, split_classes
 from nisampler.calo.evaluation.inputs import check_showers, input_kind
-from nisampler.calo.geometry import Geometry
-from nisampler.calo.showers import Showers
 from nisampler.errors import ConfigError, ShowerDataError
-from nisampler.rng import Streams
-from nisampler.run.monitor import Monitor, Monitors
+from nisampler.ui.monitor import Monitor, Monitors
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nisampler.calo.geometry import Geometry
-from nisampler.calo.showers import Showers
+from nisampler.calo.data.showers import Showers
+from nisampler.calo.detector.geometry import Geometry
 from nisampler.errors import ShapeError
 
 Floats = NDArray[np.float64]

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.evaluation.features import Features, angular_layers
-from nisampler.calo.geometry import Geometry
 from nisampler.errors import ShapeError
-from nisampler.run.distributions import Axis
+from nisampler.ui.distributions import Axis
 
 Floats = NDArray[np.float64]
 

@@ -11,16 +11,17 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from nisampler.base.storage import atomic_write
+from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.evaluation import comparison_figures, figures, shower_figures
 from nisampler.calo.evaluation.bands import VOXELS, Band
 from nisampler.calo.evaluation.classifiers import classifier_config
 from nisampler.calo.evaluation.measure import Measured, layer_separations
 from nisampler.calo.evaluation.published import PUBLISHED, Speed
 from nisampler.calo.evaluation.quantities import FAMILIES, quantities
-from nisampler.calo.geometry import Geometry
 from nisampler.errors import StorageError
-from nisampler.run import plots, report_page
-from nisampler.storage import atomic_write
+from nisampler.ui import page as report_page
+from nisampler.ui import plots
 
 Row = tuple[str, list[str]]
 
@@ -44,7 +45,7 @@ class ReportData:
     layers
         Histograms are drawn of at most so many.
     style
-        Of the figures, from `nisampler.run.plots.style_sheet`.
+        Of the figures, from `nisampler.ui.plots.style_sheet`.
     """
 
     result: Mapping[str, Any]

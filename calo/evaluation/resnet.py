@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nisampler.errors import GeometryError, ShapeError
-from nisampler.flows.nets import make_linear
+from nisampler.flows.nets.mlp import make_linear
 
 PLANES = (32, 64, 64, 128)
 """Channels of the four stages."""

@@ -12,8 +12,8 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from nisampler.calo.geometry import Geometry, Layer
-from nisampler.run.plots import GREY, PLAIN, Sheet
+from nisampler.calo.detector.geometry import Geometry, Layer
+from nisampler.ui.plots import GREY, PLAIN, Sheet
 
 Floats = NDArray[np.float64]
 
@@ -43,7 +43,7 @@ def average_showers(
     geometry
         Of both.
     style
-        From `nisampler.run.plots.style_sheet`.
+        From `nisampler.ui.plots.style_sheet`.
     """
     layers = chosen_layers(geometry)
     with mpl.rc_context(style):
@@ -74,7 +74,7 @@ def pairs(showers: Sequence[tuple[str, NDArray[Any]]], geometry: Geometry, style
     geometry
         Their cells.
     style
-        From `nisampler.run.plots.style_sheet`.
+        From `nisampler.ui.plots.style_sheet`.
     """
     layers = chosen_layers(geometry)
     with mpl.rc_context(style):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from nisampler.calo.geometry import Geometry
+from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.models.base import ModelPart, ShowerModel
 from nisampler.calo.models.build import build
 from nisampler.calo.models.config import FlowConfig, ModelConfig
-from nisampler.calo.models.presets import PRESETS, preset
+from nisampler.calo.models.presets.catalogue import PRESETS, preset
 
 __all__ = ["PRESETS", "FlowConfig", "ModelConfig", "ModelPart", "ShowerModel", "build_model", "preset"]
 

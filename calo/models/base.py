@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nisampler.calo.batches import ShowerSource
-from nisampler.calo.geometry import Geometry
-from nisampler.calo.preprocessing import Preprocessing, PreprocessingConfig
+from nisampler.calo.data.batches import ShowerSource
+from nisampler.calo.data.showers import Showers
+from nisampler.calo.detector.geometry import Geometry
+from nisampler.calo.preprocessing.preprocessing import Preprocessing, PreprocessingConfig
+from nisampler.calo.preprocessing.transforms import Standardise
 from nisampler.calo.recipe import Recipe
-from nisampler.calo.showers import Showers
-from nisampler.calo.transforms import Standardise
 from nisampler.errors import ModelError, ShapeError
 from nisampler.flows import Flow, VariationalLinear, draw, kl, training_noise
 

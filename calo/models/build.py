@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import torch
 
-from nisampler.calo.distillation import DistillationConfig
-from nisampler.calo.geometry import Geometry
+from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.models.base import OneStepModel, ShowerModel, TwoStepModel, voxel_context
 from nisampler.calo.models.chain import ChainModel, layer_flow
 from nisampler.calo.models.config import ModelConfig
+from nisampler.calo.models.distillation import DistillationConfig
 from nisampler.calo.models.flows import build_flow
 from nisampler.calo.models.inductive import FIRST_CONTEXT, InductiveModel, InductiveStudentModel, next_context
 from nisampler.calo.models.matching import build_matching

@@ -9,17 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nisampler.calo.batches import ShowerSource
-from nisampler.calo.geometry import Geometry
+from nisampler.calo.data.batches import ShowerSource
+from nisampler.calo.data.showers import Showers
+from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.models.base import FIT_SHOWERS, ModelPart
 from nisampler.calo.models.config import AnyFlow, FlowConfig
 from nisampler.calo.models.flows import build_flow
 from nisampler.calo.models.layerwise import LayerwiseModel
 from nisampler.calo.models.spectrum import SpectrumMap
-from nisampler.calo.preprocessing import PreprocessingConfig
+from nisampler.calo.preprocessing.preprocessing import PreprocessingConfig
+from nisampler.calo.preprocessing.transforms import Standardise
 from nisampler.calo.recipe import Recipe
-from nisampler.calo.showers import Showers
-from nisampler.calo.transforms import Standardise
 from nisampler.errors import ModelError
 from nisampler.flows import ConvCouplingConfig, Embedded, Flow, NetConfig, conv_flow
 

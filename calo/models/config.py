@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from nisampler.calo.preprocessing import PreprocessingConfig
+from nisampler.calo.preprocessing.preprocessing import PreprocessingConfig
 from nisampler.calo.recipe import Recipe
 from nisampler.errors import ConfigError, ModelError
 from nisampler.flows import ConvCouplingConfig, NetConfig, Spline, VelocityConfig

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from nisampler.calo.distillation import Distillation, DistillationConfig
-from nisampler.calo.geometry import Geometry
+from nisampler.calo.data.showers import Showers
+from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.models.base import FIT_SHOWERS, ModelPart
+from nisampler.calo.models.distillation import Distillation, DistillationConfig
 from nisampler.calo.models.layerwise import LayerwiseModel
-from nisampler.calo.preprocessing import PreprocessingConfig
+from nisampler.calo.preprocessing.preprocessing import PreprocessingConfig
+from nisampler.calo.preprocessing.transforms import Standardise
 from nisampler.calo.recipe import Recipe
-from nisampler.calo.showers import Showers
-from nisampler.calo.transforms import Standardise
 from nisampler.errors import ModelError
 from nisampler.flows import Flow, NetConfig
 

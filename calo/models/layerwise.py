@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nisampler.calo.geometry import Geometry
+from nisampler.calo.data.showers import Showers
+from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.models.base import FIT_SHOWERS, ModelPart, ShowerModel
-from nisampler.calo.preprocessing import PreprocessingConfig
+from nisampler.calo.preprocessing.preprocessing import PreprocessingConfig
+from nisampler.calo.preprocessing.transforms import Standardise
 from nisampler.calo.recipe import Recipe
-from nisampler.calo.showers import Showers
-from nisampler.calo.transforms import Standardise
 from nisampler.flows import Flow
 
 

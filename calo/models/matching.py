@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nisampler.calo.geometry import Geometry
+from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.models.base import ShowerModel, TwoStepModel, voxel_context
 from nisampler.calo.models.config import ModelConfig
 from nisampler.errors import ModelError

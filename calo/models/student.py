@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from nisampler.calo.distillation import Distillation, DistillationConfig
-from nisampler.calo.geometry import Geometry
+from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.models.base import ModelPart, TwoStepModel
-from nisampler.calo.preprocessing import PreprocessingConfig
+from nisampler.calo.models.distillation import Distillation, DistillationConfig
+from nisampler.calo.preprocessing.preprocessing import PreprocessingConfig
 from nisampler.calo.recipe import Recipe
 from nisampler.flows import Flow, NetConfig
 

@@ -14,7 +14,6 @@ from nisampler.events.columns import COLUMN_NAMES, COLUMNS, OPTIONAL, Bools
 from nisampler.events.columns import FINAL as FINAL
 from nisampler.events.columns import INCOMING as INCOMING
 from nisampler.events.columns import UNKNOWN_SPIN as UNKNOWN_SPIN
-from nisampler.events.rules import DEFAULT_TOLERANCE, violations
 
 Floats = NDArray[np.float64]
 
@@ -197,22 +196,6 @@ class EventBatch:
         """(n, p) E² − p² − m² in GeV²: zero on the mass shell."""
         energy, momentum = self.momenta[..., 0], self.momenta[..., 1:]
         return np.asarray(energy**2 - (momentum**2).sum(axis=-1) - self.masses**2)
-
-    def validate(self, tolerance: float = DEFAULT_TOLERANCE) -> None:
-        """Check every event against the rules of the event record (see `nisampler.events.rules`).
-
-        Parameters
-        ----------
-        tolerance
-            Largest relative violation of momentum conservation and of the mass shell.
-
-        Raises
-        ------
-        EventFormatError
-            Naming the first wrong event and the column.
-        """
-        for problem in violations(self, tolerance):
-            raise EventFormatError(str(problem))
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,12 +31,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nisampler._version import __version__
+from nisampler.base.storage import atomic_write
 from nisampler.errors import CorruptFileError, EventCountError, EventFormatError, StorageError
 from nisampler.events.batch import EventBatch, PointBatch
 from nisampler.events.columns import COLUMN_NAMES, OPTIONAL
 from nisampler.events.info import InitInfo, ProcessInfo
 from nisampler.events.rules import violations
-from nisampler.storage import atomic_write
 
 EVENT_FORMAT = "nisampler-events"
 POINT_FORMAT = "nisampler-points"

@@ -23,6 +23,7 @@ from xml.etree.ElementTree import Element, ParseError
 import numpy as np
 
 from nisampler._version import __version__
+from nisampler.base.storage import atomic_write
 from nisampler.errors import (
     CorruptFileError,
     EventCountError,
@@ -35,7 +36,6 @@ from nisampler.events.columns import UNKNOWN_SPIN
 from nisampler.events.info import InitInfo, ProcessInfo
 from nisampler.events.lhe_extras import extra_columns, extra_lines
 from nisampler.events.rules import violations
-from nisampler.storage import atomic_write
 
 DEFAULT_CHUNK = 10_000
 _HEADER_TAG = "nisampler"

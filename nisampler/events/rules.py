@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nisampler.errors import EventFormatError
+from nisampler.events.batch import EventBatch
 from nisampler.events.columns import COLUMN_NAMES, EMPTY, FINAL, INCOMING, RESONANCE, Bools
 from nisampler.events.info import InitInfo
-
-if TYPE_CHECKING:
-    from nisampler.events.batch import EventBatch
 
 DEFAULT_TOLERANCE = 1e-8
 _STATUS_CODES = (INCOMING, EMPTY, FINAL, RESONANCE, -2, 3, -9)
@@ -68,6 +66,18 @@ def violations(
     yield from _kinematics(batch, tolerance)
     if info is not None:
         yield from _beams(batch, info, tolerance)
+
+
+def require_valid(batch: EventBatch, tolerance: float = DEFAULT_TOLERANCE) -> None:
+    """Nothing if every event obeys the rules, see `violations`.
+
+    Raises
+    ------
+    EventFormatError
+        Naming the first wrong event and the column.
+    """
+    for problem in violations(batch, tolerance):
+        raise EventFormatError(str(problem))
 
 
 def _finite(batch: EventBatch) -> Iterator[Problem]:

@@ -10,7 +10,6 @@ from nisampler.flows.autoregressive import (
     InverseAutoregressiveTransform,
     MaskedAutoregressiveTransform,
 )
-from nisampler.flows.bayesian import VariationalLinear, draw, kl, training_noise, use_map
 from nisampler.flows.continuous import ContinuousFlow, ContinuousTransform, continuous_flow
 from nisampler.flows.convolutional import (
     ConvCouplingConfig,
@@ -27,8 +26,12 @@ from nisampler.flows.distributions import Base, StandardNormal, UniformCube
 from nisampler.flows.flow import Flow
 from nisampler.flows.grouped import GridSpline, GroupedFlow
 from nisampler.flows.masks import binary_masks, exchange_masks, random_masks
-from nisampler.flows.nets import MLP, FourierFeatures, NetConfig, ResidualNet
-from nisampler.flows.splines import Spline
+from nisampler.flows.nets.bayesian import VariationalLinear, draw, kl, training_noise, use_map
+from nisampler.flows.nets.mlp import MLP, FourierFeatures, NetConfig, ResidualNet
+from nisampler.flows.nets.unet import ConstantMaps, ConvEmbedding, UNet, UNetConfig
+from nisampler.flows.nets.velocity import VelocityConfig, VelocityMLP
+from nisampler.flows.nets.vit import VelocityViT
+from nisampler.flows.splines.families import Spline
 from nisampler.flows.transforms import (
     ActNorm,
     Affine,
@@ -39,9 +42,6 @@ from nisampler.flows.transforms import (
     Permutation,
     Transform,
 )
-from nisampler.flows.unet import ConstantMaps, ConvEmbedding, UNet, UNetConfig
-from nisampler.flows.velocity import VelocityConfig, VelocityMLP
-from nisampler.flows.vit import VelocityViT
 
 __all__ = [
     "MADE",

@@ -18,8 +18,8 @@ from nisampler.flows.coupling import CouplingTransform
 from nisampler.flows.distributions import Base, StandardNormal, UniformCube
 from nisampler.flows.flow import Flow
 from nisampler.flows.masks import binary_masks, exchange_masks, random_masks
-from nisampler.flows.nets import NetConfig
-from nisampler.flows.splines import Spline
+from nisampler.flows.nets.mlp import NetConfig
+from nisampler.flows.splines.families import Spline
 from nisampler.flows.transforms import Composition, Permutation, Transform
 
 

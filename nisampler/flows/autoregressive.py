@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from nisampler.errors import ShapeError
 from nisampler.flows.coupling import split_parameters
-from nisampler.flows.nets import FourierFeatures, NetConfig, activation_function, join_context
-from nisampler.flows.splines import Spline
+from nisampler.flows.nets.mlp import FourierFeatures, NetConfig, activation_function, join_context
+from nisampler.flows.splines.families import Spline
 from nisampler.flows.transforms import Transform
 
 

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from nisampler.errors import ConfigError
 from nisampler.flows.distributions import StandardNormal
 from nisampler.flows.flow import Flow
+from nisampler.flows.nets.velocity import Sizes, VelocityConfig, VelocityMLP
+from nisampler.flows.nets.vit import VelocityViT
 from nisampler.flows.solvers import integrate, solver_named
 from nisampler.flows.transforms import Transform
-from nisampler.flows.velocity import Sizes, VelocityConfig, VelocityMLP
-from nisampler.flows.vit import VelocityViT
 
 _PROBE_SEED = 20181002
 

@@ -17,9 +17,9 @@ from nisampler.errors import ConfigError, ShapeError
 from nisampler.flows.coupling import CouplingTransform
 from nisampler.flows.distributions import StandardNormal
 from nisampler.flows.flow import Flow
-from nisampler.flows.splines import Spline
+from nisampler.flows.nets.unet import ConstantMaps, ConvEmbedding, Shape, Size, UNet, UNetConfig
+from nisampler.flows.splines.families import Spline
 from nisampler.flows.transforms import ActNorm, Composition, LULinear, Permutation, Transform
-from nisampler.flows.unet import ConstantMaps, ConvEmbedding, Shape, Size, UNet, UNetConfig
 
 
 def squeezed_shape(shape: Shape, factor: Size) -> Shape:

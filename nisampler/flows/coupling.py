@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nisampler.errors import ConfigError, ShapeError
-from nisampler.flows.splines import Spline
+from nisampler.flows.splines.families import Spline
 from nisampler.flows.transforms import Transform
 
 

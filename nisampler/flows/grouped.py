@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from nisampler.errors import ConfigError, DomainError, ShapeError
 from nisampler.flows.assemblies import CouplingConfig, coupling_masks
 from nisampler.flows.coupling import CouplingTransform
-from nisampler.flows.nets import FourierFeatures, NetConfig, activation_function, make_linear
-from nisampler.flows.rational_quadratic import segment, solve_segment
+from nisampler.flows.nets.mlp import FourierFeatures, NetConfig, activation_function, make_linear
+from nisampler.flows.splines.rational_quadratic import segment, solve_segment
 from nisampler.flows.transforms import Composition
 
 _ROUNDING = 1e-6

@@ -15,12 +15,12 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from nisampler.base.rng import Streams
+from nisampler.density.integrand import Kind
 from nisampler.errors import CardError, ConfigError
-from nisampler.integrand import Kind
-from nisampler.integrator import IntegrationConfig
-from nisampler.rng import Streams
-from nisampler.training import TrainingConfig
-from nisampler.unweighting import UnweightingConfig
+from nisampler.integration.integrator import IntegrationConfig
+from nisampler.training.config import TrainingConfig
+from nisampler.unweighting.unweighter import UnweightingConfig
 
 Format = Literal["lhe.gz", "lhe", "h5"]
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -34,7 +34,7 @@ class IntegrandSettings:
     Parameters
     ----------
     kind
-        "auto", "torch", "numpy" or "scalar"; see `nisampler.integrand.Integrand`.
+        "auto", "torch", "numpy" or "scalar"; see `nisampler.density.integrand.Integrand`.
     nonfinite
         Fraction of calls that may be NaN or infinite; they are counted and set to zero. 0: the first one stops
         the run.

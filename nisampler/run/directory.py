@@ -15,10 +15,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from nisampler.base.storage import atomic_write, read_json, remove_stale, write_json
 from nisampler.errors import CorruptFileError, StorageError
 from nisampler.run import lookup
 from nisampler.run.card import Card, parse_card
-from nisampler.storage import atomic_write, read_json, remove_stale, write_json
 
 FORMAT, VERSION = "nisampler-run", 1
 _FIELDS = {"format", "version", "card_sha256", "overrides", "process", "device", "threads", "versions"}

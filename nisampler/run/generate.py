@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 
-from nisampler.engine import cpu_threads
+from nisampler.base.device import cpu_threads
+from nisampler.base.rng import Streams
+from nisampler.base.storage import read_json, remove_stale, sha256, write_json
 from nisampler.errors import CorruptFileError, StorageError
 from nisampler.events import (
     PointBatch,
@@ -21,13 +23,11 @@ from nisampler.events import (
     write_events,
     write_points,
 )
-from nisampler.rng import Streams
 from nisampler.run.directory import RunDirectory
 from nisampler.run.job import Job, build_job
-from nisampler.run.monitor import LogMonitor, Monitor, Monitors
 from nisampler.run.stages import Integrated, Trained, integrate, train
-from nisampler.storage import read_json, remove_stale, sha256, write_json
-from nisampler.unweighting import Unweighter, UnweightingConfig
+from nisampler.ui.monitor import LogMonitor, Monitor, Monitors
+from nisampler.unweighting.unweighter import Unweighter, UnweightingConfig
 
 SUFFIX = ".h5"
 CHECKSUMS = "checksums.json"

@@ -5,15 +5,15 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass, replace
 
-from nisampler import engine
+from nisampler import api as engine
+from nisampler.base.estimate import Estimate
+from nisampler.base.rng import Streams
+from nisampler.density.integrand import Integrand
 from nisampler.errors import CardError, ConfigError, MissingExtraError, ProcessError, UnknownProcessError
 from nisampler.events import InitInfo, ProcessInfo
-from nisampler.integrand import Integrand
-from nisampler.rng import Streams
 from nisampler.run import lookup
 from nisampler.run.card import Card
-from nisampler.stats import Estimate
-from nisampler.training import TrainingConfig
+from nisampler.training.config import TrainingConfig
 
 POINT_FORMATS = ("h5",)
 

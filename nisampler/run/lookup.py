@@ -13,9 +13,9 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor
 
+from nisampler.base.storage import sha256
 from nisampler.errors import ProcessError, UnknownProcessError
 from nisampler.events import EventBatch, Observable
-from nisampler.storage import sha256
 
 GROUP = "nisampler.processes"
 

@@ -11,14 +11,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from nisampler.costs import Choice
-from nisampler.engine import cpu_threads
+from nisampler.base.device import cpu_threads
+from nisampler.base.storage import atomic_write, read_json, write_json
+from nisampler.base.versions import finite, versions
 from nisampler.errors import NisamplerError, StorageError
 from nisampler.events import ShardSet
-from nisampler.run import lookup, plots
+from nisampler.run import lookup
 from nisampler.run.card import parse_card, read_card_text
 from nisampler.run.directory import RunDirectory
-from nisampler.run.distributions import (
+from nisampler.run.generate import Generated, Generator, finish, overweight_warnings, point_batch, point_batches, sizes
+from nisampler.run.job import Job, build_job, resolve_device
+from nisampler.run.report import ReportData, render
+from nisampler.run.result import integral_text
+from nisampler.run.stages import CHECKPOINT_SECONDS, Clock, Integrated, Trained, integrate, train
+from nisampler.training.costs import Choice
+from nisampler.ui import plots
+from nisampler.ui.distributions import (
     Comparison,
     Histogram,
     coordinate_axes,
@@ -26,13 +34,7 @@ from nisampler.run.distributions import (
     fill_points,
     observable_axes,
 )
-from nisampler.run.generate import Generated, Generator, finish, overweight_warnings, point_batch, point_batches, sizes
-from nisampler.run.job import Job, build_job, resolve_device
-from nisampler.run.monitor import LogMonitor, Monitor, Monitors
-from nisampler.run.report import ReportData, render
-from nisampler.run.result import finite, integral_text, versions
-from nisampler.run.stages import CHECKPOINT_SECONDS, Clock, Integrated, Trained, integrate, train
-from nisampler.storage import atomic_write, read_json, write_json
+from nisampler.ui.monitor import LogMonitor, Monitor, Monitors
 
 _REPORT_POINTS = 100_000
 _REPORT_BATCH = 20_000

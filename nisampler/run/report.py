@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nisampler.run import plots, report_page
-from nisampler.run.distributions import Comparison
 from nisampler.run.result import efficiency_rows, integral_text
+from nisampler.ui import page as report_page
+from nisampler.ui import plots
+from nisampler.ui.distributions import Comparison
 
 
 @dataclass(frozen=True)

@@ -3,40 +3,13 @@
 from __future__ import annotations
 
 import math
-import platform
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from nisampler._version import __version__
-from nisampler.costs import Choice
-from nisampler.stats import format_with_error
-from nisampler.two_stage import TwoStageGain
-
-_PACKAGES = ("torch", "numpy", "vegas", "h5py", "safetensors", "pylhe")
-
-
-def versions() -> dict[str, str]:
-    """Versions of everything that the bytes of a run depend on; packages that are not installed are left out."""
-    found = {"nisampler": __version__, "python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def finite(value: Any) -> Any:
-    """The same JSON data with None in place of NaN and infinity, which JSON has no form for."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {str(key): finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return value
+from nisampler.base.estimate import format_with_error
+from nisampler.training.costs import Choice
+from nisampler.unweighting.two_stage import TwoStageGain
 
 
 def _percent(value: float | None) -> str:

@@ -14,19 +14,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nisampler.costs import Choice
-from nisampler.integrator import IntegrationResult, Integrator
+from nisampler.base.estimate import Estimate
+from nisampler.base.storage import has_checkpoint, load_checkpoint, save_checkpoint
+from nisampler.base.versions import finite
+from nisampler.integration.integrator import IntegrationResult, Integrator
 from nisampler.run.directory import RunDirectory
 from nisampler.run.job import Job
-from nisampler.run.monitor import Monitor
-from nisampler.run.result import finite
-from nisampler.samplers import Sampler, sampler_from_state
-from nisampler.stats import Estimate
-from nisampler.storage import has_checkpoint, load_checkpoint, save_checkpoint
-from nisampler.trainer import Trainer
-from nisampler.training import Progress
-from nisampler.two_stage import TwoStageUnweighter, two_stages
-from nisampler.unweighting import Efficiencies
+from nisampler.samplers.base import Sampler, sampler_from_state
+from nisampler.training.config import Progress
+from nisampler.training.costs import Choice
+from nisampler.training.trainer import Trainer
+from nisampler.ui.monitor import Monitor
+from nisampler.unweighting.two_stage import TwoStageUnweighter, two_stages
+from nisampler.unweighting.unweighter import Efficiencies
 
 CHECKPOINT_SECONDS = 20.0
 

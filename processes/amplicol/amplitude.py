@@ -26,9 +26,9 @@ from nisampler.processes.amplicol.evaluators import Evaluator, LocalEvaluator, W
 from nisampler.processes.amplicol.flavours import Element, flavour_table
 from nisampler.processes.amplicol.particles import HIGGS, TOP, W_BOSON, Z_BOSON, expression
 from nisampler.processes.amplicol.worker import Array, Column
-from nisampler.processes.amplitude import SubProcess
+from nisampler.processes.amplitudes.protocol import SubProcess
 from nisampler.processes.parameters import StandardModel
-from nisampler.processes.rambo import RamboOnDiet
+from nisampler.processes.phase_space.rambo import RamboOnDiet
 
 _PROBES = 4
 _PROBE_TOLERANCE = 1e-6

@@ -19,8 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from nisampler.base.storage import read_json, sha256, write_json
 from nisampler.errors import AmplitudeError, CorruptFileError, MissingExtraError, NisamplerError, StorageError
-from nisampler.storage import read_json, sha256, write_json
 
 ColourAccuracy = Literal["full", "lc"]
 Progress = Callable[[str], None]

@@ -29,7 +29,7 @@ from nisampler.processes.amplicol.particles import (
     parse_process,
     thrice_charge,
 )
-from nisampler.processes.amplitude import SubProcess
+from nisampler.processes.amplitudes.protocol import SubProcess
 from nisampler.processes.parameters import StandardModel
 
 _UPS, _DOWNS = (2, 4), (1, 3, 5)

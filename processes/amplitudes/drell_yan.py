@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nisampler.processes.amplitude import SubProcess
 from nisampler.processes.amplitudes.currents import LeptonicCurrent
+from nisampler.processes.amplitudes.protocol import SubProcess
 from nisampler.processes.amplitudes.tree import Element, TreeAmplitude, momentum_products
-from nisampler.processes.ee_matrix_element import COLOURS
+from nisampler.processes.lepton.ee_matrix_element import COLOURS
 
 # All-outgoing colours: the incoming antiquark carries the colour of the line, the incoming quark its anticolour.
 FLOW = {0: ((1, 0),), 1: ((0, 1),)}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nisampler.processes.amplitude import SubProcess
+from nisampler.processes.amplitudes.protocol import SubProcess
 from nisampler.processes.amplitudes.tree import (
     GLUON,
     MASSLESS_QUARKS,

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from nisampler.processes.amplitude import SubProcess
+from nisampler.processes.amplitudes.protocol import SubProcess
 from nisampler.processes.amplitudes.qcd import two_quarks_two_gluons
 from nisampler.processes.amplitudes.tree import (
     GLUON,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nisampler.errors import AmplitudeError, ShapeError
-from nisampler.processes.amplitude import SubProcess
+from nisampler.processes.amplitudes.protocol import SubProcess
 
 GLUON = 21
 MASSLESS_QUARKS = (1, 2, 3, 4, 5)
@@ -72,7 +72,7 @@ def momentum_products(incoming: Tensor, outgoing: Tensor) -> dict[tuple[int, int
 
 
 class TreeAmplitude(ABC):
-    """A squared matrix element at leading order, see :class:`nisampler.processes.amplitude.Amplitude`.
+    """A squared matrix element at leading order, see :class:`nisampler.processes.amplitudes.protocol.Amplitude`.
 
     Parameters
     ----------

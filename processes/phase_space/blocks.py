@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nisampler.errors import ChannelError
-from nisampler.processes.kinematics import direction
+from nisampler.processes.phase_space.kinematics import direction
 from nisampler.processes.phase_space.mappings import IntervalMap, PowerLaw
 
 _TINY = 1e-30

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from nisampler.errors import ChannelError
-from nisampler.processes.kinematics import phi, pt
+from nisampler.processes.phase_space.kinematics import phi, pt
 from nisampler.processes.phase_space.mappings import LOGARITHMIC, IntervalMap, PowerLaw, Uniform
 
 _TINY = 1e-30

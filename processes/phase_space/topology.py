@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from nisampler.errors import ChannelError, ShapeError
-from nisampler.processes.kinematics import mass2
 from nisampler.processes.phase_space.blocks import (
     Exchange,
     FixedEnergy,
@@ -25,6 +24,7 @@ from nisampler.processes.phase_space.blocks import (
     decay,
     decay_inverse,
 )
+from nisampler.processes.phase_space.kinematics import mass2
 from nisampler.processes.phase_space.mappings import IntervalMap, PowerLaw, finish_inverse
 
 _TINY = 1e-30

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from nisampler.channels import Multichannel
+from nisampler.density.channels import Multichannel
 from nisampler.processes.registry import create
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"

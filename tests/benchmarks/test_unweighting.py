@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
+from nisampler.base.weights import efficiency_at
 from nisampler.processes.registry import create
-from nisampler.stats import efficiency_at
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 TINY = ["--process", "w_plus_jets", "--jets", "0", "--calls", "5000", "--points", "2048"]

@@ -17,8 +17,8 @@ from tiny_model import build
 from typer.testing import CliRunner
 
 from nisampler.calo.commands import app as calo
-from nisampler.calo.files import read_showers
-from nisampler.calo.geometries import GEOMETRIES, geometry
+from nisampler.calo.data.files import read_showers
+from nisampler.calo.detector.geometries import GEOMETRIES, geometry
 from nisampler.calo.models import PRESETS, build_model
 from nisampler.cli import GROUP, app
 
@@ -29,8 +29,8 @@ TOY = geometry("toy")
 def tiny() -> Any:
     """A preset that is fitted in no time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nisampler.calo.fit.build_model", build)
-        patch.setattr("nisampler.calo.store.build_model", build)
+        patch.setattr("nisampler.calo.fitting.fit.build_model", build)
+        patch.setattr("nisampler.calo.fitting.store.build_model", build)
         yield
 
 
@@ -157,8 +157,8 @@ def test_several_models_in_one_report(folder: Path, tmp_path: Path, monkeypatch:
 
 
 def test_draws_of_the_posterior(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nisampler.calo.fit.build_model", build_model)
-    monkeypatch.setattr("nisampler.calo.store.build_model", build_model)
+    monkeypatch.setattr("nisampler.calo.fitting.fit.build_model", build_model)
+    monkeypatch.setattr("nisampler.calo.fitting.store.build_model", build_model)
     arguments = ["fit", "--geometry", "toy", "--data", folder / "data.h5", "--showers", 100, "--epochs", 1, "-q"]
     for preset in ("small-inn-bayesian", "small-inn"):
         assert call(*arguments, "--model", preset, "--output", tmp_path / preset, "--device", "cpu")[0] == 0
@@ -195,7 +195,7 @@ def test_lists() -> None:
 
 
 def test_xml_binning(tmp_path: Path) -> None:
-    from nisampler.calo.binning import write_binning
+    from nisampler.calo.detector.binning import write_binning
 
     write_binning(tmp_path / "toy.xml", TOY)
     path = tmp_path / "a.h5"
@@ -220,13 +220,13 @@ def test_interrupt_says_how_to_resume(folder: Path, tmp_path: Path, monkeypatch:
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nisampler.calo.schedule.fit_part", stop)
+    monkeypatch.setattr("nisampler.calo.fitting.schedule.fit_part", stop)
     arguments = ["--geometry", "toy", "--data", folder / "data.h5", "--model", "tiny", "--output", tmp_path / "m"]
     code, _, err = call("fit", *arguments)
     assert code == 130 and f"--output {tmp_path / 'm'} --resume` continues" in err
     monkeypatch.undo()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nisampler.calo.fit.build_model", build)
+        patch.setattr("nisampler.calo.fitting.fit.build_model", build)
         assert call("fit", *arguments, "--resume", "--quiet")[0] == 0
 
 

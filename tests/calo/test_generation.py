@@ -10,9 +10,9 @@ import pytest
 import torch
 from tiny_model import TinyModel, showers, write_file
 
-from nisampler.calo.files import read_showers
+from nisampler.calo.data.files import read_showers
+from nisampler.calo.detector.geometries import geometry
 from nisampler.calo.generation import freeze_draw, generate, read_incident
-from nisampler.calo.geometries import geometry
 from nisampler.calo.models import ShowerModel, build_model
 from nisampler.errors import ConfigError, ModelError, StorageError
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from tiny_model import TinyModel
 
+from nisampler.base.storage import write_json
 from nisampler.calo import timing
-from nisampler.calo.geometries import geometry
+from nisampler.calo.detector.geometries import geometry
 from nisampler.calo.timing import count_parameters, time_model
 from nisampler.errors import ConfigError
-from nisampler.storage import write_json
 
 MODEL = TinyModel(geometry("toy"))
 

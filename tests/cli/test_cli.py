@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from nisampler import __version__
 from nisampler.cli import Style, app
-from nisampler.run import plots
+from nisampler.ui import plots
 
 CARD = """
 process = "ee_to_3jets"

@@ -7,7 +7,7 @@ import pytest
 
 from nisampler.errors import ConfigError, EventFormatError, ShapeError
 from nisampler.events import EventBatch, InitInfo, Observable, PointBatch, ProcessInfo
-from nisampler.events.rules import violations
+from nisampler.events.rules import require_valid, violations
 
 
 def altered(batch, **changes):
@@ -20,7 +20,7 @@ def altered(batch, **changes):
 
 def test_good_events_pass(events, resonant, info):
     for batch in (events(50), resonant(50)):
-        batch.validate(1e-12)
+        require_valid(batch, 1e-12)
         assert not list(violations(batch, 1e-12, info))
         assert np.abs(batch.momentum_balance()).max() < 1e-12
         assert np.abs(batch.mass_balance()).max() < 1e-10
@@ -39,7 +39,7 @@ def test_concatenate_pads_and_select_picks(events, resonant, same):
     both = EventBatch.concatenate([short, long])
     assert len(both) == 7 and both.slots == 6
     assert (both.status[:4, 5] == 0).all() and (both.spins[:4, 5] == 9).all()
-    both.validate()
+    require_valid(both)
     same(both.select(slice(4, 7)), long)
     same(both.select(np.arange(7) >= 4), long)
     same(EventBatch.concatenate([]), EventBatch.empty())
@@ -87,7 +87,7 @@ def test_every_rule_is_enforced(name, events, info):
     change, text = BROKEN[name]
     batch = altered(events(5), **change)
     with pytest.raises(EventFormatError, match=r"^event 3"):
-        batch.validate()
+        require_valid(batch)
     assert any(text in str(problem) for problem in violations(batch, 1e-8, info))
     assert all((problem.count, problem.first) == (1, 3) for problem in violations(batch, 1e-8, info))
 
@@ -117,7 +117,7 @@ def test_beams_processes_and_signs_are_compared_with_the_declaration(events, inf
 def test_decay_products_must_add_up(resonant):
     batch = altered(resonant(3), mothers=((1, 5), (1, 2)))
     with pytest.raises(EventFormatError, match=r"event 2: .*decay products"):
-        batch.validate()
+        require_valid(batch)
 
 
 def test_wrong_columns_are_refused(events):

@@ -29,6 +29,7 @@ from nisampler.events import (
     write_points,
 )
 from nisampler.events.hdf5 import iterate_hdf5, read_points_header
+from nisampler.events.rules import require_valid
 
 SUFFIXES = (".lhe", ".lhe.gz", ".h5")
 
@@ -205,7 +206,7 @@ def test_files_of_other_generators_are_read(tmp_path):
     assert file.declared is None and file.count() == 1
     assert file.info.strategy == -4 and file.info.pdf_sets == (10042, 10042) and file.info.generator == ""
     batch = file.read()
-    batch.validate()
+    require_valid(batch)
     assert batch.weights[0] == 2.5e-3 and batch.process_ids[0] == 66
 
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from nisampler.errors import ConfigError, DomainError, ShapeError
 from nisampler.flows.continuous import ContinuousFlow, ContinuousTransform, continuous_flow
+from nisampler.flows.nets.velocity import TimeFeatures, VelocityConfig, VelocityMLP
+from nisampler.flows.nets.vit import Patches, VelocityViT
 from nisampler.flows.solvers import SOLVERS, integrate, solver_named
-from nisampler.flows.velocity import TimeFeatures, VelocityConfig, VelocityMLP
-from nisampler.flows.vit import Patches, VelocityViT
 
 MLP = VelocityConfig(hidden=16, layers=2, frequencies=2, solver="rk4", steps=20)
 VIT = replace(MLP, kind="velocity-vit", patch=(1, 2, 1), heads=2, expansion=2)

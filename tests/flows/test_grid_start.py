@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from nisampler.base.weights import efficiency_at, kish_ess
 from nisampler.errors import ConfigError
 from nisampler.flows import CouplingConfig, NetConfig, Spline, coupling_flow
 from nisampler.flows.grid_start import start_from_grid
 from nisampler.flows.grouped import GroupedFlow
-from nisampler.stats import efficiency_at, kish_ess
-from nisampler.vegas import VegasAdapter, VegasGrid
+from nisampler.samplers.grid import VegasAdapter, VegasGrid
 
 Line = Callable[[Tensor], Tensor]
 NET = NetConfig(hidden=8, layers=2)

@@ -19,7 +19,7 @@ from nisampler.flows import (
     coupling_flow,
 )
 from nisampler.flows.grouped import _Tiles
-from nisampler.vegas import VegasGrid
+from nisampler.samplers.grid import VegasGrid
 
 NET = NetConfig(hidden=10, layers=2)
 CONFIGS = {

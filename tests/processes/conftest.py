@@ -6,4 +6,4 @@ import importlib.util
 
 collect_ignore: list[str] = []
 if importlib.util.find_spec("pythia8mc") is None:
-    collect_ignore += ["test_lhc_pythia.py", "test_pdf_pythia.py", "test_z_prime_pulls.py"]
+    collect_ignore += ["hadron/test_lhc_pythia.py", "hadron/test_z_prime_pulls.py", "partons/test_pdf_pythia.py"]

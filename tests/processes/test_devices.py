@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nisampler.processes import registry
-from nisampler.processes.rambo import Rambo, RamboOnDiet
+from nisampler.processes.phase_space.rambo import Rambo, RamboOnDiet
 
 # The processes of hadrons choose the points that pass their cuts, which no meta tensor can tell; their amplitudes,
 # phase space and densities are checked on the meta device one by one.

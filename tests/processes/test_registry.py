@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 import torch
 
+from nisampler.base.rng import Streams
 from nisampler.errors import ConfigError, ProcessError, UnknownProcessError
 from nisampler.processes import registry
 from nisampler.processes.base import Process
-from nisampler.processes.ee_to_3jets import EEToThreeJets
-from nisampler.rng import Streams
+from nisampler.processes.lepton.ee_to_3jets import EEToThreeJets
 
 GENERATED = {"ttbar_jet"}  # from pyamplicol, which the tests do without
 EXAMPLE = Path(__file__).parents[2] / "examples" / "my_matrix_element.py"
 
 MODULE = """
 import torch
-from nisampler.processes.functions import camel
+from nisampler.processes.functions.functions import camel
 from nisampler.processes.base import FunctionProcess
 
 class Peak:

@@ -21,12 +21,12 @@ from pathlib import Path
 
 import torch
 
+from nisampler.base.storage import has_checkpoint, load_checkpoint, read_json
 from nisampler.events import check_file
 from nisampler.run import pipeline
 from nisampler.run.directory import RunDirectory
 from nisampler.run.pipeline import execute, start
 from nisampler.run.report import ReportData
-from nisampler.storage import has_checkpoint, load_checkpoint, read_json
 
 CHANGING = {"run.log", "seconds.json", "result.json", "report.html", ".lock"}
 GIVE_UP = 400

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from nisampler.errors import CardError
-from nisampler.integrator import IntegrationConfig
+from nisampler.integration.integrator import IntegrationConfig
 from nisampler.run.card import Card, EventSettings, allowed_keys, load_card, parse_card
-from nisampler.training import TrainingConfig
-from nisampler.unweighting import UnweightingConfig
+from nisampler.training.config import TrainingConfig
+from nisampler.unweighting.unweighter import UnweightingConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 MINIMAL = 'process = "camel4"\n'

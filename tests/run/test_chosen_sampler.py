@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from nisampler.costs import Choice
+from nisampler.base.storage import has_checkpoint
 from nisampler.errors import CardError
 from nisampler.run.directory import RunDirectory
 from nisampler.run.pipeline import execute, start
 from nisampler.run.result import summary
-from nisampler.storage import has_checkpoint
-from nisampler.trainer import Trainer
+from nisampler.training.costs import Choice
+from nisampler.training.trainer import Trainer
 
 CARD = """process = "camel"
 [parameters]

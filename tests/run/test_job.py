@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from nisampler.engine import cpu_threads
+from nisampler.base.device import cpu_threads
+from nisampler.base.estimate import Estimate
 from nisampler.errors import CardError, MissingExtraError, ProcessError, UnknownProcessError
 from nisampler.run import lookup
 from nisampler.run.card import parse_card
 from nisampler.run.job import Job, build_job, resolve_device
-from nisampler.stats import Estimate
 
 OWN = """
 import math

@@ -17,7 +17,7 @@ from nisampler.run import pipeline
 from nisampler.run.directory import RunDirectory
 from nisampler.run.generate import generate_events
 from nisampler.run.pipeline import execute, redraw, start
-from nisampler.trainer import Trainer
+from nisampler.training.trainer import Trainer
 
 CHANGING = {"run.log", "seconds.json", "result.json", "report.html", ".lock"}
 

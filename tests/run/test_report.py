@@ -18,17 +18,11 @@ from numpy.typing import ArrayLike
 
 from nisampler.errors import ConfigError, MissingExtraError
 from nisampler.events import EventBatch, Observable
-from nisampler.run import plots, report_page
 from nisampler.run.directory import RunDirectory
-from nisampler.run.distributions import (
-    Axis,
-    Comparison,
-    Histogram,
-    coordinate_axes,
-    fill_events,
-    observable_axes,
-)
 from nisampler.run.pipeline import redraw
+from nisampler.ui import page as report_page
+from nisampler.ui import plots
+from nisampler.ui.distributions import Axis, Comparison, Histogram, coordinate_axes, fill_events, observable_axes
 
 RUN_FIGURES = ["training", "weights", "batches"]
 OBSERVABLES = ["thrust", "y23", "x1", "x_gluon", "cos_theta_jet", "cos_theta_thrust"]

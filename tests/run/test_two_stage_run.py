@@ -10,14 +10,15 @@ import pytest
 import torch
 
 import nisampler
-from nisampler import TrainingConfig, UnweightingConfig, two_stage
-from nisampler.costs import Costs
+from nisampler import TrainingConfig, UnweightingConfig
 from nisampler.errors import ConfigError
 from nisampler.run.directory import RunDirectory
 from nisampler.run.pipeline import execute, start
 from nisampler.run.result import summary
-from nisampler.surrogate import SurrogateConfig
-from nisampler.two_stage import TwoStageUnweighter
+from nisampler.training.costs import Costs
+from nisampler.unweighting import two_stage
+from nisampler.unweighting.surrogate import SurrogateConfig
+from nisampler.unweighting.two_stage import TwoStageUnweighter
 
 CARD = """process = "camel"
 [parameters]

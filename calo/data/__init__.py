@@ -1,0 +1,1 @@
+"""Showers and their files. Uses `detector`."""

@@ -1,0 +1,229 @@
+"""Showers as batches of tensors: held in memory, or streamed from their file in shuffled pools."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nisampler.calo.data.files import ShowerReader
+from nisampler.calo.data.showers import Showers
+from nisampler.calo.detector.geometry import Geometry
+from nisampler.errors import ConfigError, ShowerDataError
+
+Batch = tuple[Tensor, Tensor]
+
+_BYTES = 4  # of a voxel
+# Share of a GPU's free memory that showers may take.
+_GPU_SHARE = 0.5
+
+
+class ShowerSource(Protocol):
+    """Showers that can be gone through often: voxels (m, v) and incident energies (m,) in MeV, float32."""
+
+    def __len__(self) -> int:
+        """Number of showers."""
+        ...
+
+    def shuffled(self, size: int, rng: np.random.Generator) -> Iterator[Batch]:
+        """All showers once, in random order, in batches of about `size`."""
+        ...
+
+    def ordered(self, size: int) -> Iterator[Batch]:
+        """All showers once, in order, in batches of at most `size`."""
+        ...
+
+    def window(self, columns: slice) -> ShowerSource:
+        """The same showers with these of their voxels alone."""
+        ...
+
+
+def pieces(n: int, size: int) -> list[NDArray[np.int64]]:
+    """The numbers 0 … n-1 in parts of nearly equal length near `size`, so that no small batch is left over.
+
+    >>> [len(part) for part in pieces(10, 4)]
+    [5, 5]
+    """
+    return np.array_split(np.arange(n), max(1, round(n / size)))
+
+
+class MemorySource:
+    """Showers held as tensors: on the device if they take at most half of its free memory, else on the CPU.
+
+    Parameters
+    ----------
+    showers
+        At least one.
+    device
+        Where the batches go.
+
+    Raises
+    ------
+    ShowerDataError
+        If there is no shower.
+    """
+
+    def __init__(self, showers: Showers, device: torch.device | str = "cpu") -> None:
+        if not len(showers):
+            raise ShowerDataError("there are no showers to learn from or to validate with")
+        self._device = torch.device(device)
+        self._voxels = torch.from_numpy(np.ascontiguousarray(showers.voxels, dtype=np.float32))
+        self._incident = torch.from_numpy(np.asarray(showers.incident, dtype=np.float32))
+        self._place()
+
+    def _place(self) -> None:
+        """Move what is held to the device, if it is small enough."""
+        size = self._voxels.numel() * _BYTES
+        if self._device.type == "cuda" and size < _GPU_SHARE * torch.cuda.mem_get_info(self._device)[0]:
+            self._voxels, self._incident = self._voxels.to(self._device), self._incident.to(self._device)
+
+    def __len__(self) -> int:
+        return len(self._incident)
+
+    def _take(self, rows: Tensor | slice) -> Batch:
+        return self._voxels[rows].to(self._device), self._incident[rows].to(self._device)
+
+    def shuffled(self, size: int, rng: np.random.Generator) -> Iterator[Batch]:
+        """All showers once, in random order, in batches of about `size`."""
+        order = torch.from_numpy(rng.permutation(len(self))).to(self._voxels.device)
+        for part in pieces(len(self), size):
+            yield self._take(order[int(part[0]) : int(part[-1]) + 1])
+
+    def ordered(self, size: int) -> Iterator[Batch]:
+        """All showers once, in order, in batches of at most `size`."""
+        for start in range(0, len(self), size):
+            yield self._take(slice(start, start + size))
+
+    def window(self, columns: slice) -> MemorySource:
+        """The same showers with these of their voxels alone; nothing is copied on the CPU."""
+        part = copy.copy(self)
+        part._voxels = self._voxels[:, columns]
+        part._place()
+        return part
+
+
+class StreamedSource:
+    """Showers that stay in their file: each epoch reads random blocks of rows into pools, which are shuffled.
+
+    Two showers of a batch come from the same block a little more often than in a perfect shuffle, and never from
+    different pools. Blocks are those of the reader, which reads every chunk of the file once in an epoch.
+
+    Parameters
+    ----------
+    path, geometry
+        The file.
+    rows
+        Increasing positions of the showers in it.
+    device
+        Where the batches go.
+    memory
+        Bytes that a pool may take.
+    columns
+        Only these voxels.
+
+    Raises
+    ------
+    ShowerDataError
+        If there is no shower.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        geometry: Geometry,
+        rows: NDArray[np.int64],
+        device: torch.device | str = "cpu",
+        memory: float = 2e9,
+        columns: slice | None = None,
+    ) -> None:
+        if not len(rows):
+            raise ShowerDataError(f"{path}: there are no showers to learn from or to validate with")
+        self._path, self._geometry, self._rows, self._device = Path(path), geometry, rows, torch.device(device)
+        self._memory, self._columns = memory, columns or slice(0, geometry.n_voxels)
+        with ShowerReader(path, geometry) as reader:
+            block = rows // reader.block
+        self._blocks = np.split(rows, np.flatnonzero(np.diff(block)) + 1)
+        self._pools = math.ceil(_size(rows, self._columns) / memory)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def shuffled(self, size: int, rng: np.random.Generator) -> Iterator[Batch]:
+        """All showers once, in random order, in batches of about `size`."""
+        pools = np.array_split(rng.permutation(len(self._blocks)), min(self._pools, len(self._blocks)))
+        with ShowerReader(self._path, self._geometry) as reader:
+            for pool in pools:
+                rows = np.concatenate([self._blocks[block] for block in sorted(pool)])
+                yield from self._read(reader, rows).shuffled(size, rng)
+
+    def ordered(self, size: int) -> Iterator[Batch]:
+        """All showers once, in order, in batches of at most `size`."""
+        with ShowerReader(self._path, self._geometry) as reader:
+            for start in range(0, len(self), size):
+                yield from self._read(reader, self._rows[start : start + size]).ordered(size)
+
+    def _read(self, reader: ShowerReader, rows: NDArray[np.int64]) -> MemorySource:
+        return MemorySource(reader.select(rows, self._columns), self._device)
+
+    def window(self, columns: slice) -> ShowerSource:
+        """The same showers with these of their voxels alone: read once if they fit into the memory, else streamed."""
+        start = self._columns.start
+        inner = slice(start + columns.start, start + columns.stop)
+        return source(self._path, self._geometry, self._rows, self._device, self._memory, inner)
+
+
+@dataclass(frozen=True)
+class ShowerData:
+    """What a model learns from and what it is validated with."""
+
+    training: ShowerSource
+    validation: ShowerSource
+
+    def window(self, columns: slice) -> ShowerData:
+        """The same showers with these of their voxels alone."""
+        return ShowerData(self.training.window(columns), self.validation.window(columns))
+
+
+def _size(rows: NDArray[np.int64], columns: slice) -> int:
+    """Bytes of these voxels."""
+    return _BYTES * len(rows) * int(columns.stop - columns.start)
+
+
+def source(
+    path: str | Path,
+    geometry: Geometry,
+    rows: NDArray[np.int64],
+    device: torch.device | str = "cpu",
+    memory: float = 4e9,
+    columns: slice | None = None,
+) -> ShowerSource:
+    """Showers of a file: in memory if they take at most `memory` bytes, else streamed.
+
+    Parameters
+    ----------
+    path, geometry, rows, device, columns
+        As for `StreamedSource`.
+    memory
+        Bytes that showers may take.
+
+    Raises
+    ------
+    ConfigError
+        If the memory is not positive.
+    ShowerDataError
+        If there is no shower, or one that is read is malformed.
+    """
+    if not memory > 0:
+        raise ConfigError(f"memory must be a positive number of bytes, got {memory}")
+    if _size(rows, columns or slice(0, geometry.n_voxels)) > memory:
+        return StreamedSource(path, geometry, rows, device, memory, columns)
+    with ShowerReader(path, geometry) as reader:
+        return MemorySource(reader.select(rows, columns), device)

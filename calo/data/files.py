@@ -1,0 +1,450 @@
+"""Showers in HDF5, written and read in blocks, so that memory is bounded whatever the size of a file.
+
+The datasets are those of `nisampler.calo.data.layouts`. Any floating-point type is read. Incident energies are written
+in float64 and voxels in float32: the evaluation script of the CaloChallenge divides one by the other and needs float64,
+which the incident energies then give, while voxels keep half the size. The root attributes ``generator``, ``geometry``
+and ``cells`` (a fingerprint) are extras that other programs skip.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import pairwise
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from nisampler._version import __version__
+from nisampler.base.rng import Streams
+from nisampler.base.storage import atomic_write
+from nisampler.calo.data.checks import check_incident, check_order, check_scale, check_units, check_voxels
+from nisampler.calo.data.layouts import columns_of
+from nisampler.calo.data.showers import Showers
+from nisampler.calo.detector.geometries import GEOMETRIES
+from nisampler.calo.detector.geometry import Floats, Geometry, Layout
+from nisampler.errors import (
+    ConfigError,
+    CorruptFileError,
+    GeometryError,
+    NisamplerError,
+    ShapeError,
+    ShowerDataError,
+    StorageError,
+)
+
+Indices = NDArray[np.int64]
+
+_BLOCK_BYTES = 1 << 26  # of voxels in memory at a time
+_CHUNK_BYTES = 1 << 20  # of an HDF5 chunk: a few showers of 40,500 voxels, about a thousand of 240
+_CACHE_BYTES = 1 << 24  # holds the chunks that the end of a block left unfinished
+_ROWS = 4096
+_CELLS = "cells"
+
+
+@contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    """Errors of the HDF5 library as errors that name the file."""
+    try:
+        yield
+    except NisamplerError:
+        raise
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
+        raise CorruptFileError(
+            f"{path}: not HDF5, truncated or altered ({error}); fetch or write the file again"
+        ) from error
+
+
+class ShowerReader:
+    """Showers of an HDF5 file, in blocks.
+
+    Opening checks structure and incident energies; every read checks the voxels: finite, not negative, in MeV and in
+    the right order. Use it in a ``with`` statement.
+
+    Parameters
+    ----------
+    path
+        The file.
+    geometry
+        Whose cells it must have.
+    layout
+        Default: that of the geometry.
+
+    Attributes
+    ----------
+    incident
+        Incident energies in MeV, shape (n,).
+
+    Raises
+    ------
+    StorageError
+        If there is no such file.
+    CorruptFileError
+        If it is not HDF5, truncated or altered.
+    ShowerDataError
+        If datasets are missing, empty, of unequal length, of the wrong shape or type, or if values or units are wrong.
+    GeometryError
+        If the layout cannot hold the geometry, or the file says that it was written for other cells.
+    """
+
+    def __init__(self, path: str | Path, geometry: Geometry, layout: Layout | None = None) -> None:
+        self.path, self.geometry = Path(path), geometry
+        self._columns = columns_of(geometry, layout)
+        if not self.path.is_file():
+            raise StorageError(f"cannot read {self.path}: no such file")
+        with ExitStack() as stack, _named_errors(self.path):
+            self._file = stack.enter_context(h5py.File(self.path, "r"))
+            energy = self._dataset(self._columns.energy)
+            self._voxels = [(self._dataset(name), where) for name, where, _ in self._columns.voxels]
+            self._check_structure(energy)
+            self.incident: Floats = energy.astype(np.float64)[()].reshape(-1) * self._columns.factor
+            check_incident(self.incident, self.path)
+            check_units(self.incident, geometry, self.path, self._columns.unit)
+            self._stack = stack.pop_all()
+
+    def _dataset(self, name: str) -> Any:
+        """A dataset of floating-point numbers."""
+        found = self._file.get(name)
+        if not isinstance(found, h5py.Dataset):
+            stored: list[str] = []
+            self._file.visit(stored.append)
+            raise ShowerDataError(
+                f"{self.path} has no dataset {name!r}, only {', '.join(stored[:20]) or 'nothing'}; "
+                "give the layout in which it was written"
+            )
+        if found.dtype.kind != "f":
+            raise ShowerDataError(f"{self.path}: {name} has the type {found.dtype}; store energies as floats")
+        return found
+
+    def _check_structure(self, energy: Any) -> None:
+        """ShowerDataError unless all datasets have one length and the shapes of the geometry."""
+        n = len(energy) if energy.shape else 0
+        if n == 0:
+            raise ShowerDataError(f"{self.path} holds no showers; write the file again")
+        if energy.shape not in ((n,), (n, 1)):
+            raise ShowerDataError(f"{self.path}: {self._columns.energy} must be ({n}, 1), got {energy.shape}")
+        for name, _, shape in self._columns.voxels:
+            found = self._file[name].shape
+            if found[1:] != shape:
+                raise ShowerDataError(
+                    f"{self.path}: {name} has the shape {found}, {self.geometry.name} needs (N, "
+                    f"{', '.join(map(str, shape))}): {_guess(found)}"
+                )
+            if found[0] != n:
+                raise ShowerDataError(
+                    f"{self.path}: {found[0]} rows in {name}, but {n} in {self._columns.energy}; write the file again"
+                )
+        cells = self._file.attrs.get(_CELLS, self.geometry.digest)
+        if cells != self.geometry.digest:
+            raise GeometryError(
+                f"{self.path} was written for the geometry {self._file.attrs.get('geometry')!r}, whose cells are not "
+                f"those of {self.geometry.name}; open it with its own"
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stack.close()
+
+    def __len__(self) -> int:
+        return len(self.incident)
+
+    @property
+    def block(self) -> int:
+        """Showers of a block of `chunks`: whole HDF5 chunks, about 64 MiB of voxels."""
+        rows = max(1, _BLOCK_BYTES // (4 * self.geometry.n_voxels))
+        height = max((data.chunks[0] if data.chunks else 1) for data, _ in self._voxels)
+        return rows if height > rows else rows // height * height
+
+    def overflow(self) -> Floats | None:
+        """What missed the cells of each layer, MeV, shape (n, n_layers); None unless a CaloGAN file has it.
+
+        Voxels do not contain it.
+        """
+        with _named_errors(self.path):
+            found = self._file.get("overflow") if self._columns.overflow else None
+            return None if found is None else np.asarray(found[()], dtype=np.float64)
+
+    def read(self, start: int, stop: int, columns: slice | None = None) -> Showers:
+        """The showers of [start, stop), in memory.
+
+        Parameters
+        ----------
+        start, stop
+            Numbers of showers.
+        columns
+            Only these voxels, from start to stop of the slice. The scale and the order of showers are looked at in
+            whole showers only.
+
+        Raises
+        ------
+        ShowerDataError
+            If the range is not inside the file, or values are wrong; the message names event and voxel.
+        ShapeError
+            If there are no such voxels.
+        CorruptFileError
+            If stored bytes are damaged.
+        StorageError
+            If the reader is closed.
+        """
+        if not self._file:
+            raise StorageError(f"{self.path} is closed; read inside its with statement")
+        if not 0 <= start <= stop <= len(self):
+            raise ShowerDataError(f"{self.path} has showers 0 to {len(self) - 1}, got the range [{start}, {stop})")
+        window = self._window(columns)
+        voxels = np.empty((stop - start, window.stop - window.start), dtype=np.float32)
+        with _named_errors(self.path):
+            for data, where in self._voxels:
+                first, last = max(where.start, window.start), min(where.stop, window.stop)
+                if first < last:
+                    found = _cut(data, start, stop, first - where.start, last - where.start)
+                    voxels[:, first - window.start : last - window.start] = found
+        showers = Showers(self.incident[start:stop], voxels)
+        check_voxels(voxels, self.geometry, self.path, start, window.start)
+        if voxels.shape[1] == self.geometry.n_voxels:
+            check_scale(showers, self.geometry, self.path, start)
+            check_order(showers, self.geometry, self.path, start)
+        return showers
+
+    def _window(self, columns: slice | None) -> slice:
+        """Columns with both ends, or all."""
+        n = self.geometry.n_voxels
+        window = slice(0, n) if columns is None else columns
+        if not 0 <= window.start < window.stop <= n or window.step not in (None, 1):
+            raise ShapeError(f"{self.geometry.name} has voxels 0 to {n - 1}, got the columns {window}")
+        return window
+
+    def chunks(self, size: int | None = None) -> Iterator[Showers]:
+        """All showers, in blocks of `size` (default: `block`, which reads every HDF5 chunk once).
+
+        Raises
+        ------
+        ConfigError
+            If the size is not positive.
+        ShowerDataError, CorruptFileError
+            As `read`.
+        """
+        step = self.block if size is None else size
+        if step < 1:
+            raise ConfigError(f"size must be at least 1, got {step}")
+        for start in range(0, len(self), step):
+            yield self.read(start, min(start + step, len(self)))
+
+    def select(self, index: Sequence[int] | NDArray[Any], columns: slice | None = None) -> Showers:
+        """The showers of increasing numbers, e.g. of `split`: one block and the result are in memory.
+
+        Parameters
+        ----------
+        index
+            The numbers.
+        columns
+            As in `read`.
+
+        Raises
+        ------
+        ShowerDataError
+            If the numbers do not increase or leave the file.
+        ShapeError
+            If there are no such voxels.
+        """
+        wanted = np.asarray(index, dtype=np.int64)
+        if len(wanted) and (wanted[0] < 0 or wanted[-1] >= len(self) or bool(np.any(np.diff(wanted) <= 0))):
+            raise ShowerDataError(f"{self.path}: numbers of showers must increase within 0 to {len(self) - 1}")
+        window = self._window(columns)
+        voxels = np.empty((len(wanted), window.stop - window.start), dtype=np.float32)
+        done = 0
+        while done < len(wanted):
+            start = int(wanted[done])
+            end = (start // self.block + 1) * self.block
+            upto = int(np.searchsorted(wanted, end))
+            block = self.read(start, int(wanted[upto - 1]) + 1, window)
+            voxels[done:upto] = block.voxels[wanted[done:upto] - start]
+            done = upto
+        return Showers(self.incident[wanted], voxels)
+
+
+def _cut(data: Any, start: int, stop: int, first: int, last: int) -> NDArray[np.float32]:
+    """Columns [first, last) of the rows [start, stop) of a dataset whose rows are read as flat.
+
+    Only what lies between them along its second axis is read.
+    """
+    inner = math.prod(data.shape[2:])
+    low, high = first // inner, math.ceil(last / inner)
+    found: NDArray[np.float32] = data.astype(np.float32)[start:stop, low:high].reshape(
+        stop - start, inner * (high - low)
+    )
+    return found[:, first - low * inner : last - low * inner]
+
+
+def _guess(shape: tuple[int, ...]) -> str:
+    """Which registered geometry an array of that shape may belong to."""
+    count = math.prod(shape[1:])
+    names = [name for name, known in GEOMETRIES.items() if known.n_voxels == count]
+    if not names:
+        return f"no registered geometry has {count} voxels; read its binning with nisampler.calo.detector.binning"
+    return f"{count} voxels are those of {' or '.join(names)}"
+
+
+class ShowerWriter:
+    """A file of showers that appears complete or not at all.
+
+    Use it in a ``with`` statement: if the block raises, the file that was there stays as it was.
+
+    Parameters
+    ----------
+    path
+        The file to make or replace.
+    geometry
+        The cells of the showers.
+    layout
+        Default: that of the geometry.
+
+    Attributes
+    ----------
+    count
+        Showers written so far.
+
+    Raises
+    ------
+    StorageError
+        If the folder cannot be written.
+    GeometryError
+        If the layout cannot hold the geometry.
+    ShowerDataError
+        At the end, if no shower was written.
+    """
+
+    def __init__(self, path: str | Path, geometry: Geometry, layout: Layout | None = None) -> None:
+        self.path, self.geometry, self.count = Path(path), geometry, 0
+        self._columns = columns_of(geometry, layout)
+        with ExitStack() as stack:
+            handle = stack.enter_context(atomic_write(self.path))
+            self._file = stack.enter_context(h5py.File(handle.name, "w", rdcc_nbytes=_CACHE_BYTES))
+            self._data = self._make()
+            self._stack = stack.pop_all()
+
+    def _make(self) -> dict[str, Any]:
+        """Empty datasets that can grow, by name."""
+        shapes: list[tuple[str, tuple[int, ...], type[np.floating[Any]]]] = [(self._columns.energy, (1,), np.float64)]
+        shapes += [(name, shape, np.float32) for name, _, shape in self._columns.voxels]
+        if self._columns.overflow:
+            shapes.append(("overflow", (self.geometry.n_layers,), np.float32))
+        rows = min(_ROWS, max(1, _CHUNK_BYTES // (4 * self.geometry.n_voxels)))
+        self._file.attrs["generator"] = f"nisampler {__version__}"
+        self._file.attrs["geometry"] = self.geometry.name
+        self._file.attrs[_CELLS] = self.geometry.digest
+        return {
+            name: self._file.create_dataset(
+                name,
+                shape=(0, *shape),
+                maxshape=(None, *shape),
+                chunks=(rows, *shape),
+                dtype=dtype,
+                compression="gzip",
+                compression_opts=1,
+            )
+            for name, shape, dtype in shapes
+        }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None and self.count == 0:
+            with self._stack:
+                raise ShowerDataError(f"{self.path}: no shower was written, so no file was made; append at least one")
+        try:
+            self._stack.__exit__(kind, error, trace)
+        except (OSError, RuntimeError) as failure:
+            if failure is error or isinstance(failure, StorageError):
+                raise
+            raise StorageError(f"cannot write {self.path}: {failure}") from failure
+
+    def append(self, showers: Showers) -> None:
+        """Add showers at the end.
+
+        A CaloGAN file gets zeros as overflow, since showers do not carry it.
+
+        Raises
+        ------
+        ShapeError
+            If the showers have another number of voxels.
+        ShowerDataError
+            If an energy is negative or not finite; the message names event (counted in the file) and voxel.
+        StorageError
+            If the disk is full or the file cannot be written.
+        """
+        self.geometry.check(showers.voxels)
+        check_incident(showers.incident, self.path, self.count)
+        check_voxels(showers.voxels, self.geometry, self.path, self.count)
+        start, stop = self.count, self.count + len(showers)
+        columns: dict[str, NDArray[Any]] = {self._columns.energy: showers.incident[:, None] / self._columns.factor}
+        for name, where, shape in self._columns.voxels:
+            columns[name] = showers.voxels[:, where].reshape(-1, *shape)
+        try:
+            for name, data in self._data.items():
+                data.resize(stop, axis=0)
+                if name in columns:
+                    data[start:stop] = columns[name]
+        except OSError as error:
+            raise StorageError(f"cannot write {self.path}: {error}") from error
+        self.count = stop
+
+
+def read_showers(path: str | Path, geometry: Geometry, limit: int | None = None) -> Showers:
+    """The first `limit` showers of a file (default: all), in memory.
+
+    Raises
+    ------
+    StorageError, CorruptFileError, ShowerDataError, GeometryError
+        As `ShowerReader`.
+    ConfigError
+        If the limit is not positive.
+    """
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit must be at least 1, got {limit}")
+    with ShowerReader(path, geometry) as reader:
+        n = len(reader) if limit is None else min(limit, len(reader))
+        return reader.select(np.arange(n))
+
+
+def split(n: int, fractions: Sequence[float], seed: int) -> tuple[Indices, ...]:
+    """Disjoint sets of shower numbers, e.g. for training, validation and test.
+
+    Parameters
+    ----------
+    n
+        Number of showers.
+    fractions
+        Not negative, of sum at most 1; with sum 1 every shower is in one set.
+    seed
+        Same seed and n, same sets.
+
+    Returns
+    -------
+    tuple
+        Increasing numbers for each fraction.
+
+    Raises
+    ------
+    ConfigError
+        If a fraction is negative or the sum exceeds 1, or n is negative.
+    """
+    total = math.fsum(fractions)
+    if n < 0 or not all(fraction >= 0 for fraction in fractions) or not total <= 1 + 1e-9:
+        raise ConfigError(f"fractions must not be negative and sum to at most 1, got {tuple(fractions)} of {n} showers")
+    order = Streams(seed).numpy("split").permutation(n)
+    ends = [math.floor(n * math.fsum(fractions[:position]) + 0.5) for position in range(len(fractions) + 1)]
+    return tuple(np.sort(order[start:end]) for start, end in pairwise(ends))

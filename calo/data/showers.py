@@ -1,0 +1,67 @@
+"""Showers in memory: incident energies and the voxels they lit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nisampler.calo.detector.geometry import Floats
+from nisampler.errors import ShapeError
+
+Voxels = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Showers:
+    """Incident energies and the voxels they lit.
+
+    Parameters
+    ----------
+    incident
+        Energies of the incident particles in MeV, shape (n,); converted to float64.
+    voxels
+        Energies in MeV, shape (n, n_voxels), layer after layer; converted to float32.
+
+    Raises
+    ------
+    ShapeError
+        If the shapes are not (n,) and (n, n_voxels).
+    """
+
+    incident: Floats
+    voxels: Voxels
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "incident", np.asarray(self.incident, dtype=np.float64))
+        object.__setattr__(self, "voxels", np.asarray(self.voxels, dtype=np.float32))
+        if self.incident.ndim != 1 or self.voxels.ndim != 2 or len(self.voxels) != len(self.incident):
+            raise ShapeError(
+                "showers need incident energies (n,) and voxels (n, n_voxels), "
+                f"got {self.incident.shape} and {self.voxels.shape}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.incident)
+
+    def __getitem__(self, index: slice | NDArray[Any]) -> Showers:
+        """The showers of a slice, an index array or a mask."""
+        return Showers(self.incident[index], self.voxels[index])
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Showers]) -> Showers:
+        """One after the other.
+
+        Raises
+        ------
+        ShapeError
+            If there is nothing to join, or the numbers of voxels differ.
+        """
+        if len({part.voxels.shape[1] for part in parts}) != 1:
+            counts = sorted({part.voxels.shape[1] for part in parts})
+            raise ShapeError(f"showers to join must have one number of voxels, got {counts or 'no showers'}")
+        incident = np.concatenate([part.incident for part in parts])
+        return cls(incident, np.concatenate([part.voxels for part in parts]))

@@ -1,0 +1,1 @@
+"""Geometries, media and binnings."""

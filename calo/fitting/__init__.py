@@ -1,0 +1,1 @@
+"""How a shower model is fitted and stored. Uses `models` and `data`."""

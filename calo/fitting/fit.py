@@ -1,0 +1,181 @@
+"""From a file of showers to a fitted model."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nisampler.base.rng import Streams
+from nisampler.calo.data.batches import ShowerData, source
+from nisampler.calo.data.files import Indices, ShowerReader, split
+from nisampler.calo.detector.geometry import Geometry
+from nisampler.calo.fitting.ranks import ranks
+from nisampler.calo.fitting.schedule import Schedule
+from nisampler.calo.fitting.store import DESCRIPTION, describe, save_model
+from nisampler.calo.fitting.training import PartResult
+from nisampler.calo.models import ShowerModel, build_model
+from nisampler.calo.recipe import FitOptions
+from nisampler.errors import ConfigError, StorageError
+from nisampler.ui.monitor import LogMonitor, Monitor
+
+LOG = "fit.log"
+
+# Most showers that standardisation looks at, and copies of them that it needs at once.
+_MOST, _COPIES = 50_000, 8
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which showers of a file are used, and how much memory they may take.
+
+    Parameters
+    ----------
+    path
+        The file.
+    validation
+        Share of the showers that is kept for validation.
+    limit
+        Only the first showers; None for all.
+    memory
+        Bytes of showers that a process may hold; what is larger is streamed in every epoch. A part of a model that
+        looks at some layers alone needs their voxels only.
+
+    Raises
+    ------
+    ConfigError
+        If the share is not between 0 and 1, or the others are not positive.
+    """
+
+    path: str | Path
+    validation: float = 0.1
+    limit: int | None = None
+    memory: float = 4e9
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.validation < 1.0:
+            raise ConfigError(f"validation must be a share between 0 and 1, got {self.validation}")
+        if not self.memory > 0 or (self.limit is not None and self.limit < 1):
+            raise ConfigError(f"memory and limit must be positive, got {self.memory} and {self.limit}")
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted model, how its parts were trained, the seconds that this process needed, and how many there were."""
+
+    model: ShowerModel
+    parts: list[PartResult]
+    seconds: float
+    cpu_seconds: float
+    processes: int = 1
+
+
+def fit(
+    data: DataOptions,
+    geometry: Geometry,
+    name: str,
+    output: str | Path,
+    options: FitOptions | None = None,
+    device: torch.device | str = "cpu",
+    monitors: Sequence[Monitor] = (),
+    resume: bool = False,
+) -> Fitted:
+    """Fit a model to the showers of a file and store it.
+
+    Processes that torchrun started share out the parts of the model, each with its own GPU for the device "cuda"; the
+    folder has the same bytes as with one process, and may be resumed with another number of them.
+
+    Parameters
+    ----------
+    data, geometry
+        The showers and their cells.
+    name
+        Of a preset of `nisampler.calo.models`.
+    output
+        Folder of the model.
+    options
+        Default: `FitOptions()`.
+    device, monitors
+        Where to compute; who is told the progress, in the first process.
+    resume
+        Continue what was interrupted in `output`; it ends with the same bytes as a fit in one go.
+
+    Raises
+    ------
+    StorageError
+        If `output` exists and `resume` is not set, or the reverse.
+    ConfigError
+        If a fit is resumed with other settings, or too few showers are there.
+    ModelError
+        If another process failed.
+    NisamplerError
+        As reading, building and training do.
+    """
+    options, folder = options or FitOptions(), Path(output)
+    with ranks() as group:
+        if group.rank == 0 and not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise StorageError(f"{folder} exists and is not empty: choose another --output, or continue with --resume")
+        start, cpu_start = time.monotonic(), time.process_time()
+        with ShowerReader(data.path, geometry) as reader:
+            training, validation, facts = _rows(reader, data, options.seed)
+            model = _prepared(build_model(name, geometry), reader, training, data.memory, options.seed)
+        settings = {"seed": options.seed, "epochs": options.epochs, "batch": options.batch}
+        if resume:
+            _check_same(folder, model, name, settings, facts)
+        elif group.rank == 0:
+            save_model(folder, model, name, settings, facts)
+        group.barrier()
+        place, members = group.device(device), [LogMonitor(folder / LOG), *(() if group.rank else monitors)]
+        memory = data.memory / (len(training) + len(validation))
+        showers = ShowerData(
+            *(source(data.path, geometry, rows, place, memory * len(rows)) for rows in (training, validation))
+        )
+        schedule = Schedule(model.to(place), showers, folder, options, place, members, resume, group)
+        results = schedule.run()
+    return Fitted(model, results, time.monotonic() - start, time.process_time() - cpu_start, group.count)
+
+
+def _rows(reader: ShowerReader, data: DataOptions, seed: int) -> tuple[Indices, Indices, dict[str, Any]]:
+    """The showers for training and for validation, and facts that identify them."""
+    n = len(reader) if data.limit is None else min(data.limit, len(reader))
+    training, validation = split(n, (1.0 - data.validation, data.validation), seed)
+    if not len(training) or not len(validation):
+        raise ConfigError(f"{reader.path}: {n} showers are too few to train with and to validate with")
+    incident = np.ascontiguousarray(reader.incident[:n])
+    facts = {
+        "file": reader.path.name,
+        "showers": n,
+        "training": len(training),
+        "validation": len(validation),
+        "incident_mev": [float(incident.min()), float(incident.max())],
+        "incident_sha256": hashlib.sha256(incident.tobytes()).hexdigest(),
+    }
+    return training, validation, facts
+
+
+def _prepared(model: ShowerModel, reader: ShowerReader, training: Indices, memory: float, seed: int) -> ShowerModel:
+    """The model with the constants of its standardisation, from as many showers as the memory allows."""
+    # Evenly spaced, since a file may be sorted by energy.
+    most = min(_MOST, max(1000, int(memory / (_COPIES * 4 * reader.geometry.n_voxels))))
+    few = reader.select(training[:: math.ceil(len(training) / most)])
+    model.prepare(few, Streams(seed).generator("prepare"))
+    model.training_size = len(training)
+    return model
+
+
+def _check_same(folder: Path, model: ShowerModel, name: str, settings: dict[str, Any], facts: dict[str, Any]) -> None:
+    """ConfigError unless the folder was begun with the same model, settings and showers."""
+    if not (folder / DESCRIPTION).is_file():
+        raise StorageError(f"{folder} holds no model to resume: leave --resume out to begin one")
+    stored = describe(folder)
+    wanted = {"model": name, "config": model.config, "cells": model.geometry.digest, "data": facts, **settings}
+    changed = [key for key, value in wanted.items() if stored.get(key) != value]
+    if changed:
+        raise ConfigError(f"{folder} was begun with another {', '.join(changed)}: resume with the same, or begin anew")

@@ -1,0 +1,209 @@
+"""The folder of a fitted model: ``model.json``, the constants of its preprocessing, and the weights of each part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nisampler._version import __version__
+from nisampler.base.storage import has_checkpoint, load_checkpoint, read_json, save_checkpoint, write_json
+from nisampler.calo.detector.geometry import Geometry
+from nisampler.calo.fitting.training import RECORD
+from nisampler.calo.models import ShowerModel, build_model
+from nisampler.errors import CorruptFileError, GeometryError, ModelError, StorageError
+
+DESCRIPTION = "model.json"
+FORMAT, VERSION = "nisampler-shower-model", 1
+_FIELDS = {"format", "version", "package", "geometry", "cells", "model", "config", "seed", "parts", "data"}
+
+
+def part_folder(folder: str | Path, name: str) -> Path:
+    """Where the checkpoint and the records of a part are."""
+    return Path(folder) / "parts" / name
+
+
+def _base_folder(folder: str | Path) -> Path:
+    return Path(folder) / "base"
+
+
+def _base(model: ShowerModel) -> dict[str, torch.Tensor]:
+    """The constants that no part holds."""
+    parts = {id(tensor) for part in model.parts for tensor in part.module.state_dict(keep_vars=True).values()}
+    return {name: t for name, t in model.state_dict(keep_vars=True).items() if id(t) not in parts}
+
+
+def save_base(folder: str | Path, model: ShowerModel, finished: bool) -> None:
+    """Write the constants that no part holds, as they are before or after the model's `finish`.
+
+    Raises
+    ------
+    StorageError
+        If the folder cannot be written.
+    """
+    save_checkpoint(_base_folder(folder), _base(model), {"finished": finished})
+
+
+def load_base(folder: str | Path, model: ShowerModel) -> bool:
+    """Put the constants of a finished model in their place; False, and nothing done, if it is not finished.
+
+    Raises
+    ------
+    ModelError
+        If they are those of another model.
+    StorageError, CorruptFileError
+        If they are missing, truncated or altered.
+    """
+    base, meta = load_checkpoint(_base_folder(folder))
+    # Folders without a word about it are of models with nothing to finish.
+    if not meta.get("finished", True):
+        return False
+    own = _base(model)
+    if base.keys() != own.keys():
+        raise ModelError(
+            f"the constants in {folder} do not fit its settings: {', '.join(sorted(base.keys() ^ own.keys()))}"
+        )
+    try:
+        model.load_state_dict(base, strict=False)
+    except RuntimeError as error:
+        raise ModelError(f"the constants in {folder} do not fit its settings: {error}") from error
+    return True
+
+
+def save_model(
+    folder: str | Path, model: ShowerModel, name: str, settings: Mapping[str, Any], data: Mapping[str, Any]
+) -> None:
+    """Write what the folder of a prepared model holds before its parts are trained.
+
+    Parameters
+    ----------
+    folder
+        Made if missing.
+    model
+        After `prepare`.
+    name
+        Of its preset.
+    settings
+        "seed" and other options of the training, JSON data.
+    data
+        Facts about the training data, JSON data.
+
+    Raises
+    ------
+    StorageError
+        If the folder cannot be written.
+    """
+    save_base(folder, model, finished=False)
+    described = {
+        "format": FORMAT,
+        "version": VERSION,
+        "package": __version__,
+        "geometry": model.geometry.to_dict(),
+        "cells": model.geometry.digest,
+        "model": name,
+        "config": model.config,
+        "parts": [part.name for part in model.parts],
+        "data": dict(data),
+    }
+    write_json(Path(folder) / DESCRIPTION, described | dict(settings))
+
+
+def describe(folder: str | Path) -> dict[str, Any]:
+    """The content of ``model.json``, checked.
+
+    Raises
+    ------
+    StorageError
+        If there is none, or another release wrote it in a newer format.
+    CorruptFileError
+        If it is truncated or altered.
+    """
+    path = Path(folder) / DESCRIPTION
+    if not path.is_file():
+        raise StorageError(f"{folder} is not the folder of a shower model: `nisampler calo fit` makes one")
+    data = read_json(path)
+    if not isinstance(data, dict) or not data.keys() >= _FIELDS or data["format"] != FORMAT:
+        raise CorruptFileError(f"{path} does not describe a shower model: restore the folder or fit the model again")
+    if data["version"] != VERSION:
+        raise StorageError(
+            f"{path} has format {data['version']}, this release reads {VERSION}: use the release that wrote it"
+        )
+    return data
+
+
+def training_records(folder: str | Path) -> dict[str, list[dict[str, Any]]]:
+    """The records of all epochs, by part of the model.
+
+    Raises
+    ------
+    StorageError, CorruptFileError
+        If there is no model whose training is finished.
+    """
+    names = describe(folder)["parts"]
+    return {name: read_json(part_folder(folder, name) / RECORD)["history"] for name in names}
+
+
+def stored_geometry(folder: str | Path) -> Geometry:
+    """The calorimeter that a model belongs to.
+
+    Raises
+    ------
+    StorageError, CorruptFileError
+        If there is no model, or its description was altered.
+    """
+    data = describe(folder)
+    try:
+        geometry = Geometry.from_dict(data["geometry"])
+    except GeometryError as error:
+        raise CorruptFileError(f"{Path(folder) / DESCRIPTION}: {error}; restore the folder") from error
+    if geometry.digest != data["cells"]:
+        raise CorruptFileError(f"{Path(folder) / DESCRIPTION}: the geometry was altered; restore the folder")
+    return geometry
+
+
+def load_model(folder: str | Path, geometry: Geometry | None = None, device: torch.device | str = "cpu") -> ShowerModel:
+    """A fitted model, ready to generate.
+
+    Parameters
+    ----------
+    folder
+        What `nisampler calo fit` made.
+    geometry
+        The calorimeter that is wanted; by default the model's own.
+    device
+        Where the model goes.
+
+    Raises
+    ------
+    GeometryError
+        If the model belongs to other cells.
+    ModelError
+        If its training is not finished, or its weights do not fit its settings.
+    StorageError, CorruptFileError
+        If files are missing, truncated or altered.
+    """
+    data, own = describe(folder), stored_geometry(folder)
+    if geometry is not None and geometry.digest != own.digest:
+        raise GeometryError(
+            f"the model in {folder} belongs to {_cells(own)}, not to {_cells(geometry)}: fit one for that geometry"
+        )
+    model = build_model(data["config"], own)
+    finished, states = load_base(folder, model), {}
+    for part in model.parts:
+        place = part_folder(folder, part.name)
+        tensors, meta = load_checkpoint(place) if has_checkpoint(place) else ({}, {"done": False})
+        if not (finished and meta["done"]):
+            raise ModelError(f"the training of {folder} is not finished: `nisampler calo fit --resume` continues it")
+        states[part.name] = {name.removeprefix("best."): tensor for name, tensor in tensors.items()}
+    try:
+        for part in model.parts:
+            part.module.load_state_dict(states[part.name])
+    except RuntimeError as error:
+        raise ModelError(f"the weights in {folder} do not fit its settings: {error}") from error
+    return model.to(device).eval()
+
+
+def _cells(geometry: Geometry) -> str:
+    return f"{geometry.name} ({geometry.n_layers} layers, {geometry.n_voxels} voxels, cells {geometry.digest})"

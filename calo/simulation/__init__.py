@@ -1,0 +1,1 @@
+"""The built-in simulator. Uses `data` and `detector`."""

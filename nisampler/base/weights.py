@@ -1,0 +1,86 @@
+"""What a set of weights is worth: effective sample size, and unweighting efficiencies at an allowed overweight."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from nisampler.errors import ConfigError, NonFiniteError, ShapeError, UnweightingError
+
+
+def kish_ess(weights: Tensor, counts: Tensor | None = None) -> float:
+    r"""Kish's effective sample size :math:`(\sum w)^2 / \sum w^2` of weights (any shape); 0 if all vanish.
+
+    With `counts` of the same shape, each weight stands for that many draws.
+    """
+    w = weights.detach().reshape(-1).to(torch.float64)
+    if w.numel() == 0:
+        return 0.0
+    largest = w.abs().max()
+    if float(largest) == 0.0:
+        return 0.0
+    w = w / largest
+    weighted = w if counts is None else w * counts.detach().reshape(-1)
+    return float(weighted.sum().square() / (weighted * w).sum())
+
+
+def efficiencies_at(
+    weights: Tensor, overweight_fractions: Sequence[float], counts: Tensor | None = None
+) -> list[tuple[float, float]]:
+    r"""`(w_cut, efficiency)` for every fraction of the integral that may sit in overweights.
+
+    The cut is the smallest with :math:`\sum_{|w| > w_{cut}} |w| \le \epsilon \sum |w|`; the efficiency is
+    :math:`\langle |w| \rangle / w_{cut}`, at most 1, as in 2001.10028. :math:`\epsilon = 0` is the strict
+    maximum. Sorts once, in float64.
+
+    Parameters
+    ----------
+    weights
+        Shape (n,); signs are dropped.
+    overweight_fractions
+        Each in [0, 1).
+    counts
+        How many draws each weight stands for, shape (n,); one by default.
+
+    Raises
+    ------
+    ConfigError
+        For a fraction outside [0, 1).
+    ShapeError
+        If `weights` is not of shape (n,) with n > 0.
+    NonFiniteError
+        For weights that are NaN or infinite.
+    UnweightingError
+        If all weights vanish.
+    """
+    for fraction in overweight_fractions:
+        if not 0.0 <= fraction < 1.0:
+            raise ConfigError(f"overweight_fraction must lie in [0, 1), got {fraction}")
+    if weights.ndim != 1 or weights.numel() == 0:
+        raise ShapeError(f"weights must have shape (n,) with n > 0, got {tuple(weights.shape)}")
+    w = weights.detach().to(torch.float64).abs()
+    draws = torch.ones_like(w) if counts is None else counts.to(w)
+    largest, mean = float(w.max()), float((w * draws).sum() / draws.sum())
+    if not math.isfinite(largest):
+        raise NonFiniteError("weights must be finite: remove or zero non-finite ones before unweighting")
+    if largest == 0.0:
+        raise UnweightingError("all weights are zero: there is nothing to unweight")
+    if not any(overweight_fractions):
+        return [(largest, mean / largest) for _ in overweight_fractions]
+    ordered, order = w.sort(descending=True)
+    carried = (ordered * draws[order]).cumsum(0)
+    allowed = torch.tensor(overweight_fractions, dtype=torch.float64, device=w.device) * carried[-1]
+    index = torch.searchsorted(carried, allowed, right=True).clamp(max=w.numel() - 1)
+    return [(cut, min(1.0, mean / cut)) if cut else (0.0, 1.0) for cut in ordered[index].tolist()]
+
+
+def efficiency_at(weights: Tensor, overweight_fraction: float) -> tuple[float, float]:
+    """`(w_cut, efficiency)` at one fraction; see `efficiencies_at`.
+
+    >>> efficiency_at(torch.tensor([1.0, 1.0, 2.0]), 0.0)
+    (2.0, 0.6666666666666666)
+    """
+    return efficiencies_at(weights, [overweight_fraction])[0]

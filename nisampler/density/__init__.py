@@ -1,0 +1,1 @@
+"""What is sampled: integrands and channels. Uses `base` and `flows`."""

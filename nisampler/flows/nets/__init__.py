@@ -1,0 +1,1 @@
+"""Networks that condition a transform: MLPs, U-Nets, vision transformers, velocities, Bayesian layers."""

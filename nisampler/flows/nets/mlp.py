@@ -1,0 +1,226 @@
+"""Conditioner networks: from the coordinates a block leaves alone, and a context, to spline parameters.
+
+The last layer starts at zero, so that a fresh flow is the identity. Inputs are cast to the dtype of the
+weights, which lets a float32 network steer a transform that is evaluated in float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nisampler.errors import ConfigError, ShapeError
+from nisampler.flows.nets.bayesian import VariationalLinear, check_prior
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": functional.silu,
+    "relu": functional.relu,
+    "leaky_relu": functional.leaky_relu,
+    "gelu": functional.gelu,
+    "elu": functional.elu,
+    "tanh": torch.tanh,
+}
+
+
+def activation_function(name: str) -> Callable[[Tensor], Tensor]:
+    """Look up an activation by name; raises ConfigError if there is none."""
+    if name not in ACTIVATIONS:
+        raise ConfigError(f"activation must be one of {sorted(ACTIVATIONS)}, got {name!r}")
+    return ACTIVATIONS[name]
+
+
+def overwriting(name: str) -> Callable[[Tensor], Tensor]:
+    """The same for values that nothing else needs: they are overwritten where no gradient is wanted."""
+    function = activation_function(name)
+    if name not in ("silu", "relu", "leaky_relu", "elu"):
+        return function
+    return lambda x: function(x, inplace=not torch.is_grad_enabled())  # type: ignore[call-arg]
+
+
+def join_context(x: Tensor, context: Tensor | None, context_dim: int) -> Tensor:
+    """Append the context (n, context_dim) to x (n, d); ShapeError if it is missing or misshapen."""
+    if context_dim == 0:
+        return x
+    if context is None or context.shape != (x.shape[0], context_dim):
+        shape = None if context is None else tuple(context.shape)
+        raise ShapeError(f"expected a context of shape {(x.shape[0], context_dim)}, got {shape}")
+    return torch.cat([x, context.to(x.dtype)], dim=1)
+
+
+def make_linear(d_in: int, d_out: int, generator: torch.Generator) -> nn.Linear:
+    """A linear layer with the usual uniform weights in ±1/sqrt(d_in), drawn from `generator` only."""
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, d_in, d_out)  # type: ignore[no-untyped-call]
+    _initialise(layer.weight, layer.bias, generator)
+    return layer
+
+
+def _initialise(weight: Tensor, bias: Tensor, generator: torch.Generator) -> None:
+    scale = 1 / math.sqrt(weight.shape[1])
+    nn.init.uniform_(weight, -scale, scale, generator=generator)
+    nn.init.uniform_(bias, -scale, scale, generator=generator)
+
+
+class Linear(nn.Module):
+    """A linear layer whose result (n, d_out) has the samples fastest in memory, as the splines want it.
+
+    Its weights start as those of `make_linear`, or without a generator at zero.
+    """
+
+    def __init__(self, d_in: int, d_out: int, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(d_out, d_in))
+        self.bias = nn.Parameter(torch.zeros(d_out))
+        if generator is not None:
+            _initialise(self.weight, self.bias, generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addmm(self.bias.unsqueeze(1), self.weight, x.t()).t()
+
+
+class Constant(nn.Module):
+    """A conditioner without inputs: `d_out` free numbers, the same for every point, zero at the start."""
+
+    def __init__(self, d_out: int) -> None:
+        super().__init__()
+        self.values = nn.Parameter(torch.zeros(d_out))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.values.unsqueeze(1).expand(-1, x.shape[0]).t()
+
+
+class FourierFeatures(nn.Module):
+    """x -> (x, sin 2πkx, cos 2πkx) with k = 1..m: good for thin curved ridges, bad for smooth targets.
+
+    With `centre`, the first entry is 2x - 1.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, d_in: int, m: int, centre: bool = False) -> None:
+        super().__init__()
+        self.d_out = d_in * (1 + 2 * m)
+        self._m, self._centre = m, centre
+        self.register_buffer("frequencies", 2 * math.pi * torch.arange(1, m + 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        plain = 2 * x - 1 if self._centre else x
+        if self._m == 0:
+            return plain
+        phase = (x.unsqueeze(-1) * self.frequencies).flatten(1)
+        return torch.cat([plain, torch.sin(phase), torch.cos(phase)], dim=1)
+
+
+class MLP(nn.Module):
+    """A multilayer perceptron (n, d_in), (n, context_dim) -> (n, d_out) with `layers` hidden layers."""
+
+    def __init__(self, d_in: int, d_out: int, config: NetConfig, generator: torch.Generator) -> None:
+        super().__init__()
+        self.context_dim = config.context_dim
+        self.features = FourierFeatures(d_in, config.fourier, config.centre)
+        width = config.context_dim + self.features.d_out
+        sizes = [width] + [config.hidden] * config.layers
+        self.hidden = nn.ModuleList(config.linear(a, b, generator) for a, b in pairwise(sizes))
+        self.output = config.linear(config.hidden, d_out, None)
+        self._activation = overwriting(config.activation)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        x = self.features(x.to(self.output.bias.dtype))
+        x = join_context(x, context, self.context_dim)
+        for layer in self.hidden:
+            x = self._activation(layer(x))
+        return self.output(x)  # type: ignore[no-any-return]
+
+
+class ResidualNet(nn.Module):
+    """A residual network with pre-activation blocks of two layers; the context enters at the input.
+
+    `layers` counts the blocks.
+    """
+
+    def __init__(self, d_in: int, d_out: int, config: NetConfig, generator: torch.Generator) -> None:
+        super().__init__()
+        self.context_dim = config.context_dim
+        self.features = FourierFeatures(d_in, config.fourier, config.centre)
+        width = config.context_dim + self.features.d_out
+        size = config.hidden
+        self.input = Linear(width, size, generator)
+        self.first = nn.ModuleList(Linear(size, size, generator) for _ in range(config.layers))
+        self.second = nn.ModuleList(Linear(size, size, generator) for _ in range(config.layers))
+        self.output = Linear(size, d_out)
+        self._activation = activation_function(config.activation)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        x = self.features(x.to(self.output.bias.dtype))
+        x = self.input(join_context(x, context, self.context_dim))
+        for first, second in zip(self.first, self.second, strict=True):
+            x = x + second(self._activation(first(self._activation(x))))
+        return self.output(self._activation(x))  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class NetConfig:
+    """What a conditioner looks like.
+
+    Parameters
+    ----------
+    kind
+        "mlp", "residual", or "bayesian": an MLP whose weights have a posterior, see `flows.bayesian`.
+    hidden, layers
+        Width, and number of hidden layers (blocks of two layers for "residual").
+    activation
+        A key of `ACTIVATIONS`; "silu" suits smooth targets.
+    fourier
+        Number of Fourier frequencies added to the coordinates; 0 for none.
+    context_dim
+        Length of the context vector.
+    centre
+        Feed coordinates of [0, 1] to the network as 2x - 1.
+    prior_precision, initial_log_variance
+        Of the weights of "bayesian" (2312.09290): 1 / variance of their prior, and log variance of their posterior at
+        the start.
+
+    Raises
+    ------
+    ConfigError
+        If a setting is unknown or out of range.
+    """
+
+    kind: Literal["mlp", "residual", "bayesian"] = "mlp"
+    hidden: int = 64
+    layers: int = 3
+    activation: str = "silu"
+    fourier: int = 0
+    context_dim: int = 0
+    centre: bool = False
+    prior_precision: float = 500.0
+    initial_log_variance: float = -9.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("mlp", "residual", "bayesian"):
+            raise ConfigError(f"network kind must be 'mlp', 'residual' or 'bayesian', got {self.kind!r}")
+        if self.hidden < 1 or self.layers < 1:
+            raise ConfigError(f"a network needs hidden >= 1 and layers >= 1, got {self.hidden} and {self.layers}")
+        if self.fourier < 0 or self.context_dim < 0:
+            raise ConfigError(f"fourier and context_dim must be >= 0, got {self.fourier} and {self.context_dim}")
+        activation_function(self.activation)
+        check_prior(self.prior_precision, self.initial_log_variance)
+
+    def build(self, d_in: int, d_out: int, generator: torch.Generator) -> nn.Module:
+        """A fresh network; its weights depend on `generator` alone."""
+        if d_in + self.context_dim == 0:
+            return Constant(d_out)
+        network = ResidualNet if self.kind == "residual" else MLP
+        return network(d_in, d_out, self, generator)
+
+    def linear(self, d_in: int, d_out: int, generator: torch.Generator | None) -> Linear | VariationalLinear:
+        """A layer of an MLP; without a generator an output layer, which starts at zero."""
+        if self.kind == "bayesian":
+            return VariationalLinear(d_in, d_out, self.prior_precision, self.initial_log_variance, generator)
+        return Linear(d_in, d_out, generator)

@@ -1,0 +1,117 @@
+"""Velocities of continuous flows: their settings, the features of the time, and a residual network.
+
+The last layer starts at zero. Networks take points (n, dim), times (n, 1) and a context (n, context_dim), cast to the
+dtype of their weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from nisampler.errors import ConfigError
+from nisampler.flows.nets.mlp import FourierFeatures, NetConfig, activation_function, join_context
+from nisampler.flows.solvers import solver_named
+
+Sizes = tuple[int, int, int]
+Divergence = Literal["exact", "hutchinson"]
+
+
+@dataclass(frozen=True)
+class VelocityConfig:
+    """A continuous flow: the network of its velocity, and how that is integrated.
+
+    Parameters
+    ----------
+    kind
+        "velocity-mlp", a residual network; or "velocity-vit", a transformer over patches of a grid.
+    hidden, layers
+        Width, and number of blocks.
+    activation
+        Of "velocity-mlp": a key of `ACTIVATIONS`.
+    frequencies
+        Of the time, given to the network as sines and cosines.
+    patch, heads, expansion
+        Of "velocity-vit": shape of a patch, heads of the attention, width of its perceptrons over `hidden`.
+    solver, steps
+        "euler", "midpoint" or "rk4", which take one, two and four evaluations in each of the equal steps.
+    divergence
+        "exact" takes as many derivatives as coordinates for each evaluation, "hutchinson" one; for densities only.
+    pairs
+        Normal points and times that a loss draws for each point: more than one where points are dearer than velocities.
+
+    Raises
+    ------
+    ConfigError
+        If a setting is unknown or out of range.
+    """
+
+    kind: Literal["velocity-mlp", "velocity-vit"] = "velocity-mlp"
+    hidden: int = 128
+    layers: int = 3
+    activation: str = "silu"
+    frequencies: int = 8
+    patch: Sizes = (1, 1, 1)
+    heads: int = 4
+    expansion: int = 4
+    solver: Literal["euler", "midpoint", "rk4"] = "midpoint"
+    steps: int = 16
+    divergence: Divergence = "exact"
+    pairs: int = 1
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("velocity-mlp", "velocity-vit"):
+            raise ConfigError(f"a velocity is 'velocity-mlp' or 'velocity-vit', got {self.kind!r}")
+        for name in ("hidden", "layers", "heads", "expansion", "steps", "pairs"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} of a velocity must be at least 1, got {getattr(self, name)}")
+        if self.frequencies < 0:
+            raise ConfigError(f"frequencies of the time must be >= 0, got {self.frequencies}")
+        if self.kind == "velocity-vit" and self.hidden % self.heads:
+            raise ConfigError(f"{self.heads} heads do not divide a width of {self.hidden}")
+        if self.divergence not in ("exact", "hutchinson"):
+            raise ConfigError(f"divergence must be 'exact' or 'hutchinson', got {self.divergence!r}")
+        activation_function(self.activation)
+        solver_named(self.solver)
+
+
+class TimeFeatures(nn.Module):
+    """t (n, 1) -> (t/2, sin πkt, cos πkt) with k = 1..m: different at the two ends of [0, 1]."""
+
+    def __init__(self, m: int) -> None:
+        super().__init__()
+        self.features = FourierFeatures(1, m)
+        self.d_out = self.features.d_out
+
+    def forward(self, t: Tensor) -> Tensor:
+        features: Tensor = self.features(0.5 * t)
+        return features
+
+
+class VelocityMLP(nn.Module):
+    """A residual network; time and context enter at its input.
+
+    Parameters
+    ----------
+    dim, context_dim
+        Numbers of coordinates and conditions.
+    config
+        Its `hidden`, `layers`, `activation` and `frequencies`.
+    generator
+        Source of the initial weights.
+    """
+
+    def __init__(self, dim: int, context_dim: int, config: VelocityConfig, generator: torch.Generator) -> None:
+        super().__init__()
+        self.context_dim = context_dim
+        self.time = TimeFeatures(config.frequencies)
+        width = context_dim + self.time.d_out
+        net = NetConfig("residual", config.hidden, config.layers, config.activation, context_dim=width)
+        self.net = net.build(dim, dim, generator)
+
+    def forward(self, x: Tensor, t: Tensor, context: Tensor | None = None) -> Tensor:
+        velocity: Tensor = self.net(x, join_context(self.time(t), context, self.context_dim))
+        return velocity

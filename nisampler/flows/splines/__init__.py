@@ -1,0 +1,1 @@
+"""Monotone splines and their fused kernels."""

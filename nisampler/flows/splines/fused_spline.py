@@ -1,0 +1,258 @@
+"""The fused rational-quadratic spline: one operator with a kernel for the CPU, one for the GPU, and their gradient.
+
+`torch.ops.nisampler.rational_quadratic` takes raw parameters to values and log slopes in one pass. On the CPU its
+kernel is compiled by numba, on a GPU by Triton. Where neither is installed, and for other numbers than single and
+double precision, `rational_quadratic` does the same in plain torch; `using` chooses by hand.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import itertools
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache, partial
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from nisampler.errors import ConfigError
+from nisampler.flows.splines.rational_quadratic import (
+    BOUNDARIES,
+    MIN_SIZE,
+    MIN_SLOPE,
+    Boundary,
+    count_bins,
+    rational_quadratic,
+)
+
+BACKENDS = ("auto", "reference")
+# Fewest points for which several threads are worth their start, and the most bins that a number of a bin can name.
+_THREADED, _MOST_BINS = 8192, 32_767
+
+_chosen = "auto"
+
+
+class FastPathWarning(UserWarning):
+    """Splines run without their fused kernel."""
+
+
+class Shape(NamedTuple):
+    """What a spline looks like, as the kernels read it.
+
+    Attributes
+    ----------
+    bins
+        K.
+    boundary
+        0: both end slopes are learned; 1: they are one; 2: they are equal.
+    min_width, min_height, min_slope
+        Least values.
+    bound
+        Half width of the box outside of which points stay what they are; 0 for the unit interval, where points outside
+        are clamped.
+    """
+
+    bins: int
+    boundary: int
+    min_width: float
+    min_height: float
+    min_slope: float
+    bound: float
+
+
+@contextmanager
+def using(backend: str) -> Iterator[None]:
+    """Choose how splines are evaluated: "auto", fused where a kernel is there, or "reference".
+
+    Raises
+    ------
+    ConfigError
+        If there is no such backend.
+    """
+    global _chosen
+    if backend not in BACKENDS:
+        raise ConfigError(f"the spline backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    before, _chosen = _chosen, backend
+    try:
+        yield
+    finally:
+        _chosen = before
+
+
+def fused(x: Tensor) -> bool:
+    """Whether splines of such points run in the fused kernel."""
+    if _chosen == "reference" or x.dtype not in (torch.float32, torch.float64) or x.numel() == 0:
+        return False
+    compiler = {"cpu": "numba", "cuda": "triton"}.get(x.device.type)
+    return compiler is not None and _installed(compiler)
+
+
+@cache
+def _installed(compiler: str) -> bool:
+    """Whether a compiler is there; said once if not."""
+    if importlib.util.find_spec(compiler) is not None:
+        return True
+    command = "pip install 'nisampler[fast]'" if compiler == "numba" else "pip install triton"
+    warnings.warn(
+        f"splines run in plain torch, several times slower than with {compiler}: {command}",
+        FastPathWarning,
+        stacklevel=2,
+    )
+    return False
+
+
+def spline(
+    x: Tensor, params: Tensor, inverse: bool = False, *, boundary: Boundary = "free", bound: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Monotone rational-quadratic spline on the unit interval, or on a box with the identity outside.
+
+    Parameters
+    ----------
+    x
+        Points, shape (..., d).
+    params
+        Raw parameters (..., d, P), as for `rational_quadratic`; fastest where the first axis of x is the fastest one
+        in memory.
+    inverse
+        Evaluate the inverse function instead.
+    boundary
+        As for `rational_quadratic`.
+    bound
+        Half width of the box; 0 for [0, 1], where points outside are clamped.
+
+    Returns
+    -------
+    y, log_slope
+        Both of shape (..., d).
+
+    Raises
+    ------
+    ShapeError
+        If the number of raw parameters fits no number of bins.
+    """
+    bins = count_bins(x, params, boundary)
+    if not fused(x) or bins > _MOST_BINS:
+        plain = partial(rational_quadratic, params=params, inverse=inverse, boundary=boundary)
+        return boxed(plain, x, bound) if bound else plain(x)
+    points, raw = _reversed(x), _reversed(params.to(x.dtype))
+    flat, flat_raw = points.reshape(-1, points.shape[-1]), raw.reshape(raw.shape[0], -1, points.shape[-1])
+    y, log_slope, _ = torch.ops.nisampler.rational_quadratic(flat, flat_raw, inverse, BOUNDARIES.index(boundary), bound)
+    return _reversed(y.view(points.shape)), _reversed(log_slope.view(points.shape))
+
+
+def _reversed(tensor: Tensor) -> Tensor:
+    """The tensor with its axes in the opposite order."""
+    return tensor.permute(*range(tensor.dim() - 1, -1, -1))
+
+
+def boxed(function: Callable[[Tensor], tuple[Tensor, Tensor]], x: Tensor, bound: float) -> tuple[Tensor, Tensor]:
+    """A map of the unit interval, with its log slope, on the box [-bound, bound] with the identity outside."""
+    inside = x.abs() <= bound
+    y, log_slope = function((x.clamp(-bound, bound) + bound) / (2 * bound))
+    y = (y * (2 * bound) - bound).clamp(-bound, bound)
+    return torch.where(inside, y, x), torch.where(inside, log_slope, torch.zeros_like(log_slope))
+
+
+def _shape(raw: Tensor, boundary: int, bound: float) -> Shape:
+    bins = (raw.shape[0] - (1, -1, 0)[boundary]) // 3
+    return Shape(bins, boundary, MIN_SIZE, MIN_SIZE, MIN_SLOPE, bound)
+
+
+def _forward(x: Tensor, raw: Tensor, inverse: bool, boundary: int, bound: float) -> tuple[Tensor, Tensor, Tensor]:
+    x, raw = x.contiguous(), raw.contiguous()
+    y, log_slope, index = torch.empty_like(x), torch.empty_like(x), torch.empty_like(x, dtype=torch.int16)
+    _run("spline", (x, raw, y, log_slope, index), inverse, _shape(raw, boundary, bound))
+    return y, log_slope, index
+
+
+def _backward(
+    x: Tensor,
+    raw: Tensor,
+    index: Tensor,
+    g_y: Tensor,
+    g_log: Tensor,
+    inverse: bool,
+    boundary: int,
+    bound: float,
+) -> tuple[Tensor, Tensor]:
+    tensors = tuple(t.contiguous() for t in (x, raw, index, g_y, g_log))
+    g_x, g_raw = torch.empty_like(tensors[0]), torch.empty_like(tensors[1])
+    _run("spline_gradient", (*tensors, g_x, g_raw), inverse, _shape(raw, boundary, bound))
+    return g_x, g_raw
+
+
+def _run(name: str, tensors: tuple[Tensor, ...], inverse: bool, shape: Shape) -> None:
+    """Call a kernel, on the CPU with as many threads as torch has."""
+    if tensors[0].is_meta:
+        return
+    if tensors[0].is_cuda:
+        getattr(_kernels("triton"), name)(*tensors, inverse, shape)
+        return
+    kernel = getattr(_kernels("numba"), name)
+    arrays, n = [t.numpy() for t in tensors], tensors[0].shape[1]
+    threads = torch.get_num_threads() if tensors[0].numel() >= _THREADED else 1
+    edges = [n * part // threads for part in range(threads + 1)]
+    if threads == 1:
+        kernel(*arrays, inverse, shape, 0, n)
+    else:
+        spans = itertools.pairwise(edges)
+        for done in [_pool().submit(partial(kernel, *arrays, inverse, shape, *span)) for span in spans]:
+            done.result()
+
+
+@cache
+def _kernels(compiler: str) -> ModuleType:
+    return importlib.import_module(f"nisampler.flows.{compiler}_spline")
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count() or 1, "spline")
+
+
+class _Spline(torch.autograd.Function):
+    """The operator with its gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, raw: Tensor, inverse: bool, boundary: int, bound: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        with torch._C._AutoDispatchBelowAutograd():
+            y, log_slope, index = torch.ops.nisampler.rational_quadratic(x, raw, inverse, boundary, bound)
+        ctx.save_for_backward(x, raw, index)
+        ctx.settings = inverse, boundary, bound
+        ctx.mark_non_differentiable(index)
+        return y, log_slope, index
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        found = torch.ops.nisampler.rational_quadratic_gradient(*ctx.saved_tensors, *grads[:2], *ctx.settings)
+        return (*found, None, None, None)
+
+
+def _register() -> torch.library.Library:
+    """The operator: points x (A, n) and raw parameters (P, A, n) to values, log slopes and numbers of bins, (A, n)."""
+    library: Any = torch.library.Library("nisampler", "DEF")  # type: ignore[no-untyped-call]
+    options = "bool inverse, int boundary, float bound"
+    library.define(f"rational_quadratic(Tensor x, Tensor raw, {options}) -> (Tensor, Tensor, Tensor)")
+    library.define(
+        "rational_quadratic_gradient(Tensor x, Tensor raw, Tensor index, Tensor g_y, Tensor g_log, "
+        f"{options}) -> (Tensor, Tensor)"
+    )
+    for device in ("CPU", "CUDA", "Meta"):
+        library.impl("rational_quadratic", _forward, device)
+        library.impl("rational_quadratic_gradient", _backward, device)
+    library.impl("rational_quadratic", _Spline.apply, "Autograd")
+    return library  # type: ignore[no-any-return]
+
+
+_LIBRARY = _register()

@@ -1,0 +1,1 @@
+"""Integrals with frozen samplers. Uses `samplers` and what lies below."""

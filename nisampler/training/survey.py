@@ -1,0 +1,150 @@
+"""The survey before a training: VEGAS grids of the whole cube, or of each channel, refined side by side."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from nisampler.density.channels import Multichannel, multichannel_of
+from nisampler.density.integrand import Integrand
+from nisampler.flows.grid_start import resampled
+from nisampler.flows.grouped import GridSpline
+from nisampler.samplers.base import Sampler, UniformSampler, VegasSampler
+from nisampler.samplers.grid import VegasAdapter, VegasGrid
+from nisampler.samplers.multichannel import ChannelModel, MultichannelSampler
+
+# Points in each cell of a grid, limits of the number of cells, and cells that a flow can have under it.
+_POINTS_IN_CELL, _FEWEST_CELLS, _UNDER_FLOW = 20, 16, 64
+
+
+class Survey(ABC):
+    """VEGAS iterations on an integrand; `found` says whether any point has been non-zero."""
+
+    found: bool = False
+
+    @abstractmethod
+    def sampler(self) -> Sampler:
+        """VEGAS as it stands, uniform at the start."""
+
+    @abstractmethod
+    def under_flow(self) -> Sampler | None:
+        """What a flow may stand on; None for the bare cube."""
+
+    @abstractmethod
+    def grids(self) -> Tensor:
+        """Nodes of the grids, (groups, d, m + 1), once something was found."""
+
+    @abstractmethod
+    def refine(self, u: Tensor, weights: Tensor, most_increments: int) -> None:
+        """Learn from latent points u (n, dim) of the present sampler and their weights f/q (n,)."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """Tensors to continue from."""
+
+    @abstractmethod
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        """Continue from what `state` returned."""
+
+
+class CubeSurvey(Survey):
+    """One grid for the whole cube."""
+
+    def __init__(self, dim: int, device: torch.device) -> None:
+        self.dim, self.device = dim, device
+        self.grid: VegasGrid | None = None
+
+    def sampler(self) -> Sampler:
+        return UniformSampler(self.dim, self.device) if self.grid is None else VegasSampler(self.grid)
+
+    def under_flow(self) -> Sampler | None:
+        return None if self.grid is None else VegasSampler(self.grid)
+
+    def grids(self) -> Tensor:
+        return _even(self.dim) if self.grid is None else self.grid.nodes.unsqueeze(0)
+
+    def refine(self, u: Tensor, weights: Tensor, most_increments: int) -> None:
+        nodes = None if self.grid is None else self.grid.nodes
+        self.grid = VegasGrid(_refined(nodes, u, weights, most_increments).to(self.device))
+        self.found = True
+
+    def state(self) -> dict[str, Tensor]:
+        return {} if self.grid is None else {"grid": self.grid.nodes}
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        self.grid = VegasGrid(tensors["grid"].to(self.device)) if "grid" in tensors else None
+        self.found = self.grid is not None
+
+
+class ChannelSurvey(Survey):
+    """A grid for each group of channels, and a share for each channel."""
+
+    def __init__(self, function: Multichannel, device: torch.device) -> None:
+        self.dim, self.groups, self.device = function.dim, function.groups, device
+        count = len(self.groups)
+        self.share = torch.full((count,), 1.0 / count, dtype=torch.float64, device=device)
+        self.nodes: list[Tensor] = []
+
+    def sampler(self) -> MultichannelSampler:
+        return MultichannelSampler(self.dim, self.groups, ChannelModel(self.share), self._grid(smooth=False))
+
+    def under_flow(self) -> MultichannelSampler | None:
+        """Smooth splines through the nodes of the grids; the shares belong to the flow."""
+        equal = torch.full_like(self.share, 1.0 / len(self.groups))
+        grid = self._grid(smooth=True)
+        return None if grid is None else MultichannelSampler(self.dim, self.groups, ChannelModel(equal), grid)
+
+    def refine(self, u: Tensor, weights: Tensor, most_increments: int) -> None:
+        sampler = self.sampler()
+        channel = sampler.latent_channel(u)
+        group = torch.tensor(self.groups, device=u.device)[channel]
+        size = weights * self.share[channel]
+        refined = []
+        for index in range(max(self.groups) + 1):
+            mine = group == index
+            nodes = self.nodes[index] if self.nodes else None
+            refined.append(_refined(nodes, u[mine, 1:], size[mine], most_increments))
+        most = max(nodes.shape[1] for nodes in refined) - 1
+        self.nodes = [resampled(nodes, most).to(self.device) for nodes in refined]
+        sampler.learn_shares(channel, weights)
+        self.share, self.found = sampler.share.clone(), True
+
+    def grids(self) -> Tensor:
+        even = _even(self.dim - 1).expand(max(self.groups) + 1, -1, -1)
+        return torch.stack(self.nodes) if self.nodes else even
+
+    def state(self) -> dict[str, Tensor]:
+        return {"share": self.share} | ({"nodes": torch.stack(self.nodes)} if self.nodes else {})
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        self.share = tensors["share"].to(self.device)
+        self.nodes = list(tensors["nodes"].to(self.device)) if "nodes" in tensors else []
+        self.found = bool(self.nodes)
+
+    def _grid(self, smooth: bool) -> GridSpline | None:
+        if not self.nodes:
+            return None
+        nodes = self.grids()
+        return GridSpline(resampled(nodes, _UNDER_FLOW) if smooth else nodes, smooth)
+
+
+def make_survey(integrand: Integrand, device: torch.device) -> Survey:
+    """The survey that suits an integrand: of its channels, or of the cube."""
+    function = multichannel_of(integrand.function)
+    return CubeSurvey(integrand.dim, device) if function is None else ChannelSurvey(function, device)
+
+
+def _even(dim: int) -> Tensor:
+    return torch.tensor([0.0, 1.0], dtype=torch.float64).expand(1, dim, -1)
+
+
+def _refined(nodes: Tensor | None, u: Tensor, weights: Tensor, most_increments: int) -> Tensor:
+    """Nodes (dim, m + 1) of a grid after one iteration with latent points u (n, dim)."""
+    increments = min(most_increments, max(_FEWEST_CELLS, len(u) // _POINTS_IN_CELL))
+    adapter = VegasAdapter(u.shape[1], increments, nodes=nodes)
+    adapter.add(u, weights)
+    if bool((weights != 0.0).any()):
+        adapter.refine()
+    return adapter.grid().nodes

@@ -1,0 +1,107 @@
+"""What every command of the command line shares: console, progress, tables, errors, and the machine it computes on."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+
+from nisampler.errors import CardError, NisamplerError
+
+if TYPE_CHECKING:
+    import torch
+
+    from nisampler.ui.monitor import Monitor
+
+FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
+
+
+def make_console() -> Console:
+    """A console on stdout that breaks lines in a terminal only."""
+    return Console(soft_wrap=not sys.stdout.isatty())
+
+
+@contextmanager
+def errors(context: typer.Context, unfinished: Path | None = None, resume: str = "") -> Iterator[None]:
+    """Errors as one message on stderr and an exit code.
+
+    Parameters
+    ----------
+    context
+        Its `obj` says whether tracebacks are shown.
+    unfinished, resume
+        A file that is there if interrupted work can be continued, and the command that does so.
+    """
+    console = Console(stderr=True, soft_wrap=True)
+
+    def fail(text: str, code: int) -> typer.Exit:
+        if context.obj:
+            console.print(traceback.format_exc(), markup=False, highlight=False)
+        console.print(text, markup=False, highlight=False)
+        return typer.Exit(code)
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        resumable = unfinished is not None and unfinished.is_file()
+        raise fail(f"interrupted{f': `{resume}` continues' if resumable else ''}", INTERRUPTED) from None
+    except NisamplerError as error:
+        raise fail(f"error: {error}", WRONG_USE if isinstance(error, CardError) else FAILED) from error
+    except (MemoryError, OSError) as error:
+        raise fail(f"error: {type(error).__name__}: {error}", FAILED) from error
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception as error:
+        text = f"unexpected {type(error).__name__}: {error}\nnisampler --debug shows where; please report it"
+        raise fail(text, FAILED) from error
+
+
+@contextmanager
+def monitors(quiet: bool) -> Iterator[list[Monitor]]:
+    """Progress bars or a table of stages in a terminal, plain lines elsewhere, nothing if `quiet`."""
+    from nisampler.ui.monitor import BarMonitor, PlainMonitor
+
+    console = make_console()
+    if quiet:
+        yield []
+    elif console.is_terminal:
+        with BarMonitor(console) as bar:
+            yield [bar]
+    else:
+        yield [PlainMonitor(console)]
+
+
+@contextmanager
+def machine(device: str, threads: int) -> Iterator[torch.device]:
+    """The device of a name ("auto", "cpu", "cuda"), while torch uses `threads` threads of the CPU.
+
+    Raises
+    ------
+    ConfigError
+        If the device is not there, or the number of threads is not positive.
+    """
+    from nisampler.base.device import cpu_threads, resolve_device
+
+    place = resolve_device(device)
+    with cpu_threads(threads):
+        yield place
+
+
+def show(rows: Sequence[tuple[str, str]], quiet: bool = False) -> None:
+    """Names and values in two columns."""
+    table([[name, f" {value}"] for name, value in rows], quiet)
+
+
+def table(rows: Sequence[Sequence[str]], quiet: bool = False) -> None:
+    """Cells in columns as wide as their longest cell, two spaces apart."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    console = Console(soft_wrap=True)
+    for row in [] if quiet else rows:
+        text = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+        console.print(text.rstrip(), markup=False, highlight=False)

@@ -1,0 +1,296 @@
+"""A cheap stand-in for the weights of a frozen sampler: the integrand from a network, everything else exact.
+
+The weight of a point is w = f α K / (g q): only the integrand f is costly, while the density q of the sampler and, for
+several channels, the weight α and the density g of the channel that made the point are known without it. The network
+learns log f as a function of the features of the point, which for a process are momenta and masses, and
+
+    s(x) = exp(net(features)) α K / (g q)
+
+follows w closely enough to be unweighted in its place (2109.11964).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nisampler.base.rng import Streams
+from nisampler.density.channels import multichannel_of
+from nisampler.density.integrand import Integrand
+from nisampler.errors import ConfigError, CorruptFileError, ShapeError, TrainingDivergedError, UnweightingError
+from nisampler.flows.nets.mlp import NetConfig
+from nisampler.samplers.base import Sampler, State
+
+# Points seen by the network and by all channels at once, and fewest with a non-zero weight to learn from.
+_TILE, _CHUNK, _FEWEST = 8192, 65_536, 256
+# Steps of warming up, norm of a gradient, least width of a feature, and how many widths a feature may be away.
+_WARM, _CLIP, _NARROWEST, _FARTHEST = 100, 1.0, 1e-6, 10.0
+# Steps where their number follows from that of the points: fewest, most, and how often each point is seen.
+_LEAST_STEPS, _MOST_STEPS, _PASSES = 1000, 10_000, 40
+# Share of the steps with the squared logarithm as loss, before the Rényi divergence.
+_SQUARED = 0.5
+
+
+@dataclass(frozen=True)
+class SurrogateConfig:
+    """The network behind a surrogate and its training.
+
+    Parameters
+    ----------
+    hidden, layers
+        Width of the network, and number of its hidden layers.
+    steps, batch
+        Of the training. None takes as many steps as see every point 40 times, from 1000 to 10,000: on few points more
+        of them bring nothing.
+    learning_rate
+        Peak of a cosine schedule.
+    order
+        Of the Rényi divergence in the second half of the training. A large one shortens the tail of w/s, whose maximum
+        decides what the surrogate is worth.
+
+    Raises
+    ------
+    ConfigError
+        If a setting is out of range.
+    """
+
+    hidden: int = 128
+    layers: int = 3
+    steps: int | None = None
+    batch: int = 512
+    learning_rate: float = 1e-2
+    order: float = 8.0
+
+    def __post_init__(self) -> None:
+        for name in ("hidden", "layers", "steps", "batch"):
+            value = getattr(self, name)
+            if (value is not None or name != "steps") and (not isinstance(value, int) or value < 1):
+                raise ConfigError(f"{name} must be a positive integer, got {value!r}")
+        if not 0.0 < self.learning_rate < math.inf:
+            raise ConfigError(f"learning_rate must be positive and finite, got {self.learning_rate}")
+        if not 1.0 < self.order < math.inf:
+            raise ConfigError(f"order must be finite and greater than 1, got {self.order}")
+
+    def steps_for(self, points: int) -> int:
+        """Steps of a training on so many points."""
+        return self.steps or min(_MOST_STEPS, max(_LEAST_STEPS, _PASSES * points // self.batch))
+
+
+class SurrogateNet(nn.Module):
+    """log f from features (n, F), kept within the range of the values that it has learned from.
+
+    Parameters
+    ----------
+    features
+        Number of features.
+    config
+        See `SurrogateConfig`.
+    generator
+        Draws the weights of the network; the last layer starts at zero.
+    """
+
+    shift: Tensor
+    scale: Tensor
+    low: Tensor
+    high: Tensor
+    centre: Tensor
+    width: Tensor
+
+    def __init__(self, features: int, config: SurrogateConfig, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.features, self.config = features, config
+        settings = NetConfig(hidden=config.hidden, layers=config.layers)
+        self.net = settings.build(features, 1, generator or torch.Generator().manual_seed(0))
+        self.register_buffer("shift", torch.zeros(features, dtype=torch.float64))
+        self.register_buffer("scale", torch.ones(features, dtype=torch.float64))
+        for name, value in (("low", -math.inf), ("high", math.inf), ("centre", 0.0), ("width", 1.0)):
+            self.register_buffer(name, torch.tensor(value, dtype=torch.float64))
+
+    def adapt(self, features: Tensor, log_f: Tensor) -> None:
+        """Take the scales from the features (n, F) and log |f| (n,) of points with f ≠ 0."""
+        self.shift.copy_(features.mean(0))
+        self.scale.copy_(1.0 / features.std(0).clamp(min=_NARROWEST))
+        self.low.copy_(log_f.min())
+        self.high.copy_(log_f.max())
+        self.centre.copy_(log_f.mean())
+        self.width.copy_(log_f.std().clamp(min=_NARROWEST))
+
+    def standardised(self, features: Tensor) -> Tensor:
+        """Features (n, F) as the network sees them, float32."""
+        return ((features - self.shift) * self.scale).clamp(-_FARTHEST, _FARTHEST).float()
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(log f - centre) / width (n,), float32, from standardised features (n, F)."""
+        out: Tensor = self.net(features).squeeze(1)
+        return out
+
+    @torch.no_grad()
+    def log_f(self, features: Tensor) -> Tensor:
+        """log f (n,), float64 and finite, at features (n, F)."""
+        parts = [self(tile).double() for tile in torch.split(self.standardised(features), _TILE)]
+        found = self.centre + self.width * (torch.cat(parts) if parts else features.new_zeros(0))
+        return found.clamp(self.low, self.high)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of points without the integrand.
+
+    Attributes
+    ----------
+    inside
+        Indices (m,) of the points where the integrand may be non-zero.
+    features
+        Of these, (m, F), float64.
+    log_factor
+        log(α K / (g q)) of these, (m,), float64.
+    """
+
+    inside: Tensor
+    features: Tensor
+    log_factor: Tensor
+
+
+class Surrogate:
+    """s(x) in place of |w| = |f| α K / (g q).
+
+    Parameters
+    ----------
+    integrand, sampler
+        Whose weights it stands for.
+    net
+        The network; a fresh one, to be fitted, by default.
+    """
+
+    def __init__(self, integrand: Integrand, sampler: Sampler, net: SurrogateNet | None = None) -> None:
+        self.integrand = sampler.view(integrand)
+        self._function = multichannel_of(self.integrand.function, 1)
+        self.net = net
+
+    @torch.no_grad()
+    def known(self, x: Tensor, log_q: Tensor) -> Known:
+        """All but the integrand at cube points x (n, dim) with log densities log_q (n,)."""
+        parts = [self._known(*pair) for pair in zip(torch.split(x, _CHUNK), torch.split(log_q, _CHUNK), strict=True)]
+        return Known(
+            torch.cat([part.inside + index * _CHUNK for index, part in enumerate(parts)]),
+            torch.cat([part.features for part in parts]),
+            torch.cat([part.log_factor for part in parts]),
+        )
+
+    def _known(self, x: Tensor, log_q: Tensor) -> Known:
+        function = self._function
+        if function is None:
+            return Known(torch.arange(len(x), device=x.device), 2.0 * x - 1.0, -log_q)
+        channel, points, log_g = function.points(self.integrand.to_domain(x))
+        inside = torch.nonzero(function.inside(points)).squeeze(1)
+        channel, points, log_g = channel[inside], points[inside], log_g[inside]
+        log_factor = math.log(len(function.channels)) - log_g - log_q[inside]
+        if len(function.channels) > 1 and len(inside):
+            log_alpha = function.log_weights(points, channel, log_g)
+            own = log_alpha.gather(1, channel.unsqueeze(1)).squeeze(1)
+            log_factor = log_factor + torch.where(torch.isnan(own), -torch.inf, own)  # where no channel has a weight
+        return Known(inside, function.checked_features(points).double(), log_factor)
+
+    def __call__(self, x: Tensor, log_q: Tensor) -> Tensor:
+        """s (n,), float64, at cube points x (n, dim) with log densities log_q (n,).
+
+        Positive wherever the integrand may be non-zero, and zero where its channels say that it is zero.
+        """
+        if self.net is None:
+            raise UnweightingError("this surrogate has not been fitted")
+        known = self.known(x, log_q)
+        values = torch.exp(known.log_factor + self.net.log_f(known.features))
+        return torch.zeros_like(log_q).index_copy(0, known.inside, values)
+
+    def fit(self, x: Tensor, log_q: Tensor, weights: Tensor, config: SurrogateConfig, streams: Streams) -> None:
+        """Learn from points x (n, dim) with log densities log_q (n,) and weights (n,); signs are dropped.
+
+        Raises
+        ------
+        ShapeError
+            If the shapes do not fit together.
+        UnweightingError
+            If hardly any weight is different from zero.
+        TrainingDivergedError
+            If the network does not stay finite.
+        """
+        if weights.shape != log_q.shape or x.shape[:1] != log_q.shape:
+            shapes = [tuple(tensor.shape) for tensor in (x, log_q, weights)]
+            raise ShapeError(f"expected x (n, dim), log_q (n,) and weights (n,), got {shapes}")
+        known = self.known(x, log_q)
+        size = weights.double().abs()[known.inside]
+        found = size > 0.0
+        if int(found.sum()) < _FEWEST:
+            raise UnweightingError(f"a surrogate needs {_FEWEST} points with a non-zero weight, got {int(found.sum())}")
+        features, log_f = known.features, torch.log(size) - known.log_factor
+        generator = streams.generator("surrogate weights")
+        net = SurrogateNet(features.shape[1], config, generator).to(x.device)
+        net.adapt(features[found], log_f[found])
+        log_w = torch.log(size / size.mean())
+        _train(net, net.standardised(features), log_w, known.log_factor - torch.log(size.mean()), streams)
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in net.parameters()):
+            raise TrainingDivergedError("the surrogate did not stay finite: lower its learning rate")
+        self.net = net.eval()
+
+    def state(self) -> State:
+        """Tensors and JSON metadata for `load`."""
+        if self.net is None:
+            raise UnweightingError("this surrogate has not been fitted")
+        return dict(self.net.state_dict()), {"features": self.net.features, "config": asdict(self.net.config)}
+
+    @classmethod
+    def load(
+        cls, integrand: Integrand, sampler: Sampler, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]
+    ) -> Surrogate:
+        """The surrogate whose `state` this is.
+
+        Raises
+        ------
+        CorruptFileError
+            If the state does not fit together.
+        """
+        try:
+            net = SurrogateNet(meta["features"], SurrogateConfig(**meta["config"]))
+            net.load_state_dict(dict(tensors))
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CorruptFileError(f"the stored surrogate cannot be rebuilt: {error}") from error
+        return cls(integrand, sampler, net.to(sampler.device).eval())
+
+
+def _train(net: SurrogateNet, features: Tensor, log_w: Tensor, log_factor: Tensor, streams: Streams) -> None:
+    """Fit log s to log_w (n,), which is -inf where the integrand is zero, at standardised features (n, F).
+
+    First the mean of log²(w/s), which is quick to learn from. Then the Rényi divergence of the normalised weights from
+    the normalised surrogate, log(⟨w (w/s)^(α-1)⟩^(1/(α-1)) ⟨s⟩): for a large order α its exponential is max(w/s)
+    ⟨s⟩/⟨w⟩, the integrand calls for an event. Only this sees points where the integrand is zero.
+    """
+    config, steps = net.config, net.config.steps_for(len(features))
+    optimizer = torch.optim.AdamW(net.parameters(), lr=config.learning_rate, weight_decay=0.0, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: min(1.0, (step + 1) / _WARM) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, step / steps))),
+    )
+    offset, width = (net.centre + log_factor).float(), float(net.width)
+    log_w, power = log_w.float(), config.order - 1.0
+    for step in range(steps):
+        generator = streams.generator("surrogate batch", step, device=features.device)
+        index = torch.randint(len(features), (config.batch,), generator=generator, device=features.device)
+        found = log_w[index] > -math.inf
+        log_s = offset[index] + width * net(features[index])
+        log_r = log_w[index][found] - log_s[found]
+        if step < _SQUARED * steps:
+            loss = log_r.square().mean()
+        else:
+            tail = torch.logsumexp(log_w[index][found] + power * log_r, 0) / power
+            loss = tail + torch.logsumexp(log_s, 0) - math.log(config.batch)
+        if len(log_r):
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(net.parameters(), _CLIP)
+            optimizer.step()
+        schedule.step()

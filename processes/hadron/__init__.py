@@ -1,0 +1,1 @@
+"""Hadron collisions: cuts, scales, parameters, observables and event records."""

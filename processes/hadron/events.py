@@ -1,0 +1,189 @@
+"""Events of a hadron process: sub-process, colour flow and helicities drawn, everything written down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nisampler.events.batch import FINAL, INCOMING, UNKNOWN_SPIN, EventBatch
+from nisampler.events.columns import RESONANCE
+from nisampler.processes.amplitudes.protocol import Amplitude
+from nisampler.processes.partons.luminosity import Pdf
+from nisampler.processes.phase_space.kinematics import mass
+
+
+@dataclass(frozen=True)
+class FinalState:
+    """What the legs of a process are.
+
+    Attributes
+    ----------
+    masses
+        Of each leg in GeV.
+    resonances
+        PDG code and legs of each particle that decays to final legs.
+    jets, leptons, invisible
+        Legs by kind, for cuts and observables; leptons are the charged ones.
+    """
+
+    masses: tuple[float, ...]
+    resonances: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    jets: tuple[int, ...] = ()
+    leptons: tuple[int, ...] = ()
+    invisible: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class PartonPoints:
+    """Everything a cross-section is made of at points that pass the cuts.
+
+    Attributes
+    ----------
+    outgoing, incoming
+        Momenta (n, m, 4) and (n, 2, 4).
+    x
+        Momentum fractions (n, 2).
+    mu_r, mu_f
+        Scales (n,).
+    alpha_s
+        At mu_r, (n,).
+    densities
+        x f of both beams, (n, 2, flavours).
+    squared
+        Squared matrix elements (n, elements).
+    """
+
+    outgoing: Tensor
+    incoming: Tensor
+    x: Tensor
+    mu_r: Tensor
+    mu_f: Tensor
+    alpha_s: Tensor
+    densities: Tensor
+    squared: Tensor
+
+
+class EventSource(Protocol):
+    """What events need to know of a process."""
+
+    @property
+    def final_state(self) -> FinalState:
+        """Its legs."""
+
+    @property
+    def amplitude(self) -> Amplitude:
+        """Its sub-processes and colour flows."""
+
+    @property
+    def pdf(self) -> Pdf:
+        """Its parton densities."""
+
+    @property
+    def alpha_em(self) -> float:
+        """The electromagnetic coupling."""
+
+
+def event_batch(
+    source: EventSource, points: PartonPoints, shares: Tensor, weights: Tensor, generator: torch.Generator
+) -> EventBatch:
+    """Events at points inside the cuts.
+
+    Parameters
+    ----------
+    source
+        The process.
+    points
+        Momenta, scales, couplings and densities of n events.
+    shares
+        (n, sub-processes) contributions to the cross-section, in any unit; each event draws one by them.
+    weights
+        (n,) event weights.
+    generator
+        Draws two numbers an event: its sub-process and its colour flow.
+
+    Returns
+    -------
+    Incoming partons, decayed particles, final legs, in this order.
+    """
+    n = len(weights)
+    uniform = torch.rand(n, 2, generator=generator, dtype=torch.float64, device=generator.device).to(shares.device)
+    chosen = draw(shares, uniform[:, 0])
+    colours, spins = _colours_and_spins(source, points, chosen, uniform[:, 1])
+    subprocesses = source.amplitude.subprocesses
+    codes = torch.tensor([(*item.initial, *item.final) for item in subprocesses], device=shares.device)[chosen]
+    columns = torch.tensor([[source.pdf.column(pdg) for pdg in item.initial] for item in subprocesses])
+    columns = columns.to(shares.device)[chosen]
+    layout = _Layout(source.final_state)
+    decayed = [points.outgoing[:, list(legs)].sum(1) for _, legs in source.final_state.resonances]
+    masses = points.outgoing.new_tensor((0.0, 0.0, *source.final_state.masses)).expand(n, -1)
+    heavy = torch.stack(decayed, 1) if decayed else points.outgoing.new_zeros(n, 0, 4)
+    return EventBatch(
+        momenta=layout.insert(torch.cat([points.incoming, points.outgoing], 1), heavy),
+        masses=layout.insert(masses, mass(heavy)),
+        pdg_ids=layout.insert(codes, codes.new_tensor(layout.resonance_codes).expand(n, -1)),
+        status=np.broadcast_to(layout.status, (n, layout.slots)),
+        mothers=np.broadcast_to(layout.mothers, (n, layout.slots, 2)),
+        colours=layout.insert(colours, colours.new_zeros(n, len(decayed), 2)),
+        spins=layout.insert(spins, spins.new_full((n, len(decayed)), UNKNOWN_SPIN)),
+        weights=_array(weights.double()),
+        scales=_array(points.mu_f),
+        alpha_em=np.full(n, source.alpha_em),
+        alpha_s=_array(points.alpha_s),
+        process_ids=np.ones(n, dtype=np.int32),
+        mu_r=_array(points.mu_r),
+        pdf_x=_array(points.x),
+        pdf_xf=_array(points.densities.gather(2, columns.unsqueeze(2)).squeeze(2)),
+    )
+
+
+def draw(shares: Tensor, uniform: Tensor) -> Tensor:
+    """An index (n,) for each row of non-negative shares (n, k), with their probabilities, by numbers in [0, 1) (n,)."""
+    cumulative = shares.cumsum(1)
+    return (uniform.unsqueeze(1) * cumulative[:, -1:] >= cumulative[:, :-1]).sum(1)
+
+
+class _Layout:
+    """Order of the particles of an event: two incoming, resonances, final legs, and their mothers."""
+
+    def __init__(self, final_state: FinalState) -> None:
+        count, legs = len(final_state.resonances), len(final_state.masses)
+        self.slots = 2 + count + legs
+        self.resonance_codes = [code for code, _ in final_state.resonances]
+        self.status = np.array([INCOMING] * 2 + [RESONANCE] * count + [FINAL] * legs)
+        self.mothers = np.array([(0, 0)] * 2 + [(1, 2)] * (count + legs))
+        for index, (_, daughters) in enumerate(final_state.resonances):
+            for leg in daughters:
+                self.mothers[2 + count + leg] = (3 + index, 3 + index)
+
+    def insert(self, particles: Tensor, resonances: Tensor) -> NDArray[Any]:
+        """Columns (n, slots, ...) from those of partons and legs (n, 2 + m, ...) and of resonances (n, r, ...)."""
+        return _array(torch.cat([particles[:, :2], resonances.to(particles.dtype), particles[:, 2:]], 1))
+
+
+def _colours_and_spins(
+    source: EventSource, points: PartonPoints, chosen: Tensor, uniform: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Colour tags (n, 2 + m, 2) drawn by leading-colour weights, and helicities (n, 2 + m), 9 where unknown."""
+    amplitude = source.amplitude
+    n, legs = len(chosen), 2 + points.outgoing.shape[1]
+    colours = torch.zeros(n, legs, 2, dtype=torch.long, device=chosen.device)
+    spins = points.outgoing.new_full((n, legs), UNKNOWN_SPIN)
+    known = getattr(amplitude, "spins", None)
+    element = torch.tensor([item.element for item in amplitude.subprocesses], device=chosen.device)[chosen]
+    for index in sorted(set(element.tolist())):
+        rows = torch.nonzero(element == index).squeeze(1)
+        at = (points.incoming[rows], points.outgoing[rows], points.alpha_s[rows])
+        flow_weights, tags = amplitude.colour_flows(index, *at)
+        colours[rows] = tags.to(chosen.device).long()[draw(flow_weights, uniform[rows])]
+        if known is not None:
+            spins[rows] = known(index, *at).to(spins)
+    return colours, spins
+
+
+def _array(values: Tensor) -> NDArray[Any]:
+    return values.detach().cpu().numpy()

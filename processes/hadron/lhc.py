@@ -1,0 +1,260 @@
+"""The registered proton-proton processes, put together from their parts."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from nisampler.density.channels import Channel
+from nisampler.processes.amplicol.amplitude import AmplicolAmplitude
+from nisampler.processes.amplicol.particles import NAMES, TOP
+from nisampler.processes.amplitudes.currents import ChargedCurrent, LeptonicCurrent, NeutralCurrent
+from nisampler.processes.amplitudes.drell_yan import DrellYan
+from nisampler.processes.amplitudes.protocol import Amplitude
+from nisampler.processes.amplitudes.top_pair import TopPair
+from nisampler.processes.amplitudes.vector_jet import VectorJet
+from nisampler.processes.hadron.cuts import (
+    Cut,
+    Cuts,
+    MassCut,
+    MissingTransverseMomentumCut,
+    PseudorapidityCut,
+    SeparationCut,
+    TransverseMomentumCut,
+)
+from nisampler.processes.hadron.events import FinalState
+from nisampler.processes.hadron.lhc_parameters import (
+    CollisionParameters,
+    LeptonPairParameters,
+    TopPairParameters,
+    WJetsParameters,
+    ZJetsParameters,
+    ZPrimeParameters,
+    from_card,
+)
+from nisampler.processes.hadron.observables import hadron_observables
+from nisampler.processes.hadron.process import HadronProcess, HadronSetup
+from nisampler.processes.hadron.scales import make_scales
+from nisampler.processes.parameters import StandardModel, ZPrime
+from nisampler.processes.partons.alpha_s import RunningAlphaS
+from nisampler.processes.partons.pdf import load_pdf
+from nisampler.processes.phase_space import (
+    Boson,
+    BreitWigner,
+    ChiliChannel,
+    Hadronic,
+    IntervalMap,
+    JetRegion,
+    PowerLaw,
+    TopologyChannel,
+    chili_channels,
+    heavy_pair_channels,
+    topology_channels,
+)
+
+W_PLUS, Z_BOSON = 24, 23
+CHARGED_LEPTON, NEUTRINO = 11, 12
+# |M|² of a virtual photon depends on angles alone: its cross-section falls as 1/ŝ, the densities as another 1/ŝ.
+PHOTON = PowerLaw(2.0)
+LEPTONS, TOPS = (0, 1), (0, 1)
+# Rapidities beyond this need more energy than any collider has.
+WIDEST = 12.0
+
+ChannelSet = tuple[list[Channel], list[int]]
+
+
+def create_drell_yan(**parameters: Any) -> HadronProcess:
+    """p p -> e- e+ through photon and Z; parameters are those of `LeptonPairParameters`.
+
+    Raises
+    ------
+    ConfigError
+        If a parameter is unknown, of the wrong type, or cuts contradict each other.
+    ProcessError
+        If a value is outside its range.
+    PdfError
+        If the parton densities are missing.
+    MissingExtraError
+        If they, or the matrix element, need a package that is not installed.
+    """
+    card, model = from_card(LeptonPairParameters, "drell_yan", parameters), StandardModel()
+    maps: dict[str, IntervalMap] = {"photon": PHOTON, "Z": BreitWigner(model.mass_z, model.width_z)}
+    return _lepton_pair("drell_yan", card, NeutralCurrent(model), Z_BOSON, maps)
+
+
+def create_z_prime(**parameters: Any) -> HadronProcess:
+    """p p -> e- e+ through photon, Z and Z', a channel for each; raises as `create_drell_yan` does."""
+    card, model = from_card(ZPrimeParameters, "z_prime", parameters), StandardModel()
+    maps: dict[str, IntervalMap] = {
+        "photon": PHOTON,
+        "Z": BreitWigner(model.mass_z, model.width_z),
+        "Z'": BreitWigner(card.m_z_prime, card.width_z_prime),
+    }
+    couplings = (card.z_prime_up, card.z_prime_down, card.z_prime_lepton)
+    current = NeutralCurrent(model, ZPrime(card.m_z_prime, card.width_z_prime, *couplings))
+    return _lepton_pair("z_prime", card, current, Z_BOSON, maps)
+
+
+def create_z_jets(**parameters: Any) -> HadronProcess:
+    """p p -> e- e+ + n_jets jets through photon and Z; raises as `create_drell_yan` does."""
+    card, model = from_card(ZJetsParameters, "z_jets", parameters), StandardModel()
+    maps = {"Z": BreitWigner(model.mass_z, model.width_z)}
+    return _lepton_pair("z_jets", card, NeutralCurrent(model), Z_BOSON, maps)
+
+
+def create_w_plus_jets(**parameters: Any) -> HadronProcess:
+    """p p -> W+ -> e+ nu_e + n_jets jets; raises as `create_drell_yan` does."""
+    return _w_jets("w_plus_jets", 1, parameters)
+
+
+def create_w_minus_jets(**parameters: Any) -> HadronProcess:
+    """p p -> W- -> e- nubar_e + n_jets jets; raises as `create_drell_yan` does."""
+    return _w_jets("w_minus_jets", -1, parameters)
+
+
+def create_ttbar(**parameters: Any) -> HadronProcess:
+    """p p -> t tbar of stable tops; raises as `create_drell_yan` does."""
+    return _top_pair("ttbar", 0, parameters)
+
+
+def create_ttbar_jet(**parameters: Any) -> HadronProcess:
+    """p p -> t tbar and one jet; raises as `create_drell_yan` does."""
+    return _top_pair("ttbar_jet", 1, parameters)
+
+
+def _w_jets(name: str, charge: int, parameters: dict[str, Any]) -> HadronProcess:
+    card, model = from_card(WJetsParameters, name, parameters), StandardModel()
+    maps = {"W": BreitWigner(model.mass_w, model.width_w)}
+    return _lepton_pair(name, card, ChargedCurrent(charge, model), charge * W_PLUS, maps)
+
+
+def _lepton_pair(
+    name: str, card: LeptonPairParameters, current: LeptonicCurrent, boson: int, maps: Mapping[str, IntervalMap]
+) -> HadronProcess:
+    """A boson of PDG code `boson` with leptons and jets; one set of channels for each map of the boson's mass."""
+    kinds = [abs(code) for code in current.leptons]
+    state = FinalState(
+        masses=(0.0,) * (2 + card.n_jets),
+        resonances=((boson, LEPTONS),),
+        jets=tuple(range(2, 2 + card.n_jets)),
+        leptons=tuple(leg for leg in LEPTONS if kinds[leg] == CHARGED_LEPTON),
+        invisible=tuple(leg for leg in LEPTONS if kinds[leg] == NEUTRINO),
+    )
+    cuts = _lepton_pair_cuts(state, card)
+    channels = _lepton_pair_channels(card, maps)
+    heaviest = max((shape.mass for shape in maps.values() if isinstance(shape, BreitWigner)), default=0.0)
+    shown = min(card.sqrt_s, 2.5 * max(heaviest, card.m_min)) if math.isinf(card.m_max) else card.m_max
+    amplitude = _lepton_pair_amplitude(current, card)
+    return _process(name, card, state, amplitude, cuts, channels, (card.m_min, shown))
+
+
+def _lepton_pair_cuts(state: FinalState, card: LeptonPairParameters) -> Cuts:
+    cuts: list[Cut] = [MassCut(LEPTONS, card.m_min, card.m_max)]
+    cuts += _leg_cuts(state.leptons, card.pt_lepton_min, card.eta_lepton_max)
+    if card.pt_missing_min != 0:
+        cuts.append(MissingTransverseMomentumCut(state.invisible, card.pt_missing_min))
+    cuts += _leg_cuts(state.jets, card.pt_jet_min, card.eta_jet_max)
+    if len(state.jets) > 1:
+        cuts.append(SeparationCut(state.jets, card.delta_r_jj_min))
+    return Cuts(cuts, card.sqrt_s)
+
+
+def _leg_cuts(legs: tuple[int, ...], pt_min: float, eta_max: float) -> list[Cut]:
+    """Cuts on transverse momentum and pseudorapidity, where they cut anything."""
+    cuts: list[Cut] = []
+    if legs and pt_min != 0:
+        cuts.append(TransverseMomentumCut(legs, pt_min))
+    if legs and not math.isinf(eta_max):
+        cuts.append(PseudorapidityCut(legs, eta_max))
+    return cuts
+
+
+def _lepton_pair_channels(card: LeptonPairParameters, maps: Mapping[str, IntervalMap]) -> ChannelSet:
+    """Channels of every boson map, and the flow of each; channels of different maps share none."""
+    channels: list[Channel] = []
+    groups: list[int] = []
+    for label, shape in maps.items():
+        boson = Boson(shape, card.m_min, min(card.m_max, card.sqrt_s))
+        found, own = _boson_channels(card, boson, card.n_jets, card.delta_r_jj_min)
+        for channel in found:
+            channel.name = f"{label}: {channel.name}" if card.n_jets else label
+        first = max(groups, default=-1) + 1
+        channels += found
+        groups += [first + group for group in own]
+    return channels, groups
+
+
+def _boson_channels(
+    card: CollisionParameters, boson: Boson, jets: int, distance: float = 0.4
+) -> tuple[list[ChiliChannel] | list[TopologyChannel], list[int]]:
+    if card.channels == "topology":
+        return topology_channels(boson, jets, Hadronic(card.sqrt_s, card.pt_jet_min))
+    region = JetRegion(card.pt_jet_min, min(card.eta_jet_max, WIDEST), distance)
+    return chili_channels(boson, jets, region=region, sqrt_s=card.sqrt_s)
+
+
+def _lepton_pair_amplitude(current: LeptonicCurrent, card: LeptonPairParameters) -> Amplitude:
+    if card.n_jets == 0:
+        return DrellYan(current)
+    if card.n_jets == 1:
+        return VectorJet(current)
+    return _generated((*current.leptons,), card.n_jets, StandardModel(), card.workers)
+
+
+def _generated(codes: tuple[int, ...], jets: int, model: StandardModel, workers: int) -> Amplitude:
+    """The matrix element of particles and jets from pyamplicol; a new one reports on stderr while it is made."""
+    process = " ".join(["p p >", *(NAMES[code] for code in codes), *["j"] * jets])
+    return AmplicolAmplitude(process, model, workers=workers, on_progress=_report)
+
+
+def _report(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+def _top_pair(name: str, jets: int, parameters: dict[str, Any]) -> HadronProcess:
+    card = from_card(TopPairParameters, name, parameters)
+    model, mass = StandardModel(mass_top=card.mass_top), card.mass_top
+    state = FinalState(masses=(mass, mass) + (0.0,) * jets, jets=tuple(range(2, 2 + jets)))
+    cuts = Cuts(_leg_cuts(state.jets, card.pt_jet_min, card.eta_jet_max), card.sqrt_s)
+    amplitude = _generated((TOP, -TOP), jets, model, card.workers) if jets else TopPair(model)
+    return _process(name, card, state, amplitude, cuts, _top_channels(card, jets), (2 * mass, 8 * mass))
+
+
+def _top_channels(card: TopPairParameters, jets: int) -> ChannelSet:
+    mass = card.mass_top
+    if card.channels == "topology":
+        found, groups = heavy_pair_channels(mass, jets, Hadronic(card.sqrt_s, card.pt_jet_min))
+        return list(found), groups
+    pair = Boson(PowerLaw(2.5), 2 * mass, card.sqrt_s, (mass, mass))
+    channels, groups = _boson_channels(card, pair, jets)
+    return list(channels), groups
+
+
+def _process(
+    name: str,
+    card: CollisionParameters,
+    state: FinalState,
+    amplitude: Amplitude,
+    cuts: Cuts,
+    channels: ChannelSet,
+    mass_range: tuple[float, float],
+) -> HadronProcess:
+    model = StandardModel()
+    constants = {"m_Z": model.mass_z, "m_W": model.mass_w, "m_t": max(state.masses) or model.mass_top}
+    heavy = [legs for _, legs in state.resonances] or [(leg,) for leg in TOPS]
+    setup = HadronSetup(
+        name=name,
+        final_state=state,
+        amplitude=amplitude,
+        pdf=load_pdf(card.pdf),
+        scales=make_scales(card.scale, heavy, constants, (card.mu_r_factor, card.mu_f_factor)),
+        cuts=cuts,
+        channels=channels[0],
+        groups=channels[1],
+        alpha_s=None if card.alpha_s is None else RunningAlphaS(card.alpha_s, loops=card.alpha_s_loops),
+        alpha_em=model.alpha_em,
+        observables=hadron_observables(state, mass_range, card.pt_jet_min, card.eta_jet_max),
+    )
+    return HadronProcess(setup, card)

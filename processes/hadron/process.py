@@ -1,0 +1,218 @@
+"""Cross-sections of hadron collisions: parton densities, scales, cuts, channels and a matrix element, put together."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nisampler.density.channels import Channel, ChannelWeights, Multichannel
+from nisampler.errors import AmplitudeError, DomainError, ShapeError
+from nisampler.events.batch import EventBatch
+from nisampler.events.observables import Observable
+from nisampler.processes.amplitudes.protocol import Amplitude
+from nisampler.processes.base import GEV2_PB, BeamInfo, Process
+from nisampler.processes.hadron.cuts import Cuts
+from nisampler.processes.hadron.events import FinalState, PartonPoints, event_batch
+from nisampler.processes.hadron.scales import Scales
+from nisampler.processes.partons.luminosity import Luminosity, Pdf
+from nisampler.processes.phase_space.kinematics import dot, mass2
+
+PROTON = 2212
+# Typical sizes that bring the features of a point to order one: pT and masses in GeV, the smallest resolved pT².
+_TYPICAL_PT, _FLOOR = 50.0, 1e-6
+
+
+@dataclass(frozen=True)
+class HadronSetup:
+    """All parts of a hadron process.
+
+    Attributes
+    ----------
+    name
+        Of the process.
+    final_state
+        Its legs.
+    amplitude
+        Its squared matrix elements and sub-processes.
+    pdf
+        Parton densities of both protons.
+    scales
+        Renormalisation and factorisation scale.
+    cuts
+        They know the energy of the collision.
+    channels
+        Maps of the cube to momenta of the legs with the density of dx1 dx2 dPhi.
+    groups
+        Channels that share a flow, see `Multichannel`.
+    alpha_s
+        Strong coupling (n,) at Q² (n,); by default that of the parton densities.
+    alpha_em
+        Written to the events.
+    observables
+        For the report.
+    """
+
+    name: str
+    final_state: FinalState
+    amplitude: Amplitude
+    pdf: Pdf
+    scales: Scales
+    cuts: Cuts
+    channels: Sequence[Channel]
+    groups: Sequence[int] | None = None
+    alpha_s: Callable[[Tensor], Tensor] | None = None
+    alpha_em: float = 0.0
+    observables: tuple[Observable, ...] = ()
+
+
+class HadronProcess(Process):
+    """sigma = Σ ∫ dx1 dx2 dPhi f_a(x1, mu_F) f_b(x2, mu_F) |M|² / (2 ŝ), in pb, over both orders of the beams.
+
+    Points are momenta of the final legs in the laboratory frame; x1 = Σ(E + pz)/√s, x2 = Σ(E − pz)/√s. Outside the
+    cuts, and where x1 or x2 exceeds one, the cross-section is zero: neither densities nor matrix element are evaluated.
+
+    Parameters
+    ----------
+    setup
+        Densities, scales, cuts, channels and matrix element.
+    parameters
+        What the process was built from, for the report.
+
+    Raises
+    ------
+    ChannelError
+        If the channels do not fit together.
+    AmplitudeError
+        If the amplitude's sub-processes contradict its elements.
+    """
+
+    unit = "pb"
+    has_events = True
+
+    def __init__(self, setup: HadronSetup, parameters: Any = None) -> None:
+        self.setup, self.parameters = setup, parameters
+        self.name, self.observables = setup.name, setup.observables
+        self.sqrt_s = setup.cuts.sqrt_s
+        sets = (setup.pdf.lhapdf_id, setup.pdf.lhapdf_id)
+        self.beams = BeamInfo((PROTON, PROTON), (0.5 * self.sqrt_s, 0.5 * self.sqrt_s), sets)
+        self.luminosity = Luminosity(setup.amplitude.subprocesses, setup.amplitude.elements, setup.pdf.column)
+        self._alpha_s = setup.alpha_s or setup.pdf.alpha_s
+        self.multichannel = Multichannel(
+            self.differential, setup.channels, features=self.features, groups=setup.groups, support=self.passes
+        )
+        self.multichannel.name, self.multichannel.unit = self.name, self.unit
+        self.dim = self.multichannel.dim
+
+    def __call__(self, u: Tensor) -> Tensor:
+        """d sigma / d u in pb (n,) at the cube points u (n, dim), channel weights included."""
+        return self.multichannel(u)
+
+    def with_weights(self, weights: ChannelWeights | None) -> Multichannel:
+        """The same cross-section split over the channels by other weights."""
+        return self.multichannel.with_weights(weights)
+
+    def momenta(self, u: Tensor) -> Tensor:
+        """Momenta (n, m, 4) in GeV of the legs at the cube points u (n, dim); raises ShapeError on another shape."""
+        return self.multichannel.points(u.double())[1]
+
+    def differential(self, p: Tensor) -> Tensor:
+        """d sigma / (dx1 dx2 dPhi) in pb (n,) at momenta p (n, m, 4): zero outside the cuts, NaN for p not finite."""
+        # Comparisons are false for NaN: without this, a channel that fails would look like a cut.
+        outside = torch.where(torch.isfinite(p).flatten(1).all(1), 0.0, math.nan).to(p)
+        inside = torch.nonzero(self.passes(p)).squeeze(1)
+        if not len(inside):
+            return outside
+        found = self.evaluate(p.index_select(0, inside))
+        summed = (self.luminosity.by_element(found.densities) * found.squared).sum(1)
+        x12 = found.x.prod(1)
+        value = GEV2_PB * summed / (2 * self.sqrt_s**2 * x12.square())
+        return outside.index_copy(0, inside, value)
+
+    def passes(self, p: Tensor) -> Tensor:
+        """Mask (n,) of the momenta p (n, m, 4) with x1, x2 in (0, 1) that pass the cuts."""
+        x = self.fractions(p)
+        return ((x > 0) & (x < 1)).all(1) & self.setup.cuts.mask(p)
+
+    def fractions(self, p: Tensor) -> Tensor:
+        """Momentum fractions x1, x2 (n, 2) of the incoming partons for the momenta p (n, m, 4)."""
+        total = p.sum(1)
+        return torch.stack([total[:, 0] + total[:, 3], total[:, 0] - total[:, 3]], 1) / self.sqrt_s
+
+    def evaluate(self, p: Tensor) -> PartonPoints:
+        """All parts of the cross-section at momenta p (n, m, 4) that pass the cuts."""
+        setup = self.setup
+        x = self.fractions(p)
+        incoming = self._incoming(x)
+        mu_r, mu_f = setup.scales(p)
+        constant = setup.scales.constant
+        q2 = mu_f.square().unsqueeze(1) if constant is None else constant[1] ** 2
+        densities = setup.pdf.xf(x, q2)
+        alpha_s = self._alpha_s(mu_r.square())
+        squared = setup.amplitude.squared(incoming, p, alpha_s)
+        if squared.shape != (len(p), setup.amplitude.elements):
+            shape = (len(p), setup.amplitude.elements)
+            raise AmplitudeError(f"{self.name}: squared must return shape {shape}, got {tuple(squared.shape)}")
+        return PartonPoints(p, incoming, x, mu_r, mu_f, alpha_s, densities, squared)
+
+    def _incoming(self, x: Tensor) -> Tensor:
+        energy = 0.5 * self.sqrt_s * x
+        zero = torch.zeros_like(x)
+        along = torch.stack([energy[:, 0], -energy[:, 1]], 1)
+        return torch.stack([energy, zero, zero, along], -1)
+
+    def features(self, p: Tensor) -> Tensor:
+        """What channel weights look at, (n, F), finite everywhere: logs of pT, masses and x, rapidities, azimuths."""
+        legs = p.shape[1]
+        transverse2 = (p[..., 1].square() + p[..., 2].square()).clamp(min=_FLOOR)
+        rapidity = torch.asinh(p[..., 3] / transverse2.sqrt()).clamp(-12.0, 12.0)
+        first, second = zip(*itertools.combinations(range(legs), 2), strict=True)
+        a, b = p[:, list(first)], p[:, list(second)]
+        length = (transverse2[:, list(first)] * transverse2[:, list(second)]).sqrt()
+        cosine = (a[..., 1] * b[..., 1] + a[..., 2] * b[..., 2]) / length
+        heavy = [mass2(p[:, list(group)].sum(1)) for _, group in self.setup.final_state.resonances if len(group) > 1]
+        invariants = torch.cat([2 * dot(a, b), *(value.unsqueeze(1) for value in heavy)], 1)
+        return torch.cat(
+            [
+                0.5 * torch.log(transverse2 / _TYPICAL_PT**2),
+                0.5 * rapidity,
+                cosine,
+                0.5 * torch.log(invariants.clamp(min=_FLOOR) / _TYPICAL_PT**2),
+                torch.log(self.fractions(p).clamp(min=1e-8, max=10.0)) / 3 + 1,
+            ],
+            1,
+        )
+
+    def prepare_events(self) -> None:
+        """Generate the leading-colour matrix elements that colour flows are drawn by, where they are generated."""
+        prepare: Callable[[], None] | None = getattr(self.setup.amplitude, "prepare_colour_flows", None)
+        if prepare is not None:
+            prepare()
+
+    def events(self, u: Tensor, weights: Tensor, generator: torch.Generator) -> EventBatch:
+        """Events at the cube points u (n, dim) with weights (n,).
+
+        The sub-process of each event is drawn with its exact share of the cross-section at that point, its colour flow
+        by the leading-colour weights. Decayed particles are written with status 2.
+
+        Raises
+        ------
+        ShapeError
+            If u or weights have the wrong shape.
+        DomainError
+            If a point lies outside the cuts, where the cross-section is zero.
+        """
+        if weights.shape != u.shape[:1]:
+            raise ShapeError(f"expected weights of shape ({u.shape[0]},), got {tuple(weights.shape)}")
+        p = self.momenta(u)
+        outside = int((~self.passes(p)).sum())
+        if outside:
+            raise DomainError(f"{outside} of {len(u)} points lie outside the cuts and cannot become events")
+        points = self.evaluate(p)
+        shares = self.luminosity.by_subprocess(points.densities, points.squared)
+        return event_batch(self.setup, points, shares, weights, generator)

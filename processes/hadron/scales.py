@@ -1,0 +1,132 @@
+"""Renormalisation and factorisation scales: a number, or a function of the final state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nisampler.errors import ConfigError
+from nisampler.processes.phase_space.kinematics import mass
+
+ScaleFunction = Callable[[Tensor], Tensor]
+ScaleName = str | float
+
+# Below this scale neither parton densities nor the strong coupling have a meaning.
+LOWEST_SCALE = 1.0
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Both scales of a process: one central function times constant factors.
+
+    mu_R = renormalisation_factor * mu(p), mu_F = factorisation_factor * mu(p), in GeV.
+
+    Attributes
+    ----------
+    name
+        Of the central scale, for reports.
+    central
+        Maps final states (n, m, 4) to scales (n,) in GeV, or is one number of at least 1 GeV for all.
+    renormalisation_factor, factorisation_factor
+        For variations, usually between 1/2 and 2.
+
+    Raises
+    ------
+    ConfigError
+        If a factor is not positive, or a constant scale is below 1 GeV.
+    """
+
+    name: str
+    central: ScaleFunction | float
+    renormalisation_factor: float = 1.0
+    factorisation_factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        for factor in (self.renormalisation_factor, self.factorisation_factor):
+            if not (math.isfinite(factor) and factor > 0):
+                raise ConfigError(f"a scale factor is a positive number, got {factor!r}")
+        if callable(self.central):
+            return
+        number = isinstance(self.central, int | float) and not isinstance(self.central, bool)
+        if not (number and math.isfinite(self.central) and self.central >= LOWEST_SCALE):
+            raise ConfigError(f"a constant scale is a number of at least {LOWEST_SCALE} GeV, got {self.central!r}")
+
+    @property
+    def constant(self) -> tuple[float, float] | None:
+        """mu_R and mu_F where they are the same for all final states, None for dynamic scales."""
+        if callable(self.central):
+            return None
+        factors = (self.renormalisation_factor, self.factorisation_factor)
+        mu_r, mu_f = (max(factor * self.central, LOWEST_SCALE) for factor in factors)
+        return mu_r, mu_f
+
+    def __call__(self, p: Tensor) -> tuple[Tensor, Tensor]:
+        """mu_R and mu_F in GeV, each (n,), of the final states p (n, m, 4); at least 1 GeV."""
+        if not callable(self.central):
+            mu_r, mu_f = (p.new_full((len(p),), mu) for mu in self.constant or ())
+            return mu_r, mu_f
+        central = self.central(p)
+        return (
+            (self.renormalisation_factor * central).clamp(min=LOWEST_SCALE),
+            (self.factorisation_factor * central).clamp(min=LOWEST_SCALE),
+        )
+
+
+def transverse_mass(p: Tensor) -> Tensor:
+    """Transverse mass sqrt(E^2 - pz^2) = sqrt(m^2 + pT^2) of momenta (..., 4)."""
+    return ((p[..., 0] - p[..., 3]) * (p[..., 0] + p[..., 3])).clamp(min=0).sqrt()
+
+
+def make_scales(
+    scale: ScaleName,
+    bosons: Sequence[tuple[int, ...]],
+    masses: dict[str, float],
+    factors: tuple[float, float] = (1.0, 1.0),
+) -> Scales:
+    """A scale by its name or as a number in GeV.
+
+    Names: "m_ll", the invariant mass of the boson; "m_T", its transverse mass, averaged where there are several heavy
+    particles; "H_T/2", half the sum of the transverse masses of boson (or tops) and partons; and each key of `masses`,
+    "m_Z" for example, for that constant.
+
+    Parameters
+    ----------
+    scale
+        The name, or a number.
+    bosons
+        Legs of each heavy particle, for example ((0, 1),) for a boson that decays to the legs 0 and 1.
+    masses
+        Constants with a name, in GeV.
+    factors
+        Of the renormalisation and of the factorisation scale.
+
+    Raises
+    ------
+    ConfigError
+        If there is no scale of that name, or the number is below 1 GeV.
+    """
+    groups = [list(legs) for legs in bosons]
+    decayed = {leg for legs in groups for leg in legs}
+
+    def heavy(p: Tensor) -> Tensor:
+        return torch.stack([p[:, legs].sum(1) for legs in groups], 1)
+
+    def half_h_t(p: Tensor) -> Tensor:
+        partons = [leg for leg in range(p.shape[1]) if leg not in decayed]
+        return 0.5 * (transverse_mass(heavy(p)).sum(1) + transverse_mass(p[:, partons]).sum(1))
+
+    named: dict[str, ScaleFunction | float] = {
+        "H_T/2": half_h_t,
+        "m_T": lambda p: transverse_mass(heavy(p)).mean(1),
+        "m_ll": lambda p: mass(heavy(p)).mean(1),
+    }
+    known: dict[str, ScaleFunction | float] = {**named, **masses}
+    if not isinstance(scale, str):
+        return Scales(f"{scale} GeV", scale, *factors)
+    if scale not in known:
+        raise ConfigError(f"no scale {scale!r}; known: {', '.join(known)}, or a number in GeV")
+    return Scales(scale, known[scale], *factors)

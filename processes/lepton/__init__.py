@@ -1,0 +1,1 @@
+"""Lepton collisions."""

@@ -1,0 +1,166 @@
+"""Leading-order e- e+ -> q qbar g with photon and Z exchange, for massless fermions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from nisampler.errors import ConfigError, ProcessError
+from nisampler.processes.phase_space.kinematics import dot
+
+COLOURS = 3.0
+CASIMIR_F = 4.0 / 3.0
+UP_TYPE = frozenset({2, 4})
+FLAVOURS = (1, 2, 3, 4, 5)
+ELECTRON_CHARGE, ELECTRON_ISOSPIN = -1.0, -0.5
+
+
+@dataclass(frozen=True)
+class EEToThreeJetsParameters:
+    """Parameters of e- e+ -> q qbar g; energies, masses and widths in GeV.
+
+    Parameters
+    ----------
+    sqrt_s
+        Centre-of-mass energy.
+    y_cut
+        Lower bound on every Durham distance of the three partons, between 0 and 1/3.
+    alpha_s
+        Strong coupling at the scale of the process.
+    alpha_em
+        Electromagnetic coupling at the scale of the process.
+    m_z, gamma_z
+        Mass and width of the Z boson; the propagator is 1 / (s - m_z^2 + i m_z gamma_z).
+    sin2_theta_w
+        Weak mixing angle sin^2(theta_W).
+    flavours
+        PDG codes of the quarks produced, a subset of 1 to 5; all are massless.
+    phase_space
+        "durham" fills the region of the cut only, "kt" everything whose s_13 s_23 / s^2 exceeds its least value within
+        the cut. Both give the same cross-section.
+
+    Raises
+    ------
+    ConfigError
+        If a value is of the wrong type.
+    ProcessError
+        If a value is outside its range.
+    """
+
+    sqrt_s: float = 91.1876
+    y_cut: float = 0.01
+    alpha_s: float = 0.118
+    alpha_em: float = 0.00781751
+    m_z: float = 91.1876
+    gamma_z: float = 2.495514921
+    sin2_theta_w: float = 0.2315
+    flavours: tuple[int, ...] = FLAVOURS
+    phase_space: Literal["durham", "kt"] = "durham"
+
+    def __post_init__(self) -> None:
+        for field in ("sqrt_s", "y_cut", "alpha_s", "alpha_em", "m_z", "gamma_z", "sin2_theta_w"):
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise ConfigError(f"{field} must be a number, got {value!r}")
+            if not 0 < value < math.inf:
+                raise ProcessError(f"{field} must be positive and finite, got {value}")
+        if self.y_cut >= 1 / 3:
+            raise ProcessError(f"y_cut must be below 1/3, the largest Durham distance, got {self.y_cut}")
+        if self.sin2_theta_w >= 1:
+            raise ProcessError(f"sin2_theta_w must lie between 0 and 1, got {self.sin2_theta_w}")
+        try:
+            flavours = tuple(self.flavours)
+        except TypeError as error:
+            raise ConfigError(f"flavours must be a list of quark codes, got {self.flavours!r}") from error
+        if not flavours or len(set(flavours)) != len(flavours) or not set(flavours) <= set(FLAVOURS):
+            raise ProcessError(f"flavours must be different codes out of {FLAVOURS}, got {flavours}")
+        object.__setattr__(self, "flavours", flavours)
+        if self.phase_space not in ("durham", "kt"):
+            raise ConfigError(f'phase_space must be "durham" or "kt", got {self.phase_space!r}')
+
+
+def _charge_isospin(flavour: int) -> tuple[float, float]:
+    return (2 / 3, 0.5) if flavour in UP_TYPE else (-1 / 3, -0.5)
+
+
+def chirality_factors(parameters: EEToThreeJetsParameters, flavour: int) -> tuple[float, float]:
+    """Squared propagators times couplings, summed over equal and over opposite chiralities, in GeV^-4.
+
+    P_ij = e^2 (Q_e Q_q / s + g_i^e g_j^q / (s - m_z^2 + i m_z gamma_z)), g_L = (T_3 - Q sin^2) / (sin cos),
+    g_R = -Q sin^2 / (sin cos). Returns |P_LL|^2 + |P_RR|^2 and |P_LR|^2 + |P_RL|^2.
+    """
+    s = parameters.sqrt_s**2
+    sine2 = parameters.sin2_theta_w
+    norm = math.sqrt(sine2 * (1 - sine2))
+    charge, isospin = _charge_isospin(flavour)
+    electron = ((ELECTRON_ISOSPIN - ELECTRON_CHARGE * sine2) / norm, -ELECTRON_CHARGE * sine2 / norm)
+    quark = ((isospin - charge * sine2) / norm, -charge * sine2 / norm)
+    z_boson = 1 / complex(s - parameters.m_z**2, parameters.m_z * parameters.gamma_z)
+    e2 = 4 * math.pi * parameters.alpha_em
+
+    def squared(i: int, j: int) -> float:
+        return abs(e2 * (ELECTRON_CHARGE * charge / s + electron[i] * quark[j] * z_boson)) ** 2
+
+    return squared(0, 0) + squared(1, 1), squared(0, 1) + squared(1, 0)
+
+
+def chirality_structures(beams: Tensor, partons: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Kinematic parts of |M|^2 for equal and for opposite chiralities of electron and quark, in GeV^0.
+
+    Sum over the gluon helicities of the maximally helicity violating amplitudes:
+    equal ((p_+ . q)^2 + (p_- . qbar)^2) / ((q . g)(qbar . g)), opposite with p_+ and p_- exchanged.
+
+    Parameters
+    ----------
+    beams
+        (..., 2, 4), e- then e+.
+    partons
+        (..., 3, 4), quark, antiquark, gluon.
+    """
+    minus, plus = beams[..., 0, :], beams[..., 1, :]
+    quark, antiquark, gluon = partons[..., 0, :], partons[..., 1, :], partons[..., 2, :]
+    eikonal = 1 / (dot(quark, gluon) * dot(antiquark, gluon))
+    equal = (dot(plus, quark).square() + dot(minus, antiquark).square()) * eikonal
+    opposite = (dot(minus, quark).square() + dot(plus, antiquark).square()) * eikonal
+    return equal, opposite
+
+
+def squared_matrix_element(parameters: EEToThreeJetsParameters, beams: Tensor, partons: Tensor, flavour: int) -> Tensor:
+    """|M|^2 of e- e+ -> q qbar g in GeV^-2, summed over final spins and colours, averaged over initial spins.
+
+    Parameters
+    ----------
+    parameters
+        Couplings; its `sqrt_s` must be that of the beams.
+    beams
+        (..., 2, 4) in GeV, e- then e+.
+    partons
+        (..., 3, 4) in GeV, quark, antiquark, gluon.
+    flavour
+        PDG code of the quark, 1 to 5.
+
+    Raises
+    ------
+    ProcessError
+        If the flavour is not one of 1 to 5.
+    """
+    if flavour not in FLAVOURS:
+        raise ProcessError(f"flavour must be one of {FLAVOURS}, got {flavour}")
+    same, flipped = chirality_factors(parameters, flavour)
+    equal, opposite = chirality_structures(beams, partons)
+    return qcd_factor(parameters) * (same * equal + flipped * opposite)
+
+
+def qcd_factor(parameters: EEToThreeJetsParameters) -> float:
+    """2 g_s^2 N_c C_F s in GeV^2, the factor between the chirality sums and the averaged |M|^2."""
+    return 8 * math.pi * parameters.alpha_s * COLOURS * CASIMIR_F * parameters.sqrt_s**2
+
+
+def beam_momenta(sqrt_s: float, like: Tensor) -> Tensor:
+    """(2, 4) momenta of massless beams, e- along +z, e+ along -z, dtype and device of `like`."""
+    half = 0.5 * sqrt_s
+    return torch.tensor([[half, 0, 0, half], [half, 0, 0, -half]], dtype=like.dtype, device=like.device)

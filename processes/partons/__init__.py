@@ -1,0 +1,1 @@
+"""Parton densities, running coupling and luminosities."""

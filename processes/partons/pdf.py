@@ -1,0 +1,373 @@
+r"""Parton densities from LHAPDF grid files, interpolated in torch.
+
+A grid file (format `lhagrid1`, 1412.7420, section 3.4) holds $x f(x, Q)$ on knots in x and Q, in sub-grids that
+meet at the flavour thresholds. In each of them the interpolation is bicubic in $(\ln x, \ln Q^2)$ through the
+four nearest knots in either direction, as Pythia 8 does it (LHAPDF's own takes its slopes from finite
+differences; the two differ by 1e-5 to 1e-4 inside the grid). The polynomial of every cell is worked out once, so
+that a call gathers 16 coefficients a flavour and adds them up.
+
+Everywhere in this package a density is $x f(x, Q^2)$, not $f$; it is clipped at zero, where a fit goes below. Below
+the smallest x and outside the range in Q the value at the border holds. At x >= 1 there is nothing.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import itertools
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nisampler.errors import ConfigError, MissingExtraError, PdfError, ShapeError
+from nisampler.processes.partons.alpha_s import MASS_Z, AlphaS, RunningAlphaS, TabulatedAlphaS
+from nisampler.processes.partons.interpolation import CubicAxis, powers
+
+GLUON = 21
+PDF_FLAVOURS = (-6, -5, -4, -3, -2, -1, GLUON, 1, 2, 3, 4, 5, 6)
+
+# Numbers of the sets in LHAPDF's index (pdfsets.index); a set with an .info file brings its own.
+LHAPDF_IDS = {
+    "CT14qed_proton": 13300,
+    "NNPDF23_nlo_as_0119_qed": 244800,
+    "NNPDF23_nnlo_as_0119_qed": 246000,
+    "NNPDF23_lo_as_0119_qed": 246800,
+    "NNPDF23_lo_as_0130_qed": 247000,
+    "NNPDF31_lo_as_0118": 315000,
+    "NNPDF31_lo_as_0130": 315200,
+    "NNPDF31_nlo_as_0118_luxqed": 324900,
+    "NNPDF31_nnlo_as_0118_luxqed": 325100,
+}
+# Charm, bottom and top masses in GeV of the fits, by the beginning of their names; five flavours at most.
+_FAMILY_MASSES = {"NNPDF23": (1.414214, 4.75, float("inf")), "NNPDF31": (1.51, 4.92, float("inf"))}
+_LOOPS = {"lo": 1, "nlo": 2, "nnlo": 3}
+_FUSED = re.compile(r"(?<=[eE][+-]\d\d)(?=\d\.)")
+
+
+@dataclass(frozen=True)
+class SubGrid:
+    """One block of a grid file.
+
+    Attributes
+    ----------
+    x, q
+        Knots, shapes (k,) and (l,); q in GeV.
+    flavours
+        PDG codes of the columns.
+    values
+        x f, shape (k, l, flavours).
+    """
+
+    x: Tensor
+    q: Tensor
+    flavours: tuple[int, ...]
+    values: Tensor
+
+
+@dataclass(frozen=True)
+class _Tables:
+    x_axis: CubicAxis
+    q_axis: CubicAxis
+    coefficients: Tensor  # (q cells, x cells, 4, 4, flavours): powers in ln Q^2, then in ln x
+
+    def to(self, device: torch.device) -> _Tables:
+        return _Tables(self.x_axis.to(device), self.q_axis.to(device), self.coefficients.to(device))
+
+
+class PartonDensity:
+    """The parton densities x f(x, Q^2) of one hadron, all flavours at a time.
+
+    Parameters
+    ----------
+    grids
+        Sub-grids by rising Q, with the same knots in x and without gaps in Q.
+    name
+        Name of the set.
+    member
+        Number of the member in the set.
+    lhapdf_id
+        LHAPDF's number of this member; 0 where there is none.
+    coupling
+        The coupling that belongs to the set, where it is known.
+
+    Raises
+    ------
+    PdfError
+        If the sub-grids do not fit together.
+    """
+
+    def __init__(
+        self, grids: Sequence[SubGrid], name: str, member: int = 0, lhapdf_id: int = 0, coupling: AlphaS | None = None
+    ) -> None:
+        self.name, self.member, self.lhapdf_id = name, member, lhapdf_id
+        self.flavours = tuple(pdg for pdg in PDF_FLAVOURS if pdg in grids[0].flavours)
+        for below, above in itertools.pairwise(grids):
+            if not torch.equal(below.x, above.x):
+                raise PdfError(f"{name}: the sub-grids have different knots in x, which this reader does not support")
+            if below.q[-1] != above.q[0]:
+                raise PdfError(f"{name}: the sub-grids leave a gap in Q, {below.q[-1]} to {above.q[0]} GeV")
+        self.x_min, self.x_max = float(grids[0].x[0]), float(grids[0].x[-1])
+        self.q2_min, self.q2_max = float(grids[0].q[0]) ** 2, float(grids[-1].q[-1]) ** 2
+        self._coupling = coupling
+        tables = _tables(grids)
+        self._tables = {tables.coefficients.device: tables}
+        self._slice: tuple[float, torch.device, Tensor] | None = None
+
+    @staticmethod
+    def column(pdg: int) -> int:
+        """Column of a parton in the result of `xf`; raises PdfError if it has none."""
+        if pdg not in PDF_FLAVOURS:
+            raise PdfError(f"no parton density for PDG code {pdg}: there are {', '.join(map(str, PDF_FLAVOURS))}")
+        return PDF_FLAVOURS.index(pdg)
+
+    def xf(self, x: Tensor, q2: Tensor | float) -> Tensor:
+        """x f(x, Q^2) of all flavours.
+
+        Parameters
+        ----------
+        x
+            Momentum fractions, any shape: (n,), or (n, 2) for both beams at once.
+        q2
+            Squared scale in GeV^2, of a shape that broadcasts with x, such as (n, 1) for two beams. One number
+            for all points is several times faster: the scale is then interpolated once.
+
+        Returns
+        -------
+        Shape (..., 13), the columns in the order of `PDF_FLAVOURS`, never negative; 0 for x >= 1 and for flavours
+        that the set does not hold. NaN where x or q2 is NaN. Differentiable in x and q2.
+
+        Raises
+        ------
+        ShapeError
+            If x and q2 do not broadcast.
+        PdfError
+            If q2 is one number and not positive.
+        """
+        tables = self._on(x.device)
+        if isinstance(q2, Tensor):
+            try:
+                shape = np.broadcast_shapes(x.shape, q2.shape)
+            except ValueError as error:
+                raise ShapeError(f"x {tuple(x.shape)} and q2 {tuple(q2.shape)} do not broadcast") from error
+            x, q2 = x.expand(shape), q2.expand(shape)
+        flat = x.reshape(-1).to(torch.float64)
+        cell, u = tables.x_axis.locate(flat.clamp(min=self.x_min).log())
+        weights = powers(u, (flat < 1).to(torch.float64))
+        if isinstance(q2, Tensor):
+            q_flat = q2.reshape(-1).to(torch.float64)
+            q_cell, v = tables.q_axis.locate(q_flat.clamp(min=self.q2_min).log())
+            cell = q_cell * tables.x_axis.cells + cell
+            weights = (powers(v).unsqueeze(-1) * weights.unsqueeze(-2)).flatten(1)
+            table = tables.coefficients.flatten(0, 3)
+        else:
+            table = self._at_scale(float(q2), tables)
+        terms = weights.shape[1]
+        rows = (cell * terms).unsqueeze(-1) + torch.arange(terms, device=x.device)
+        # A sum of table rows with weights, in one pass: the gathered rows are never stored.
+        values = torch.nn.functional.embedding_bag(rows, table, per_sample_weights=weights, mode="sum")
+        return values.clamp(min=0).reshape(*x.shape, len(PDF_FLAVOURS))
+
+    def alpha_s(self, q2: Tensor | float) -> Tensor:
+        """The coupling of the set at the squared scales q2 in GeV^2, of the shape of q2.
+
+        From the table in the set's .info file, or by running with its reference value; without such a file, by
+        running with what the name of the set says (`NNPDF31_lo_as_0118`: one loop, 0.118 at the Z mass).
+
+        Raises
+        ------
+        PdfError
+            If neither is there.
+        """
+        if self._coupling is None:
+            raise PdfError(f"{self.name} has no .info file and no alpha_s in its name: use RunningAlphaS instead")
+        return self._coupling(torch.as_tensor(q2, dtype=torch.float64))
+
+    def _on(self, device: torch.device) -> _Tables:
+        if device not in self._tables:
+            self._tables[device] = next(iter(self._tables.values())).to(device)
+        return self._tables[device]
+
+    def _at_scale(self, q2: float, tables: _Tables) -> Tensor:
+        """The cubics in ln x at one scale, shape (x cells * 4, flavours); the last one is kept."""
+        if not q2 > 0:
+            raise PdfError(f"q2 must be positive, got {q2}")
+        device = tables.coefficients.device
+        kept = self._slice
+        if kept is not None and kept[:2] == (q2, device):
+            return kept[2]
+        cell, v = tables.q_axis.locate(torch.tensor([q2], dtype=torch.float64, device=device).log())
+        table = torch.einsum("p,xpkf->xkf", powers(v)[0], tables.coefficients.index_select(0, cell)[0]).flatten(0, 1)
+        self._slice = (q2, device, table)
+        return table
+
+
+def load_pdf(name: str | Path, member: int = 0) -> PartonDensity:
+    """A parton density by the name of its set or by the path of its grid file.
+
+    Parameters
+    ----------
+    name
+        The name of a set (`NNPDF31_lo_as_0118`), looked up in the directories of LHAPDF_DATA_PATH and then among
+        the grids that pythia8mc brings; or the path of a .dat file, or of the directory of an LHAPDF set.
+    member
+        Number of the member; beside a given file, the one of that number is taken.
+
+    Raises
+    ------
+    PdfError
+        If there is no such set, file or member, or the file is not a valid grid.
+    MissingExtraError
+        If a name is not found and pythia8mc is not installed.
+    """
+    text = os.fspath(name)
+    if Path(text).suffix == ".dat" or os.sep in text:
+        path = _member_of(Path(text), member)
+    else:
+        path = _find(text, member)
+    grids = read_grid(path)
+    set_name = re.sub(r"_\d{4}$", "", path.stem)
+    info = _read_info(path.with_name(f"{set_name}.info"))
+    lhapdf_id = int(info["SetIndex"]) if "SetIndex" in info else LHAPDF_IDS.get(set_name, 0)
+    try:
+        coupling = _coupling(set_name, info)
+    except ValueError as error:
+        raise PdfError(f"{set_name}.info does not describe a coupling: {error}") from error
+    return PartonDensity(grids, set_name, member, lhapdf_id + member if lhapdf_id else 0, coupling)
+
+
+def read_grid(path: Path) -> list[SubGrid]:
+    """The sub-grids of an LHAPDF grid file.
+
+    Knots that are printed alike are taken as one. Numbers that ran together (`0.00e+000.00e+00`) are told apart.
+
+    Raises
+    ------
+    PdfError
+        If the file is not there, not a grid, cut short, or holds something that is not a finite number; the
+        message names the file and the sub-grid.
+    """
+    try:
+        text = path.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PdfError(f"cannot read the PDF grid {path}: {error}") from error
+    head, *blocks = re.split(r"^---.*$", text, flags=re.MULTILINE)
+    if "lhagrid1" not in head:
+        raise PdfError(f"{path} is not an LHAPDF grid file: its head does not say 'Format: lhagrid1'")
+    if len(blocks) < 2 or blocks[-1].strip():
+        raise PdfError(f"{path} is cut short: the last sub-grid does not end with ---")
+    return [_read_block(block, f"{path}, sub-grid {i}") for i, block in enumerate(blocks[:-1], start=1)]
+
+
+def _read_block(block: str, where: str) -> SubGrid:
+    lines = block.strip().split("\n", 3)
+    if len(lines) < 4:
+        raise PdfError(f"{where} is cut short: it has no values")
+    try:
+        x, q = (np.array(line.split(), dtype=np.float64) for line in lines[:2])
+        flavours = tuple(int(code) for code in lines[2].split())
+        values = np.array(_FUSED.sub(" ", lines[3]).split(), dtype=np.float64)
+    except ValueError as error:
+        raise PdfError(f"{where}: {error}") from error
+    flavours = tuple(GLUON if pdg == 0 else pdg for pdg in flavours)
+    expected = len(x) * len(q) * len(flavours)
+    if len(values) != expected or len(set(flavours)) < len(flavours):
+        raise PdfError(
+            f"{where} holds {len(values)} numbers, but {len(x)} x {len(q)} knots with the {len(flavours)} flavours"
+            f" {flavours} make {expected}: it is cut short or a column is missing"
+        )
+    if not np.isfinite(values).all():
+        raise PdfError(f"{where} holds a value that is not finite")
+    kept_x, kept_q = (np.append(True, np.diff(knots) != 0) for knots in (x, q))
+    grid = torch.from_numpy(values.reshape(len(x), len(q), -1)[kept_x][:, kept_q])
+    x, q = x[kept_x], q[kept_q]
+    if min(len(x), len(q)) < 2 or not (x[0] > 0 and q[0] > 0 and (np.diff(x) > 0).all() and (np.diff(q) > 0).all()):
+        raise PdfError(f"{where}: the knots in x and in Q must be positive and rise, two or more of each")
+    return SubGrid(torch.from_numpy(x), torch.from_numpy(q), flavours, grid)
+
+
+def _tables(grids: Sequence[SubGrid]) -> _Tables:
+    x_axis = CubicAxis([grids[0].x.log()])
+    q_axis = CubicAxis([2 * grid.q.log() for grid in grids])
+    in_x = []
+    for grid in grids:
+        values = grid.values.new_zeros(*grid.values.shape[:2], len(PDF_FLAVOURS))
+        for column, pdg in enumerate(grid.flavours):
+            if pdg in PDF_FLAVOURS:
+                values[:, :, PDF_FLAVOURS.index(pdg)] = grid.values[:, :, column]
+        in_x.append(x_axis.coefficients([values]).permute(2, 0, 1, 3))
+    coefficients = q_axis.coefficients(in_x).transpose(1, 2).contiguous()
+    return _Tables(x_axis, q_axis, coefficients)
+
+
+def _member_of(path: Path, member: int) -> Path:
+    """The file of that member: in the directory of a set, or beside the given file."""
+    if path.is_dir():
+        path = path / f"{path.name}_0000.dat"
+    wanted = path
+    if member:
+        wanted = path.with_name(f"{re.sub(r'_[0-9]{4}$', '', path.stem)}_{member:04d}.dat")
+    if not wanted.is_file():
+        raise PdfError(f"there is no PDF grid {wanted}" + (f": no member {member} of the set" if member else ""))
+    return wanted
+
+
+def _find(name: str, member: int) -> Path:
+    folders = [Path(entry) for entry in os.environ.get("LHAPDF_DATA_PATH", "").split(os.pathsep) if entry]
+    for folder in folders:
+        if (folder / name).is_dir():
+            return _member_of(folder / name, member)
+    folder = _pythia_folder()
+    if (folder / f"{name}_0000.dat").is_file():
+        return _member_of(folder / f"{name}_0000.dat", member)
+    known = sorted(path.name.removesuffix("_0000.dat") for path in folder.glob("*_0000.dat"))
+    raise PdfError(f"no PDF set {name!r}: {folder} holds {', '.join(known)}; a path to a .dat file works too")
+
+
+def _pythia_folder() -> Path:
+    """The directory of the grids that an installed pythia8mc brings."""
+    data = os.environ.get("PYTHIA8DATA")
+    if data and (Path(data).parent / "pdfdata").is_dir():
+        return Path(data).parent / "pdfdata"
+    try:
+        files = importlib.metadata.files("pythia8mc") or []
+    except importlib.metadata.PackageNotFoundError as error:
+        raise MissingExtraError(
+            "PDF sets by name come with pythia8mc: pip install 'nisampler[shower]', or give the path of a .dat file"
+        ) from error
+    for file in files:
+        if file.parent.name == "pdfdata":
+            return Path(str(file.locate())).resolve().parent
+    raise PdfError("the installed pythia8mc brings no PDF grids: give the path of a .dat file")
+
+
+def _read_info(path: Path) -> dict[str, str]:
+    """The entries of an .info file (`Key: value`, a list may run over lines); none where there is no file."""
+    if not path.is_file():
+        return {}
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return dict(re.findall(r"^(\w+):[ \t]*((?:.(?!^\w+:))*)", text, flags=re.MULTILINE | re.DOTALL))
+
+
+def _coupling(name: str, info: dict[str, str]) -> AlphaS | None:
+    """The coupling that an .info file or, without one, the name of the set tells of."""
+    if {"AlphaS_Qs", "AlphaS_Vals"} <= info.keys():
+        scales, values = (
+            [float(number) for number in info[key].strip(" []\n").split(",")] for key in ("AlphaS_Qs", "AlphaS_Vals")
+        )
+        return TabulatedAlphaS(scales, values)
+    if "AlphaS_MZ" in info:
+        if not {"AlphaS_OrderQCD", "MCharm", "MBottom", "MTop"} <= info.keys():
+            raise ConfigError("AlphaS_MZ needs AlphaS_OrderQCD, MCharm, MBottom and MTop beside it")
+        charm, bottom, top = (float(info[key]) for key in ("MCharm", "MBottom", "MTop"))
+        loops = int(info["AlphaS_OrderQCD"]) + 1
+        return RunningAlphaS(float(info["AlphaS_MZ"]), float(info.get("MZ", MASS_Z)), loops, (charm, bottom, top))
+    found = re.search(r"_(lo|nlo|nnlo)_as_(\d{4})", name)
+    masses = next((masses for family, masses in _FAMILY_MASSES.items() if name.startswith(family)), None)
+    if found is None or masses is None:
+        return None
+    return RunningAlphaS(float(f"0.{found[2][1:]}"), MASS_Z, _LOOPS[found[1]], masses)

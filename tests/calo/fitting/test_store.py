@@ -1,0 +1,206 @@
+"""The folder of a model: fitted, stored, read back, resumed; and every way in which it can be wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_model import TinyModel, build, write_file
+
+from nisampler.base.storage import save_checkpoint
+from nisampler.calo.detector.geometries import geometry
+from nisampler.calo.fitting.fit import DataOptions, fit
+from nisampler.calo.fitting.store import describe, load_model, stored_geometry
+from nisampler.calo.recipe import FitOptions
+from nisampler.errors import (
+    ConfigError,
+    CorruptFileError,
+    GeometryError,
+    ModelError,
+    NisamplerError,
+    ShowerDataError,
+    StorageError,
+)
+
+TOY = geometry("toy")
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nisampler.calo.fitting.fit.build_model", build)
+    monkeypatch.setattr("nisampler.calo.fitting.store.build_model", build)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_file(tmp_path_factory.mktemp("store") / "showers.h5", TOY, 500)
+
+
+@pytest.fixture(scope="module")
+def fitted(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("store") / "model"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nisampler.calo.fitting.fit.build_model", build)
+        fit(DataOptions(file), TOY, "tiny", folder, FitOptions(seed=2))
+    return folder
+
+
+@pytest.fixture
+def folder(fitted: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(fitted, tmp_path / "model"))
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.suffix != ".log"}
+
+
+def edit(folder: Path, **changes: Any) -> None:
+    path = folder / "model.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_stored_and_read_back(fitted: Path, file: Path, tmp_path: Path) -> None:
+    made = fit(DataOptions(file), TOY, "tiny", tmp_path / "model", FitOptions(seed=2))
+    assert [part.name for part in made.parts] == ["total", "shape"]
+    assert bytes_of(tmp_path / "model") == bytes_of(fitted)
+    loaded = load_model(fitted, TOY)
+    assert isinstance(loaded, TinyModel) and not loaded.training
+    assert loaded.state_dict().keys() == made.model.state_dict().keys()
+    assert all(torch.equal(loaded.state_dict()[name], t) for name, t in made.model.state_dict().items())
+    assert loaded.mean.item() == pytest.approx(np.log(0.7), abs=0.02)
+    data = describe(fitted)
+    assert data["model"] == "tiny" and data["seed"] == 2 and data["parts"] == ["total", "shape"]
+    assert (data["data"]["showers"], data["data"]["training"], data["data"]["validation"]) == (500, 450, 50)
+    assert stored_geometry(fitted) == TOY
+    assert "validation loss" in (fitted / "fit.log").read_text()
+    records = json.loads((fitted / "parts" / "shape" / "training.json").read_text())
+    assert records["history"][-1]["validation"] < records["history"][0]["validation"]
+
+
+def test_resume_gives_the_same_bytes(fitted: Path, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupt:
+        def __init__(self) -> None:
+            self.stage = ""
+
+        def line(self, text: str) -> None:
+            """Nothing."""
+
+        def progress(self, stage: str, done: int, total: int, figures: object) -> None:
+            if stage == "fit shape" and done > 950:
+                raise KeyboardInterrupt
+
+    options = FitOptions(seed=2, checkpoint_seconds=0.0)
+    with pytest.raises(KeyboardInterrupt):
+        fit(DataOptions(file), TOY, "tiny", tmp_path / "model", options, monitors=[Interrupt()])
+    with pytest.raises(ModelError, match="not finished"):
+        load_model(tmp_path / "model")
+    with pytest.raises(StorageError, match="--resume"):
+        fit(DataOptions(file), TOY, "tiny", tmp_path / "model", options)
+    fit(DataOptions(file), TOY, "tiny", tmp_path / "model", options, resume=True)
+    assert bytes_of(tmp_path / "model") == bytes_of(fitted)
+    assert "2 of 3 epochs were done" in (tmp_path / "model" / "fit.log").read_text()
+
+
+def test_streamed_showers_are_learned_too(file: Path, tmp_path: Path) -> None:
+    made = fit(DataOptions(file, memory=2e5, limit=400), TOY, "tiny", tmp_path / "model", FitOptions(epochs=1))
+    assert describe(tmp_path / "model")["data"]["showers"] == 400
+    assert all(np.isfinite(part.best_loss) for part in made.parts)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"options": FitOptions(seed=3)}, "another seed"),
+        ({"options": FitOptions(seed=2, epochs=9)}, "another epochs"),
+        ({"name": "tiny-broken"}, "another model, config"),
+        ({"limit": 100}, "another data"),
+    ],
+)
+def test_resume_refuses_other_settings(folder: Path, file: Path, changes: dict[str, Any], words: str) -> None:
+    arguments = {"name": "tiny", "options": FitOptions(seed=2)} | changes
+    data = DataOptions(file, limit=arguments.pop("limit", None))
+    with pytest.raises(ConfigError, match=words):
+        fit(data, TOY, output=folder, resume=True, **arguments)
+
+
+def test_fit_needs_showers_and_a_place(folder: Path, file: Path, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="exists and is not empty"):
+        fit(DataOptions(file), TOY, "tiny", folder)
+    with pytest.raises(StorageError, match="no model to resume"):
+        fit(DataOptions(file), TOY, "tiny", tmp_path / "none", resume=True)
+    with pytest.raises(ConfigError, match="too few"):
+        fit(DataOptions(file, limit=1), TOY, "tiny", tmp_path / "none")
+    with pytest.raises(ModelError, match="no model is called 'big'"):
+        fit(DataOptions(file), TOY, "big", tmp_path / "none")
+    with pytest.raises(ShowerDataError, match="ds1-photons needs"):
+        fit(DataOptions(file), geometry("ds1-photons"), "tiny", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    for wrong in ({"validation": 0.0}, {"memory": 0.0}, {"limit": 0}):
+        with pytest.raises(ConfigError):
+            DataOptions(file, **wrong)
+
+
+def test_another_geometry(fitted: Path) -> None:
+    with pytest.raises(GeometryError, match=r"belongs to toy \(5 layers, 240 voxels.*not to ds2 \(45 layers, 6480"):
+        load_model(fitted, geometry("ds2"))
+    moved = replace(TOY, layers=(replace(TOY.layers[0], id=99), *TOY.layers[1:]))
+    with pytest.raises(GeometryError, match="not to toy"):
+        load_model(fitted, moved)
+    load_model(fitted, replace(TOY, threshold=1.0))
+
+
+def test_damaged_folders(folder: Path, tmp_path: Path) -> None:
+    (weights,) = (folder / "parts" / "shape").glob("*.safetensors")
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-10])
+    with pytest.raises(CorruptFileError, match="bytes instead of"):
+        load_model(folder)
+    weights.unlink()
+    with pytest.raises(CorruptFileError, match="missing"):
+        load_model(folder)
+    weights.write_bytes(whole)
+    shutil.rmtree(folder / "parts" / "total")
+    with pytest.raises(ModelError, match="not finished"):
+        load_model(folder)
+    shutil.rmtree(folder / "base")
+    with pytest.raises(StorageError, match="no checkpoint"):
+        load_model(folder)
+    with pytest.raises(StorageError, match="not the folder of a shower model"):
+        load_model(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"format": "other"}, CorruptFileError, "does not describe"),
+        ({"version": 99}, StorageError, "has format 99"),
+        ({"cells": "0"}, CorruptFileError, "geometry was altered"),
+        ({"geometry": {"name": "toy"}}, CorruptFileError, "not the description of a geometry"),
+    ],
+)
+def test_altered_descriptions(folder: Path, changes: dict[str, Any], error: type[NisamplerError], words: str) -> None:
+    edit(folder, **changes)
+    with pytest.raises(error, match=words):
+        load_model(folder)
+
+
+def test_truncated_description(folder: Path) -> None:
+    path = folder / "model.json"
+    path.write_text(path.read_text()[:-100])
+    with pytest.raises(CorruptFileError, match="not JSON"):
+        load_model(folder)
+
+
+def test_weights_of_another_model(folder: Path) -> None:
+    save_checkpoint(folder / "parts" / "shape", {"best.values": torch.zeros(3)}, {"done": True})
+    with pytest.raises(ModelError, match="do not fit its settings"):
+        load_model(folder)
+    save_checkpoint(folder / "base", {"median": torch.zeros(())}, {})
+    with pytest.raises(ModelError, match="mean, median"):
+        load_model(folder)
