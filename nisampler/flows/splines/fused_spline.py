@@ -210,7 +210,7 @@ def _run(name: str, tensors: tuple[Tensor, ...], inverse: bool, shape: Shape) ->
 
 @cache
 def _kernels(compiler: str) -> ModuleType:
-    return importlib.import_module(f"nisampler.flows.{compiler}_spline")
+    return importlib.import_module(f"nisampler.flows.splines.{compiler}_spline")
 
 
 @cache
