@@ -7,14 +7,14 @@ import json
 import math
 import re
 import tomllib
-import types
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from nisampler.base.checks import Count, Fraction, Natural, Row, element, must_be, settings, shown, words
 from nisampler.base.rng import Streams
 from nisampler.density.integrand import Kind
 from nisampler.errors import CardError, ConfigError
@@ -24,10 +24,9 @@ from nisampler.unweighting.unweighter import UnweightingConfig
 
 Format = Literal["lhe.gz", "lhe", "h5"]
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
-_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a string", Any: "a value"}
 
 
-@dataclass(frozen=True)
+@settings
 class IntegrandSettings:
     """How the process is called: `[integrand]`.
 
@@ -44,19 +43,15 @@ class IntegrandSettings:
     Raises
     ------
     ConfigError
-        If the fraction is outside [0, 1).
+        If the fraction is outside [0, 1), or the domain is no list of pairs.
     """
 
     kind: Kind = "auto"
-    nonfinite: float = 0.0
-    domain: tuple[tuple[float, float], ...] | None = None
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.nonfinite < 1.0:
-            raise ConfigError(f"nonfinite is a fraction of the calls in [0, 1), got {self.nonfinite}")
+    nonfinite: Fraction = 0.0
+    domain: Row[tuple[float, float]] | None = None
 
 
-@dataclass(frozen=True)
+@settings
 class EventSettings:
     """What is written: `[events]`.
 
@@ -76,15 +71,11 @@ class EventSettings:
         If a number is out of range, or the formats are repeated.
     """
 
-    n: int = 10_000
-    shard_size: int = 10_000
-    formats: tuple[Format, ...] | None = None
+    n: Natural = 10_000
+    shard_size: Count = 10_000
+    formats: Row[Format] | None = None
 
     def __post_init__(self) -> None:
-        if self.n < 0:
-            raise ConfigError(f"n must be at least 0, got {self.n}")
-        if self.shard_size < 1:
-            raise ConfigError(f"shard_size must be at least 1, got {self.shard_size}")
         if self.formats is not None and (not self.formats or len(set(self.formats)) != len(self.formats)):
             raise ConfigError(f"formats must name at least one format, each once, got {list(self.formats)}")
 
@@ -97,7 +88,7 @@ class Card(BaseModel):
     process: str
     seed: int = 1
     device: str = "auto"
-    threads: int = 1
+    threads: Count = 1
     parameters: dict[str, Any] = Field(default_factory=dict)
     integrand: IntegrandSettings = Field(default_factory=IntegrandSettings)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
@@ -112,8 +103,6 @@ class Card(BaseModel):
         Streams(self.seed)
         if _DEVICE.fullmatch(self.device) is None:
             raise ConfigError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {self.device!r}")
-        if self.threads < 1:
-            raise ConfigError(f"threads must be at least 1, got {self.threads}")
 
 
 def parse_card(text: str, source: str = "card", overrides: Mapping[str, Any] | None = None) -> Card:
@@ -210,11 +199,11 @@ def _problems(error: ValidationError, data: Mapping[str, Any]) -> list[str]:
         if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             lines[path] = _unknown(path, item["input"])
         elif item["type"] == "missing":
-            lines[path] = f"{_dotted(path)} is missing: it must be {_allowed(path)}"
+            lines[path] = f"{_dotted(path)} is missing: it must be {words(_hint(path))}"
         elif "error" in item.get("ctx", {}):
             lines[path] = _named(path, item["ctx"]["error"], data)
         else:
-            lines[path] = f"{_dotted(path)} = {_shown(item['input'])}: must be {_allowed(path)}"
+            lines[path] = must_be(_dotted(path), item["input"], _hint(path))
     return list(lines.values())
 
 
@@ -239,11 +228,6 @@ def _dotted(path: tuple[str | int, ...]) -> str:
     return text
 
 
-def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False) if isinstance(value, str | bool | int | float) else repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
 def _unknown(path: tuple[str | int, ...], value: Any) -> str:
     """An unknown key, with the nearest known one and all that are allowed in its table."""
     table = tuple(str(step) for step in path[:-1])
@@ -256,7 +240,7 @@ def _unknown(path: tuple[str | int, ...], value: Any) -> str:
         homes += [()] if table and key in allowed_keys() else []
         hint = f"did you mean {_dotted((*homes[0], key))}? " if homes else ""
     place = f"[{_dotted(table)}]" if table else "the top of the card"
-    return f"unknown key {_dotted(path)} = {_shown(value)}; {hint}Allowed in {place}: {', '.join(keys)}"
+    return f"unknown key {_dotted(path)} = {shown(value)}; {hint}Allowed in {place}: {', '.join(keys)}"
 
 
 def _named(path: tuple[str | int, ...], error: Exception, data: Mapping[str, Any]) -> str:
@@ -269,12 +253,7 @@ def _named(path: tuple[str | int, ...], error: Exception, data: Mapping[str, Any
     named = [key for key in dict.fromkeys(words) if key in keys and isinstance(table, dict) and key in table]
     if not named:
         return f"[{_dotted(path)}]: {error}" if path else str(error)
-    return ", ".join(f"{_dotted((*path, key))} = {_shown(table[key])}" for key in named) + f": {error}"
-
-
-def _allowed(path: tuple[str | int, ...]) -> str:
-    """What may stand at `path`, in words."""
-    return _words(_hint(path))
+    return ", ".join(f"{_dotted((*path, key))} = {shown(table[key])}" for key in named) + f": {error}"
 
 
 def _hint(path: tuple[str | int, ...]) -> Any:
@@ -282,32 +261,8 @@ def _hint(path: tuple[str | int, ...]) -> Any:
     hint: Any = Card
     for step in path:
         if isinstance(step, int):
-            hint = _element(hint)
-        elif hint is Card:
-            hint = Card.model_fields[step].annotation
-        elif is_dataclass(hint):
-            hint = get_type_hints(hint)[step]
-        hint = next((part for part in get_args(hint) if is_dataclass(part)), hint)
+            hint = element(hint)
+        elif hint is Card or is_dataclass(hint):
+            hint = get_type_hints(hint, include_extras=True)[step]
+        hint = next((part for part in get_args(hint) if isinstance(part, type) and is_dataclass(part)), hint)
     return hint
-
-
-def _element(hint: Any) -> Any:
-    """The type of an element of a list, inside a union too."""
-    for part in (hint, *get_args(hint)):
-        if get_origin(part) in (tuple, list):
-            return get_args(part)[0]
-    return Any
-
-
-def _words(hint: Any) -> str:
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        return " or ".join(json.dumps(value) for value in arguments)
-    if origin in (Union, types.UnionType):
-        return " or ".join(_words(part) for part in arguments if part is not type(None))
-    if origin in (tuple, list):
-        count = "" if arguments[1:] == (...,) or origin is list else f" of {len(arguments)} values"
-        return f"a list{count}, each {_words(arguments[0])}"
-    if origin is dict or is_dataclass(hint):
-        return "a table"
-    return _NAMES.get(hint, getattr(hint, "__name__", str(hint)))

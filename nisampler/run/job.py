@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass, replace
 
-from nisampler import api as engine
+from nisampler.base.device import resolve_device
 from nisampler.base.estimate import Estimate
 from nisampler.base.rng import Streams
 from nisampler.density.integrand import Integrand
@@ -77,7 +77,7 @@ class Job:
         )
 
 
-def resolve_device(name: str) -> str:
+def card_device(name: str) -> str:
     """The device that `auto`, `cpu`, `cuda` or `cuda:N` stands for on this machine.
 
     Raises
@@ -86,7 +86,7 @@ def resolve_device(name: str) -> str:
         If it is not there.
     """
     try:
-        return str(engine.resolve_device(name))
+        return str(resolve_device(name))
     except ConfigError as error:
         raise CardError(str(error)) from error
 

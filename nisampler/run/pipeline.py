@@ -20,7 +20,7 @@ from nisampler.run import lookup
 from nisampler.run.card import parse_card, read_card_text
 from nisampler.run.directory import RunDirectory
 from nisampler.run.generate import Generated, Generator, finish, overweight_warnings, point_batch, point_batches, sizes
-from nisampler.run.job import Job, build_job, resolve_device
+from nisampler.run.job import Job, build_job, card_device
 from nisampler.run.report import ReportData, render
 from nisampler.run.result import integral_text
 from nisampler.run.stages import CHECKPOINT_SECONDS, Clock, Integrated, Trained, integrate, train
@@ -61,7 +61,7 @@ def start(card_path: str | Path, output: str | Path, overrides: Mapping[str, Any
     """
     text = read_card_text(card_path)
     card = parse_card(text, str(card_path), overrides)
-    device = resolve_device(card.device)
+    device = card_device(card.device)
     name = lookup.absolute(card.process)
     build_job(card, name, device)
     settings = {
@@ -112,7 +112,7 @@ def execute(
 
 def _execute(directory: RunDirectory, monitor: Monitor, clock: Clock, checkpoint_seconds: float) -> dict[str, Any]:
     settings, card = directory.settings, directory.card
-    resolve_device(settings["device"])
+    card_device(settings["device"])
     job = build_job(card, settings["process"], settings["device"])
     changed = _changed_versions(settings["versions"])
     monitor.line(f"{job.process.name}, seed {card.seed}, {job.device}, {settings['threads']} thread(s)")

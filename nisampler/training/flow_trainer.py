@@ -23,7 +23,8 @@ from nisampler.samplers.base import FlowSampler, Sampler
 from nisampler.samplers.multichannel import MultichannelSampler
 from nisampler.training.buffer import Buffer
 from nisampler.training.config import StoredPoints, TrainingConfig, TrainingRecord, make_record
-from nisampler.training.divergences import Divergence, divergence
+from nisampler.training.divergence import Divergence
+from nisampler.training.divergences import divergence
 
 # Fractions of the steps: forward KL at the start, trial of the arms, and where the tail divergence begins.
 _WARM_UP, _TRIAL, _TAIL = 0.08, 0.16, 0.75

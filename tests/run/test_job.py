@@ -13,7 +13,7 @@ from nisampler.base.estimate import Estimate
 from nisampler.errors import CardError, MissingExtraError, ProcessError, UnknownProcessError
 from nisampler.run import lookup
 from nisampler.run.card import parse_card
-from nisampler.run.job import Job, build_job, resolve_device
+from nisampler.run.job import Job, build_job, card_device
 
 OWN = """
 import math
@@ -108,10 +108,10 @@ def test_events_need_beams_and_picobarns(tmp_path: Path) -> None:
 
 
 def test_devices_and_threads() -> None:
-    assert resolve_device("cpu") == "cpu"
-    assert resolve_device("auto") in ("cpu", "cuda")
+    assert card_device("cpu") == "cpu"
+    assert card_device("auto") in ("cpu", "cuda")
     with pytest.raises(CardError, match="'cuda:99'"):
-        resolve_device("cuda:99")
+        card_device("cuda:99")
     before = torch.get_num_threads()
     with cpu_threads(before + 1):
         assert torch.get_num_threads() == before + 1
