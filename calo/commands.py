@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nisampler.ui.console import errors, machine, monitors, show, table
+from nisampler.ui.console import errors, machine, show, table
+from nisampler.ui.progress import monitor_for
 
 if TYPE_CHECKING:
     from nisampler.calo.detector.geometry import Geometry
@@ -87,8 +88,8 @@ def simulate(
     with errors(context):
         from nisampler.calo.simulation.simulator import simulate_file
 
-        with monitors(quiet) as members:
-            made = simulate_file(output, _geometry(geometry), showers, seed, members)
+        with monitor_for(not quiet) as monitor:
+            made = simulate_file(output, _geometry(geometry), showers, seed, monitor)
         show(
             [
                 ("geometry", geometry),
@@ -132,8 +133,8 @@ def fit(
 
         quiet = quiet or not is_first()
         options, wanted = FitOptions(seed, epochs, batch), DataOptions(data, validation, showers, 1e9 * memory)
-        with monitors(quiet) as members, machine(device, threads) as place:
-            fitted = fit(wanted, _geometry(geometry), model, output, options, place, members, resume)
+        with monitor_for(not quiet) as monitor, machine(device, threads) as place:
+            fitted = fit(wanted, _geometry(geometry), model, output, options, place, monitor, resume)
         training, generation = count_parameters(fitted.model)
         shared = f" in the first of {fitted.processes} processes" if fitted.processes > 1 else ""
         show(
@@ -184,7 +185,7 @@ def generate(
         from nisampler.errors import ConfigError
 
         wanted = None if geometry is None else _geometry(geometry)
-        with monitors(quiet) as members, machine(device, threads) as place:
+        with monitor_for(not quiet) as monitor, machine(device, threads) as place:
             loaded = load_model(model, wanted, place)
             if posterior_draw is not None:
                 freeze_draw(loaded, seed, posterior_draw)
@@ -192,7 +193,7 @@ def generate(
             count = showers if energies is None else len(energies)
             if count is None:
                 raise ConfigError("say how many showers with --showers, or give energies with --incident")
-            made = generate(loaded, count, output, seed, energies, batch, members)
+            made = generate(loaded, count, output, seed, energies, batch, monitor)
         show(
             [
                 ("model", f"{model} for {loaded.geometry.name}"),
@@ -242,7 +243,7 @@ def evaluate(
         from nisampler.calo.evaluation.report import table_rows
         from nisampler.calo.fitting.store import training_records
 
-        with monitors(quiet) as members, machine(device, threads) as place:
+        with monitor_for(not quiet) as monitor, machine(device, threads) as place:
             usual = EvaluationOptions()
             options = EvaluationOptions(
                 classifiers=(tuple(classifier) if classifier else usual.classifiers) if trainings else (),
@@ -256,7 +257,7 @@ def evaluate(
                 bands=_groups("--band", band or []),
             )
             files = _pairs("--candidate", candidate)
-            result = evaluate(reference, files, _geometry(geometry), output, options, members)
+            result = evaluate(reference, files, _geometry(geometry), output, options, monitor)
         table([["", *result["samples"]], *([name, *values] for name, values in table_rows(result))], quiet)
         show([("report", str(output / "report.html"))], quiet)
 
@@ -278,8 +279,8 @@ def time_command(
         from nisampler.base.storage import write_json
         from nisampler.calo.timing import BATCHES, time_model
 
-        with monitors(quiet) as members, machine("cpu", threads):
-            timing = time_model(model, device or ["cpu"], batch or BATCHES, repeats, budget, members)
+        with monitor_for(not quiet) as monitor, machine("cpu", threads):
+            timing = time_model(model, device or ["cpu"], batch or BATCHES, repeats, budget, monitor)
         if output is not None:
             write_json(output, timing.to_dict())
         table(timing.table(), quiet)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from nisampler.calo.data.showers import Showers, Voxels
 from nisampler.calo.detector.geometry import Floats, Geometry
 from nisampler.calo.models import ShowerModel
 from nisampler.errors import ConfigError, ModelError
-from nisampler.ui.monitor import Monitor, Monitors
+from nisampler.ui.monitor import SILENT, Monitor
 
 SHARD = 1000
 
@@ -152,7 +151,7 @@ def generate(
     seed: int = 1,
     incident: Floats | None = None,
     shard: int = SHARD,
-    monitors: Sequence[Monitor] = (),
+    monitor: Monitor = SILENT,
 ) -> Generated:
     """Write exactly `n` new showers to a file in the layout of the model's geometry.
 
@@ -170,8 +169,8 @@ def generate(
         Incident energies (n,) in MeV; by default they are drawn from the geometry's law.
     shard
         Showers that are made at once: memory grows with it.
-    monitors
-        Are told the progress.
+    monitor
+        Is told the progress.
 
     Raises
     ------
@@ -186,7 +185,7 @@ def generate(
         raise ConfigError(f"the numbers of showers, and of showers in a shard, must be positive, got {n} and {shard}")
     if incident is not None and incident.shape != (n,):
         raise ConfigError(f"{n} showers need incident energies of shape ({n},), got {incident.shape}")
-    generator, monitor = ShowerGenerator(model, seed, int(_FEW + _SHARE * n)), Monitors(monitors)
+    generator = ShowerGenerator(model, seed, int(_FEW + _SHARE * n))
     geometry, start = model.geometry, time.monotonic()
     empty, ratio, occupied = 0, 0.0, 0.0
     with ShowerWriter(output, geometry) as writer:

@@ -24,7 +24,7 @@ from nisampler.calo.fitting.store import load_model
 from nisampler.calo.generation import ShowerGenerator
 from nisampler.calo.models import ShowerModel
 from nisampler.errors import ConfigError
-from nisampler.ui.monitor import Monitor, Monitors
+from nisampler.ui.monitor import SILENT, Monitor
 
 BATCHES = (1, 100, 10_000)
 REPEATS = 10
@@ -100,7 +100,7 @@ def time_model(
     batches: Sequence[int] = BATCHES,
     repeats: int = REPEATS,
     budget: float = 600.0,
-    monitors: Sequence[Monitor] = (),
+    monitor: Monitor = SILENT,
 ) -> Timing:
     """Time a fitted model.
 
@@ -116,8 +116,8 @@ def time_model(
         Timed batches of each size; fewer if the budget ends before.
     budget
         Seconds for each row. A row that is expected not to make one warm-up and one timed batch in it does not run.
-    monitors
-        Are told the progress.
+    monitor
+        Is told the progress.
 
     Raises
     ------
@@ -135,7 +135,7 @@ def time_model(
         _wait(device)
         loading[device] = time.perf_counter() - start
         counts = count_parameters(model)
-        rows += time_batches(model, device, batches, repeats, budget, monitors)
+        rows += time_batches(model, device, batches, repeats, budget, monitor)
     return Timing(rows, loading, *counts, _machine(devices))
 
 
@@ -145,11 +145,11 @@ def time_batches(
     batches: Sequence[int] = BATCHES,
     repeats: int = REPEATS,
     budget: float = 600.0,
-    monitors: Sequence[Monitor] = (),
+    monitor: Monitor = SILENT,
 ) -> list[TimingRow]:
     """Time a model that is on the device; parameters and errors as for `time_model`."""
     _check(batches, repeats, budget)
-    monitor, sizes = Monitors(monitors), sorted(set(batches))
+    sizes = sorted(set(batches))
     rows: list[TimingRow] = []
     size, seconds = 0, 0.0  # of the largest batch so far
     for batch in sizes:

@@ -12,7 +12,8 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from nisampler._version import __version__
-from nisampler.ui.console import FAILED, errors, make_console, monitors, show
+from nisampler.ui.console import FAILED, errors, show
+from nisampler.ui.progress import make_console, monitor_for
 
 GROUP = "nisampler.commands"
 
@@ -96,8 +97,8 @@ def run(
 
         given: dict[str, Any] = {"seed": seed, "events.n": events, "device": device}
         overrides = {name: value for name, value in given.items() if value is not None}
-        with monitors(quiet) as members, start(card, output, overrides) as directory:
-            result = execute(directory, members)
+        with monitor_for(not quiet) as monitor, start(card, output, overrides) as directory:
+            result = execute(directory, monitor)
         show(summary(result, output), quiet)
 
 
@@ -109,8 +110,8 @@ def resume(context: typer.Context, run: RunPath, quiet: Quiet = False) -> None:
         from nisampler.run.pipeline import execute
         from nisampler.run.result import summary
 
-        with monitors(quiet) as members, RunDirectory.open(run) as directory:
-            result = execute(directory, members)
+        with monitor_for(not quiet) as monitor, RunDirectory.open(run) as directory:
+            result = execute(directory, monitor)
         show(summary(result, run), quiet)
 
 
@@ -133,8 +134,8 @@ def generate(
         from nisampler.run.result import generation_summary
 
         target = output if output is not None else run / f"generated-{seed}"
-        with monitors(quiet) as members, RunDirectory.open(run) as directory:
-            result = generate_events(directory, events, seed, target, members)
+        with monitor_for(not quiet) as monitor, RunDirectory.open(run) as directory:
+            result = generate_events(directory, events, seed, target, monitor)
         show(generation_summary(result, target), quiet)
 
 

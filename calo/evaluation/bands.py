@@ -20,7 +20,7 @@ from nisampler.calo.evaluation.features import CHUNK, Features
 from nisampler.calo.evaluation.histograms import Counts
 from nisampler.calo.evaluation.quantities import quantities, spectrum_axis
 from nisampler.errors import ConfigError
-from nisampler.ui.monitor import Monitor, Monitors
+from nisampler.ui.monitor import SILENT, Monitor
 
 Floats = NDArray[np.float64]
 
@@ -95,7 +95,7 @@ def measure_bands(
     files: Sequence[str | Path],
     geometry: Geometry,
     reference: Features,
-    monitors: Sequence[Monitor] = (),
+    monitor: Monitor = SILENT,
 ) -> Bands:
     """Count the histograms of each draw, one block of a file in memory at a time.
 
@@ -109,8 +109,8 @@ def measure_bands(
         Of all files; cells below its threshold count as empty.
     reference
         Features that give the bins.
-    monitors
-        Are told the progress.
+    monitor
+        Is told the progress.
 
     Raises
     ------
@@ -124,7 +124,6 @@ def measure_bands(
             f"the band of {name} needs the files of at least two draws, all different, got "
             f"{', '.join(map(str, files)) or 'none'}: make more with `nisampler calo generate --posterior-draw`"
         )
-    monitor = Monitors(monitors)
     draws, sizes = [], []
     for done, path in enumerate(files):
         monitor.progress("counting draws", done, len(files), {"candidate": name})

@@ -24,7 +24,7 @@ from nisampler.calo.evaluation.fitting import Classifier, ClassifierConfig, spli
 from nisampler.calo.evaluation.inputs import check_showers, input_kind
 from nisampler.calo.evaluation.roc import IsotonicCalibration, auc, cross_entropy, jensen_shannon
 from nisampler.errors import ConfigError
-from nisampler.ui.monitor import Monitor, Monitors
+from nisampler.ui.monitor import SILENT, Monitor
 
 
 def _challenge(name: str, inputs: str) -> ClassifierConfig:
@@ -160,7 +160,7 @@ def classify(
     config: ClassifierConfig,
     seed: int,
     device: torch.device | str = "cpu",
-    monitors: Sequence[Monitor] = (),
+    monitor: Monitor = SILENT,
 ) -> ClassifierResult:
     """Train a classifier between two samples and judge it on unseen showers.
 
@@ -178,7 +178,7 @@ def classify(
         Of split, weights and order.
     device
         Where the network lives.
-    monitors
+    monitor
         Told of each epoch.
 
     Raises
@@ -198,7 +198,7 @@ def classify(
     classifier = Classifier(
         geometry, config, [columns(generated, geometry), columns(reference, geometry)], streams, device
     )
-    classifier.fit(parts, Monitors(monitors), config.name)
+    classifier.fit(parts, monitor, config.name)
     selection, selection_labels = _scores(classifier, [part.selection for part in parts])
     test, test_labels = _scores(classifier, [part.test for part in parts])
     probabilities = IsotonicCalibration.fit(selection, selection_labels)(test)
@@ -234,7 +234,7 @@ def classify_many(
     config: ClassifierConfig,
     seeds: Sequence[int],
     device: torch.device | str = "cpu",
-    monitors: Sequence[Monitor] = (),
+    monitor: Monitor = SILENT,
 ) -> ClassifierSummary:
     """Several trainings with different seeds, see `classify`; the challenge makes ten.
 
@@ -246,5 +246,5 @@ def classify_many(
     if not seeds or len(set(seeds)) != len(seeds):
         raise ConfigError(f"seeds must be at least one and all different, got {list(seeds)}")
     return ClassifierSummary(
-        tuple(classify(reference, generated, geometry, config, seed, device, monitors) for seed in seeds)
+        tuple(classify(reference, generated, geometry, config, seed, device, monitor) for seed in seeds)
     )

@@ -26,7 +26,7 @@ from nisampler.calo.evaluation.measure import Kind, Measured, differences, measu
 from nisampler.calo.evaluation.multiclass import multiclass
 from nisampler.calo.evaluation.report import ReportData, markdown, write_report
 from nisampler.errors import ConfigError, ShowerDataError, StorageError
-from nisampler.ui.monitor import Monitor, Monitors
+from nisampler.ui.monitor import SILENT, Monitor
 
 REFERENCE = "reference"
 CONTROL = "shuffled voxels"
@@ -129,7 +129,7 @@ def evaluate(
     geometry: Geometry,
     output: str | Path,
     options: EvaluationOptions | None = None,
-    monitors: Sequence[Monitor] = (),
+    monitor: Monitor = SILENT,
 ) -> dict[str, Any]:
     """Compare files of generated showers with a file of reference showers.
 
@@ -148,8 +148,8 @@ def evaluate(
         Folder to make: ``evaluation.json``, ``table.md``, and with a report ``report.html`` and ``figures``.
     options
         Default: `EvaluationOptions()`.
-    monitors
-        Are told the progress.
+    monitor
+        Is told the progress.
 
     Returns
     -------
@@ -173,12 +173,9 @@ def evaluate(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"cannot make {folder}: {error.strerror or error}") from error
-    monitor = Monitors(monitors)
     halves = _halves(Path(reference), geometry, wanted)
     base = measure(REFERENCE, "reference", str(reference), halves[0], geometry, None, halves[0])
-    bands = {
-        name: measure_bands(name, files, geometry, base.features, monitors) for name, files in wanted.bands.items()
-    }
+    bands = {name: measure_bands(name, files, geometry, base.features, monitor) for name, files in wanted.bands.items()}
     measured, results, notes = [], {}, []
     total = len(candidates) + 1 + wanted.control
     for done, sample in enumerate(_samples(halves, str(reference), candidates, geometry, wanted)):
@@ -187,13 +184,13 @@ def evaluate(
         band = bands.get(sample.name)
         found = found if band is None else replace(found, bands=band.histograms)
         measured.append(found)
-        results[sample.name] = _judge(sample, found, base, halves[0], geometry, wanted, monitors)
+        results[sample.name] = _judge(sample, found, base, halves[0], geometry, wanted, monitor)
         results[sample.name] |= {} if band is None else {"band": band.as_dict()}
         notes += _notes(sample, halves[0], found, band)
     monitor.progress("evaluating", total, total, {})
     result = _result(base, results, notes, geometry, wanted)
     if wanted.multiclass:
-        result["multiclass"] = _multiclass(halves, candidates, geometry, wanted, monitors)
+        result["multiclass"] = _multiclass(halves, candidates, geometry, wanted, monitor)
     write_json(folder / "evaluation.json", result)
     with atomic_write(folder / "table.md", "w") as handle:
         handle.write(markdown(result))
@@ -266,7 +263,7 @@ def _judge(
     reference: Showers,
     geometry: Geometry,
     options: EvaluationOptions,
-    monitors: Sequence[Monitor],
+    monitor: Monitor,
 ) -> dict[str, Any]:
     """All that is known of a sample, as JSON data."""
     device = torch.device(options.device)
@@ -277,7 +274,7 @@ def _judge(
         **differences(found, base, geometry),
         "classifiers": {
             name: classify_many(
-                reference, sample.showers, geometry, classifier_config(name), options.seeds, device, monitors
+                reference, sample.showers, geometry, classifier_config(name), options.seeds, device, monitor
             ).as_dict()
             for name in options.classifiers
         },
@@ -300,12 +297,12 @@ def _multiclass(
     candidates: Mapping[str, str | Path],
     geometry: Geometry,
     options: EvaluationOptions,
-    monitors: Sequence[Monitor],
+    monitor: Monitor,
 ) -> dict[str, Any]:
     """One classifier over all candidates, which are in memory together, asked about the second half."""
     made = {item.name: item.showers for item in _candidates(candidates, len(halves[0]), geometry, options.seed)}
     config, device = classifier_config(str(options.multiclass)), torch.device(options.device)
-    return multiclass(halves[1], made, geometry, config, options.seeds[0], device, monitors).as_dict()
+    return multiclass(halves[1], made, geometry, config, options.seeds[0], device, monitor).as_dict()
 
 
 def _logarithms(showers: Showers, geometry: Geometry) -> np.ndarray[Any, np.dtype[np.float64]]:

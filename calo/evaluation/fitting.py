@@ -20,7 +20,7 @@ from nisampler.calo.evaluation.inputs import Columns, input_kind
 from nisampler.calo.evaluation.resnet import ResNet3D
 from nisampler.errors import ConfigError, ShowerDataError, TrainingDivergedError
 from nisampler.flows.nets.mlp import make_linear
-from nisampler.ui.monitor import Monitors
+from nisampler.ui.monitor import Monitor
 
 Index = NDArray[np.int64]
 _FEWEST = 10  # showers of each class in each part
@@ -284,7 +284,7 @@ class Classifier:
                 found.append(self.network(self.standardise(inputs)).double().cpu().numpy())
         return np.concatenate(found)
 
-    def fit(self, parts: Sequence[Parts], monitors: Monitors, stage: str) -> None:
+    def fit(self, parts: Sequence[Parts], monitor: Monitor, stage: str) -> None:
         """Train on the first parts and keep the epoch that does best on the second ones.
 
         Raises
@@ -316,11 +316,9 @@ class Classifier:
                 best, self.best_epoch = figure, epoch + 1
                 state = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
             shown = 1.0 - figure if config.selection == "accuracy" else figure
-            monitors.progress(
-                stage, epoch + 1, config.epochs, {"loss": f"{loss:.4f}", config.selection: f"{shown:.4f}"}
-            )
+            monitor.progress(stage, epoch + 1, config.epochs, {"loss": f"{loss:.4f}", config.selection: f"{shown:.4f}"})
             if config.patience and self.epochs_run - self.best_epoch >= config.patience:
-                monitors.progress(stage, config.epochs, config.epochs, {})
+                monitor.progress(stage, config.epochs, config.epochs, {})
                 break
         self.network.load_state_dict(state)
 

@@ -7,7 +7,7 @@ other (2410.21611; 2211.11765).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.evaluation.fitting import Classifier, ClassifierConfig, split_classes
 from nisampler.calo.evaluation.inputs import check_showers, input_kind
 from nisampler.errors import ConfigError, ShowerDataError
-from nisampler.ui.monitor import Monitor, Monitors
+from nisampler.ui.monitor import SILENT, Monitor
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def multiclass(
     config: ClassifierConfig,
     seed: int,
     device: torch.device | str = "cpu",
-    monitors: Sequence[Monitor] = (),
+    monitor: Monitor = SILENT,
 ) -> MulticlassResult:
     """Train one classifier over several samples and ask it about reference showers, which it has never seen.
 
@@ -92,7 +92,7 @@ def multiclass(
         Test showers that no model was trained on.
     samples
         Showers of each model by name; all are cut to the size of the smallest.
-    geometry, config, seed, device, monitors
+    geometry, config, seed, device, monitor
         As in `nisampler.calo.evaluation.classifiers.classify`.
 
     Raises
@@ -115,7 +115,7 @@ def multiclass(
     classifier = Classifier(
         geometry, config, [columns(sample, geometry) for sample in samples.values()], streams, device
     )  # fmt: skip
-    classifier.fit(parts, Monitors(monitors), "multiclass")
+    classifier.fit(parts, monitor, "multiclass")
     posteriors = [_log_posterior(classifier.scores(rows.test, label)) for label, rows in enumerate(parts)]
     judged = _log_posterior(classifier.scores(np.arange(len(reference)), columns(reference, geometry)))
     used = sum(len(rows) for rows in (parts[0].train, parts[0].selection, parts[0].test))

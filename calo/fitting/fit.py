@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from nisampler.calo.fitting.training import PartResult
 from nisampler.calo.models import ShowerModel, build_model
 from nisampler.calo.recipe import FitOptions
 from nisampler.errors import ConfigError, StorageError
-from nisampler.ui.monitor import LogMonitor, Monitor
+from nisampler.ui.monitor import SILENT, LogMonitor, Monitor, Monitors
 
 LOG = "fit.log"
 
@@ -84,7 +83,7 @@ def fit(
     output: str | Path,
     options: FitOptions | None = None,
     device: torch.device | str = "cpu",
-    monitors: Sequence[Monitor] = (),
+    monitor: Monitor = SILENT,
     resume: bool = False,
 ) -> Fitted:
     """Fit a model to the showers of a file and store it.
@@ -102,7 +101,7 @@ def fit(
         Folder of the model.
     options
         Default: `FitOptions()`.
-    device, monitors
+    device, monitor
         Where to compute; who is told the progress, in the first process.
     resume
         Continue what was interrupted in `output`; it ends with the same bytes as a fit in one go.
@@ -132,12 +131,12 @@ def fit(
         elif group.rank == 0:
             save_model(folder, model, name, settings, facts)
         group.barrier()
-        place, members = group.device(device), [LogMonitor(folder / LOG), *(() if group.rank else monitors)]
+        place, told = group.device(device), Monitors([LogMonitor(folder / LOG), SILENT if group.rank else monitor])
         memory = data.memory / (len(training) + len(validation))
         showers = ShowerData(
             *(source(data.path, geometry, rows, place, memory * len(rows)) for rows in (training, validation))
         )
-        schedule = Schedule(model.to(place), showers, folder, options, place, members, resume, group)
+        schedule = Schedule(model.to(place), showers, folder, options, place, told, resume, group)
         results = schedule.run()
     return Fitted(model, results, time.monotonic() - start, time.process_time() - cpu_start, group.count)
 

@@ -16,7 +16,7 @@ from nisampler.calo.fitting.training import RECORD, PartResult, fit_part, restor
 from nisampler.calo.models import ShowerModel
 from nisampler.calo.recipe import FitOptions, Part
 from nisampler.errors import ModelError
-from nisampler.ui.monitor import Monitor, Monitors
+from nisampler.ui.monitor import Monitor
 
 
 def waves(parts: Sequence[Part]) -> list[list[Part]]:
@@ -51,7 +51,7 @@ class Schedule:
     ----------
     model, data
         What to train, on its device, with what.
-    folder, options, device, monitors, resume
+    folder, options, device, monitor, resume
         As for `nisampler.calo.fitting.fit.fit`.
     ranks
         The processes.
@@ -62,7 +62,7 @@ class Schedule:
     folder: Path
     options: FitOptions
     device: torch.device
-    monitors: Sequence[Monitor]
+    monitor: Monitor
     resume: bool
     ranks: Ranks
 
@@ -78,7 +78,7 @@ class Schedule:
         """
         parts, results = self.model.parts, self._restored()
         names = [part.name for part in parts]
-        monitor = Monitors(self.monitors)
+        monitor = self.monitor
         monitor.plan({stage_of(part): self._units(part) for part in parts})
         if results:
             monitor.line(f"{len(results)} of {len(parts)} parts were trained")
@@ -139,7 +139,7 @@ class Schedule:
         if part.layers is not None:
             data = data.window(slice(starts[part.layers[0]], starts[part.layers[1]]))
         place = part_folder(self.folder, part.name)
-        return fit_part(part, data, place, self.options, self.device, self.monitors, self.resume)
+        return fit_part(part, data, place, self.options, self.device, self.monitor, self.resume)
 
     def _finish(self) -> None:
         """What the model does after its parts are trained, once; the processes share the result."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from nisampler.calo.data.batches import ShowerData
 from nisampler.calo.recipe import FitOptions, Part, Precision
 from nisampler.calo.recipe import Recipe as Recipe
 from nisampler.errors import ConfigError, ModelError, TrainingDivergedError
-from nisampler.ui.monitor import Monitor, Monitors
+from nisampler.ui.monitor import SILENT, Monitor
 
 RECORD = "training.json"
 
@@ -294,7 +294,7 @@ def fit_part(
     directory: str | Path,
     options: FitOptions,
     device: torch.device | str = "cpu",
-    monitors: Sequence[Monitor] = (),
+    monitor: Monitor = SILENT,
     resume: bool = False,
 ) -> PartResult:
     """Train one part; afterwards it holds the weights with the best validation loss.
@@ -305,7 +305,7 @@ def fit_part(
         What to train, with what.
     directory
         Of the checkpoint and of ``training.json``.
-    options, device, monitors
+    options, device, monitor
         As they say.
     resume
         Continue from the checkpoint, if there is one; the result has the same bytes as that of a training in one go.
@@ -324,7 +324,6 @@ def fit_part(
     StorageError, CorruptFileError
         If a checkpoint cannot be written or read.
     """
-    monitor = Monitors(monitors)
     streams = Streams(options.seed).child(f"part {part.name}")
     part.begin()
     trainer = PartTrainer(part, options.recipe(part), data, streams, device)

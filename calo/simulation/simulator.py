@@ -17,7 +17,7 @@ from nisampler.calo.detector.geometry import Geometry, Layer
 from nisampler.calo.simulation import pions
 from nisampler.calo.simulation.gflash import Radial, draw_profile, radial_profile, spot_number, spot_profile
 from nisampler.errors import ConfigError, GeometryError, ShowerDataError
-from nisampler.ui.monitor import Monitor
+from nisampler.ui.monitor import SILENT, Monitor
 
 Floats = NDArray[np.float64]
 
@@ -288,7 +288,7 @@ def shard_size(geometry: Geometry) -> int:
 
 
 def simulate_file(
-    path: str | Path, geometry: Geometry, n: int, seed: int, monitors: Sequence[Monitor] = ()
+    path: str | Path, geometry: Geometry, n: int, seed: int, monitor: Monitor = SILENT
 ) -> dict[str, float]:
     """Simulate `n` showers with energies of the geometry's law and stream them to a file.
 
@@ -302,8 +302,8 @@ def simulate_file(
         Number of showers.
     seed
         0 ≤ seed < 2^63.
-    monitors
-        Are told the progress.
+    monitor
+        Is told the progress.
 
     Returns
     -------
@@ -328,6 +328,5 @@ def simulate_file(
             writer.append(Showers(incident, voxels))
             ratio += float(np.sum(voxels.sum(axis=1, dtype=np.float64) / incident))
             occupied += float(np.count_nonzero(voxels > geometry.threshold))
-            for monitor in monitors:
-                monitor.progress("simulating", start + count, n, {"E_tot/E_inc": f"{ratio / (start + count):.3f}"})
+            monitor.progress("simulating", start + count, n, {"E_tot/E_inc": f"{ratio / (start + count):.3f}"})
     return {"showers": float(n), "energy_ratio": ratio / n, "occupancy": occupied / n / geometry.n_voxels}

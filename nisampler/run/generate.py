@@ -26,7 +26,7 @@ from nisampler.events import (
 from nisampler.run.directory import RunDirectory
 from nisampler.run.job import Job, build_job
 from nisampler.run.stages import Integrated, Trained, integrate, train
-from nisampler.ui.monitor import LogMonitor, Monitor, Monitors
+from nisampler.ui.monitor import SILENT, LogMonitor, Monitor, Monitors
 from nisampler.unweighting.unweighter import Unweighter, UnweightingConfig
 
 SUFFIX = ".h5"
@@ -256,7 +256,7 @@ def overweight_warnings(made: Generated, config: UnweightingConfig) -> list[str]
 
 
 def generate_events(
-    directory: RunDirectory, n: int, seed: int, target: Path, members: Sequence[Monitor] = ()
+    directory: RunDirectory, n: int, seed: int, target: Path, watcher: Monitor = SILENT
 ) -> dict[str, Any]:
     """Write `n` events of a finished run with another seed to `target`; an interrupted call is continued.
 
@@ -274,7 +274,7 @@ def generate_events(
     """
     if not (directory.sampler.is_dir() and directory.integration.is_dir()):
         raise StorageError(f"{directory.path} is not finished: `nisampler resume {directory.path}` first")
-    monitor = Monitors([LogMonitor(directory.log), *members])
+    monitor = Monitors([LogMonitor(directory.log), watcher])
     settings = directory.settings
     order = {"n_events": n, "seed": seed, "run": settings["card_sha256"]}
     _claim(target, order)

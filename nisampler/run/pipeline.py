@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -34,7 +34,7 @@ from nisampler.ui.distributions import (
     fill_points,
     observable_axes,
 )
-from nisampler.ui.monitor import LogMonitor, Monitor, Monitors
+from nisampler.ui.monitor import SILENT, LogMonitor, Monitor, Monitors
 
 _REPORT_POINTS = 100_000
 _REPORT_BATCH = 20_000
@@ -75,7 +75,7 @@ def start(card_path: str | Path, output: str | Path, overrides: Mapping[str, Any
 
 def execute(
     directory: RunDirectory,
-    members: Sequence[Monitor] = (),
+    watcher: Monitor = SILENT,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> dict[str, Any]:
     """Run all stages from wherever the run stands.
@@ -84,7 +84,7 @@ def execute(
     ----------
     directory
         New or interrupted.
-    members
+    watcher
         Where to tell about progress, besides the log.
     checkpoint_seconds
         Between checkpoints of the training; the result does not depend on it.
@@ -100,7 +100,7 @@ def execute(
         As the stages do; the error is logged too.
     """
     clock = Clock(directory)
-    monitor = Monitors([LogMonitor(directory.log), clock, *members])
+    monitor = Monitors([LogMonitor(directory.log), clock, watcher])
     try:
         with cpu_threads(directory.settings["threads"]):
             return _execute(directory, monitor, clock, checkpoint_seconds)
@@ -256,7 +256,7 @@ def redraw(directory: RunDirectory, style: str | None = None) -> Path:
     sheet = plots.style_sheet(style)
     if not directory.result.is_file():
         raise StorageError(f"{directory.path} is not finished: `nisampler resume {directory.path}` first")
-    monitor = Monitors()
+    monitor = SILENT
     with cpu_threads(directory.settings["threads"]):
         job = build_job(directory.card, directory.settings["process"], directory.settings["device"])
         trained = train(job, directory, monitor)

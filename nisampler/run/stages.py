@@ -35,7 +35,7 @@ _CLOCK_SECONDS = 2.0
 _WEIGHT_EDGES = np.geomspace(1e-10, 1e6, 16 * 200 + 1)
 
 
-class Clock:
+class Clock(Monitor):
     """Seconds of each stage, added up over the sessions of a run; nothing else depends on them.
 
     As a monitor it notes the time at most every two seconds, so that a killed session counts too.
@@ -64,9 +64,6 @@ class Clock:
             yield
         finally:
             self._note()
-
-    def line(self, text: str) -> None:
-        """Nothing to note."""
 
     def progress(self, stage: str, done: int, total: int, figures: Mapping[str, str]) -> None:
         """Note the time of the present stage now and then."""

@@ -1,8 +1,7 @@
-"""What every command of the command line shares: console, progress, tables, errors, and the machine it computes on."""
+"""What every command of the command line shares: tables, errors, and the machine it computes on."""
 
 from __future__ import annotations
 
-import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,14 +16,7 @@ from nisampler.errors import CardError, NisamplerError
 if TYPE_CHECKING:
     import torch
 
-    from nisampler.ui.monitor import Monitor
-
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
-
-
-def make_console() -> Console:
-    """A console on stdout that breaks lines in a terminal only."""
-    return Console(soft_wrap=not sys.stdout.isatty())
 
 
 @contextmanager
@@ -60,21 +52,6 @@ def errors(context: typer.Context, unfinished: Path | None = None, resume: str =
     except Exception as error:
         text = f"unexpected {type(error).__name__}: {error}\nnisampler --debug shows where; please report it"
         raise fail(text, FAILED) from error
-
-
-@contextmanager
-def monitors(quiet: bool) -> Iterator[list[Monitor]]:
-    """Progress bars or a table of stages in a terminal, plain lines elsewhere, nothing if `quiet`."""
-    from nisampler.ui.monitor import BarMonitor, PlainMonitor
-
-    console = make_console()
-    if quiet:
-        yield []
-    elif console.is_terminal:
-        with BarMonitor(console) as bar:
-            yield [bar]
-    else:
-        yield [PlainMonitor(console)]
 
 
 @contextmanager

@@ -37,6 +37,13 @@ class StageTable:
     ----------
     stages
         Units of work of each stage, in order.
+
+    Examples
+    --------
+    >>> table = StageTable({"flow I": 10, "flow II": 30})
+    >>> table.progress("flow I", 10, 10, {"loss": "0.5"})
+    >>> table.total()
+    '1 of 2 done, 25 %'
     """
 
     def __init__(self, stages: Mapping[str, int]) -> None:
@@ -73,7 +80,7 @@ class StageTable:
         table = Table(*columns, box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
         for name in shown:
             row = self._rows[name]
-            spent = _clock(row.seconds) if row.begin is not None else ""
+            spent = clock(row.seconds) if row.begin is not None else ""
             table.add_row(Text(name), _state(row), *(Text(row.figures.get(title, "")) for title in titles), spent)
         hidden = [(first, "above"), (len(names) - first - len(shown), "below")]
         more = ", ".join(f"{count} more {where}" for count, where in hidden if count)
@@ -87,9 +94,9 @@ class StageTable:
         if self._begin is None:
             return text
         spent = time.monotonic() - self._begin
-        text += f", {_clock(spent)} so far"
+        text += f", {clock(spent)} so far"
         gained = done - self._before
-        return text + (f", {_clock(spent * (work - done) / gained)} left" if gained > 0 else "")
+        return text + (f", {clock(spent * (work - done) / gained)} left" if gained > 0 else "")
 
 
 def _state(row: _Row) -> RenderableType:
@@ -100,5 +107,10 @@ def _state(row: _Row) -> RenderableType:
     return ProgressBar(total=row.total, completed=row.done, width=_BAR_WIDTH)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds.
+
+    >>> clock(61.4)
+    '0:01:01'
+    """
     return str(timedelta(seconds=round(seconds)))

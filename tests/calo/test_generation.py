@@ -15,6 +15,7 @@ from nisampler.calo.detector.geometries import geometry
 from nisampler.calo.generation import freeze_draw, generate, read_incident
 from nisampler.calo.models import ShowerModel, build_model
 from nisampler.errors import ConfigError, ModelError, StorageError
+from nisampler.ui.monitor import Monitor
 
 TOY = geometry("toy")
 
@@ -132,12 +133,9 @@ def test_wrong_use(tmp_path: Path) -> None:
 def test_progress_is_told(tmp_path: Path) -> None:
     told = []
 
-    class Listen:
-        def line(self, text: str) -> None:
-            """Nothing."""
-
+    class Listen(Monitor):
         def progress(self, stage: str, done: int, total: int, figures: object) -> None:
             told.append((stage, done, total))
 
-    generate(model(), 25, tmp_path / "a.h5", shard=10, monitors=[Listen()])
+    generate(model(), 25, tmp_path / "a.h5", shard=10, monitor=Listen())
     assert told == [("generating", 10, 25), ("generating", 20, 25), ("generating", 25, 25)]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from nisampler.ui import monitor, stage_table
-from nisampler.ui.monitor import BarMonitor, LogMonitor, Monitors, PlainMonitor
+from nisampler.ui import monitor, progress, stage_table
+from nisampler.ui.monitor import SILENT, LogMonitor, Monitor, Monitors
+from nisampler.ui.progress import BarMonitor, NotebookMonitor, PlainMonitor, monitor_for
 from nisampler.ui.stage_table import StageTable
 
 
@@ -62,15 +64,73 @@ def test_planned_lines_are_numbered(often: None) -> None:
     assert console.file.getvalue() == "part 2 of 2, fit b 50 %: loss 0.5\nend 50 %\n"  # type: ignore[attr-defined]
 
 
-def test_a_plan_is_not_for_everybody() -> None:
-    class Simple:
+def test_a_monitor_says_only_what_it_wants_to_hear() -> None:
+    class Simple(Monitor):
+        heard: list[str] = []  # noqa: RUF012
+
         def line(self, text: str) -> None:
-            """Nothing."""
+            self.heard.append(text)
 
-        def progress(self, stage: str, done: int, total: int, figures: object) -> None:
-            """Nothing."""
+    both = Monitors([Simple(), SILENT])
+    both.plan({"a": 1})
+    both.progress("a", 1, 1, {})
+    both.line("end")
+    assert Simple.heard == ["end"]
 
-    Monitors([Simple()]).plan({"a": 1})
+
+def test_monitors_by_what_a_user_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(file=io.StringIO(), width=120)
+    monkeypatch.setattr(progress, "make_console", lambda: console)
+    own = Monitor()
+
+    def made(wanted: bool | Monitor | None) -> type[Monitor]:
+        with monitor_for(wanted) as given:
+            assert given is own or wanted is not own
+            return type(given)
+
+    assert [made(wanted) for wanted in (None, True, False, own)] == [Monitor, PlainMonitor, Monitor, Monitor]
+    console = Console(file=io.StringIO(), width=120, force_terminal=True)
+    assert [made(wanted) for wanted in (None, True, False)] == [BarMonitor, BarMonitor, Monitor]
+    console = Console(file=io.StringIO(), force_jupyter=True)
+    assert [made(wanted) for wanted in (None, True, False)] == [NotebookMonitor, NotebookMonitor, Monitor]
+
+
+class Display:
+    """Stands where IPython.display does."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def display(self, bundle: dict[str, str], raw: bool, display_id: bool) -> Display:
+        assert raw and display_id and not self.texts
+        self.texts.append(bundle["text/plain"])
+        return self
+
+    def update(self, bundle: dict[str, str], raw: bool) -> None:
+        assert raw
+        self.texts.append(bundle["text/plain"])
+
+
+def test_notebooks_show_one_line_for_each_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    display = Display()
+    monkeypatch.setitem(sys.modules, "IPython", display)
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    clock = Clock(monkeypatch)
+    book = NotebookMonitor()
+    book.progress("training", 0, 4000, {})
+    clock.now += 0.1
+    book.progress("training", 10, 4000, {"loss": "0.5"})  # too soon after the last one to be drawn
+    clock.now += 1.9
+    book.progress("training", 1000, 4000, {})
+    clock.now += 1.0
+    book.progress("training", 4000, 4000, {"loss": "0.25"})
+    book.line("done")
+    assert [text.splitlines() for text in display.texts] == [
+        ["training     ░░░░░░░░░░░░░░░░░░░░░░░░   0 %"],
+        ["training     ██████░░░░░░░░░░░░░░░░░░  25 %  500/s  0:00:06 left  loss 0.5"],
+        ["training     ████████████████████████ 100 %  1.33k/s  loss 0.25"],
+        ["training     ████████████████████████ 100 %  1.33k/s  loss 0.25", "done"],
+    ]
 
 
 def drawn(table: StageTable, width: int = 120) -> list[str]:

@@ -27,6 +27,7 @@ from nisampler.calo.evaluation.fitting import Classifier, ClassifierConfig, spli
 from nisampler.calo.evaluation.inputs import INPUTS, input_kind, input_vectors
 from nisampler.calo.simulation.simulator import simulator
 from nisampler.errors import ConfigError, GeometryError, ShowerDataError, TrainingDivergedError
+from nisampler.ui.monitor import Monitor
 
 TOY = geometry("toy")
 SMALL = replace(CLASSIFIERS["small-low"], hidden=(64, 64), epochs=8, batch=128)
@@ -185,7 +186,7 @@ def test_several_trainings(samples: tuple[Showers, Showers]) -> None:
 
 
 def test_early_stopping_keeps_the_best_epoch(samples: tuple[Showers, Showers]) -> None:
-    class Recorder:
+    class Recorder(Monitor):
         epochs: list[tuple[int, int]] = []  # noqa: RUF012
 
         def line(self, text: str) -> None:
@@ -195,7 +196,7 @@ def test_early_stopping_keeps_the_best_epoch(samples: tuple[Showers, Showers]) -
             self.epochs.append((done, total))
 
     config = replace(SMALL, epochs=40, patience=2, dropout=0.0, schedule="constant")
-    found = classify(samples[0][:400], samples[1][:400], TOY, config, 1, monitors=[Recorder()])
+    found = classify(samples[0][:400], samples[1][:400], TOY, config, 1, monitor=Recorder())
     assert found.best_epoch + 2 == found.epochs_run < 40
     assert Recorder.epochs[-1] == (40, 40)
 

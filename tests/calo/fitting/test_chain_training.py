@@ -29,7 +29,7 @@ from nisampler.calo.preprocessing.preprocessing import PreprocessingConfig
 from nisampler.calo.recipe import FitOptions, Recipe
 from nisampler.errors import ConfigError, ModelError
 from nisampler.flows import NetConfig, Spline
-from nisampler.ui.monitor import LogMonitor
+from nisampler.ui.monitor import LogMonitor, Monitor
 
 TOY = geometry("toy")
 DEEP = Geometry(
@@ -74,7 +74,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.suffix != ".log"}
 
 
-class Watch:
+class Watch(Monitor):
     """Keeps what it is told, and interrupts at a stage."""
 
     def __init__(self, stage: str = "", done: int = 0) -> None:
@@ -97,7 +97,7 @@ class Watch:
 def once(deep_file: Path, tmp_path_factory: pytest.TempPathFactory, chain: None) -> tuple[Path, Watch]:
     """The tiny chain, trained in one go, and what was told."""
     folder, watch = tmp_path_factory.mktemp("once") / "model", Watch()
-    fit(DataOptions(deep_file), DEEP, "chain", folder, FitOptions(seed=3), monitors=[watch])
+    fit(DataOptions(deep_file), DEEP, "chain", folder, FitOptions(seed=3), monitor=watch)
     return folder, watch
 
 
@@ -228,13 +228,13 @@ def test_resume_in_the_twentieth_flow(
     assert len(names) == 25 and whole.stages == names and set(whole.planned.values()) == {2 * 135}
     twentieth = names[19]
     with pytest.raises(KeyboardInterrupt):
-        fit(data, DEEP, "chain", tmp_path / "twice", options, monitors=[Watch(twentieth, 150)])
+        fit(data, DEEP, "chain", tmp_path / "twice", options, monitor=Watch(twentieth, 150))
     done = bytes_of(tmp_path / "twice")
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "twice" / "parts").rglob("tensors-*")}
     trained: list[str] = []
     losses = _count_losses(monkeypatch, trained)
     again = Watch()
-    fitted = fit(data, DEEP, "chain", tmp_path / "twice", options, monitors=[again], resume=True)
+    fitted = fit(data, DEEP, "chain", tmp_path / "twice", options, monitor=again, resume=True)
     assert bytes_of(tmp_path / "twice") == bytes_of(folder)
     # Parts 1 to 19 are neither computed nor written again, and the twentieth has one epoch left.
     assert again.lines[0] == "19 of 25 parts were trained" and again.lines[1].endswith("1 of 2 epochs were done")
@@ -337,6 +337,7 @@ def test_a_process_that_fails(once: tuple[Path, Watch], deep_file: Path, tmp_pat
     breaks = """
 from nisampler.calo import schedule
 from nisampler.errors import TrainingDivergedError
+from nisampler.ui.monitor import Monitor
 
 train = schedule.Schedule._train
 
@@ -424,7 +425,7 @@ def test_processes_need_one_folder(toy_file: Path, tmp_path: Path) -> None:
         tmp_path,
         FitOptions(),
         torch.device("cpu"),
-        [LogMonitor(tmp_path / "fit.log")],
+        LogMonitor(tmp_path / "fit.log"),
         False,
         Alone(1, 2, 1, counters),
     )

@@ -27,6 +27,7 @@ from nisampler.errors import (
     ShowerDataError,
     StorageError,
 )
+from nisampler.ui.monitor import Monitor
 
 TOY = geometry("toy")
 
@@ -84,12 +85,9 @@ def test_stored_and_read_back(fitted: Path, file: Path, tmp_path: Path) -> None:
 
 
 def test_resume_gives_the_same_bytes(fitted: Path, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Interrupt:
+    class Interrupt(Monitor):
         def __init__(self) -> None:
             self.stage = ""
-
-        def line(self, text: str) -> None:
-            """Nothing."""
 
         def progress(self, stage: str, done: int, total: int, figures: object) -> None:
             if stage == "fit shape" and done > 950:
@@ -97,7 +95,7 @@ def test_resume_gives_the_same_bytes(fitted: Path, file: Path, tmp_path: Path, m
 
     options = FitOptions(seed=2, checkpoint_seconds=0.0)
     with pytest.raises(KeyboardInterrupt):
-        fit(DataOptions(file), TOY, "tiny", tmp_path / "model", options, monitors=[Interrupt()])
+        fit(DataOptions(file), TOY, "tiny", tmp_path / "model", options, monitor=Interrupt())
     with pytest.raises(ModelError, match="not finished"):
         load_model(tmp_path / "model")
     with pytest.raises(StorageError, match="--resume"):

@@ -22,6 +22,7 @@ from nisampler.calo.detector.geometries import geometry
 from nisampler.calo.fitting.training import PartTrainer, fit_part
 from nisampler.calo.recipe import FitOptions, Recipe
 from nisampler.errors import ConfigError, CorruptFileError, ModelError, ShowerDataError, TrainingDivergedError
+from nisampler.ui.monitor import Monitor
 
 SPREAD = 0.2
 # Of the logarithm of E_tot/E_inc.
@@ -79,7 +80,7 @@ def data() -> ShowerData:
 RECIPE = Recipe(epochs=12, batch=100, learning_rate=0.1)
 
 
-class Watch:
+class Watch(Monitor):
     """A monitor that stops the training at some point, as Ctrl-C does."""
 
     def __init__(self, stop: float = math.inf) -> None:
@@ -101,7 +102,7 @@ def content(folder: Path) -> dict[str, bytes]:
 def test_learns_the_density(data: ShowerData, tmp_path: Path) -> None:
     part, watch = Gaussian(RECIPE), Watch()
     before = torch.get_rng_state()
-    result = fit_part(part, data, tmp_path, FitOptions(), monitors=[watch])
+    result = fit_part(part, data, tmp_path, FitOptions(), monitor=watch)
     assert torch.equal(torch.get_rng_state(), before)
     assert result.best_loss == pytest.approx(ENTROPY, abs=0.05)
     assert part.module.state_dict()["line"].tolist() == pytest.approx([-0.08, 0.1], abs=0.02)
@@ -127,9 +128,9 @@ def test_resume_gives_the_same_bytes(data: ShowerData, tmp_path: Path, ema: floa
     fit_part(Gaussian(recipe, noise=0.3), data, tmp_path / "once", options)
     for stop in (4100, 6500):
         with pytest.raises(KeyboardInterrupt):
-            fit_part(Gaussian(recipe, noise=0.3), data, tmp_path / "twice", options, "cpu", [Watch(stop)], resume=True)
+            fit_part(Gaussian(recipe, noise=0.3), data, tmp_path / "twice", options, "cpu", Watch(stop), resume=True)
     watch = Watch()
-    fit_part(Gaussian(recipe, noise=0.3), data, tmp_path / "twice", options, "cpu", [watch], resume=True)
+    fit_part(Gaussian(recipe, noise=0.3), data, tmp_path / "twice", options, "cpu", watch, resume=True)
     assert watch.lines[0] == "total: 3 of 5 epochs were done"
     assert content(tmp_path / "once") == content(tmp_path / "twice")
     done = Gaussian(recipe)

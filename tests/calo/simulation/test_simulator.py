@@ -220,7 +220,7 @@ class _Recorder:
 def test_file_depends_on_the_seed_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_SHARD_SHOWERS", 40)
     toy, recorder = geometry("toy"), _Recorder()
-    figures = simulate_file(tmp_path / "a.h5", toy, 100, seed=7, monitors=[recorder])
+    figures = simulate_file(tmp_path / "a.h5", toy, 100, seed=7, monitor=recorder)
     simulate_file(tmp_path / "b.h5", toy, 100, seed=7)
     simulate_file(tmp_path / "c.h5", toy, 80, seed=7)
     simulate_file(tmp_path / "d.h5", toy, 100, seed=8)
