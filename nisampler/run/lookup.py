@@ -105,6 +105,37 @@ def create(name: str, parameters: Mapping[str, Any] | None = None) -> RunProcess
         raise
 
 
+def process(name: str, **parameters: Any) -> RunProcess:
+    """Build a registered process, or a callable of one's own given as ``module:object`` or ``file.py:object``.
+
+    Parameters
+    ----------
+    name
+        One of `nisampler.processes()`.
+    parameters
+        Of the process.
+
+    Returns
+    -------
+    RunProcess
+        A function of the unit cube, for `nisampler.integrate`.
+
+    Raises
+    ------
+    UnknownProcessError
+        If there is none of that name; the nearest one is suggested.
+    ProcessError, ConfigError
+        If a parameter is unknown or out of range.
+
+    Examples
+    --------
+    >>> import nisampler
+    >>> nisampler.process("camel", dim=2).dim
+    2
+    """
+    return create(name, parameters)
+
+
 def absolute(name: str) -> str:
     """`name` with the path of a ``file.py:object`` made absolute, so that it works from any folder."""
     place, colon, attribute = name.rpartition(":")

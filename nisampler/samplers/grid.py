@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import vegas
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -88,6 +87,8 @@ class VegasAdapter:
     def __init__(self, dim: int, increments: int = 256, alpha: float = 0.5, nodes: Tensor | None = None) -> None:
         if increments < 2 or alpha <= 0.0:
             raise ConfigError(f"VEGAS needs increments >= 2 and alpha > 0, got {increments} and {alpha}")
+        import vegas  # takes as long as torch does, so not before it is needed
+
         start = [[0.0, 1.0]] * dim if nodes is None else nodes.cpu().tolist()
         self._map = vegas.AdaptiveMap(start, ninc=increments)
         self.increments, self.alpha = increments, alpha
@@ -106,7 +107,7 @@ class VegasAdapter:
         nodes = self._nodes()
         graded = _graded(nodes)
         if graded.shape != nodes.shape:
-            self._map = vegas.AdaptiveMap(graded.tolist())
+            self._map = type(self._map)(graded.tolist())
 
     def grid(self, device: torch.device | str = "cpu") -> VegasGrid:
         """The present grid, with cells no narrower than 1e-12."""
