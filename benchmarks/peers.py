@@ -32,7 +32,7 @@ from nisampler.processes.lepton.ee_analytic import analytic_cross_section
 from nisampler.processes.lepton.ee_to_3jets import EEToThreeJets
 from nisampler.processes.registry import create
 from nisampler.samplers.base import UniformSampler
-from nisampler.samplers.multichannel import ChannelModel, MultichannelSampler, best_shares
+from nisampler.samplers.shares import best_shares
 from nisampler.training.trainer import Trainer
 
 # The vegas manual: adapt and discard, then integrate; 10 to 20 iterations are typical. With 20 shorter ones for the
@@ -286,8 +286,7 @@ def _in_best_shares(function: Multichannel, channel: Tensor, weights: Tensor) ->
     """
     count = torch.bincount(channel, minlength=len(function.channels)).double()
     share = count / count.sum()
-    sampler = MultichannelSampler(function.dim, function.groups, ChannelModel(share))
-    ratio = best_shares(sampler, channel, weights) / share.clamp(min=1e-12)
+    ratio = best_shares(share, channel, weights) / share.clamp(min=1e-12)
     parts = []
     for index in torch.nonzero((count > 0) & (ratio > 0)).squeeze(1).tolist():
         own = weights[channel == index]

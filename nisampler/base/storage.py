@@ -283,3 +283,21 @@ def load_checkpoint(
     if found != data["tensors"]:
         raise CorruptFileError(f"{path} does not hold the tensors that the manifest lists: {_MEND}")
     return {key: value.to(device) for key, value in stored.items()}, data["meta"]
+
+
+def prefixed(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors with a prefix before each name, so that several states can lie in one checkpoint.
+
+    >>> list(prefixed({"weight": torch.ones(1)}, "flow."))
+    ['flow.weight']
+    """
+    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
+
+
+def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, without it: what `prefixed` got.
+
+    >>> list(part({"flow.weight": torch.ones(1), "grid": torch.ones(1)}, "flow."))
+    ['weight']
+    """
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

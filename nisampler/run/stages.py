@@ -20,7 +20,8 @@ from nisampler.base.versions import finite
 from nisampler.integration.integrator import IntegrationResult, Integrator
 from nisampler.run.directory import RunDirectory
 from nisampler.run.job import Job
-from nisampler.samplers.base import Sampler, sampler_from_state
+from nisampler.samplers.base import Sampler
+from nisampler.samplers.registry import sampler_from_state
 from nisampler.training.config import Progress
 from nisampler.training.costs import Choice
 from nisampler.training.trainer import Trainer

@@ -5,7 +5,9 @@ The library refines the grid; the grid itself is a tensor, so that it maps point
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nisampler.errors import ConfigError
+from nisampler.samplers.base import Sampler, State
 
 Array = NDArray[np.float64]
 
@@ -67,6 +70,41 @@ class VegasGrid:
         """log q (n,) in cells of these widths (dim, n); with few logarithms, as products of a few widths are safe."""
         parts = torch.split(width * self.increments, _FACTORS)
         return -sum((torch.log(part.prod(0)) for part in parts), start=width.new_zeros(()))
+
+
+class VegasSampler(Sampler):
+    """An adapted VEGAS grid: a product of one-dimensional piecewise-constant densities (Lepage, 2009.05112).
+
+    >>> grid = VegasGrid(torch.tensor([[0.0, 0.25, 1.0]], dtype=torch.float64))
+    >>> VegasSampler(grid).log_prob(torch.tensor([[0.1]])).exp()
+    tensor([2.], dtype=torch.float64)
+    """
+
+    kind = "vegas"
+
+    def __init__(self, grid: VegasGrid) -> None:
+        self.grid = grid
+        self.dim = grid.dim
+
+    @property
+    def device(self) -> torch.device:
+        return self.grid.nodes.device
+
+    def _map(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        return self.grid.map(u)
+
+    def _unmap(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.grid.unmap(x)
+
+    def describe(self) -> str:
+        return f"vegas ({self.grid.increments} increments)"
+
+    def state(self) -> State:
+        return {"nodes": self.grid.nodes}, {"kind": self.kind, "dim": self.dim}
+
+    @classmethod
+    def from_state(cls, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> Self:
+        return cls(VegasGrid(tensors["nodes"]))
 
 
 class VegasAdapter:

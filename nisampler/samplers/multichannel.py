@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from nisampler.base.storage import part, prefixed
 from nisampler.density.channels import (
     ChannelValues,
     ChannelWeights,
@@ -24,15 +25,16 @@ from nisampler.density.channels import (
 from nisampler.density.integrand import Integrand
 from nisampler.errors import ConfigError
 from nisampler.flows import CouplingConfig
+from nisampler.flows.grid_start import start_from_grid
 from nisampler.flows.grouped import GridSpline, GroupedFlow
-from nisampler.samplers.base import READERS, Sampler, State, coupling_config
+from nisampler.samplers.base import Sampler, State
+from nisampler.samplers.flow import coupling_config
+from nisampler.samplers.mixture import MixtureWeights
+from nisampler.samplers.shares import LEAST_SHARE, best_shares, dispensable, followed
+from nisampler.samplers.trainable import TrainableSampler
 
-# Least share of a channel in units of an equal one, and how fast shares follow what is found.
-_LEAST_SHARE, _FOLLOW = 0.1, 0.5
 # Points that the scales of features are taken from.
 _SCALE_POINTS = 4096
-# Least share for unweighting, in the same units.
-_RARE_SHARE = 0.01
 
 
 class ChannelModel(nn.Module):
@@ -46,35 +48,7 @@ class ChannelModel(nn.Module):
         self.register_buffer("share", share.to(torch.float64, copy=True))
 
 
-class MixtureWeights:
-    """α_i = s_i g_i q_i / Σ_j s_j g_j q_j: the weights under which every divergence of a given sampler is least.
-
-    With them the weight of a point is f / Σ_j s_j g_j q_j, whatever channel made it. The price is one evaluation of
-    all maps and flows for each point.
-
-    Parameters
-    ----------
-    sampler
-        Whose shares s and flows q to use.
-    """
-
-    def __init__(self, sampler: MultichannelSampler) -> None:
-        self.sampler = sampler
-
-    def log_alpha(self, function: Multichannel, x: Tensor, channel: Tensor, log_g: Tensor) -> Tensor:
-        """log α (n, K), float64, a function of x alone."""
-        count = len(function.channels)
-        cube, log_density = zip(*(member.inverse(x) for member in function.channels), strict=True)
-        index = torch.arange(count, device=x.device).repeat_interleave(len(x))
-        first = channel_coordinate(index, torch.full_like(index, 0.5, dtype=torch.float64), count)
-        log_q = self.sampler.log_prob(torch.cat([first.unsqueeze(1), torch.cat(cube)], 1)).view(count, -1).t()
-        density, place = torch.stack(log_density, 1), channel.unsqueeze(1)
-        own = density.gather(1, place)  # at the edge of its own channel rounding may put a point outside
-        density = density.scatter(1, place, torch.where(own == -torch.inf, log_g.unsqueeze(1), own))
-        return torch.log_softmax(density + log_q, 1)
-
-
-class MultichannelSampler(Sampler):
+class MultichannelSampler(TrainableSampler):
     """Draws a channel by its share, and a point of its cube from the channel's flow on top of its VEGAS grid.
 
     Parameters
@@ -112,8 +86,8 @@ class MultichannelSampler(Sampler):
         flows |= set() if grid is None else {len(grid.nodes)}
         if min(groups) < 0 or flows - {max(groups) + 1}:
             raise ConfigError(f"groups {list(groups)} do not fit the numbers of flows and grids, {sorted(flows)}")
-        self.dim, self.groups, self.model, self.grid, self.config = dim, tuple(groups), model, grid, config
-        self.mixture = mixture
+        self.dim, self.groups, self.grid, self.config = dim, tuple(groups), grid, config
+        self._model, self.mixture, self.channels = model, mixture, len(groups)
         self._group = torch.tensor(self.groups, device=self.device)
 
     @classmethod
@@ -134,9 +108,8 @@ class MultichannelSampler(Sampler):
         return cls(dim, groups, model.to(device).eval(), config=config)
 
     @property
-    def channels(self) -> int:
-        """Number of channels K."""
-        return len(self.groups)
+    def model(self) -> ChannelModel:
+        return self._model
 
     @property
     def device(self) -> torch.device:
@@ -153,8 +126,8 @@ class MultichannelSampler(Sampler):
         return self.model.share
 
     @property
-    def extra(self) -> int:
-        """Number of columns that `observe` adds to a stored point."""
+    def extra(self) -> int:  # type: ignore[override]
+        """Number of columns that `observe` adds to a stored point: log prior weights and features."""
         weights = self.model.weights
         return 0 if weights is None else self.channels + len(weights.shift)
 
@@ -221,20 +194,16 @@ class MultichannelSampler(Sampler):
         if self.model.weights is not None:
             self.model.weights.requires_grad_(not frozen)
 
-    def learn_shares(self, channel: Tensor, weights: Tensor, least: float = _LEAST_SHARE) -> None:
-        """Move the shares towards those of least variance (2311.01548): s_i ∝ s_i √⟨w²⟩_i.
+    def learn_shares(self, x: Tensor, weights: Tensor, least: float = LEAST_SHARE) -> None:
+        """Move the shares towards those of least variance, see `nisampler.samplers.shares.followed`.
 
-        `weights` (n,) are those of points that this sampler drew in each channel (n,) with its present shares. No share
-        falls below `least` times an equal one.
+        `weights` (n,) are those of points x (n, dim) that this sampler drew with its present shares. No share falls
+        below `least` times an equal one.
         """
-        count = torch.bincount(channel, minlength=self.channels).clamp(min=1)
-        square = torch.zeros_like(self.share).index_add_(0, channel, weights.double() ** 2) / count
-        size = self.share * square.sqrt()
-        if not float(size.sum()) > 0.0:
-            return
-        active = self.share > 0.0
-        share = torch.where(active, _FOLLOW * size / size.sum() + (1.0 - _FOLLOW) * self.share, 0.0)
-        self.model.share.copy_(torch.where(active, (1.0 - least) * share + least / float(active.sum()), 0.0))
+        self.model.share.copy_(followed(self.share, self.channel(x), weights, least))
+
+    def start_from(self, nodes: Tensor) -> None:
+        start_from_grid(self.model, nodes)
 
     def on(self, base: Sampler | None) -> MultichannelSampler:
         """These flows on top of the grids of another multichannel sampler with equal shares."""
@@ -250,25 +219,37 @@ class MultichannelSampler(Sampler):
         """The same sampler, bringing `MixtureWeights`."""
         return MultichannelSampler(self.dim, self.groups, self.model, self.grid, self.config, mixture=True)
 
-    def dispensable(
-        self, stored: Tensor, extra: Tensor, drawn: Tensor, weights: Tensor, fraction: float
-    ) -> tuple[Tensor, float]:
-        """Mask (K,) of channels that together carry at most `fraction` of the integral, and what they carry.
+    def variants(self) -> list[Sampler]:
+        return [self.with_mixture()]
 
-        Weights f/q (n,) of points drawn in these channels (n,) tell the parts of the integral. No channel is among
-        them that made a stored point, with f > 0 and these extra columns, where no remaining one has prior weight.
-        """
-        size = torch.zeros_like(self.share).index_add_(0, drawn, weights.double().abs())
-        part = size / size.sum()
-        order = torch.argsort(part)
-        small = torch.zeros_like(part, dtype=torch.bool)
-        small[order] = part[order].cumsum(0) <= fraction
-        small &= self.share > 0.0
-        channel, prior = self.channel(stored), extra[:, : self.channels]
-        for index in torch.nonzero(small).squeeze(1).tolist():
-            others = prior[channel == index].masked_fill(small | (self.share == 0.0), -torch.inf)
-            small[index] = bool((others > -torch.inf).any(1).all())
-        return small, float(part[small].sum())
+    def for_unweighting(self, u: Tensor, weights: Tensor) -> tuple[Sampler, Tensor] | None:
+        if self.mixture:
+            return None
+        channel, half = self.latent_channel(u), len(u) // 2
+        share = best_shares(self.share, channel[:half], weights[:half])
+        ratio = torch.where(self.share > 0.0, share / self.share, 1.0)[channel[half:]]
+        return (self.with_shares(share), ratio) if bool((ratio > 0.0).all()) else None
+
+    def cost(self, costs: Mapping[str, float]) -> float:
+        once = costs["grid" if self.config is None else "flow"]
+        return once * (1 + self.channels) if self.mixture else once
+
+    def drop_channels(
+        self, integrand: Integrand, stored: Sequence[Tensor], x: Tensor, weights: Tensor, fraction: float
+    ) -> str:
+        function, inside = multichannel_of(integrand.function), stored[1] > 0.0
+        if function is None or self.model.weights is None:
+            return ""
+        seen, prior = self.channel(stored[0][inside]), stored[3][inside, : self.channels]
+        chosen, lost = dispensable(self.share, (seen, prior), (self.channel(x), weights), fraction)
+        if not bool(chosen.any()):
+            return ""
+        self.drop(chosen)
+        names = [name for name, gone in zip(function.names, chosen.tolist(), strict=True) if gone]
+        return (
+            f"{len(names)} of {self.channels} channels were dropped: {', '.join(names)}; together they had "
+            f"{100.0 * lost:.2g} % of the integral, which the others took over"
+        )
 
     def drop(self, channels: Tensor) -> None:
         """Never use the channels of this mask (K,) again; the others take over their part of the integral."""
@@ -292,11 +273,11 @@ class MultichannelSampler(Sampler):
         log_q, inner = self._log_share()[channel], u[:, 1:]
         group = self._group[channel]
         if self.model.flow is not None:
-            moved, part = self.model.flow.from_latent(inner.to(self.dtype), group)
-            inner, log_q = moved.double(), log_q + part.double()
+            moved, log_flow = self.model.flow.from_latent(inner.to(self.dtype), group)
+            inner, log_q = moved.double(), log_q + log_flow.double()
         if self.grid is not None:
-            inner, part = self.grid.map(inner, group)
-            log_q = log_q + part
+            inner, log_grid = self.grid.map(inner, group)
+            log_q = log_q + log_grid
         first = channel_coordinate(channel, position, self.channels)
         return torch.cat([first.unsqueeze(1), inner], 1), log_q
 
@@ -306,11 +287,11 @@ class MultichannelSampler(Sampler):
         log_q, inner = self._log_share()[channel], x[:, 1:]
         group = self._group[channel]
         if self.grid is not None:
-            inner, part = self.grid.unmap(inner, group)
-            log_q = log_q + part
+            inner, log_grid = self.grid.unmap(inner, group)
+            log_q = log_q + log_grid
         if self.model.flow is not None:
-            moved, part = self.model.flow.to_latent(inner.to(self.dtype), group)
-            inner, log_q = moved.double(), log_q + part.double()
+            moved, log_flow = self.model.flow.to_latent(inner.to(self.dtype), group)
+            inner, log_q = moved.double(), log_q + log_flow.double()
         first = torch.lerp(edges[channel], edges[channel + 1], position)
         return torch.cat([first.unsqueeze(1), inner], 1), log_q
 
@@ -328,7 +309,7 @@ class MultichannelSampler(Sampler):
         return f"multichannel ({', '.join(parts)})"
 
     def state(self) -> State:
-        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        tensors = prefixed(self.model.state_dict(), "model.")
         weights = self.model.weights
         meta: dict[str, Any] = {
             "kind": self.kind,
@@ -343,57 +324,17 @@ class MultichannelSampler(Sampler):
             meta["smooth"] = self.grid.smooth
         return tensors, meta
 
-
-def _from_state(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> Sampler:
-    grid = GridSpline(tensors["nodes"], meta["smooth"]) if "nodes" in tensors else None
-    own = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
-    groups, share = meta["groups"], own["share"]
-    if meta["config"] is None:
-        return MultichannelSampler(meta["dim"], groups, ChannelModel(share), grid, mixture=meta["mixture"])
-    config = coupling_config(meta["config"])
-    features, generator = meta["features"], torch.Generator().manual_seed(0)
-    model = MultichannelSampler.create(meta["dim"], groups, features, config, generator).model
-    for part in model.children():
-        part.to(next(t.dtype for name, t in own.items() if name.startswith("flow.") and t.is_floating_point()))
-    model.load_state_dict(own)
-    return MultichannelSampler(meta["dim"], groups, model.to(share.device), grid, config, meta["mixture"])
-
-
-READERS[MultichannelSampler.kind] = _from_state
-
-
-def best_shares(sampler: MultichannelSampler, channel: Tensor, weights: Tensor, fraction: float = 1e-3) -> Tensor:
-    """Shares (K,) under which a fraction `fraction` of the integral lies above w_max and the efficiency is highest.
-
-    w_max times the share of a channel is the largest weight that the channel is allowed. The sum of these is least if
-    the same fraction of all points lies above it in each channel; that common quantile is found by bisection.
-    `weights` (n,) are those of points that the sampler drew in each channel (n,) with its present shares.
-    """
-    size = weights.double().abs()
-    own = [
-        (size[channel == index] * float(share)).sort().values if float(share) > 0.0 else size[:0]
-        for index, share in enumerate(sampler.share)
-    ]
-    total = sum(float(part.mean()) for part in own if len(part))
-
-    def limits(rank: float) -> tuple[Tensor, float]:
-        """Largest allowed s_i w of each channel if a fraction `rank` of its points exceeds it, and what exceeds it."""
-        largest, beyond = torch.zeros_like(sampler.share), 0.0
-        for index, part in enumerate(own):
-            if len(part):
-                above = min(int(rank * len(part)), len(part) - 1)
-                largest[index] = part[len(part) - 1 - above]
-                beyond += float(part[len(part) - above :].sum()) / len(part)
-        return largest, beyond
-
-    low, high = 0.0, 0.5
-    for _ in range(30):
-        middle = 0.5 * (low + high)
-        low, high = (middle, high) if limits(middle)[1] <= fraction * total else (low, middle)
-    share = limits(low)[0]
-    if not float(share.sum()) > 0.0:
-        return sampler.share.clone()
-    # zeros at a few points do not prove that a channel has nothing
-    least = _RARE_SHARE * float(share.sum()) / len(share)
-    share = torch.where(sampler.share > 0.0, share.clamp(min=least), 0.0)
-    return share / share.sum()
+    @classmethod
+    def from_state(cls, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> Self:
+        grid = GridSpline(tensors["nodes"], meta["smooth"]) if "nodes" in tensors else None
+        own = part(tensors, "model.")
+        dim, groups, share = meta["dim"], meta["groups"], own["share"]
+        if meta["config"] is None:
+            return cls(dim, groups, ChannelModel(share), grid, mixture=meta["mixture"])
+        config = coupling_config(meta["config"])
+        model = cls.create(dim, groups, meta["features"], config, torch.Generator().manual_seed(0)).model
+        flows = part(own, "flow.")
+        for member in model.children():
+            member.to(next(tensor.dtype for tensor in flows.values() if tensor.is_floating_point()))
+        model.load_state_dict(own)
+        return cls(dim, groups, model.to(share.device), grid, config, meta["mixture"])

@@ -8,20 +8,24 @@ larger k come closer to the envelope that unweighting needs. The moment of a lea
 from __future__ import annotations
 
 import heapq
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Annotated, Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 
-from nisampler.errors import ConfigError
+from nisampler.base.checks import Count, Finite, NonNegative, settings
+from nisampler.samplers.base import Sampler, State
 
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@settings
 class TreeConfig:
     """How a density tree grows.
 
@@ -41,18 +45,12 @@ class TreeConfig:
         Share of the mean density that an empty leaf keeps, so that nothing is excluded.
     """
 
-    leaves: int = 4000
-    min_points: int = 50
-    shrinkage: float = 50.0
-    order: float = 4.0
-    cuts: int = 8
-    floor: float = 1e-3
-
-    def __post_init__(self) -> None:
-        if self.leaves < 1 or self.min_points < 1 or self.cuts < 2:
-            raise ConfigError("a tree needs leaves >= 1, min_points >= 1 and cuts >= 2")
-        if self.shrinkage < 0.0 or self.order < 1.0 or not 0.0 < self.floor <= 1.0:
-            raise ConfigError("a tree needs shrinkage >= 0, order >= 1 and a floor in (0, 1]")
+    leaves: Count = 4000
+    min_points: Count = 50
+    shrinkage: NonNegative = 50.0
+    order: Annotated[Finite, Field(ge=1.0)] = 4.0
+    cuts: Annotated[Count, Field(ge=2)] = 8
+    floor: Annotated[Finite, Field(gt=0.0, le=1.0)] = 1e-3
 
 
 class DensityTree:
@@ -100,6 +98,47 @@ class DensityTree:
     @cached_property
     def _index(self) -> _LeafIndex:
         return _LeafIndex(self.low, self.high)
+
+
+class TreeSampler(Sampler):
+    """A density tree: draws a leaf by its probability and a point uniformly in it.
+
+    >>> u = torch.rand(1000, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    >>> sampler = TreeSampler(grow_tree(u, (u[:, 0] < 0.5).double()))
+    >>> sampler.describe(), bool(sampler.sample(100, torch.Generator())[0][:, 0].median() < 0.5)
+    ('density tree (2 leaves)', True)
+    """
+
+    kind = "tree"
+
+    def __init__(self, tree: DensityTree) -> None:
+        self.tree = tree
+        self.dim = int(tree.low.shape[1])
+
+    @property
+    def device(self) -> torch.device:
+        return self.tree.low.device
+
+    def _map(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        return self.tree.map(u)
+
+    def _unmap(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.tree.unmap(x)
+
+    def describe(self) -> str:
+        return f"density tree ({self.tree.leaves} leaves)"
+
+    def state(self) -> State:
+        tree = self.tree
+        tensors = {"low": tree.low, "high": tree.high, "probability": tree.probability}
+        return tensors, {"kind": self.kind, "dim": self.dim}
+
+    @classmethod
+    def from_state(cls, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> Self:
+        return cls(DensityTree(**tensors))
+
+    def cost(self, costs: Mapping[str, float]) -> float:
+        return costs["tree"]
 
 
 class _LeafIndex:

@@ -184,33 +184,11 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class StoredPoints:
-    """Points of the cube where the integrand is known from the training of a flow, newest kept.
-
-    Attributes
-    ----------
-    x
-        Shape (n, dim).
-    f
-        |f| (n,), of a multichannel integrand before any channel weight.
-    log_g
-        Log of the density (n,) that each point was drawn from.
-    extra
-        What else was stored (n, k): log prior weights and features of the channels.
-    """
-
-    x: Tensor
-    f: Tensor
-    log_g: Tensor
-    extra: Tensor
-
-
-@dataclass(frozen=True)
 class TrainingResult:
     """The frozen sampler, how training went, what was compared, and what a user should know.
 
     `steps` optimizer steps were made, and each integrand call of the flow training served `steps_per_call` of them.
-    `choice` tells what was chosen for a number of events, `stored` holds the points of the flow training, if any.
+    `choice` tells what was chosen for a number of events.
     """
 
     sampler: Sampler
@@ -220,7 +198,6 @@ class TrainingResult:
     steps: int = 0
     steps_per_call: float = 0.0
     choice: Choice | None = None
-    stored: StoredPoints | None = None
 
     @property
     def efficiency(self) -> float:

@@ -7,22 +7,21 @@ and takes that density into account, so a stored point may be used again at any 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from nisampler.base.rng import Streams
+from nisampler.base.storage import part, prefixed
 from nisampler.base.weights import kish_ess
-from nisampler.density.channels import multichannel_of
 from nisampler.density.integrand import Integrand
 from nisampler.errors import TrainingDivergedError
-from nisampler.flows import CouplingConfig, NetConfig, Spline
-from nisampler.flows.grid_start import start_from_grid
-from nisampler.samplers.base import FlowSampler, Sampler
-from nisampler.samplers.multichannel import MultichannelSampler
+from nisampler.samplers.base import Sampler
+from nisampler.samplers.trainable import TrainableSampler
 from nisampler.training.buffer import Buffer
-from nisampler.training.config import StoredPoints, TrainingConfig, TrainingRecord, make_record
+from nisampler.training.config import TrainingConfig, TrainingRecord, make_record
 from nisampler.training.divergence import Divergence
 from nisampler.training.divergences import divergence
 
@@ -64,7 +63,7 @@ _KEPT = (
 class _Arm:
     """A sampler with its optimizer, and its losses on unseen points during a trial."""
 
-    def __init__(self, sampler: FlowSampler | MultichannelSampler, config: TrainingConfig, fourier: int) -> None:
+    def __init__(self, sampler: TrainableSampler, config: TrainingConfig, fourier: int) -> None:
         self.sampler, self.fourier = sampler, fourier
         self.optimizer = torch.optim.AdamW(
             sampler.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
@@ -110,8 +109,7 @@ class _Arm:
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """Put back what `state` returned."""
-        model = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
-        self.sampler.model.load_state_dict(model)
+        self.sampler.model.load_state_dict(part(tensors, "model."))
         moments: dict[int, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             if name.startswith("adam."):
@@ -127,6 +125,8 @@ class FlowTrainer:
     ----------
     integrand, config, streams
         As for the `Trainer`.
+    fresh
+        Makes a sampler to be trained, given the number of Fourier features of its networks.
     base
         A sampler under the flow, such as a VEGAS grid; None for the bare cube.
     calls
@@ -142,24 +142,26 @@ class FlowTrainer:
         integrand: Integrand,
         config: TrainingConfig,
         streams: Streams,
+        fresh: Callable[[int], TrainableSampler],
         base: Sampler | None,
         calls: int,
         norm: float,
         device: torch.device,
     ) -> None:
         self.integrand, self.config, self.streams, self.base = integrand, config, streams, base
-        self.device = device
-        self.function = multichannel_of(integrand.function)
-        self.reuse = _REUSE[self.function is not None] if config.reuse is None else config.reuse
+        self.fresh, self.device = fresh, device
+        self.arms = [self._arm(max(0, config.fourier))]
+        several = self.arms[0].sampler.channels > 1
+        if config.fourier < 0 and not several:
+            self.arms.append(self._arm(_TRIAL_FOURIER))
+        self.reuse = _REUSE[several] if config.reuse is None else config.reuse
         self.batch = config.fresh_batch
-        if self.function is not None and config.batch is None:
+        if several and config.batch is None:
             # Several flows learn from it. Twice the points take hardly longer: where time counts, steps are fewer.
             self.batch = min(512, max(128, config.calls // (_QUICK_STEPS if config.events else _STEPS)))
         self.calls = calls
         self.steps = max(1, calls // self.batch)
         self.window = max(-(-_WINDOW_POINTS // self.batch), self.steps // _WINDOWS)
-        undecided = [0] if self.function is not None else [0, _TRIAL_FOURIER]
-        self.arms = [self._arm(fourier) for fourier in (undecided if config.fourier < 0 else [config.fourier])]
         capacity = max(self.batch, min(config.buffer, self.steps * self.batch))
         self.buffer = Buffer(integrand.dim, capacity, device, extra=self.arms[0].sampler.extra)
         self.scale = norm if 0.0 < norm < math.inf else 1.0
@@ -173,26 +175,7 @@ class FlowTrainer:
         self.warnings: list[str] = []
 
     def _arm(self, fourier: int) -> _Arm:
-        config = self.config
-        net = NetConfig(hidden=config.hidden, layers=config.layers, fourier=fourier, centre=True)
-        coupling = CouplingConfig(Spline(bins=config.bins), net)
-        generator = self.streams.generator("weights", fourier)
-        dim, function = self.integrand.dim, self.function
-        if function is None:
-            return _Arm(FlowSampler.create(dim, coupling, generator, self.device), config, fourier)
-        features = function.feature_count(self.device) if config.learned_weights else 0
-        sampler = MultichannelSampler.create(dim, function.groups, features, coupling, generator, self.device)
-        sampler.standardise(function, self.streams.generator("features", device=self.device))
-        return _Arm(sampler, config, fourier)
-
-    def start_from(self, nodes: Tensor | None, share: Tensor | None) -> None:
-        """Let fresh flows begin as VEGAS grids with these nodes (groups, dim, m + 1), and with these shares (K,)."""
-        for arm in self.arms:
-            if nodes is not None:
-                start_from_grid(arm.sampler.model, nodes)
-            if share is not None and isinstance(arm.sampler, MultichannelSampler):
-                arm.sampler.model.share.copy_(share)
-            arm.safe = arm.state()
+        return _Arm(self.fresh(fourier), self.config, fourier)
 
     @property
     def done(self) -> bool:
@@ -266,12 +249,6 @@ class FlowTrainer:
         self._fresh_step()
         self.step += 1
 
-    def stored(self) -> StoredPoints:
-        """All stored points, as points of the cube."""
-        y, f, log_g, extra = self.buffer.newest(len(self.buffer))
-        x, log_base = (y, torch.zeros_like(log_g)) if self.base is None else self.base.map(y)
-        return StoredPoints(x, self.scale * f * torch.exp(log_base), log_g + log_base, extra)
-
     def replay(self, most: int = _REPLAY) -> tuple[Tensor, Tensor, Tensor]:
         """Up to `most` stored points seen from the trained flow: latent points, weights f/q, importance q/g.
 
@@ -304,29 +281,18 @@ class FlowTrainer:
 
     def _adjust_channels(self, x: Tensor, weights: Tensor) -> None:
         """Shares of the channels from the points of a window; when they freeze, unimportant channels are dropped."""
-        sampler = self.arms[0].sampler
-        if not isinstance(sampler, MultichannelSampler) or self.channels_frozen:
+        if self.channels_frozen:
             return
-        channel = sampler.channel(x)
-        sampler.learn_shares(
-            channel,
-            weights,
-            _LEAST_SHARES[0] + _LEAST_SHARES[1] * max(0.0, 1.0 - self._fraction() / self.config.freeze),
-        )
-        if self._fraction() < self.config.freeze:
-            return
-        self.channels_frozen = True
-        if sampler.model.weights is not None:
-            stored, f, _, extra = self.buffer.newest(len(self.buffer))
-            chosen, part = sampler.dispensable(stored[f > 0.0], extra[f > 0.0], channel, weights, self.config.drop)
-            if self.function is not None and bool(chosen.any()):
-                sampler.drop(chosen)
+        sampler, freeze = self.arms[0].sampler, self.config.freeze
+        least = _LEAST_SHARES[0] + _LEAST_SHARES[1] * max(0.0, 1.0 - self._fraction() / freeze)
+        sampler.learn_shares(x, weights, least)
+        self.channels_frozen = self._fraction() >= freeze
+        if self.channels_frozen:
+            stored = self.buffer.newest(len(self.buffer))
+            dropped = sampler.drop_channels(self.integrand, stored, x, weights, self.config.drop)
+            if dropped:
                 self.best, self.arms[0].safe = {}, self.arms[0].state()  # no way back to dropped channels
-                names = [name for name, gone in zip(self.function.names, chosen.tolist(), strict=True) if gone]
-                self.warnings.append(
-                    f"{len(names)} of {sampler.channels} channels were dropped: {', '.join(names)}; together they had "
-                    f"{100.0 * part:.2g} % of the integral, which the others took over"
-                )
+                self.warnings.append(dropped)
 
     def _fresh_step(self) -> tuple[Tensor, Tensor, float]:
         """Draw, evaluate and store a batch, then learn from it and from stored points."""
@@ -391,11 +357,9 @@ class FlowTrainer:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything needed to continue."""
-        tensors = {f"buffer.{name}": tensor for name, tensor in self.buffer.state().items()}
-        for group, states in (("arm", [arm.state() for arm in self.arms]), ("safe", [arm.safe for arm in self.arms])):
-            for index, state in enumerate(states):
-                tensors |= {f"{group}.{index}.{name}": tensor for name, tensor in state.items()}
-        tensors |= {f"best.0.{name}": tensor for name, tensor in self.best.items()}
+        tensors = prefixed(self.buffer.state(), "buffer.") | prefixed(self.best, "best.")
+        for index, arm in enumerate(self.arms):
+            tensors |= prefixed(arm.state(), f"arm.{index}.") | prefixed(arm.safe, f"safe.{index}.")
         meta: dict[str, Any] = {name: getattr(self, name) for name in ("calls", *_KEPT)}
         meta["fouriers"] = [arm.fourier for arm in self.arms]
         meta["unseen_losses"] = [arm.unseen_loss for arm in self.arms]
@@ -403,17 +367,13 @@ class FlowTrainer:
 
     def load_state(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
         """Stand where the trainer stood that returned this state."""
-
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-
         self.arms = [self._arm(fourier) for fourier in meta["fouriers"]]
         for index, arm in enumerate(self.arms):
-            arm.load_state(part(f"arm.{index}."))
-            arm.safe = part(f"safe.{index}.")
+            arm.load_state(part(tensors, f"arm.{index}."))
+            arm.safe = part(tensors, f"safe.{index}.")
             arm.unseen_loss = meta["unseen_losses"][index]
-        self.best = part("best.0.")
-        self.buffer.load_state(part("buffer."))
+        self.best = part(tensors, "best.")
+        self.buffer.load_state(part(tensors, "buffer."))
         for name in _KEPT:
             setattr(self, name, meta[name])
 

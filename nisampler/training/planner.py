@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from nisampler.samplers.base import ChainSampler, FlowSampler, Sampler, TreeSampler
-from nisampler.samplers.multichannel import MultichannelSampler
+from nisampler.samplers.base import Sampler
 from nisampler.training.config import TrainingConfig
 from nisampler.training.costs import (
     Choice,
@@ -136,23 +135,14 @@ class Planner:
 
     def point_cost(self, sampler: Sampler) -> float:
         """Seconds of an integrand call at a point of this sampler."""
-        return self.costs["call"] + self._making(sampler)
+        flow = self.costs.get("small" if self._is_small() else "large", 0.0)
+        grid = self.costs["grid"]
+        return self.costs["call"] + sampler.cost({"grid": grid, "tree": self.costs.get("tree", grid), "flow": flow})
 
     def seconds_per_event(self, efficiency: float, sampler: Sampler) -> float | None:
         """Seconds of an event of this sampler; None where nothing is known of them."""
         known = self.measures or self.config.costs is not None
         return self.point_cost(sampler) / max(efficiency, 1e-9) if self.events and known else None
-
-    def _making(self, sampler: Sampler) -> float:
-        if isinstance(sampler, ChainSampler):
-            return sum(self._making(part) for part in sampler.samplers)
-        if isinstance(sampler, TreeSampler):
-            return self.costs.get("tree", self.costs["grid"])
-        flow = self.costs.get("small" if self._is_small() else "large", 0.0)
-        if isinstance(sampler, MultichannelSampler):
-            once = self.costs["grid"] if sampler.config is None else flow
-            return once * (1 + sampler.channels) if sampler.mixture else once
-        return flow if isinstance(sampler, FlowSampler) else self.costs["grid"]
 
     def _is_small(self) -> bool:
         return self.choice is not None and self.choice.chosen == _flow_name(*_SMALL)

@@ -3,26 +3,64 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from nisampler.base.rng import Streams
 from nisampler.density.channels import Multichannel, multichannel_of
 from nisampler.density.integrand import Integrand
-from nisampler.flows.grid_start import resampled
+from nisampler.flows import CouplingConfig
+from nisampler.flows.grid_start import fits_bins, resampled
 from nisampler.flows.grouped import GridSpline
-from nisampler.samplers.base import Sampler, UniformSampler, VegasSampler
-from nisampler.samplers.grid import VegasAdapter, VegasGrid
+from nisampler.samplers.base import Sampler, UniformSampler
+from nisampler.samplers.flow import FlowSampler
+from nisampler.samplers.grid import VegasAdapter, VegasGrid, VegasSampler
 from nisampler.samplers.multichannel import ChannelModel, MultichannelSampler
+from nisampler.samplers.shares import followed
+from nisampler.samplers.trainable import TrainableSampler
 
 # Points in each cell of a grid, limits of the number of cells, and cells that a flow can have under it.
 _POINTS_IN_CELL, _FEWEST_CELLS, _UNDER_FLOW = 20, 16, 64
 
 
 class Survey(ABC):
-    """VEGAS iterations on an integrand; `found` says whether any point has been non-zero."""
+    """VEGAS iterations on an integrand, and fresh flows that suit it.
+
+    Attributes
+    ----------
+    found
+        Whether any point has been non-zero.
+    starts_in_bins
+        Whether flows begin as the grids of the survey unless the settings say otherwise.
+    """
 
     found: bool = False
+    starts_in_bins: ClassVar[bool] = False
+
+    def __init__(self, function: Multichannel | None, device: torch.device) -> None:
+        self.function, self.device = function, device
+
+    def self_test(self, streams: Streams) -> None:
+        """Check the channels of the integrand, if it has any; see `Multichannel.self_test`."""
+        if self.function is not None:
+            self.function.self_test(streams, self.device)
+
+    @property
+    def flows(self) -> int:
+        """Number of flows that share the calls of a training."""
+        return len(self.grids())
+
+    def start(self, bins: int) -> str:
+        """Where a flow with so many bins starts best after a survey that was worth something: "bins", "under" ..."""
+        if not self.starts_in_bins:
+            return "never"
+        return "bins" if fits_bins(self.grids(), bins) else "under"
+
+    @abstractmethod
+    def flow(self, config: CouplingConfig, streams: Streams, learned_weights: bool) -> TrainableSampler:
+        """Fresh flows, the identity at the start, with the shares that were found."""
 
     @abstractmethod
     def sampler(self) -> Sampler:
@@ -52,9 +90,13 @@ class Survey(ABC):
 class CubeSurvey(Survey):
     """One grid for the whole cube."""
 
-    def __init__(self, dim: int, device: torch.device) -> None:
-        self.dim, self.device = dim, device
+    def __init__(self, dim: int, device: torch.device, function: Multichannel | None = None) -> None:
+        super().__init__(function, device)
+        self.dim = dim
         self.grid: VegasGrid | None = None
+
+    def flow(self, config: CouplingConfig, streams: Streams, learned_weights: bool) -> FlowSampler:
+        return FlowSampler.create(self.dim, config, streams.generator("weights", config.net.fourier), self.device)
 
     def sampler(self) -> Sampler:
         return UniformSampler(self.dim, self.device) if self.grid is None else VegasSampler(self.grid)
@@ -81,11 +123,22 @@ class CubeSurvey(Survey):
 class ChannelSurvey(Survey):
     """A grid for each group of channels, and a share for each channel."""
 
+    starts_in_bins = True
+
     def __init__(self, function: Multichannel, device: torch.device) -> None:
-        self.dim, self.groups, self.device = function.dim, function.groups, device
+        super().__init__(function, device)
+        self.channels, self.dim, self.groups = function, function.dim, function.groups
         count = len(self.groups)
         self.share = torch.full((count,), 1.0 / count, dtype=torch.float64, device=device)
         self.nodes: list[Tensor] = []
+
+    def flow(self, config: CouplingConfig, streams: Streams, learned_weights: bool) -> MultichannelSampler:
+        features = self.channels.feature_count(self.device) if learned_weights else 0
+        generator = streams.generator("weights", config.net.fourier)
+        sampler = MultichannelSampler.create(self.dim, self.groups, features, config, generator, self.device)
+        sampler.standardise(self.channels, streams.generator("features", device=self.device))
+        sampler.model.share.copy_(self.share)
+        return sampler
 
     def sampler(self) -> MultichannelSampler:
         return MultichannelSampler(self.dim, self.groups, ChannelModel(self.share), self._grid(smooth=False))
@@ -97,8 +150,7 @@ class ChannelSurvey(Survey):
         return None if grid is None else MultichannelSampler(self.dim, self.groups, ChannelModel(equal), grid)
 
     def refine(self, u: Tensor, weights: Tensor, most_increments: int) -> None:
-        sampler = self.sampler()
-        channel = sampler.latent_channel(u)
+        channel = self.sampler().latent_channel(u)
         group = torch.tensor(self.groups, device=u.device)[channel]
         size = weights * self.share[channel]
         refined = []
@@ -108,8 +160,7 @@ class ChannelSurvey(Survey):
             refined.append(_refined(nodes, u[mine, 1:], size[mine], most_increments))
         most = max(nodes.shape[1] for nodes in refined) - 1
         self.nodes = [resampled(nodes, most).to(self.device) for nodes in refined]
-        sampler.learn_shares(channel, weights)
-        self.share, self.found = sampler.share.clone(), True
+        self.share, self.found = followed(self.share, channel, weights), True
 
     def grids(self) -> Tensor:
         even = _even(self.dim - 1).expand(max(self.groups) + 1, -1, -1)
@@ -132,8 +183,10 @@ class ChannelSurvey(Survey):
 
 def make_survey(integrand: Integrand, device: torch.device) -> Survey:
     """The survey that suits an integrand: of its channels, or of the cube."""
-    function = multichannel_of(integrand.function)
-    return CubeSurvey(integrand.dim, device) if function is None else ChannelSurvey(function, device)
+    function = multichannel_of(integrand.function, 1)
+    if function is None or len(function.channels) == 1:
+        return CubeSurvey(integrand.dim, device, function)
+    return ChannelSurvey(function, device)
 
 
 def _even(dim: int) -> Tensor:

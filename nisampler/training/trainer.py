@@ -18,19 +18,20 @@ from torch import Tensor
 
 from nisampler.base.estimate import Moments
 from nisampler.base.rng import Streams
+from nisampler.base.storage import part, prefixed
 from nisampler.base.weights import efficiencies_at, kish_ess
-from nisampler.density.channels import multichannel_of
 from nisampler.density.integrand import Integrand
 from nisampler.errors import ConfigError, CorruptFileError, TrainingDivergedError, ZeroIntegrandError
-from nisampler.flows.grid_start import fits_bins
-from nisampler.samplers.base import ChainSampler, Sampler, TreeSampler, chain
-from nisampler.samplers.multichannel import MultichannelSampler, best_shares
-from nisampler.samplers.tree import TreeConfig, grow_tree
+from nisampler.flows import CouplingConfig, NetConfig, Spline
+from nisampler.samplers.base import Sampler
+from nisampler.samplers.chain import chain
+from nisampler.samplers.trainable import TrainableSampler
+from nisampler.samplers.tree import TreeConfig, TreeSampler, grow_tree
 from nisampler.training.config import Candidate, Progress, TrainingConfig, TrainingRecord, TrainingResult, make_record
 from nisampler.training.costs import Choice, Option
 from nisampler.training.flow_trainer import FlowTrainer
 from nisampler.training.planner import Planner
-from nisampler.training.survey import ChannelSurvey, make_survey
+from nisampler.training.survey import make_survey
 
 # Shares of the budget and numbers of VEGAS iterations, of the survey and of a training by VEGAS alone.
 _SURVEY, _SURVEY_ITERATIONS, _VEGAS_ITERATIONS = 1 / 12, 10, 9
@@ -95,8 +96,7 @@ class Trainer:
         self.warnings: list[str] = []
         self.candidates: list[Candidate] = []
         self.survey = make_survey(integrand, self.device)
-        flows = self.survey.grids().shape[0] if isinstance(self.survey, ChannelSurvey) else 1
-        self.plan = Planner(self.config, flows)
+        self.plan = Planner(self.config, self.survey.flows)
         self.flow: FlowTrainer | None = None
         self.result: TrainingResult | None = None
 
@@ -147,8 +147,8 @@ class Trainer:
         whole = int(_SURVEY * self.config.calls)
         budget = self.plan.survey_calls(whole)
         blind = not self.survey.found
-        if blind and (function := multichannel_of(self.integrand.function, 1)) is not None:
-            function.self_test(self.streams, self.device)
+        if blind:
+            self.survey.self_test(self.streams)
         # Where the points of a short survey were worth too little, larger iterations follow.
         size = budget if self.calls < budget else whole
         weights = self._refine_grid(max(32, size // _SURVEY_ITERATIONS))
@@ -227,13 +227,19 @@ class Trainer:
         start = self.config.vegas_start
         if start == "auto" and self.uniform_ess < max(_HOPELESS, _FEWEST_EFFECTIVE / points):
             start = "under"
-        elif start == "auto" and isinstance(self.survey, ChannelSurvey):
-            start = "bins" if fits_bins(self.survey.grids(), self.config.bins) else "under"
+        elif start == "auto":
+            start = self.survey.start(config.bins)
         base = self.survey.under_flow() if start == "under" else None
-        flow = FlowTrainer(self.integrand, config, self.streams, base, calls, self.norm, self.device)
-        share = self.survey.share if isinstance(self.survey, ChannelSurvey) else None
-        flow.start_from(self.survey.grids() if start == "bins" else None, share)
-        return flow
+
+        def fresh(fourier: int) -> TrainableSampler:
+            net = NetConfig(hidden=config.hidden, layers=config.layers, fourier=fourier, centre=True)
+            coupling = CouplingConfig(Spline(bins=config.bins), net)
+            sampler = self.survey.flow(coupling, self.streams, config.learned_weights)
+            if start == "bins":
+                sampler.start_from(self.survey.grids())
+            return sampler
+
+        return FlowTrainer(self.integrand, config, self.streams, fresh, base, calls, self.norm, self.device)
 
     def _vegas(self) -> None:
         """Longer VEGAS iterations on a finer grid, with what the survey and the validation leave."""
@@ -268,8 +274,7 @@ class Trainer:
         trained = None if self.flow is None else self.flow.sampler()
         if trained is not None:
             bases = [*bases, trained] if self.config.sampler == "auto" else [trained]
-            if isinstance(trained, MultichannelSampler) and self.config.mixture:
-                bases.append(trained.with_mixture())
+            bases += trained.variants() if self.config.mixture else []
         test = rest // (2 * len(bases))
         options: list[tuple[Candidate, Sampler]] = []
         first = Moments()
@@ -287,7 +292,7 @@ class Trainer:
                 break
             before = options[-1:]
             options.append((_candidate(base.describe(), weights, torch.ones_like(weights)), base))
-            simple = not _mixed(base) and not self.plan.events
+            simple = not base.mixture and not self.plan.events
             if simple or self._value(*options[-1]) > max((self._value(*option) for option in before), default=-1.0):
                 below = (base, unseen, weights)
             options += self._shares(base, unseen, weights)
@@ -309,7 +314,6 @@ class Trainer:
                 "or infinite and count as zero"
             )
         steps, fresh = (0, 1) if self.flow is None else (self.flow.optimizer_steps, max(1, self.flow.step))
-        stored = None if self.flow is None else self.flow.stored()
         self.result = TrainingResult(
             options[best][1],
             self.history,
@@ -318,26 +322,22 @@ class Trainer:
             steps,
             steps / fresh,
             self.plan.choice,
-            stored,
         )
 
     def _value(self, candidate: Candidate, sampler: Sampler) -> float:
         """What candidates are compared by: events per second, or the efficiency, and less where points cost more."""
         if self.plan.events:
             return candidate.efficiency_0p1 / self.plan.point_cost(sampler)
-        return candidate.efficiency_0p1 / (_PRICE_OF_MIXTURE if _mixed(sampler) else 1.0)
+        return candidate.efficiency_0p1 / (_PRICE_OF_MIXTURE if sampler.mixture else 1.0)
 
     def _shares(self, base: Sampler, unseen: Tensor, weights: Tensor) -> list[tuple[Candidate, Sampler]]:
         """A multichannel sampler with the best shares for unweighting, learned on one half of the unseen points."""
-        if not isinstance(base, MultichannelSampler) or _mixed(base):
+        twin = base.for_unweighting(unseen, weights)
+        if twin is None:
             return []
-        channel, half = base.latent_channel(unseen), len(unseen) // 2
-        share = best_shares(base, channel[:half], weights[:half])
-        ratio = torch.where(base.share > 0.0, share / base.share, 1.0)[channel[half:]]
-        if not bool((ratio > 0.0).all()):
-            return []
+        sampler, ratio = twin
         name = f"{base.describe()}, shares for unweighting"
-        return [(_candidate(name, weights[half:] / ratio, ratio), base.with_shares(share))]
+        return [(_candidate(name, weights[len(unseen) // 2 :] / ratio, ratio), sampler)]
 
     def _trees(
         self, base: Sampler, unseen: Tensor, weights: Tensor, n: int, trained: bool
@@ -368,7 +368,7 @@ class Trainer:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything needed to continue, as tensors and JSON metadata."""
-        tensors = {f"survey.{name}": tensor for name, tensor in self.survey.state().items()}
+        tensors = prefixed(self.survey.state(), "survey.")
         meta: dict[str, Any] = {
             "found": self.survey.found,
             "stage": self.stage,
@@ -385,7 +385,7 @@ class Trainer:
             meta["plan"] = self.plan.state()
         if self.flow is not None:
             own, meta["flow"] = self.flow.state()
-            tensors |= {f"flow.{name}": tensor for name, tensor in own.items()}
+            tensors |= prefixed(own, "flow.")
         return tensors, meta
 
     def load_state(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
@@ -404,25 +404,15 @@ class Trainer:
         self.integrand.restore_counts(meta["counts"])
         self.history = [TrainingRecord(**record) for record in meta["history"]]
         self.warnings = list(meta["warnings"])
-        self.survey.load_state(_part(tensors, "survey."))
+        self.survey.load_state(part(tensors, "survey."))
         self.survey.found = meta["found"]
         if "plan" in meta:
             self.plan.load_state(meta["plan"])
         self.flow = None
         if "flow" in meta:
             flow = self._make_flow(meta["flow"]["calls"])
-            flow.load_state(_part(tensors, "flow."), meta["flow"])
+            flow.load_state(part(tensors, "flow."), meta["flow"])
             self.flow = flow
-
-
-def _mixed(sampler: Sampler) -> bool:
-    """Whether every channel is evaluated for each point of this sampler."""
-    own = sampler.samplers[0] if isinstance(sampler, ChainSampler) else sampler
-    return isinstance(own, MultichannelSampler) and own.mixture
-
-
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
 def _constant(weights: Tensor) -> bool:

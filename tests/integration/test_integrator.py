@@ -15,8 +15,8 @@ from nisampler.density.integrand import Integrand
 from nisampler.errors import ConfigError, IntegrandCallError, ZeroIntegrandError
 from nisampler.integration.integrator import IntegrationConfig, IntegrationResult, Integrator, latent_points
 from nisampler.processes.functions.functions import camel, gauss, poly
-from nisampler.samplers.base import Sampler, TreeSampler, UniformSampler
-from nisampler.samplers.tree import grow_tree
+from nisampler.samplers.base import Sampler, UniformSampler
+from nisampler.samplers.tree import TreeSampler, grow_tree
 
 METHODS = ("sobol", "mc")
 

@@ -14,20 +14,13 @@ from nisampler.base.storage import load_checkpoint, save_checkpoint
 from nisampler.errors import ConfigError, CorruptFileError, DomainError, ShapeError
 from nisampler.flows import CouplingConfig, NetConfig, Spline
 from nisampler.flows.grouped import GridSpline
-from nisampler.samplers.base import (
-    ChainSampler,
-    FlowSampler,
-    Sampler,
-    State,
-    TreeSampler,
-    UniformSampler,
-    VegasSampler,
-    chain,
-    sampler_from_state,
-)
-from nisampler.samplers.grid import VegasAdapter
+from nisampler.samplers.base import Sampler, State, UniformSampler
+from nisampler.samplers.chain import ChainSampler, chain
+from nisampler.samplers.flow import FlowSampler
+from nisampler.samplers.grid import VegasAdapter, VegasSampler
 from nisampler.samplers.multichannel import MultichannelSampler
-from nisampler.samplers.tree import TreeConfig, grow_tree
+from nisampler.samplers.registry import sampler_from_state
+from nisampler.samplers.tree import TreeConfig, TreeSampler, grow_tree
 
 
 def generator(seed: int) -> torch.Generator:

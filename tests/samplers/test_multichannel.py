@@ -34,9 +34,12 @@ from nisampler.errors import ChannelError, ConfigError, CorruptFileError
 from nisampler.flows import CouplingConfig, NetConfig, Spline
 from nisampler.flows.grouped import GridSpline
 from nisampler.integration.integrator import IntegrationConfig, Integrator
-from nisampler.samplers.base import TreeSampler, UniformSampler, chain, sampler_from_state
-from nisampler.samplers.multichannel import ChannelModel, MultichannelSampler, best_shares
-from nisampler.samplers.tree import TreeConfig, grow_tree
+from nisampler.samplers.base import UniformSampler
+from nisampler.samplers.chain import chain
+from nisampler.samplers.multichannel import ChannelModel, MultichannelSampler
+from nisampler.samplers.registry import sampler_from_state
+from nisampler.samplers.shares import best_shares, dispensable, followed
+from nisampler.samplers.tree import TreeConfig, TreeSampler, grow_tree
 from nisampler.unweighting.unweighter import Unweighter
 
 CONFIG = CouplingConfig(Spline(bins=4), NetConfig(hidden=8, layers=2))
@@ -228,6 +231,11 @@ def test_gradients_reach_flows_and_weights_until_they_are_frozen() -> None:
     torch.testing.assert_close(log_q.double(), used.log_prob(x), rtol=0, atol=1e-4)
 
 
+def learn(used: MultichannelSampler, channel: Tensor, weights: Tensor, least: float = 0.1) -> None:
+    """Let the shares follow weights of points in these channels."""
+    used.model.share.copy_(followed(used.share, channel, weights, least))
+
+
 @pytest.mark.parametrize("least", [0.0, 0.3])
 def test_shares_follow_the_second_moment(least: float) -> None:
     used = plain([0.25, 0.25, 0.5])
@@ -235,20 +243,20 @@ def test_shares_follow_the_second_moment(least: float) -> None:
     size = torch.tensor([3.0] * 100 + [1.0] * 100 + [0.0] * 200, dtype=torch.float64)
     for _ in range(60):
         # weights are f / q with q ∝ share, as they would be if the shares had drawn them
-        used.learn_shares(channel, size / (3.0 * used.share[channel]), least)
+        learn(used, channel, size / (3.0 * used.share[channel]), least)
     assert float(used.share.sum()) == pytest.approx(1.0, abs=1e-12)
     assert float(used.share.min()) >= least / 3
     if least == 0.0:
         torch.testing.assert_close(used.share, torch.tensor([0.75, 0.25, 0.0], dtype=torch.float64))
     bare = plain([0.25, 0.25, 0.5])
-    bare.learn_shares(channel, torch.zeros(400))
+    learn(bare, channel, torch.zeros(400))
     assert bare.share.tolist() == [0.25, 0.25, 0.5]
 
 
 def test_shares_of_dropped_channels_stay_zero() -> None:
     used = plain([0.0, 0.4, 0.6])
     channel, weights = weights_of(ridge_function(), used, 5000, 1)
-    used.learn_shares(channel, weights)
+    learn(used, channel, weights)
     assert float(used.share[0]) == 0.0 and float(used.share.sum()) == pytest.approx(1.0)
 
 
@@ -256,7 +264,7 @@ def test_learned_shares_lower_the_variance() -> None:
     used = plain([1 / 3, 1 / 3, 1 / 3])
     before = float(weights_of(ridge_function(), used, 40_000, 1)[1].var())
     for seed in range(6):
-        used.learn_shares(*weights_of(ridge_function(), used, 10_000, 10 + seed))
+        learn(used, *weights_of(ridge_function(), used, 10_000, 10 + seed))
     after = float(weights_of(ridge_function(), used, 40_000, 2)[1].var())
     assert after < 0.6 * before
     assert abs(pull_of(ridge_function(), used, RIDGE_INTEGRAL)) < 4.0
@@ -264,13 +272,13 @@ def test_learned_shares_lower_the_variance() -> None:
 
 def test_best_shares_raise_the_efficiency() -> None:
     function, used = ridge_function(), plain([0.6, 0.2, 0.2])
-    better = used.with_shares(best_shares(used, *weights_of(function, used, 40_000, 1)))
+    better = used.with_shares(best_shares(used.share, *weights_of(function, used, 40_000, 1)))
     before, after = (efficiency_at(weights_of(function, s, 80_000, 2)[1], 1e-3)[1] for s in (used, better))
     assert after > 1.2 * before
     assert abs(pull_of(function, better, RIDGE_INTEGRAL)) < 4.0
     learned = plain([0.6, 0.2, 0.2])
     for seed in range(8):
-        learned.learn_shares(*weights_of(function, learned, 10_000, 10 + seed), 0.0)
+        learn(learned, *weights_of(function, learned, 10_000, 10 + seed), 0.0)
     assert after > efficiency_at(weights_of(function, learned, 80_000, 2)[1], 1e-3)[1]
 
 
@@ -279,9 +287,9 @@ def test_best_shares_of_constant_weights_are_their_parts() -> None:
     used = plain([0.5, 0.3, 0.2])
     channel = used.latent_channel(rand(3000, 4, 1))
     part = torch.tensor([1.0, 2.0, 5.0], dtype=torch.float64)
-    found = best_shares(used, channel, part[channel] / used.share[channel])
+    found = best_shares(used.share, channel, part[channel] / used.share[channel])
     torch.testing.assert_close(found, part / 8.0)
-    nothing = best_shares(used, channel, torch.zeros(3000))
+    nothing = best_shares(used.share, channel, torch.zeros(3000))
     torch.testing.assert_close(nothing, used.share)
 
 
@@ -292,11 +300,11 @@ def test_best_shares_never_starve_a_channel(missing: bool) -> None:
     channel = used.latent_channel(rand(400, 4, 1))
     weights = torch.where(channel == 2, 0.0, 1.0).double()
     keep = channel != 2 if missing else torch.ones_like(channel, dtype=torch.bool)
-    found = best_shares(used, channel[keep], weights[keep])
+    found = best_shares(used.share, channel[keep], weights[keep])
     assert bool((found > 0.0).all()) and float(found.sum()) == pytest.approx(1.0)
     gone = used.with_shares(torch.tensor([0.5, 0.5, 0.0], dtype=torch.float64))
     channel = gone.latent_channel(rand(400, 4, 2))
-    assert float(best_shares(gone, channel, torch.ones(400))[2]) == 0.0
+    assert float(best_shares(gone.share, channel, torch.ones(400))[2]) == 0.0
 
 
 def overlapping() -> Multichannel:
@@ -305,23 +313,24 @@ def overlapping() -> Multichannel:
     return Multichannel(ridges, [*ridge_channels(flat=True), needle])
 
 
-def observed(function: Multichannel, used: MultichannelSampler, n: int = 8000) -> tuple[Tensor, ...]:
-    """Stored points with f > 0, their extra columns, and channels and weights of all points."""
+def observed(function: Multichannel, used: MultichannelSampler, n: int = 8000) -> tuple[tuple[Tensor, Tensor], ...]:
+    """Channels and log prior weights of stored points with f > 0, and channels and weights of all points."""
     integrand = Integrand(function)
     x, log_q = used.sample(n, generator(9))
     f, extra = used.observe(integrand, x)
     with torch.no_grad():
         weights = used.target(x, f, extra) * torch.exp(-log_q)
-    return x[f > 0.0], extra[f > 0.0], used.channel(x), weights
+    channel, inside = used.channel(x), f > 0.0
+    return (channel[inside], extra[inside, : used.channels]), (channel, weights)
 
 
 def test_a_dispensable_channel_is_found_and_dropped_without_bias() -> None:
     function = overlapping()
     used = MultichannelSampler.create(4, range(5), 3, CONFIG, generator(1))
     points = observed(function, used)
-    chosen, part = used.dispensable(*points, fraction=1e-2)
+    chosen, part = dispensable(used.share, *points, 1e-2)
     assert chosen.tolist() == [False, False, False, False, True] and 0.0 < part < 1e-2
-    assert not bool(used.dispensable(*points, fraction=0.0)[0].any())
+    assert not bool(dispensable(used.share, *points, 0.0)[0].any())
     before = used.describe()
     used.drop(chosen)
     assert "5 channels" in before and "4 of 5 channels" in used.describe()
@@ -343,8 +352,8 @@ def test_a_large_channel_may_be_dropped_too() -> None:
 def test_a_channel_that_covers_a_region_alone_is_not_dispensable() -> None:
     function = Multichannel(parted, parted_channels(0.01))
     used = MultichannelSampler.create(3, (0, 1, 2), 2, CONFIG, generator(1))
-    assert used.dispensable(*observed(function, used), fraction=0.02)[0].tolist() == [False, False, False]
-    right = used.dispensable(*observed(function, used), fraction=0.8)[0]
+    assert dispensable(used.share, *observed(function, used), 0.02)[0].tolist() == [False, False, False]
+    right = dispensable(used.share, *observed(function, used), 0.8)[0]
     assert not bool(right[0]) and int(right.sum()) <= 1
     small = torch.tensor([True, False, False])
     used.drop(small)
@@ -361,7 +370,7 @@ def test_two_channels_that_cover_a_region_together_are_not_both_dispensable() ->
     ]
     function = Multichannel(parted, channels)
     used = MultichannelSampler.create(3, (0, 1, 2), 2, CONFIG, generator(1))
-    chosen, _ = used.dispensable(*observed(function, used), fraction=0.5)
+    chosen, _ = dispensable(used.share, *observed(function, used), 0.5)
     assert chosen.tolist().count(True) <= 1 and not bool(chosen[2])
     if bool(chosen.any()):
         used.drop(chosen)

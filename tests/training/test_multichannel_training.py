@@ -34,8 +34,9 @@ from nisampler.density.integrand import Integrand
 from nisampler.errors import ChannelError, ConfigError, NonFiniteError, TrainingDivergedError
 from nisampler.flows import CouplingConfig, NetConfig, Spline
 from nisampler.integration.integrator import IntegrationConfig, Integrator
-from nisampler.samplers.base import Sampler, State, sampler_from_state
+from nisampler.samplers.base import Sampler, State
 from nisampler.samplers.multichannel import MultichannelSampler
+from nisampler.samplers.registry import sampler_from_state
 from nisampler.training.config import TrainingConfig, TrainingResult
 from nisampler.training.flow_trainer import FlowTrainer
 from nisampler.training.trainer import Trainer

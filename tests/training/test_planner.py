@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from channel_examples import ridge_function
 
 from nisampler import api as engine
@@ -18,7 +17,8 @@ from nisampler.density.integrand import Integrand
 from nisampler.errors import ConfigError
 from nisampler.integration.integrator import IntegrationConfig
 from nisampler.processes.functions.functions import camel
-from nisampler.samplers.base import ChainSampler, TreeSampler
+from nisampler.samplers.chain import ChainSampler
+from nisampler.samplers.tree import TreeSampler
 from nisampler.training import costs
 from nisampler.training import planner as choosing
 from nisampler.training.config import TrainingConfig
@@ -243,26 +243,12 @@ def test_channels_take_part(monkeypatch: pytest.MonkeyPatch) -> None:
     assert one.plan.flows == len(set(function.groups))
     result = one.fit()
     assert result.choice is not None and result.choice.chosen.startswith("flow")
-    assert result.stored is not None and result.stored.extra.shape[1] > 0
     mixture = [c for c in result.candidates if "mixture" in c.name]
     plain = [c for c in result.candidates if "learned" in c.name]
     cost = [(c.seconds_per_event or 0.0) * c.efficiency_0p1 for c in (mixture[0], plain[0])]
     assert cost[0] > cost[1] > 1e-2
     quick = trainer(CHEAP, function).fit()
     assert quick.choice is not None and quick.choice.chosen.startswith("VEGAS")
-
-
-def test_stored_points_know_the_integrand() -> None:
-    for settings in ({}, {"vegas_start": "under", "fourier": 0}):
-        one = trainer(None, sampler="flow", **settings)
-        stored = one.fit().stored
-        assert stored is not None and one.flow is not None
-        assert len(stored.x) == len(stored.f) == len(stored.log_g) == len(one.flow.buffer)
-        x = stored.x.double().clamp(0.0, 1.0)
-        assert torch.allclose(stored.f.double(), camel(2)(x).abs(), rtol=2e-3, atol=1e-6)
-        drawn = torch.exp(-stored.log_g.double())
-        assert float(drawn.mean()) == pytest.approx(1.0, abs=0.1)  # the volume of the cube
-        assert float((stored.f * drawn).mean()) == pytest.approx(camel(2).integral, rel=0.1)
 
 
 def test_little_to_gain_and_nothing_to_learn_take_vegas() -> None:

@@ -20,7 +20,8 @@ from torch import Tensor
 from nisampler.base.weights import kish_ess
 from nisampler.density.channels import Multichannel
 from nisampler.density.integrand import Integrand
-from nisampler.samplers.base import Sampler, UniformSampler, VegasSampler
+from nisampler.samplers.base import Sampler, UniformSampler
+from nisampler.samplers.grid import VegasSampler
 from nisampler.samplers.multichannel import MultichannelSampler
 from nisampler.training.survey import ChannelSurvey, CubeSurvey, Survey, make_survey
 

@@ -16,8 +16,9 @@ from nisampler.density.integrand import Integrand
 from nisampler.errors import ConfigError, EventCountError, UnweightingError
 from nisampler.flows import CouplingConfig, NetConfig, Spline
 from nisampler.processes.functions.functions import annulus, camel
-from nisampler.samplers.base import FlowSampler, Sampler, TreeSampler, UniformSampler
-from nisampler.samplers.tree import TreeConfig, grow_tree
+from nisampler.samplers.base import Sampler, UniformSampler
+from nisampler.samplers.flow import FlowSampler
+from nisampler.samplers.tree import TreeConfig, TreeSampler, grow_tree
 from nisampler.unweighting.unweighter import Efficiencies, UnweightedPoints, Unweighter, UnweightingConfig
 
 POLICIES = ("overweight", "strict", "quantile", "bootstrap")

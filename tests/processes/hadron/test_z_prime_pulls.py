@@ -16,8 +16,9 @@ from nisampler.density.channels import multichannel_of
 from nisampler.density.integrand import Integrand
 from nisampler.integration.integrator import IntegrationConfig, Integrator, latent_points
 from nisampler.processes.registry import create
-from nisampler.samplers.base import Sampler, sampler_from_state
+from nisampler.samplers.base import Sampler
 from nisampler.samplers.multichannel import ChannelModel, MultichannelSampler
+from nisampler.samplers.registry import sampler_from_state
 from nisampler.training.config import TrainingConfig
 from nisampler.training.trainer import Trainer
 
