@@ -77,7 +77,10 @@ def test_event_files_agree_and_are_good(events_run: Path) -> None:
 def test_points_of_a_function(points_run: Path) -> None:
     batches = list(iterate_points(points_run / "events.h5"))
     x, weights = np.concatenate([b.x for b in batches]), np.concatenate([b.weights for b in batches])
-    assert x.shape == (600, 2) and len(np.unique(x)) == 1200
+    # No point is drawn twice, in one shard or in two. Single coordinates lie on the float32 grid: two of 1200 fall on
+    # the same number now and then, and which do hangs on the last bits of a processor's matrix products.
+    assert x.shape == (600, 2) and len(np.unique(x, axis=0)) == 600
+    assert all(len(np.unique(column)) > 590 for column in x.T)
     assert (weights >= 1).all()
     assert abs(np.average(x[:, 0], weights=weights) - 0.5) < 5 * 0.22 / math.sqrt(600)
     result = result_of(points_run)

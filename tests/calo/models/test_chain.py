@@ -20,7 +20,7 @@ from nisampler.calo.generation import generate
 from nisampler.calo.models import PRESETS, FlowConfig, ModelConfig, build_model
 from nisampler.calo.models.build import build_flow
 from nisampler.calo.models.chain import ChainModel, HistoryEmbedding, layer_context, layer_flow
-from nisampler.calo.models.presets import preset
+from nisampler.calo.models.presets.catalogue import preset
 from nisampler.calo.preprocessing.preprocessing import PreprocessingConfig, VoxelPreprocessing
 from nisampler.calo.recipe import Recipe
 from nisampler.errors import ConfigError, ModelError

@@ -20,7 +20,7 @@ from nisampler.calo.models import FlowConfig, ModelConfig, build_model
 from nisampler.calo.models.base import symmetry_table
 from nisampler.calo.models.flows import build_flow
 from nisampler.calo.models.inductive import FIRST_CONTEXT, InductiveModel, InductiveStudentModel, next_context
-from nisampler.calo.models.presets import preset
+from nisampler.calo.models.presets.catalogue import preset
 from nisampler.calo.preprocessing.preprocessing import PreprocessingConfig, VoxelPreprocessing
 from nisampler.calo.recipe import FitOptions, Recipe
 from nisampler.errors import ModelError, ShapeError
