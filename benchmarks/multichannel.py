@@ -29,7 +29,8 @@ from nisampler import Integrand, IntegrationConfig, TrainingConfig
 from nisampler.base.estimate import format_with_error
 from nisampler.base.rng import Streams
 from nisampler.base.weights import efficiencies_at
-from nisampler.density.channels import ChannelWeights, Multichannel, channel_of
+from nisampler.density.channels import ChannelWeights, Multichannel
+from nisampler.density.maps import channel_of
 from nisampler.errors import ConfigError
 from nisampler.integration.integrator import Integrator
 from nisampler.processes.hadron.process import HadronProcess

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from nisampler.api import Result as Result
     from nisampler.api import integrate as integrate
     from nisampler.base.estimate import Estimate as Estimate
-    from nisampler.density.channels import Channel as Channel
     from nisampler.density.channels import Multichannel as Multichannel
     from nisampler.density.integrand import Integrand as Integrand
+    from nisampler.density.maps import Channel as Channel
     from nisampler.errors import NisamplerError as NisamplerError
     from nisampler.events import read_events as read_events
     from nisampler.events import write_events as write_events
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from nisampler.unweighting.unweighter import UnweightingConfig as UnweightingConfig
 
 _HOMES = {
-    "Channel": "density.channels",
+    "Channel": "density.maps",
     "Costs": "training.costs",
     "Estimate": "base.estimate",
     "Integrand": "density.integrand",

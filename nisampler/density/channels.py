@@ -21,38 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from nisampler.base.rng import Streams
+from nisampler.density.maps import Channel, all_invertible, as_torch, channel_of, inverses, invertible
+from nisampler.density.self_test import check_channels
 from nisampler.errors import ChannelError, ConfigError, ShapeError
 from nisampler.flows.nets.mlp import MLP, NetConfig
-
-# Points of the self-test in each channel, and agreement that it asks for.
-_TEST_POINTS, _TEST_TOLERANCE = 512, 1e-6
-# Jacobians from a channel to others: how many points and other channels, step, largest log of a ratio, agreement.
-_TEST_JACOBIANS, _TEST_PARTNERS, _TEST_STEP, _TEST_RATIO, _TEST_JACOBIAN = 32, 3, 1e-6, 10.0, 0.01
-# Distance that points keep from the borders between channels, so that rounding to float32 does not change a channel.
-# No value depends on the position within a channel's interval.
-_BORDER = 4e-6
-
-
-class Channel(Protocol):
-    """An invertible map of the unit cube [0, 1]^dim to points x of any shape (n, ...), with its density."""
-
-    @property
-    def name(self) -> str:
-        """A short identifier for messages and tables."""
-        ...
-
-    @property
-    def dim(self) -> int:
-        """Number of coordinates of the cube."""
-        ...
-
-    def forward(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """u (n, dim) -> x (n, ...) and log g(x) (n,), finite for every u of the closed cube."""
-        ...
-
-    def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x (n, ...) -> u (n, dim) and log g(x) (n,), which is -inf where the channel does not reach."""
-        ...
 
 
 class Weights(Protocol):
@@ -163,7 +135,7 @@ class Multichannel:
         share one. By default each has its own.
     prior
         Maps points x to log weights (n, K), such as products of propagators, which must be -inf where a channel does
-        not reach; by default the log densities of the channels.
+        not reach; by default the log densities of the channels, which then need an inverse.
     support
         Cheap mask (n,) of the points where f may be non-zero; others get no prior weights.
     weights
@@ -172,7 +144,7 @@ class Multichannel:
     Raises
     ------
     ChannelError
-        If there is no channel, dimensions differ, or the groups do not fit.
+        If there is no channel, dimensions differ, the groups do not fit, or channels without an inverse have no prior.
     """
 
     def __init__(
@@ -189,10 +161,12 @@ class Multichannel:
         if not channels or len({channel.dim for channel in channels}) != 1:
             dims = {channel.name: channel.dim for channel in channels}
             raise ChannelError(f"channels must be given and have one common dimension, got {dims}")
-        self.function, self.channels = function, tuple(channels)
+        self.function, self.channels = function, tuple(as_torch(channel) for channel in channels)
         self.groups = tuple(range(len(channels))) if groups is None else tuple(groups)
         if len(self.groups) != len(channels) or sorted(set(self.groups)) != list(range(max(self.groups) + 1)):
             raise ChannelError(f"groups must name a flow 0, 1, ... for each of {len(channels)} channels, got {groups}")
+        if prior is None and len(channels) > 1:
+            all_invertible(self.channels)
         self.features = features or _flat
         self._prior, self._support = prior, support
         self.weights = weights
@@ -214,6 +188,11 @@ class Multichannel:
     def names(self) -> tuple[str, ...]:
         """Names of the channels."""
         return tuple(channel.name for channel in self.channels)
+
+    @property
+    def invertible(self) -> bool:
+        """Whether every channel has an inverse, so that all densities of a point are known."""
+        return all(invertible(channel) for channel in self.channels)
 
     def with_weights(self, weights: Weights | None) -> Multichannel:
         """The same integral split by other weights."""
@@ -282,10 +261,16 @@ class Multichannel:
 
     def log_densities(self, x: Tensor) -> Tensor:
         """log g_i(x) of every channel, shape (n, K)."""
-        return torch.stack([channel.inverse(x)[1] for channel in self.channels], 1)
+        return torch.stack([channel.inverse(x)[1] for channel in all_invertible(self.channels)], 1)
+
+    def inverses(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Where each channel would have made points x: u (K, n, dim) in its cube, and log g (n, K)."""
+        return inverses(self.channels, x)
 
     def log_prior(self, x: Tensor, channel: Tensor, log_g: Tensor) -> Tensor:
         """Log of the prior weights (n, K); arguments as for `log_weights`."""
+        if len(self.channels) == 1:
+            return log_g.new_zeros(len(log_g), 1)
         if self._prior is not None:
             return torch.log_softmax(self._prior(x), 1)
         densities = self.log_densities(x).scatter(1, channel.unsqueeze(1), log_g.unsqueeze(1))
@@ -302,78 +287,11 @@ class Multichannel:
         ChannelError
             Naming the first channel that fails, and how.
         """
-        streams = streams or Streams(0)
-        made: list[tuple[Tensor, ...]] = []
-        for index, channel in enumerate(self.channels):
-            generator = streams.generator("channel test", index, device=device)
-            u = torch.rand(_TEST_POINTS, channel.dim, generator=generator, dtype=torch.float64, device=device)
-            x, log_g = channel.forward(u)
-            if not bool(torch.isfinite(x).all() & torch.isfinite(log_g).all()):
-                raise ChannelError(f"channel {channel.name!r} makes points or densities that are not finite")
-            inside = self.inside(x)
-            _check_inverse(channel, u[inside], x[inside], log_g[inside])
-            made.append((u[inside], x[inside], log_g[inside]))
-        self._check_densities(made)
-        if self._prior is not None:
-            self._check_prior(torch.cat([x for _, x, _ in made]), self._prior)
+        check_channels(self.channels, self.inside, self._prior, streams or Streams(0), device)
 
     def inside(self, x: Tensor) -> Tensor:
         """Whether each point (n, d) lies where the function may be different from zero, bool (n,)."""
         return torch.ones(len(x), dtype=torch.bool, device=x.device) if self._support is None else self._support(x)
-
-    def _check_densities(self, made: Sequence[tuple[Tensor, ...]]) -> None:
-        """Compare ratios of densities with jacobians from channel to channel: |∂u_j/∂u_i| = g_j / g_i."""
-        found: list[tuple[int, int, float]] = []
-        for index, (u, x, log_g) in enumerate(made):
-            ratio = self.log_densities(x) - log_g.unsqueeze(1)
-            usable = (ratio.abs() < _TEST_RATIO) & ((u > _TEST_STEP) & (u < 1.0 - _TEST_STEP)).all(1, keepdim=True)
-            usable[:, index] = False
-            for other in torch.argsort(usable.sum(0), descending=True).tolist()[:_TEST_PARTNERS]:
-                chosen = torch.nonzero(usable[:, other]).squeeze(1)[:_TEST_JACOBIANS]
-                if len(chosen) >= _TEST_JACOBIANS // 4:
-                    numeric = _log_jacobian(self.channels[index], self.channels[other], u[chosen])
-                    # the median does not mind a kink of a map here or there
-                    mismatch = (numeric - ratio[chosen, other]).nan_to_num(math.inf).median()
-                    found.append((index, other, float(mismatch)))
-        wrong = [pair for pair in found if not abs(pair[2]) < _TEST_JACOBIAN]
-        if not wrong:
-            return
-        first = max(range(len(made)), key=lambda k: sum(k in pair[:2] for pair in wrong))
-        index, other, size = next(pair for pair in wrong if first in pair[:2])
-        partner = self.channels[other if first == index else index].name
-        raise ChannelError(
-            f"channel {self.channels[first].name!r} fails its self-test: density times jacobian is not one (compared "
-            f"with channel {partner!r} it is off by {abs(size):.2g} in the logarithm)"
-        )
-
-    def _check_prior(self, x: Tensor, prior: Callable[[Tensor], Tensor]) -> None:
-        bad = (prior(x) > -math.inf) & (self.log_densities(x) == -math.inf)
-        if bool(bad.any()):
-            name = self.channels[int(torch.nonzero(bad)[0, 1])].name
-            raise ChannelError(
-                f"the prior gives channel {name!r} a weight at points that it does not reach, whose part of the "
-                "integral would be lost: return -inf there"
-            )
-
-
-def _log_jacobian(channel: Channel, other: Channel, u: Tensor) -> Tensor:
-    """log |∂u_j/∂u_i| (n,) from a channel i to another channel j at the points u (n, dim), by central differences."""
-    shifts = _TEST_STEP * torch.eye(u.shape[1], dtype=u.dtype, device=u.device).unsqueeze(1)
-    ends = torch.cat([u + shifts, u - shifts]).flatten(0, 1)
-    high, low = other.inverse(channel.forward(ends)[0])[0].view(2, u.shape[1], *u.shape).unbind(0)
-    matrices = (high - low).permute(1, 0, 2) / (2.0 * _TEST_STEP)
-    log_size: Tensor = torch.linalg.slogdet(matrices).logabsdet
-    return log_size
-
-
-def channel_of(first: Tensor, count: int) -> Tensor:
-    """The channel ⌊K u_0⌋ that the first cube coordinate (n,) stands for."""
-    return (first.double() * count).long().clamp(0, count - 1)
-
-
-def channel_coordinate(channel: Tensor, position: Tensor, count: int) -> Tensor:
-    """The first cube coordinate of a channel (n,) at a position in [0, 1] within its interval."""
-    return (channel + position.clamp(_BORDER, 1.0 - _BORDER)) / count
 
 
 def multichannel_of(function: Callable[..., Any], at_least: int = 2) -> Multichannel | None:
@@ -384,22 +302,3 @@ def multichannel_of(function: Callable[..., Any], at_least: int = 2) -> Multicha
 
 def _flat(x: Tensor) -> Tensor:
     return x.flatten(1)
-
-
-def _check_inverse(channel: Channel, u: Tensor, x: Tensor, log_g: Tensor) -> None:
-    back, density = channel.inverse(x)
-    if back.shape != u.shape or density.shape != log_g.shape:
-        raise ChannelError(f"channel {channel.name!r}: the inverse returns {tuple(back.shape)} for {tuple(u.shape)}")
-    if not len(u):
-        return
-    distance = float((back - u).abs().nan_to_num(math.inf).max())
-    if not distance < _TEST_TOLERANCE:
-        raise ChannelError(
-            f"channel {channel.name!r} fails its self-test: its inverse misses the point it came from by {distance:.2g}"
-        )
-    mismatch = float((density - log_g).abs().nan_to_num(math.inf).max())
-    if not mismatch < _TEST_TOLERANCE:
-        raise ChannelError(
-            f"channel {channel.name!r} fails its self-test: density times jacobian is not one (log density of the "
-            f"inverse and of the map differ by {mismatch:.2g})"
-        )

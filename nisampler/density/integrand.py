@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nisampler.errors import (
+    ChannelError,
     ConfigError,
     DomainError,
     IntegrandCallError,
@@ -204,6 +205,8 @@ class Integrand:
     def _evaluate(self, kind: str, x: Tensor) -> Tensor:
         try:
             returned = _ADAPTERS[kind](self.function, x)
+        except ChannelError:
+            raise
         except Exception as error:
             raise IntegrandCallError(
                 f"{self.name} raised {type(error).__name__}: {error} (called as a {kind} function with "

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nisampler.density.channels import Multichannel, channel_coordinate
+from nisampler.density.channels import Multichannel
+from nisampler.density.maps import channel_coordinate
 from nisampler.samplers.base import Sampler
 
 
@@ -27,11 +28,11 @@ class MixtureWeights:
     def log_alpha(self, function: Multichannel, x: Tensor, channel: Tensor, log_g: Tensor) -> Tensor:
         """log α (n, K), float64, a function of x alone."""
         count = len(function.channels)
-        cube, log_density = zip(*(member.inverse(x) for member in function.channels), strict=True)
+        cube, density = function.inverses(x)
         index = torch.arange(count, device=x.device).repeat_interleave(len(x))
         first = channel_coordinate(index, torch.full_like(index, 0.5, dtype=torch.float64), count)
-        log_q = self.sampler.log_prob(torch.cat([first.unsqueeze(1), torch.cat(cube)], 1)).view(count, -1).t()
-        density, place = torch.stack(log_density, 1), channel.unsqueeze(1)
+        log_q = self.sampler.log_prob(torch.cat([first.unsqueeze(1), cube.flatten(0, 1)], 1)).view(count, -1).t()
+        place = channel.unsqueeze(1)
         own = density.gather(1, place)  # at the edge of its own channel rounding may put a point outside
         density = density.scatter(1, place, torch.where(own == -torch.inf, log_g.unsqueeze(1), own))
         return torch.log_softmax(density + log_q, 1)

@@ -14,15 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from nisampler.base.storage import part, prefixed
-from nisampler.density.channels import (
-    ChannelValues,
-    ChannelWeights,
-    Multichannel,
-    channel_coordinate,
-    channel_of,
-    multichannel_of,
-)
+from nisampler.density.channels import ChannelValues, ChannelWeights, Multichannel, multichannel_of
 from nisampler.density.integrand import Integrand
+from nisampler.density.maps import channel_coordinate, channel_of
 from nisampler.errors import ConfigError
 from nisampler.flows import CouplingConfig
 from nisampler.flows.grid_start import start_from_grid

@@ -20,6 +20,7 @@ from nisampler.base.estimate import Moments
 from nisampler.base.rng import Streams
 from nisampler.base.storage import part, prefixed
 from nisampler.base.weights import efficiencies_at, kish_ess
+from nisampler.density.channels import multichannel_of
 from nisampler.density.integrand import Integrand
 from nisampler.errors import ConfigError, CorruptFileError, TrainingDivergedError, ZeroIntegrandError
 from nisampler.flows import CouplingConfig, NetConfig, Spline
@@ -274,7 +275,7 @@ class Trainer:
         trained = None if self.flow is None else self.flow.sampler()
         if trained is not None:
             bases = [*bases, trained] if self.config.sampler == "auto" else [trained]
-            bases += trained.variants() if self.config.mixture else []
+            bases += self._variants(trained) if self.config.mixture else []
         test = rest // (2 * len(bases))
         options: list[tuple[Candidate, Sampler]] = []
         first = Moments()
@@ -323,6 +324,14 @@ class Trainer:
             steps / fresh,
             self.plan.choice,
         )
+
+    def _variants(self, trained: Sampler) -> list[Sampler]:
+        """Other ways to use what was trained, where the channels have the inverses that these need."""
+        function = multichannel_of(self.integrand.function)
+        if function is not None and not function.invertible:
+            self.warnings.append("mixture weights were not tried: they need channels that all have an inverse")
+            return []
+        return trained.variants()
 
     def _value(self, candidate: Candidate, sampler: Sampler) -> float:
         """What candidates are compared by: events per second, or the efficiency, and less where points cost more."""

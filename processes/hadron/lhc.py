@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from nisampler.density.channels import Channel
+from nisampler.density.maps import Channel
 from nisampler.processes.amplicol.amplitude import AmplicolAmplitude
 from nisampler.processes.amplicol.particles import NAMES, TOP
 from nisampler.processes.amplitudes.currents import ChargedCurrent, LeptonicCurrent, NeutralCurrent

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nisampler.density.channels import Channel, ChannelWeights, Multichannel
+from nisampler.density.channels import ChannelWeights, Multichannel
+from nisampler.density.maps import Channel
 from nisampler.errors import AmplitudeError, DomainError, ShapeError
 from nisampler.events.batch import EventBatch
 from nisampler.events.observables import Observable

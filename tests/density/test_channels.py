@@ -30,15 +30,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from nisampler.base.rng import Streams
-from nisampler.density.channels import (
-    Channel,
-    ChannelWeights,
-    Multichannel,
-    channel_coordinate,
-    channel_of,
-    multichannel_of,
-)
+from nisampler.density.channels import ChannelWeights, Multichannel, multichannel_of
 from nisampler.density.integrand import Integrand
+from nisampler.density.maps import Channel, channel_coordinate, channel_of
 from nisampler.errors import ChannelError, ConfigError, ShapeError
 
 
