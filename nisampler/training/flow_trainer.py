@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from nisampler.base.optim import RollBacks, Stepper, adamw
 from nisampler.base.rng import Streams
 from nisampler.base.storage import part, prefixed
 from nisampler.base.weights import kish_ess
 from nisampler.density.integrand import Integrand
-from nisampler.errors import TrainingDivergedError
 from nisampler.samplers.base import Sampler
 from nisampler.samplers.trainable import TrainableSampler
 from nisampler.training.buffer import Buffer
@@ -41,8 +42,6 @@ _WINDOWS, _WINDOW_POINTS = 50, 2000
 _MEMORY = 0.98
 # A quality below this share of the best one is a collapse, unless the integral grew by the second factor: a new peak.
 _COLLAPSE, _DISCOVERY = 0.1, 1.2
-# What a roll-back does to the learning rate, and how many are tried.
-_LOWER_RATE, _MOST_ROLL_BACKS = 0.3, 5
 # Efficiency at 0.1 % overweight that leaves next to nothing to gain.
 _SATURATED = 0.99
 # Effective points without which a measured quality tells nothing.
@@ -55,7 +54,7 @@ _WEIGHTS_LOSS = divergence("forward_kl")
 # Stored points that a density tree may learn from.
 _REPLAY = 300_000
 _KEPT = (
-    *("step", "optimizer_steps", "roll_backs", "channels_frozen", "saturated", "rate_scale", "best_ess"),
+    *("step", "optimizer_steps", "channels_frozen", "saturated", "best_ess"),
     *("collapsed", "tail_order", "norm", "safe_norm", "scale", "warnings"),
 )
 
@@ -63,26 +62,15 @@ _KEPT = (
 class _Arm:
     """A sampler with its optimizer, and its losses on unseen points during a trial."""
 
-    def __init__(self, sampler: TrainableSampler, config: TrainingConfig, fourier: int) -> None:
+    def __init__(self, sampler: TrainableSampler, config: TrainingConfig, fourier: int, roll_backs: RollBacks) -> None:
         self.sampler, self.fourier = sampler, fourier
-        self.optimizer = torch.optim.AdamW(
-            sampler.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
+        optimizer = adamw(config.learning_rate, config.weight_decay)
+        self.stepper = Stepper(sampler.model, optimizer, clip=config.clip, roll_backs=roll_backs)
         self.unseen_loss = 0.0
-        self.safe = self.state()
+        self.safe = self.stepper.state()
 
-    def step(
-        self,
-        points: tuple[Tensor, ...],
-        loss_of: Divergence,
-        norm: float,
-        rate: float,
-        clip: float,
-    ) -> float:
+    def step(self, points: tuple[Tensor, ...], loss_of: Divergence, norm: float, fraction: float) -> float:
         """One optimizer step; returns the loss before it, NaN if loss or gradient are not finite."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
         x, f, log_g, extra = points
         log_q, target = self.sampler.log_q(x), self.sampler.target(x, f, extra)
         loss = loss_of(log_q, target.detach(), log_g, norm)
@@ -90,32 +78,8 @@ class _Arm:
             # Whatever the divergence of the flows, channel weights follow the one of Kullback and Leibler: its minimum
             # is at the weights that are best for all divergences, and it does not let one channel take everything.
             loss = loss + _WEIGHTS_LOSS(log_q.detach(), target, log_g, norm)
-        if not loss.requires_grad:
-            return float(loss)
-        loss.backward()  # type: ignore[no-untyped-call]
-        size = torch.nn.utils.clip_grad_norm_(self.sampler.model.parameters(), clip)
-        value = float(loss.detach())
-        if not math.isfinite(float(size) + value):
-            return math.nan
-        self.optimizer.step()
-        return value
-
-    def state(self) -> dict[str, Tensor]:
-        """Copies of all weights, masks and optimizer moments."""
-        tensors = {f"model.{name}": t.detach().clone() for name, t in self.sampler.model.state_dict().items()}
-        for index, moments in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"adam.{index}.{name}": t.detach().clone() for name, t in moments.items()}
-        return tensors
-
-    def load_state(self, tensors: dict[str, Tensor]) -> None:
-        """Put back what `state` returned."""
-        self.sampler.model.load_state_dict(part(tensors, "model."))
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            if name.startswith("adam."):
-                _, index, key = name.split(".")
-                moments.setdefault(int(index), {})[key] = tensor.clone()
-        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
+        value, size = self.stepper.step(loss, fraction)
+        return value if math.isfinite(value + size) else math.nan
 
 
 class FlowTrainer:
@@ -150,6 +114,7 @@ class FlowTrainer:
     ) -> None:
         self.integrand, self.config, self.streams, self.base = integrand, config, streams, base
         self.fresh, self.device = fresh, device
+        self.roll_backs = RollBacks()
         self.arms = [self._arm(max(0, config.fourier))]
         several = self.arms[0].sampler.channels > 1
         if config.fourier < 0 and not several:
@@ -166,16 +131,15 @@ class FlowTrainer:
         self.buffer = Buffer(integrand.dim, capacity, device, extra=self.arms[0].sampler.extra)
         self.scale = norm if 0.0 < norm < math.inf else 1.0
         self.norm = self.safe_norm = 1.0
-        self.step = self.optimizer_steps = self.roll_backs = self.saturated = 0
+        self.step = self.optimizer_steps = self.saturated = 0
         self.channels_frozen = self.collapsed = False
         self.tail_order = _ORDERS[0]
-        self.rate_scale = 1.0
         self.best_ess = 0.0
         self.best: dict[str, Tensor] = {}
         self.warnings: list[str] = []
 
     def _arm(self, fourier: int) -> _Arm:
-        return _Arm(self.fresh(fourier), self.config, fourier)
+        return _Arm(self.fresh(fourier), self.config, fourier, self.roll_backs)
 
     @property
     def done(self) -> bool:
@@ -192,7 +156,7 @@ class FlowTrainer:
     def advance(self, calls_before: int) -> list[TrainingRecord]:
         """One window of steps: its record, or nothing if it ended in a roll-back."""
         first = self.integrand.calls
-        entry, norm = [arm.state() for arm in self.arms], self.norm
+        entry, norm = [arm.stepper.state() for arm in self.arms], self.norm
         points: list[Tensor] = []
         batches: list[Tensor] = []
         losses: list[float] = []
@@ -212,7 +176,7 @@ class FlowTrainer:
             weights,
             self.step,
             sum(losses) / len(losses),
-            self._rate(0),
+            self.arms[0].stepper.rate(self._fraction()),
         )
         if self.best_ess == 0.0:
             self._note(_quality(batches[0], norm), self.batch, entry)
@@ -240,7 +204,7 @@ class FlowTrainer:
                 f"{quality * len(weights):.1f} effective points"
             )
         elif self.done and self.best and quality < 0.8 * self.best_ess:
-            self.arms[0].load_state(self.best)
+            self.arms[0].stepper.load_state(self.best)
             self.warnings.append("the end of the training was worse than its best moment, which was restored")
         return [record]
 
@@ -266,10 +230,6 @@ class FlowTrainer:
     def _fraction(self, part: float = 0.0) -> float:
         return (self.step + part) / self.steps
 
-    def _rate(self, part: float) -> float:
-        cosine = 0.5 * (1.0 + math.cos(math.pi * min(1.0, self._fraction(part))))
-        return self.config.learning_rate * self.rate_scale * cosine
-
     def _loss(self) -> Divergence:
         if self._fraction() < _WARM_UP:
             return divergence("forward_kl", control=0.0)
@@ -291,7 +251,7 @@ class FlowTrainer:
             stored = self.buffer.newest(len(self.buffer))
             dropped = sampler.drop_channels(self.integrand, stored, x, weights, self.config.drop)
             if dropped:
-                self.best, self.arms[0].safe = {}, self.arms[0].state()  # no way back to dropped channels
+                self.best, self.arms[0].safe = {}, self.arms[0].stepper.state()  # no way back to dropped channels
                 self.warnings.append(dropped)
 
     def _fresh_step(self) -> tuple[Tensor, Tensor, float]:
@@ -317,10 +277,9 @@ class FlowTrainer:
             member.sampler.freeze_channels(self.channels_frozen)
         for k in range(1 + self.reuse):
             points = fresh if k == 0 else self.buffer.draw(self.batch, generator)
-            rate = self._rate(k / (1 + self.reuse))
             self.optimizer_steps += 1
             for member in self.arms:
-                found = member.step(points, loss_of, self.norm, rate, self.config.clip)
+                found = member.step(points, loss_of, self.norm, self._fraction(k / (1 + self.reuse)))
                 if not math.isfinite(found):
                     return y, weights, found
                 if k == 0:
@@ -340,36 +299,29 @@ class FlowTrainer:
             self.arms = [min(self.arms, key=lambda arm: arm.unseen_loss)]
 
     def _roll_back(self, why: str) -> None:
-        self.roll_backs += 1
-        self.rate_scale *= _LOWER_RATE
-        if self.roll_backs > _MOST_ROLL_BACKS:
-            raise TrainingDivergedError(
-                f"training diverged {self.roll_backs} times, last at step {self.step} because {why}; lower "
-                f"learning_rate (now {self.config.learning_rate:g}) or raise batch (now {self.batch})"
-            )
+        rate, advice = self.config.learning_rate, f"raise batch (now {self.batch})"
+        self.warnings.append(self.roll_backs.again(f"at step {self.step}", why, rate, advice))
         for arm in self.arms:
-            arm.load_state(self.best or arm.safe)
+            arm.stepper.load_state(self.best or arm.safe)
         self.norm = self.safe_norm
-        self.warnings.append(
-            f"training diverged at step {self.step} ({why}): rolled back, learning rate lowered to "
-            f"{self.config.learning_rate * self.rate_scale:.1e}"
-        )
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything needed to continue."""
         tensors = prefixed(self.buffer.state(), "buffer.") | prefixed(self.best, "best.")
         for index, arm in enumerate(self.arms):
-            tensors |= prefixed(arm.state(), f"arm.{index}.") | prefixed(arm.safe, f"safe.{index}.")
+            tensors |= prefixed(arm.stepper.state(), f"arm.{index}.") | prefixed(arm.safe, f"safe.{index}.")
         meta: dict[str, Any] = {name: getattr(self, name) for name in ("calls", *_KEPT)}
+        meta["roll_backs"] = asdict(self.roll_backs)
         meta["fouriers"] = [arm.fourier for arm in self.arms]
         meta["unseen_losses"] = [arm.unseen_loss for arm in self.arms]
         return tensors, meta
 
     def load_state(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
         """Stand where the trainer stood that returned this state."""
+        self.roll_backs = RollBacks(**meta["roll_backs"])
         self.arms = [self._arm(fourier) for fourier in meta["fouriers"]]
         for index, arm in enumerate(self.arms):
-            arm.load_state(part(tensors, f"arm.{index}."))
+            arm.stepper.load_state(part(tensors, f"arm.{index}."))
             arm.safe = part(tensors, f"safe.{index}.")
             arm.unseen_loss = meta["unseen_losses"][index]
         self.best = part(tensors, "best.")
