@@ -14,15 +14,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
+from nisampler.base.checks import Count, Finite, Positive, settings
+from nisampler.base.optim import COSINE, Stepper, adamw
 from nisampler.base.rng import Streams
 from nisampler.density.channels import multichannel_of
 from nisampler.density.integrand import Integrand
-from nisampler.errors import ConfigError, CorruptFileError, ShapeError, TrainingDivergedError, UnweightingError
+from nisampler.errors import CorruptFileError, ShapeError, TrainingDivergedError, UnweightingError
 from nisampler.flows.nets.mlp import NetConfig
 from nisampler.samplers.base import Sampler, State
 
@@ -36,7 +39,7 @@ _LEAST_STEPS, _MOST_STEPS, _PASSES = 1000, 10_000, 40
 _SQUARED = 0.5
 
 
-@dataclass(frozen=True)
+@settings
 class SurrogateConfig:
     """The network behind a surrogate and its training.
 
@@ -45,36 +48,31 @@ class SurrogateConfig:
     hidden, layers
         Width of the network, and number of its hidden layers.
     steps, batch
-        Of the training. None takes as many steps as see every point 40 times, from 1000 to 10,000: on few points more
-        of them bring nothing.
+        Steps of the training, and points in each. None takes as many steps as see every point 40 times, from 1000 to
+        10,000: on few points more of them bring nothing.
     learning_rate
         Peak of a cosine schedule.
     order
-        Of the Rényi divergence in the second half of the training. A large one shortens the tail of w/s, whose maximum
-        decides what the surrogate is worth.
+        Order of the Rényi divergence in the second half of the training. A large one shortens the tail of w/s, whose
+        maximum decides what the surrogate is worth.
 
     Raises
     ------
     ConfigError
         If a setting is out of range.
+
+    Examples
+    --------
+    >>> SurrogateConfig().steps_for(100_000)
+    7812
     """
 
-    hidden: int = 128
-    layers: int = 3
-    steps: int | None = None
-    batch: int = 512
-    learning_rate: float = 1e-2
-    order: float = 8.0
-
-    def __post_init__(self) -> None:
-        for name in ("hidden", "layers", "steps", "batch"):
-            value = getattr(self, name)
-            if (value is not None or name != "steps") and (not isinstance(value, int) or value < 1):
-                raise ConfigError(f"{name} must be a positive integer, got {value!r}")
-        if not 0.0 < self.learning_rate < math.inf:
-            raise ConfigError(f"learning_rate must be positive and finite, got {self.learning_rate}")
-        if not 1.0 < self.order < math.inf:
-            raise ConfigError(f"order must be finite and greater than 1, got {self.order}")
+    hidden: Count = 128
+    layers: Count = 3
+    steps: Count | None = None
+    batch: Count = 512
+    learning_rate: Positive = 1e-2
+    order: Annotated[Finite, Field(gt=1.0)] = 8.0
 
     def steps_for(self, points: int) -> int:
         """Steps of a training on so many points."""
@@ -92,6 +90,13 @@ class SurrogateNet(nn.Module):
         See `SurrogateConfig`.
     generator
         Draws the weights of the network; the last layer starts at zero.
+
+    Examples
+    --------
+    >>> net = SurrogateNet(2, SurrogateConfig(hidden=8))
+    >>> net.adapt(torch.rand(9, 2), torch.full((9,), 1.5))
+    >>> net.log_f(torch.rand(3, 2)).tolist()
+    [1.5, 1.5, 1.5]
     """
 
     shift: Tensor
@@ -149,6 +154,11 @@ class Known:
         Of these, (m, F), float64.
     log_factor
         log(α K / (g q)) of these, (m,), float64.
+
+    Examples
+    --------
+    >>> Known(torch.arange(2), torch.zeros(2, 3), torch.zeros(2)).features.shape
+    torch.Size([2, 3])
     """
 
     inside: Tensor
@@ -165,6 +175,15 @@ class Surrogate:
         Whose weights it stands for.
     net
         The network; a fresh one, to be fitted, by default.
+
+    Examples
+    --------
+    >>> from nisampler.samplers.base import UniformSampler
+    >>> x, log_q = torch.rand(1000, 2, dtype=torch.float64), torch.zeros(1000, dtype=torch.float64)
+    >>> surrogate = Surrogate(Integrand(lambda x: 1.0 + x[:, 0], 2), UniformSampler(2))
+    >>> surrogate.fit(x, log_q, 1.0 + x[:, 0], SurrogateConfig(hidden=8, layers=1, steps=20), Streams(1))
+    >>> surrogate(x, log_q).shape
+    torch.Size([1000])
     """
 
     def __init__(self, integrand: Integrand, sampler: Sampler, net: SurrogateNet | None = None) -> None:
@@ -233,8 +252,6 @@ class Surrogate:
         net.adapt(features[found], log_f[found])
         log_w = torch.log(size / size.mean())
         _train(net, net.standardised(features), log_w, known.log_factor - torch.log(size.mean()), streams)
-        if not all(bool(torch.isfinite(parameter).all()) for parameter in net.parameters()):
-            raise TrainingDivergedError("the surrogate did not stay finite: lower its learning rate")
         self.net = net.eval()
 
     def state(self) -> State:
@@ -270,11 +287,7 @@ def _train(net: SurrogateNet, features: Tensor, log_w: Tensor, log_factor: Tenso
     ⟨s⟩/⟨w⟩, the integrand calls for an event. Only this sees points where the integrand is zero.
     """
     config, steps = net.config, net.config.steps_for(len(features))
-    optimizer = torch.optim.AdamW(net.parameters(), lr=config.learning_rate, weight_decay=0.0, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: min(1.0, (step + 1) / _WARM) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, step / steps))),
-    )
+    stepper = Stepper(net, adamw(config.learning_rate), lambda step: _rate(step, steps), _CLIP)
     offset, width = (net.centre + log_factor).float(), float(net.width)
     log_w, power = log_w.float(), config.order - 1.0
     for step in range(steps):
@@ -283,14 +296,20 @@ def _train(net: SurrogateNet, features: Tensor, log_w: Tensor, log_factor: Tenso
         found = log_w[index] > -math.inf
         log_s = offset[index] + width * net(features[index])
         log_r = log_w[index][found] - log_s[found]
+        if not len(log_r):
+            continue
         if step < _SQUARED * steps:
             loss = log_r.square().mean()
         else:
             tail = torch.logsumexp(log_w[index][found] + power * log_r, 0) / power
             loss = tail + torch.logsumexp(log_s, 0) - math.log(config.batch)
-        if len(log_r):
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(net.parameters(), _CLIP)
-            optimizer.step()
-        schedule.step()
+        if not all(map(math.isfinite, stepper.step(loss, step))):
+            raise TrainingDivergedError(
+                f"loss or gradient of the surrogate were not finite in step {step + 1} of {steps}: lower its "
+                f"learning_rate (now {config.learning_rate:g})"
+            )
+
+
+def _rate(step: float, steps: int) -> float:
+    """Factor of the learning rate: a straight line up, and a cosine down."""
+    return min(1.0, (step + 1) / _WARM) * COSINE(step / steps)

@@ -305,7 +305,7 @@ def test_too_few_points_to_learn_from() -> None:
 
 
 def test_a_training_that_diverges_is_named() -> None:
-    with pytest.raises(TrainingDivergedError, match="learning rate"):
+    with pytest.raises(TrainingDivergedError, match="learning_rate"):
         prepared(config=replace(SMALL, learning_rate=1e30, steps=200))
 
 
