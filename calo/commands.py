@@ -240,7 +240,7 @@ def evaluate(
     with errors(context):
         from nisampler.base.storage import read_json
         from nisampler.calo.evaluation.evaluate import EvaluationOptions, evaluate
-        from nisampler.calo.evaluation.report import table_rows
+        from nisampler.calo.evaluation.table import table_rows
         from nisampler.calo.fitting.store import training_records
 
         with monitor_for(not quiet) as monitor, machine(device, threads) as place:

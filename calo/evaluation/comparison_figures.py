@@ -13,9 +13,9 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from nisampler.calo.evaluation.figures import FLOOR, SOFT, lines
 from nisampler.calo.evaluation.published import Speed
+from nisampler.ui.panels import WIDTH
 from nisampler.ui.plots import GREY, INK, PALE, PLAIN, Sheet
 
-_WIDTH = 8.0
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 _MOST_NUMBERS = 10
 _WIDEST = 36
@@ -35,7 +35,7 @@ def scores(table: Mapping[str, Mapping[str, Sequence[float]]], style: Sheet = PL
     with mpl.rc_context(style):
         samples = list(dict.fromkeys(name for row in table.values() for name in row))
         height = 1.3 + len(table) * (0.25 + 0.26 * len(samples))
-        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
         axis = figure.subplots()
         step = 0.8 / len(samples)
         for number, (sample, line) in enumerate(lines(samples).items()):
@@ -97,7 +97,7 @@ def auc_time(
         ]
         columns = 2 if known else 3
         rows = -(-len(keys) // columns)
-        figure = Figure(figsize=(_WIDTH, 5.4 + 0.29 * rows), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 5.4 + 0.29 * rows), layout="constrained")
         axis = figure.subplots()
         axis.set_xscale("log")
         for name, item in known.items():
@@ -189,7 +189,7 @@ def posteriors(
     with mpl.rc_context(style):
         values = np.array([list(reference), *(list(row) for row in confusion)])
         n = len(names)
-        figure = Figure(figsize=(_WIDTH, 2.2 + 0.55 * (n + 1)), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 2.2 + 0.55 * (n + 1)), layout="constrained")
         axis = figure.subplots()
         low = min(-2.0 * np.log(n), float(np.quantile(values, 0.1)))
         image = axis.imshow(values, cmap="cividis", aspect="auto", vmin=low, vmax=0.0)

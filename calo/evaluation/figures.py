@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
-from typing import Any, cast
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, NullFormatter
-from numpy.typing import NDArray
 
 from nisampler.calo.detector.geometry import Geometry, IncidentEnergy
 from nisampler.calo.evaluation.bands import VOXELS, Band
 from nisampler.calo.evaluation.features import Features
 from nisampler.calo.evaluation.histograms import Counts
+from nisampler.ui.histograms import Axis, Floats
+from nisampler.ui.panels import WIDTH, Curve, draw_ratio, panels, ratio_panels
 from nisampler.ui.plots import BLUE, GREEN, GREY, INK, ORANGE, PLAIN, PURPLE, Sheet
 
-Floats = NDArray[np.float64]
 Line = dict[str, Any]
 
 FLOOR = "reference, other half"
@@ -29,10 +28,9 @@ FLOOR = "reference, other half"
 
 SOFT = "#5c6b78"
 
-_WIDTH = 8.0
 _COLOURS = (BLUE, ORANGE, GREEN, PURPLE)
 _DASHES: tuple[Any, ...] = ("solid", (0, (5, 1.6)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
-_FAINT = 0.3
+_AREA: dict[str, Any] = {"look": {"color": GREY, "edgecolor": INK}, "form": "area"}
 _ENERGY_BINS = 12
 _MOST_NUMBERS = 8
 """Columns of a table of colours up to which its numbers are written too."""
@@ -46,17 +44,6 @@ def lines(names: Sequence[str]) -> dict[str, Line]:
         colour, dash = (SOFT, (0, (2.5, 1.0))) if name == FLOOR else next(styles)
         found[name] = {"color": colour, "linestyle": dash}
     return found
-
-
-def panels(rows: Sequence[float], height: float, top: float = 0.2) -> tuple[Figure, list[Axes]]:
-    """Panels one above the other with a common horizontal axis, and so many inches above them."""
-    figure, left = Figure(figsize=(_WIDTH, height)), 0.16
-    margins = {"left": left, "right": 0.97, "bottom": 0.72 / height, "top": 1.0 - top / height, "hspace": 0.08}
-    grid: Any = {"height_ratios": list(rows), **margins}
-    axes = list(figure.subplots(len(rows), 1, sharex=True, squeeze=False, gridspec_kw=grid)[:, 0])
-    for axis in axes:
-        axis.yaxis.set_label_coords(0.03 - left, 0.5)
-    return figure, axes
 
 
 def histogram(
@@ -77,74 +64,18 @@ def histogram(
     bands
         By candidate, the spread over draws of its weights: one standard deviation up and down from its line.
     """
+    log, title = reference.axis.log, "voxels" if reference.axis.name == VOXELS else "showers"
+    curves = []
+    for name, look in lines(list(others)).items():
+        band = (bands or {}).get(name)
+        label, spread = (name, None) if band is None else (f"{name} ± its draws", band.deviation)
+        curves.append(Curve(label, *others[name].density(), look, spread))
     with mpl.rc_context(style):
-        figure, (main, lower) = panels((3.0, 1.2), *_above(1 + len(others)))
-        edges, log = reference.axis.edges, reference.axis.log
-        values, error = reference.density()
-        main.stairs(values, edges, fill=True, color=GREY, alpha=0.35, label="reference")
-        main.stairs(values, edges, color=INK, linewidth=1.2)
-        ratio_error = _divide(error, values)
-        lower.stairs(1 + ratio_error, edges, baseline=1 - ratio_error, fill=True, color=GREY, alpha=0.35)
-        lower.axhline(1.0, color=INK, linewidth=1.2)
-        reach = []
-        for name, line in lines(list(others)).items():
-            other, other_error = others[name].density()
-            main.stairs(other, edges, label=name, linewidth=2.0, **line)
-            filled = (values > 0) & (other > 0)
-            ratio = np.where(filled, _divide(other, values), np.nan)
-            lower.stairs(ratio, edges, linewidth=1.6, baseline=None, **line)
-            spread = _divide(other_error, other)
-            if bands and name in bands:
-                deviation = bands[name].deviation
-                _band(main, edges, other, deviation, line["color"])
-                _band(lower, edges, ratio, _divide(deviation, values), line["color"])
-                spread = np.maximum(spread, _divide(deviation, values))
-            reach.append((np.abs(ratio - 1.0) + np.hypot(spread, ratio_error))[filled])
-        _scale(main, [reference, *others.values()])
-        spans = np.concatenate(reach)
-        span = float(np.clip(1.15 * np.quantile(spans, 0.8), 0.03, 0.95)) if spans.size else 0.5
-        lower.set_ylim(1 - span, 1 + span)
-        lower.yaxis.set_major_locator(MaxNLocator(4, prune="both"))
-        if log:
-            main.set_xscale("log")
-            lower.xaxis.set_minor_formatter(NullFormatter())
-        first, last = _filled(edges, [reference, *others.values()])
-        lower.set_xlim(first, last)
-        main.set_ylabel("showers per decade" if log else "density")
-        if reference.axis.name == VOXELS:
-            main.set_ylabel("voxels per decade")
-        lower.set_ylabel("ratio")
-        lower.set_xlabel(reference.axis.label)
-        _legend(main, bands or {})
+        figure, main, lower = ratio_panels(1 + len(curves))
+        draw_ratio(main, lower, reference.axis, Curve("reference", *reference.density(), **_AREA), curves, 1000.0)
+        lower.set_xlim(*_filled(reference.axis.edges, [reference, *others.values()]))
+        main.set_ylabel(f"{title} per decade" if log else "density")
     return figure
-
-
-def _band(axis: Axes, edges: Floats, centre: Floats, half: Floats, colour: str) -> None:
-    low, high = np.maximum(centre - half, 0.0), centre + half
-    axis.stairs(high, edges, baseline=low, fill=True, color=colour, alpha=_FAINT, linewidth=0)
-
-
-def _above(entries: int) -> tuple[float, float]:
-    """Height of a figure with two panels, and room above them for a legend."""
-    rows = -(-entries // 2)
-    return 6.2 + 0.29 * rows, 0.2 + 0.29 * rows
-
-
-def _legend(axis: Axes, bands: Mapping[str, Band]) -> None:
-    """Above the panel, where it hides nothing; a line with a band has both in its entry."""
-    handles, labels = axis.get_legend_handles_labels()
-    keys: list[Any] = [
-        (Patch(color=cast(Patch, handle).get_edgecolor(), alpha=_FAINT, linewidth=0), handle)
-        if label in bands
-        else handle
-        for handle, label in zip(handles, labels, strict=True)
-    ]
-    texts = [f"{label} ± its draws" if label in bands else label for label in labels]
-    axis.legend(keys, texts, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.3)
-
-
-def _divide(above: Floats, below: Floats) -> Floats:
-    return np.divide(above, below, out=np.zeros_like(above), where=below > 0)
 
 
 def _filled(edges: Floats, counts: Sequence[Counts]) -> tuple[float, float]:
@@ -153,51 +84,17 @@ def _filled(edges: Floats, counts: Sequence[Counts]) -> tuple[float, float]:
     return (float(edges[places[0]]), float(edges[places[-1] + 1])) if places.size else (edges[0], edges[-1])
 
 
-def _scale(axis: Axes, counts: Sequence[Counts]) -> None:
-    """Logarithmic if the entries span three decades."""
-    values = np.concatenate([item.density()[0] for item in counts])
-    positive = values[values > 0]
-    if positive.size and positive.max() > 1000.0 * positive.min():
-        axis.set_yscale("log")
-        axis.set_ylim(0.5 * float(positive.min()), 2.0 * float(positive.max()))
-    elif positive.size:
-        axis.set_ylim(0.0, 1.08 * float(positive.max()))
-
-
 def layer_profile(
     reference: Features, others: Mapping[str, Features], geometry: Geometry, style: Sheet = PLAIN
 ) -> Figure:
     """Mean energy of the layers over the incident energy, with the ratio to the reference."""
+    axis = Axis("layer", "layer", np.arange(geometry.n_layers + 1, dtype=np.float64) - 0.5)
+    curves = [Curve(name, *_layer_shares(others[name]), look) for name, look in lines(list(others)).items()]
     with mpl.rc_context(style):
-        figure, (main, lower) = panels((3.0, 1.2), *_above(1 + len(others)))
-        edges = np.arange(geometry.n_layers + 1) - 0.5
-        mean, error = _layer_shares(reference)
-        main.stairs(mean, edges, fill=True, color=GREY, alpha=0.35, label="reference")
-        main.stairs(mean, edges, color=INK, linewidth=1.2)
-        band = _divide(error, mean)
-        lower.stairs(1 + band, edges, baseline=1 - band, fill=True, color=GREY, alpha=0.35)
-        lower.axhline(1.0, color=INK, linewidth=1.2)
-        span = 0.02
-        for name, line in lines(list(others)).items():
-            other, other_error = _layer_shares(others[name])
-            ratio = np.where(mean > 0, _divide(other, mean), np.nan)
-            main.stairs(other, edges, label=name, linewidth=2.0, **line)
-            lower.stairs(ratio, edges, linewidth=1.6, baseline=None, **line)
-            reach = np.abs(ratio - 1.0) + np.hypot(_divide(other_error, mean), band)
-            span = max(span, float(np.nanquantile(reach, 0.95)) if np.isfinite(reach).any() else 0.0)
-        positive = mean[mean > 0]
-        if positive.size and positive.max() > 100 * positive.min():
-            main.set_yscale("log")
-        else:
-            main.set_ylim(bottom=0.0)
-        main.margins(y=0.05)
-        lower.set_ylim(1 - min(1.15 * span, 1.0), 1 + min(1.15 * span, 1.0))
-        lower.yaxis.set_major_locator(MaxNLocator(4, prune="both"))
-        lower.set_xlim(edges[0], edges[-1])
+        figure, main, lower = ratio_panels(1 + len(curves))
+        draw_ratio(main, lower, axis, Curve("reference", *_layer_shares(reference), **_AREA), curves, 100.0)
         _layer_ticks(lower, geometry)
         main.set_ylabel(r"$\langle E_\mathrm{layer}\,/\,E_\mathrm{inc} \rangle$")
-        lower.set_ylabel("ratio")
-        _legend(main, {})
     return figure
 
 
@@ -321,7 +218,7 @@ def separations(
     """
     with mpl.rc_context(style):
         families = list(next(iter(tables.values())))
-        figure = Figure(figsize=(_WIDTH, 0.8 + (0.36 * len(families) + 0.75) * len(tables)), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 0.8 + (0.36 * len(families) + 0.75) * len(tables)), layout="constrained")
         axes = figure.subplots(len(tables), 1, squeeze=False, sharex=True)[:, 0]
         norm = LogNorm(1e-4, 1.0)
         for axis, (name, table) in zip(axes, tables.items(), strict=True):
@@ -358,7 +255,7 @@ def training(records: Mapping[str, Sequence[Mapping[str, Any]]], style: Sheet = 
         From `nisampler.ui.plots.style_sheet`.
     """
     with mpl.rc_context(style):
-        figure = Figure(figsize=(_WIDTH, 0.6 + 3.0 * len(records)), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 0.6 + 3.0 * len(records)), layout="constrained")
         axes = figure.subplots(len(records), 1, squeeze=False)[:, 0]
         for axis, (name, history) in zip(axes, records.items(), strict=True):
             for key, label, line in (

@@ -4,35 +4,28 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import wasserstein_distance
 
-from nisampler.errors import ShapeError, ShowerDataError
-from nisampler.ui.distributions import Axis
-
-Floats = NDArray[np.float64]
+from nisampler.errors import ShowerDataError
+from nisampler.ui.histograms import Floats, Histogram
 
 
-class Counts:
-    """How many values lie in each bin of an axis, below it and above it.
+class Counts(Histogram):
+    """How many values lie in each bin of an axis, below it and above it; all of them must be numbers.
 
-    Bins are closed below and open above, the last one closed at both ends.
-
-    Parameters
-    ----------
-    axis
-        The bins.
+    Examples
+    --------
+    >>> from nisampler.ui.histograms import Axis
+    >>> counts = Counts(Axis("x", "$x$", np.array([0.0, 1.0, 2.0])))
+    >>> counts.fill([0.5, 0.7, 1.5, 3.0])
+    >>> counts.shares, counts.outside
+    (array([0.66666667, 0.33333333]), 0.25)
     """
 
-    def __init__(self, axis: Axis) -> None:
-        self.axis = axis
-        self.inside = np.zeros(len(axis.edges) - 1, dtype=np.int64)
-        self.under = 0
-        self.over = 0
-
-    def fill(self, values: NDArray[np.floating]) -> None:
+    def fill(self, values: Any, weights: None = None) -> None:
         """Add values of any shape.
 
         Raises
@@ -40,30 +33,10 @@ class Counts:
         ShowerDataError
             If one is NaN.
         """
-        flat = np.ravel(values)
-        if np.isnan(flat).any():
-            raise ShowerDataError(f"{self.axis.name}: {int(np.isnan(flat).sum())} of {flat.size} values are NaN")
-        edges = self.axis.edges
-        place = np.searchsorted(edges, flat, side="right")
-        place[flat == edges[-1]] = len(edges) - 1
-        found = np.bincount(place, minlength=len(edges) + 1)
-        self.under += int(found[0])
-        self.inside += found[1:-1]
-        self.over += int(found[-1])
-
-    def merge(self, other: Counts) -> None:
-        """Add the counts of another piece.
-
-        Raises
-        ------
-        ShapeError
-            If its bins are different.
-        """
-        if not np.array_equal(self.axis.edges, other.axis.edges):
-            raise ShapeError(f"histograms of {self.axis.name} have different bins and cannot be merged")
-        self.inside += other.inside
-        self.under += other.under
-        self.over += other.over
+        missing = int(np.isnan(values).sum())
+        if missing:
+            raise ShowerDataError(f"{self.axis.name}: {missing} of {np.size(values)} values are NaN")
+        super().fill(values)
 
     @property
     def total(self) -> int:
@@ -71,20 +44,16 @@ class Counts:
         return int(self.inside.sum()) + self.under + self.over
 
     @property
-    def outside(self) -> float:
-        """Share of the values that no bin holds."""
-        return (self.under + self.over) / self.total if self.total else 0.0
-
-    @property
     def shares(self) -> Floats:
         """(b,) normalised to 1 inside the range; zeros without any value there."""
-        return self.inside / max(int(self.inside.sum()), 1)
+        shares: Floats = self.inside / max(float(self.inside.sum()), 1.0)
+        return shares
 
-    def density(self) -> tuple[Floats, Floats]:
+    def density(self, scale: float = 1.0) -> tuple[Floats, Floats]:
         """(b,) per unit of the axis (per unit of log10 on a logarithmic one), and its statistical error."""
         edges = np.log10(self.axis.edges) if self.axis.log else self.axis.edges
-        scale = 1.0 / np.diff(edges) / max(self.total, 1)
-        return self.inside * scale, np.sqrt(self.inside) * scale
+        norm = scale / np.diff(edges) / max(self.total, 1)
+        return self.inside * norm, np.sqrt(self.inside) * norm
 
 
 @dataclass(frozen=True)
@@ -99,6 +68,14 @@ class Difference:
         Chi-square between the two shapes and its degrees of freedom.
     outside
         Share of the values outside the range: of the reference, of the other.
+
+    Examples
+    --------
+    >>> from nisampler.ui.histograms import Axis
+    >>> counts = Counts(Axis("x", "$x$", np.array([0.0, 1.0, 2.0])))
+    >>> counts.fill([0.5, 1.5])
+    >>> Difference.between(counts, counts)
+    Difference(separation=0.0, chi2=0.0, degrees=1, outside=(0.0, 0.0))
     """
 
     separation: float
@@ -123,9 +100,17 @@ def separation(first: Counts, second: Counts) -> float:
     ------
     ShapeError
         If the bins are different.
+
+    Examples
+    --------
+    >>> from nisampler.ui.histograms import Axis
+    >>> first, second = (Counts(Axis("x", "$x$", np.array([0.0, 1.0, 2.0]))) for _ in range(2))
+    >>> first.fill([0.5])
+    >>> second.fill([1.5])
+    >>> separation(first, second)
+    1.0
     """
-    if not np.array_equal(first.axis.edges, second.axis.edges):
-        raise ShapeError(f"histograms of {first.axis.name} have different bins and cannot be compared")
+    first.same_bins(second)
     if not (first.inside.any() and second.inside.any()):
         return float(first.inside.any() != second.inside.any())
     h, g = first.shares, second.shares
@@ -138,8 +123,15 @@ def chi_square(first: Counts, second: Counts) -> tuple[float, int]:
 
     N and M are the sums of the bins n_b and m_b (Gagunashvili, physics/0605123). The degrees of freedom are the
     bins with entries, less one; (0, 0) if a histogram is empty.
+
+    >>> from nisampler.ui.histograms import Axis
+    >>> first, second = (Counts(Axis("x", "$x$", np.array([0.0, 1.0, 2.0]))) for _ in range(2))
+    >>> first.fill([0.5, 0.6])
+    >>> second.fill([1.5, 1.6])
+    >>> chi_square(first, second)
+    (4.0, 1)
     """
-    n, m = first.inside.astype(np.float64), second.inside.astype(np.float64)
+    n, m = first.inside, second.inside
     if not (n.any() and m.any()):
         return 0.0, 0
     filled = n + m > 0
@@ -152,6 +144,9 @@ def wasserstein(reference: Floats, other: Floats) -> tuple[float, float]:
     """Wasserstein-1 distance of two samples in their unit, and over the standard deviation of the reference.
 
     The second is 0 for a constant reference that the other equals, and counts in the unit itself if it differs.
+
+    >>> wasserstein(np.array([0.0, 2.0]), np.array([1.0, 3.0]))
+    (1.0, 1.0)
     """
     distance = float(wasserstein_distance(reference, other))
     spread = float(np.std(reference))

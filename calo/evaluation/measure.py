@@ -18,7 +18,7 @@ from nisampler.calo.evaluation.histograms import Counts, Difference, wasserstein
 from nisampler.calo.evaluation.neighbours import Neighbours, nearest
 from nisampler.calo.evaluation.quantities import FAMILIES, Quantity, quantities, spectrum_axis
 from nisampler.errors import ShowerDataError
-from nisampler.ui.distributions import Axis
+from nisampler.ui.histograms import Axis
 
 Floats = NDArray[np.float64]
 Kind = Literal["reference", "candidate", "floor", "control"]

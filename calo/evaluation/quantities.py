@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.evaluation.features import Features, angular_layers
 from nisampler.errors import ShapeError
-from nisampler.ui.distributions import Axis
+from nisampler.ui.histograms import Axis
 
 Floats = NDArray[np.float64]
 

@@ -21,19 +21,19 @@ from nisampler.run.card import parse_card, read_card_text
 from nisampler.run.directory import RunDirectory
 from nisampler.run.generate import Generated, Generator, finish, overweight_warnings, point_batch, point_batches, sizes
 from nisampler.run.job import Job, build_job, card_device
-from nisampler.run.report import ReportData, render
+from nisampler.run.report import RunReport, render
 from nisampler.run.result import integral_text
 from nisampler.run.stages import CHECKPOINT_SECONDS, Clock, Integrated, Trained, integrate, train
 from nisampler.training.costs import Choice
 from nisampler.ui import plots
 from nisampler.ui.distributions import (
     Comparison,
-    Histogram,
     coordinate_axes,
     fill_events,
     fill_points,
     observable_axes,
 )
+from nisampler.ui.histograms import Histogram
 from nisampler.ui.monitor import SILENT, LogMonitor, Monitor, Monitors
 
 _REPORT_POINTS = 100_000
@@ -294,7 +294,7 @@ def _write_report(
     means = np.asarray(integrated.batch_means)
     spread = float(means.std(ddof=1)) if len(means) > 1 else 0.0
     n = result["unweighting"]["n_events"]
-    data = ReportData(
+    data = RunReport(
         result=result,
         history=trained.history,
         batches=[(float(mean), spread) for mean in means],

@@ -6,68 +6,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nisampler.events import EventBatch, Observable, PointBatch
-
-Floats = NDArray[np.float64]
+from nisampler.ui.histograms import Axis, Floats, Histogram
 
 MAX_COORDINATES = 6
 
 _COORDINATE_BINS = 40
 
 
-@dataclass(frozen=True)
-class Axis:
-    """What is histogrammed: its name, its label in mathtext, its bin edges (b + 1,)."""
-
-    name: str
-    label: str
-    edges: Floats
-    log: bool = False
-
-
-class Histogram:
-    """Sums of weights and of their squares in the bins of an axis.
-
-    Parameters
-    ----------
-    axis
-        The bins.
-    """
-
-    def __init__(self, axis: Axis) -> None:
-        self.axis = axis
-        self.total = np.zeros(len(axis.edges) - 1)
-        self.squares = np.zeros(len(axis.edges) - 1)
-        self.count = 0
-        self.sum_weights = 0.0
-
-    def fill(self, values: Floats, weights: Floats) -> None:
-        """Add values (n,) with weights (n,); those outside the bins count in the number of events only."""
-        self.total += np.histogram(values, self.axis.edges, weights=weights)[0]
-        self.squares += np.histogram(values, self.axis.edges, weights=weights**2)[0]
-        self.count += len(values)
-        self.sum_weights += float(weights.sum())
-
-    def density(self, scale: float) -> tuple[Floats, Floats]:
-        r"""(b,) density of the mean weight times `scale`, and its statistical error.
-
-        The error of a bin that holds :math:`\sum w` is :math:`\sqrt{\sum w^2 - (\sum w)^2 / n}`.
-        """
-        n = max(self.count, 1)
-        norm = scale / n / np.diff(self.axis.edges)
-        spread = np.clip(self.squares - self.total**2 / n, 0.0, None)
-        return self.total * norm, np.sqrt(spread) * abs(norm)
-
-
 def observable_axes(observables: Sequence[Observable]) -> tuple[Axis, ...]:
-    """The axes of the observables of a process with an event record."""
+    """The axes of the observables of a process with an event record.
+
+    >>> energy = Observable("e", "$E$", 1.0, 100.0, 2, lambda batch: batch.weights, log=True)
+    >>> observable_axes([energy])[0].centres.round(3)
+    array([ 3.162, 31.623])
+    """
     return tuple(Axis(item.name, item.label, item.edges(), item.log) for item in observables)
 
 
 def coordinate_axes(domain: Floats) -> tuple[Axis, ...]:
-    """The axes of the first coordinates of a process without one; `domain` (dim, 2) is their box."""
+    """The axes of the first coordinates of a process without one; `domain` (dim, 2) is their box.
+
+    >>> [axis.name for axis in coordinate_axes(np.array([[0.0, 1.0], [-1.0, 1.0]]))]
+    ['x1', 'x2']
+    """
     return tuple(
         Axis(f"x{i + 1}", f"$x_{{{i + 1}}}$", np.linspace(low, high, _COORDINATE_BINS + 1))
         for i, (low, high) in enumerate(domain[:MAX_COORDINATES])
@@ -75,13 +38,26 @@ def coordinate_axes(domain: Floats) -> tuple[Axis, ...]:
 
 
 def fill_events(histograms: tuple[Histogram, ...], observables: Sequence[Observable], batch: EventBatch) -> None:
-    """Add events with their weights."""
+    """Add events with their weights.
+
+    >>> weight = Observable("w", "$w$", 0.0, 2.0, 2, lambda batch: batch.weights)
+    >>> histograms = tuple(Histogram(axis) for axis in observable_axes([weight]))
+    >>> fill_events(histograms, [weight], EventBatch.empty(2))
+    >>> histograms[0].count
+    0
+    """
     for histogram, observable in zip(histograms, observables, strict=True):
         histogram.fill(observable(batch), batch.weights)
 
 
 def fill_points(histograms: tuple[Histogram, ...], batch: PointBatch) -> None:
-    """Add the coordinates of points with their weights."""
+    """Add the coordinates of points with their weights.
+
+    >>> histograms = tuple(Histogram(axis) for axis in coordinate_axes(np.array([[0.0, 1.0]])))
+    >>> fill_points(histograms, PointBatch(np.array([[0.25], [0.75]]), np.array([1.0, 3.0])))
+    >>> histograms[0].sum_weights
+    4.0
+    """
     for index, histogram in enumerate(histograms):
         histogram.fill(batch.x[:, index], batch.weights)
 
@@ -98,6 +74,14 @@ class Comparison:
         (b,) differential cross-section of the weighted points.
     unweighted, unweighted_error
         (b,) the same of the events.
+
+    Examples
+    --------
+    >>> weighted, events = (Histogram(Axis("x", "$x$", np.linspace(0.0, 1.0, 3))) for _ in range(2))
+    >>> weighted.fill([0.2, 0.4, 0.7], [3.0, 3.0, 3.0])
+    >>> events.fill([0.1, 0.3, 0.8])
+    >>> Comparison.of(weighted, events, integral=3.0).chi2()
+    (0.0, 2)
     """
 
     axis: Axis
@@ -112,17 +96,6 @@ class Comparison:
         mean = unweighted.sum_weights / max(unweighted.count, 1)
         scale = integral / mean if mean else integral
         return cls(weighted.axis, *weighted.density(1.0), *unweighted.density(scale))
-
-    @property
-    def ratio(self) -> tuple[Floats, Floats, Floats]:
-        """(b,) events over weighted points, its error, and the relative error of the weighted points."""
-        with np.errstate(all="ignore"):
-            scale = np.where(self.weighted != 0.0, self.weighted, np.nan)
-            return (
-                self.unweighted / scale,
-                np.abs(self.unweighted_error / scale),
-                np.abs(self.weighted_error / scale),
-            )
 
     def chi2(self) -> tuple[float, int]:
         """Chi-square between the two shapes and its number of bins that have entries in both."""

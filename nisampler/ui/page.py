@@ -1,8 +1,10 @@
-"""The HTML of a report: one file, no scripts, nothing loaded from elsewhere."""
+"""The page of a report: headline numbers, figures in sections, tables; one file, no scripts, nothing loaded."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from html import escape
 from string import Template
 
@@ -30,6 +32,7 @@ h2 { font-size: 1.3rem; margin: 40px 0 12px; }
 .card .note { color: var(--soft); font-size: .92rem; }
 .plots { display: grid; gap: 18px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr)); }
 figure { margin: 0; padding: 14px; }
+.wide { grid-column: 1 / -1; }
 figure img { width: 100%; height: auto; display: block; }
 figcaption { color: var(--soft); font-size: .95rem; padding: 8px 4px 2px; }
 .tables { display: grid; gap: 18px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 340px), 1fr));
@@ -51,11 +54,7 @@ td + td { text-align: right; padding-left: 14px; font-variant-numeric: tabular-n
 $cards
 </div>
 $warnings
-<h2>Figures of the run</h2>
-<div class="plots">
-$run_plots
-</div>
-$distributions
+$sections
 <h2>Numbers</h2>
 <div class="tables">
 $tables
@@ -66,53 +65,111 @@ $tables
 """)
 
 
-def card(name: str, value: str, note: str = "") -> str:
-    """A headline number."""
-    parts = [("name", name), ("value", value), ("note", note)]
-    inner = "".join(f'<div class="{kind}">{escape(text)}</div>' for kind, text in parts if text)
-    return f'<div class="card">{inner}</div>'
+@dataclass(frozen=True)
+class Card:
+    """A headline number with its name and a note.
+
+    >>> Card("integral", "1.02(1)").html()
+    '<div class="card"><div class="name">integral</div><div class="value">1.02(1)</div></div>'
+    """
+
+    name: str
+    value: str
+    note: str = ""
+
+    def html(self) -> str:
+        """As a part of a page."""
+        parts = [("name", self.name), ("value", self.value), ("note", self.note)]
+        inner = "".join(f'<div class="{kind}">{escape(text)}</div>' for kind, text in parts if text)
+        return f'<div class="card">{inner}</div>'
 
 
-def plot(uri: str, name: str, caption: str) -> str:
-    """A figure from a data URI."""
-    image = f'<img src="{escape(uri)}" alt="{escape(name)}">'
-    return f'<figure id="{escape(name)}">{image}<figcaption>{escape(caption)}</figcaption></figure>'
+@dataclass(frozen=True)
+class Picture:
+    """A figure, drawn as SVG, with its name and caption.
+
+    >>> Picture("weights", "Weights f/q.", b"<svg/>").html()[:57]
+    '<figure id="weights"><img src="data:image/svg+xml;base64,'
+    """
+
+    name: str
+    caption: str
+    svg: bytes
+    wide: bool = False
+
+    def html(self) -> str:
+        """As a part of a page."""
+        image = f'<img src="data:image/svg+xml;base64,{base64.b64encode(self.svg).decode()}" alt="{escape(self.name)}">'
+        kind = ' class="wide"' if self.wide else ""
+        return f'<figure id="{escape(self.name)}"{kind}>{image}<figcaption>{escape(self.caption)}</figcaption></figure>'
 
 
-def table(caption: str, rows: Iterable[tuple[str, str]]) -> str:
-    """A table of names and values."""
-    body = "".join(f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in rows)
-    return f'<div class="table"><table><caption>{escape(caption)}</caption>{body}</table></div>'
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells, the first of each row being its name; tables of many columns take the whole width.
+
+    >>> Table("Calls", [("training", "100")]).html()
+    '<div class="table"><table><caption>Calls</caption><tr><td>training</td><td>100</td></tr></table></div>'
+    """
+
+    caption: str
+    rows: Sequence[Sequence[str]]
+
+    def html(self) -> str:
+        """As a part of a page."""
+        body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in self.rows)
+        kind = "table wide" if any(len(row) > 2 for row in self.rows) else "table"
+        return f'<div class="{kind}"><table><caption>{escape(self.caption)}</caption>{body}</table></div>'
 
 
-def warnings(lines: Sequence[str]) -> str:
-    """A box with the warnings of the run, or nothing."""
-    if not lines:
-        return ""
-    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
-    return f'<h2>Warnings</h2><div class="warn"><ul>{items}</ul></div>'
+@dataclass(frozen=True)
+class Page:
+    """A report.
+
+    Parameters
+    ----------
+    title, subtitle
+        Plain text, as everything else.
+    cards, tables
+        Headline numbers, and what stands at the end.
+    warnings
+        Shown in a box.
+    sections
+        Figures by the heading of their section; sections without figures are left out.
+
+    Examples
+    --------
+    >>> page = Page("a run", "seed 1", [Card("integral", "1.02(1)")], warnings=["few points"])
+    >>> "<li>few points</li>" in page.html()
+    True
+    """
+
+    title: str
+    subtitle: str
+    cards: Sequence[Card] = ()
+    tables: Sequence[Table] = ()
+    warnings: Sequence[str] = ()
+    sections: Mapping[str, Sequence[Picture]] = field(default_factory=dict)
+
+    @property
+    def pictures(self) -> Iterator[Picture]:
+        """All figures in their order."""
+        for pictures in self.sections.values():
+            yield from pictures
+
+    def html(self) -> str:
+        """The page as one file."""
+        items = "".join(f"<li>{escape(line)}</li>" for line in self.warnings)
+        return _PAGE.substitute(
+            title=escape(self.title),
+            subtitle=escape(self.subtitle),
+            cards="\n".join(card.html() for card in self.cards),
+            warnings=f'<h2>Warnings</h2><div class="warn"><ul>{items}</ul></div>' if items else "",
+            sections="\n".join(_section(name, pictures) for name, pictures in self.sections.items() if pictures),
+            tables="\n".join(table.html() for table in self.tables),
+        )
 
 
-def page(
-    title: str,
-    subtitle: str,
-    cards: Sequence[str],
-    warning_box: str,
-    run_plots: Sequence[str],
-    distributions: Sequence[str],
-    tables: Sequence[str],
-) -> str:
-    """The whole page; everything but the title and subtitle is HTML made by the functions of this module."""
-    section = ""
-    if distributions:
-        body = "\n".join(distributions)
-        section = f'<h2>Distributions: weighted against unweighted</h2>\n<div class="plots">\n{body}\n</div>'
-    return _PAGE.substitute(
-        title=escape(title),
-        subtitle=escape(subtitle),
-        cards="\n".join(cards),
-        warnings=warning_box,
-        run_plots="\n".join(run_plots),
-        distributions=section,
-        tables="\n".join(tables),
-    )
+def _section(name: str, pictures: Sequence[Picture]) -> str:
+    body = "\n".join(picture.html() for picture in pictures)
+    return f'<h2>{escape(name)}</h2>\n<div class="plots">\n{body}\n</div>'

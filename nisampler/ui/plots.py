@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import importlib
 import io
 import re
@@ -12,13 +11,13 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from nisampler.errors import ConfigError, MissingExtraError
 from nisampler.ui.distributions import Comparison
+from nisampler.ui.panels import Curve, decades, draw_ratio, panels, ratio_panels
 
 Floats = NDArray[np.float64]
 Sheet = dict[Any, Any]
@@ -27,7 +26,7 @@ STYLES = {"atlas": "ATLAS", "cms": "CMS", "lhcb": "LHCb2", "alice": "ALICE"}
 
 BLUE, ORANGE, GREEN, PURPLE = "#1f5fa6", "#d1495b", "#2a8c6e", "#7a4fa3"
 INK, GREY, PALE = "#22303c", "#8795a1", "#e6ebef"
-_WIDTH, _HEIGHT = 8.0, 5.2
+_HEIGHT = 5.2
 PLAIN: Sheet = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
@@ -72,6 +71,11 @@ def style_sheet(name: str | None) -> Sheet:
         If there is no such style.
     MissingExtraError
         If mplhep is not installed.
+
+    Examples
+    --------
+    >>> style_sheet(None) is PLAIN
+    True
     """
     if name is None:
         return PLAIN
@@ -86,31 +90,16 @@ def style_sheet(name: str | None) -> Sheet:
     return {**PLAIN, **_FRAMED, **kept}
 
 
-def data_uri(figure: Figure, style: Sheet = PLAIN) -> str:
-    """The figure as an SVG data URI; equal figures give equal text."""
+def svg(figure: Figure, style: Sheet = PLAIN) -> bytes:
+    """The figure as SVG; equal figures give equal bytes.
+
+    >>> svg(Figure())[:14]
+    b'<?xml version='
+    """
     buffer = io.BytesIO()
     with mpl.rc_context(style):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _figure(rows: Sequence[float] = (1.0,), height: float = _HEIGHT, left: float = 0.16) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(_WIDTH, height))
-    margins = {"left": left, "right": 0.97, "bottom": 0.68 / height, "top": 1.0 - 0.45 / height, "hspace": 0.07}
-    grid: Any = {"height_ratios": list(rows), **margins}
-    axes = list(figure.subplots(len(rows), 1, sharex=True, squeeze=False, gridspec_kw=grid)[:, 0])
-    for axis in axes:
-        axis.yaxis.set_label_coords(0.025 - left, 0.5)
-    return figure, axes
-
-
-def _decades(axis: Axis, low: float, high: float) -> None:
-    """Plain numbers at 1, 2 and 5 where an axis spans few decades, powers of ten where it spans many."""
-    if high / low < 500:
-        subs = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if high / low < 10 else (1.0, 2.0, 5.0)
-        axis.set_major_locator(LogLocator(subs=subs))
-        axis.set_major_formatter(FuncFormatter(lambda value, position: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
+    return buffer.getvalue()
 
 
 def _mark_stages(axes: Sequence[Axes], calls: Floats, stages: Sequence[str]) -> None:
@@ -147,13 +136,19 @@ def training(history: Sequence[Mapping[str, Any]], style: Sheet = PLAIN) -> Figu
         A stage without a learning rate has no loss.
     style
         From `style_sheet`.
+
+    Examples
+    --------
+    >>> record = {"stage": "flow", "loss": 0.5, "learning_rate": 1e-3, "ess_fraction": 0.4, "efficiency_0p1": 0.2}
+    >>> training([record | {"calls": 1000}, record | {"calls": 2000}]).axes[1].get_xlabel()
+    'integrand calls'
     """
 
     def column(name: str) -> Floats:
         return np.array([np.nan if r[name] is None else r[name] for r in history], dtype=np.float64)
 
     with mpl.rc_context(style):
-        figure, axes = _figure((1.0, 1.0), 6.2)
+        figure, axes = panels((1.0, 1.0), 6.2)
         calls = column("calls")
         marker = "o" if len(history) < 40 else ""
         loss = np.where(column("learning_rate") > 0.0, column("loss"), np.nan)
@@ -201,9 +196,14 @@ def weights(edges: Floats, counts: Floats, w_max: float | None, style: Sheet = P
         The maximum used in unweighting, over the mean weight; None if nothing was unweighted.
     style
         From `style_sheet`.
+
+    Examples
+    --------
+    >>> weights(np.geomspace(0.1, 10.0, 5), np.array([1.0, 5.0, 3.0, 1.0]), 4.0).axes[0].get_xscale()
+    'log'
     """
     with mpl.rc_context(style):
-        figure, (axis,) = _figure()
+        figure, (axis,) = panels((1.0,), _HEIGHT)
         low, high = 0.1, 10.0
         edges, counts = _coarser(edges, counts)
         if counts.size:
@@ -220,7 +220,7 @@ def weights(edges: Floats, counts: Floats, w_max: float | None, style: Sheet = P
             axis.axvline(w_max, color=ORANGE, linestyle=(0, (5, 2)), label=label)
         axis.set_xscale("log")
         axis.set_yscale("log")
-        _decades(axis.xaxis, low, high)
+        decades(axis.xaxis, low, high)
         axis.set_xlabel(r"$|w|\,/\,\langle |w| \rangle$")
         axis.set_ylabel(r"points per decade, normalised")
         axis.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.2)
@@ -261,9 +261,14 @@ def batches(
         Shown above the plot, such as the chi-square.
     style
         From `style_sheet`.
+
+    Examples
+    --------
+    >>> batches([1.0, 1.1], [0.1, 0.1], (1.05, 0.07), "pb").axes[0].get_ylabel()
+    'integral [pb]'
     """
     with mpl.rc_context(style):
-        figure, (axis,) = _figure(left=0.2)
+        figure, (axis,) = panels((1.0,), _HEIGHT, left=0.2)
         value, error = total
         bars = np.array([e if np.isfinite(e) else 0.0 for e in errors])
         axis.axhspan(value - error, value + error, color=BLUE, alpha=0.2, linewidth=0, label="total ± error")
@@ -291,50 +296,34 @@ def batches(
 
 
 def comparison(item: Comparison, unit: str, style: Sheet = PLAIN) -> Figure:
-    """One distribution of weighted points (line, band) and unweighted events (points), with their ratio."""
+    """One distribution of weighted points (area) and unweighted events (points), with their ratio.
+
+    Parameters
+    ----------
+    item
+        The distribution.
+    unit
+        Of the integral; empty for a density.
+    style
+        From `style_sheet`.
+
+    Examples
+    --------
+    >>> from nisampler.ui.histograms import Axis, Histogram
+    >>> weighted = Histogram(Axis("x", "$x$", np.linspace(0.0, 1.0, 3)))
+    >>> weighted.fill([0.2, 0.4, 0.7])
+    >>> comparison(Comparison.of(weighted, weighted, 1.0), "pb").axes[1].get_ylabel()
+    'ratio'
+    """
+    chi2, bins = item.chi2()
+    look = {"color": BLUE, "edgecolor": BLUE}
+    weighted = Curve("weighted points", item.weighted, item.weighted_error, look, form="area")
+    label = f"unweighted events, $\\chi^2$/bins = {chi2:.1f}/{bins}"
+    unweighted = Curve(label, item.unweighted, item.unweighted_error, {"color": ORANGE}, form="points")
     with mpl.rc_context(style):
-        figure, (main, lower) = _figure((3.0, 1.15), 6.4)
-        edges = item.axis.edges
-        centres = np.sqrt(edges[1:] * edges[:-1]) if item.axis.log else 0.5 * (edges[1:] + edges[:-1])
-        filled = item.unweighted_error > 0
-        low, high = item.weighted - item.weighted_error, item.weighted + item.weighted_error
-        _band(main, edges, low, high)
-        main.stairs(item.weighted, edges, color=BLUE, linewidth=1.8, label="weighted points")
-        main.errorbar(
-            centres[filled],
-            item.unweighted[filled],
-            yerr=item.unweighted_error[filled],
-            fmt="o",
-            color=ORANGE,
-            markersize=4,
-            elinewidth=1.3,
-            label="unweighted events",
-        )
-        positive = item.weighted[item.weighted > 0]
-        if positive.size and positive.max() / positive.min() > 50 and item.weighted.min() >= 0:
-            main.set_yscale("log")
-            main.set_ylim(bottom=0.3 * float(positive.min()))
-        else:
-            bottom = min(0.0, float((item.unweighted - item.unweighted_error).min()), float(item.weighted.min()))
-            top = max(0.0, float((item.unweighted + item.unweighted_error).max()), float(item.weighted.max()))
-            main.set_ylim(bottom, bottom + 1.3 * ((top - bottom) or 1.0))
-        chi2, bins = item.chi2()
-        if item.axis.log:
-            main.set_xscale("log")
-            _decades(lower.xaxis, float(edges[0]), float(edges[-1]))
+        figure, main, lower = ratio_panels(2)
+        draw_ratio(main, lower, item.axis, weighted, [unweighted])
         main.set_ylabel(f"$d\\sigma / dx$ [{_per(unit, item.axis.label)}]" if unit else "density")
-        main.legend(loc="best", title=f"$\\chi^2$/bins = {chi2:.1f}/{bins}", title_fontsize=13)
-        ratio, error, band = item.ratio
-        _band(lower, edges, 1 - band, 1 + band)
-        lower.axhline(1.0, color=BLUE, linewidth=1.4)
-        lower.errorbar(
-            centres[filled], ratio[filled], yerr=error[filled], fmt="o", color=ORANGE, markersize=4, elinewidth=1.3
-        )
-        span = _ratio_span(ratio[filled], error[filled])
-        lower.set_ylim(1 - span, 1 + span)
-        lower.set_ylabel("events /\nweighted", fontsize=13)
-        lower.set_xlabel(item.axis.label)
-        lower.set_xlim(edges[0], edges[-1])
     return figure
 
 
@@ -346,22 +335,3 @@ def _per(unit: str, label: str) -> str:
     """
     own = re.search(r"\[([^\[\]]+)\]\s*$", label)
     return f"{unit} / {own[1]}" if own else unit
-
-
-def _band(axis: Axes, edges: Floats, low: Floats, high: Floats) -> None:
-    axis.stairs(
-        np.nan_to_num(high, nan=1.0),
-        edges,
-        baseline=np.nan_to_num(low, nan=1.0),
-        fill=True,
-        color=BLUE,
-        alpha=0.22,
-    )
-
-
-def _ratio_span(ratio: Floats, error: Floats) -> float:
-    """Half the height of the ratio panel: most points with their errors inside, between 2 % and 100 %."""
-    reach = (np.abs(ratio - 1.0) + error)[np.isfinite(ratio)]
-    if not reach.size:
-        return 0.5
-    return float(np.clip(1.1 * np.quantile(reach, 0.9), 0.02, 1.0))

@@ -26,7 +26,7 @@ from nisampler.events import check_file
 from nisampler.run import pipeline
 from nisampler.run.directory import RunDirectory
 from nisampler.run.pipeline import execute, start
-from nisampler.run.report import ReportData
+from nisampler.run.report import RunReport
 
 CHANGING = {"run.log", "seconds.json", "result.json", "report.html", ".lock"}
 GIVE_UP = 400
@@ -49,7 +49,7 @@ def go_on(card: Path, path: Path) -> None:
         execute(directory, checkpoint_seconds=0.05)
 
 
-def short_report(data: ReportData) -> str:
+def short_report(data: RunReport) -> str:
     return f"<html>{data.result['process']}</html>\n"
 
 

@@ -23,7 +23,7 @@ from nisampler.calo.evaluation.histograms import Counts
 from nisampler.calo.evaluation.quantities import quantities, spectrum_axis
 from nisampler.calo.evaluation.report import table_rows
 from nisampler.errors import ConfigError, GeometryError, ShowerDataError, StorageError
-from nisampler.ui.distributions import Axis
+from nisampler.ui.histograms import Axis
 
 TINY = Geometry(
     name="tiny",

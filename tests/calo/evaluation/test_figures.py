@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
@@ -20,8 +19,8 @@ from nisampler.calo.evaluation.histograms import Counts
 from nisampler.calo.evaluation.measure import Measured, layer_separations, measure
 from nisampler.calo.evaluation.published import GEANT4, PUBLISHED, Speed
 from nisampler.calo.evaluation.quantities import quantities
-from nisampler.ui.distributions import Axis
-from nisampler.ui.plots import data_uri
+from nisampler.ui.histograms import Axis
+from nisampler.ui.plots import svg
 
 
 def showers(known: Geometry, n: int, seed: int) -> Showers:
@@ -37,9 +36,7 @@ def samples(known: Geometry) -> tuple[Measured, Measured]:
 
 
 def drawn(figure: Figure) -> None:
-    head, _, body = data_uri(figure).partition(",")
-    assert head == "data:image/svg+xml;base64"
-    assert ElementTree.fromstring(base64.b64decode(body)).tag.endswith("svg")
+    assert ElementTree.fromstring(svg(figure)).tag.endswith("svg")
 
 
 @pytest.mark.parametrize("name", ["toy", "ds1-pions", "calogan"])

@@ -15,7 +15,7 @@ from nisampler.calo.evaluation.features import Features
 from nisampler.calo.evaluation.histograms import Counts, Difference, chi_square, separation, wasserstein
 from nisampler.calo.evaluation.quantities import quantities, spectrum_axis
 from nisampler.errors import ShapeError, ShowerDataError
-from nisampler.ui.distributions import Axis
+from nisampler.ui.histograms import Axis
 
 AXIS = Axis("x", "$x$", np.array([0.0, 1.0, 2.0, 4.0]))
 

@@ -20,7 +20,7 @@ from nisampler.calo.detector.geometries import geometry
 from nisampler.calo.detector.geometry import Geometry, IncidentEnergy, Layer
 from nisampler.calo.evaluation.evaluate import CONTROL, EvaluationOptions, evaluate
 from nisampler.calo.evaluation.figures import FLOOR
-from nisampler.calo.evaluation.report import table_rows
+from nisampler.calo.evaluation.table import table_rows
 from nisampler.errors import ConfigError, ShowerDataError, StorageError
 
 TINY = Geometry(
@@ -130,7 +130,7 @@ def test_table_has_every_sample_and_figure(evaluated: tuple[Path, dict[str, Any]
 def test_page_is_self_contained_and_has_every_figure(evaluated: tuple[Path, dict[str, Any]]) -> None:
     output, _ = evaluated
     page = (output / "report.html").read_text()
-    names = re.findall(r'<figure id="([^"]+)">', page)
+    names = re.findall(r'<figure id="([^"]+)"', page)
     assert len(names) == len(set(names))
     for name in ("scores", "auc_time", "multiclass", "separations", "response_energy", "layer_profile", "correlations",
                  "average_0", "average_1", "neighbours_0", "voxels", "response", "energy_0", "eta_0", "phi_width_0",

@@ -1,0 +1,237 @@
+"""Panels one above the other, and the one way to draw curves over a reference with their ratio to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis as Scale
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from numpy.typing import NDArray
+
+from nisampler.ui.histograms import Axis
+
+Floats = NDArray[np.float64]
+
+WIDTH = 8.0
+"""Inches, of every figure with a single column."""
+_LEFT = 0.16
+_FAINT = 0.25
+_ROW = 0.29
+"""Inches that a row of a legend needs."""
+_SMALLEST_SPAN, _INSIDE = 0.02, 0.85
+"""The ratio panel reaches at least so far from 1, and so far that this share of its points lies inside."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Values with errors in the bins of an axis.
+
+    Attributes
+    ----------
+    label
+        In the legend.
+    values, error
+        (b,) each.
+    look
+        Colour and dashes as matplotlib takes them.
+    spread
+        (b,) half the height of a band around the curve; none by default.
+    form
+        A "line", "points" with error bars, or a filled "area".
+
+    Examples
+    --------
+    >>> Curve("model", np.ones(2), np.array([0.1, 0.2]), {"color": "k"}).over(np.array([2.0, 0.0])).values
+    array([0.5, nan])
+    """
+
+    label: str
+    values: Floats
+    error: Floats
+    look: Mapping[str, Any] = field(default_factory=dict)
+    spread: Floats | None = None
+    form: Literal["line", "points", "area"] = "line"
+
+    def over(self, reference: Floats) -> Curve:
+        """The curve in units of the reference; NaN where that is zero."""
+        below = np.where(reference != 0.0, reference, np.nan)
+        error = np.abs(self.error / below)
+        spread = None if self.spread is None else np.abs(self.spread / below)
+        return Curve(self.label, self.values / below, error, self.look, spread, self.form)
+
+
+def panels(rows: Sequence[float], height: float, top: float = 0.45, left: float = _LEFT) -> tuple[Figure, list[Axes]]:
+    """Panels one above the other with a common horizontal axis, and so many inches above them.
+
+    Parameters
+    ----------
+    rows
+        Relative heights.
+    height, top
+        Of the figure, and of the room above the panels, in inches.
+    left
+        Share of the width for the labels of the vertical axes.
+
+    Examples
+    --------
+    >>> figure, axes = panels((3.0, 1.0), 6.0)
+    >>> len(axes)
+    2
+    """
+    figure = Figure(figsize=(WIDTH, height))
+    margins = {"left": left, "right": 0.97, "bottom": 0.72 / height, "top": 1.0 - top / height, "hspace": 0.08}
+    grid: Any = {"height_ratios": list(rows), **margins}
+    axes = list(figure.subplots(len(rows), 1, sharex=True, squeeze=False, gridspec_kw=grid)[:, 0])
+    for axis in axes:
+        axis.yaxis.set_label_coords(0.03 - left, 0.5)
+    return figure, axes
+
+
+def ratio_panels(entries: int) -> tuple[Figure, Axes, Axes]:
+    """A main panel, one for ratios below it, and room above for a legend of so many entries in two columns.
+
+    Examples
+    --------
+    >>> figure, main, ratio = ratio_panels(2)
+    >>> bool(main.get_position().height > ratio.get_position().height)
+    True
+    """
+    room = 0.2 + _ROW * -(-entries // 2)
+    figure, (main, lower) = panels((3.0, 1.2), 6.0 + room, room)
+    return figure, main, lower
+
+
+def draw_ratio(
+    main: Axes, lower: Axes, axis: Axis, reference: Curve, others: Sequence[Curve], logarithmic: float = 50.0
+) -> None:
+    """Curves over a reference in the main panel, and below it their ratios with the error of the reference as a band.
+
+    Parameters
+    ----------
+    main, lower
+        Of `ratio_panels`.
+    axis
+        The bins of all curves.
+    reference, others
+        The curves; where the reference is zero there is no ratio.
+    logarithmic
+        The main panel is logarithmic if the positive values span this factor and none is negative.
+
+    Examples
+    --------
+    >>> axis = Axis("x", "$x$", np.linspace(0.0, 1.0, 3))
+    >>> _, main, lower = ratio_panels(2)
+    >>> truth = Curve("truth", np.array([1.0, 2.0]), np.array([0.1, 0.1]), {"color": "k"}, form="area")
+    >>> draw_ratio(main, lower, axis, truth, [Curve("model", np.array([1.1, 2.0]), np.array([0.1, 0.1]))])
+    >>> lower.get_ylabel(), main.get_yscale()
+    ('ratio', 'linear')
+    """
+    for curve in (reference, *others):
+        _draw(main, axis, curve, label=curve.label)
+    unit = reference.over(reference.values)
+    _band(lower, axis.edges, np.ones_like(unit.values), unit.error, _colour(reference))
+    lower.axhline(1.0, color=reference.look.get("edgecolor", _colour(reference)), linewidth=1.3)
+    ratios = [curve.over(reference.values) for curve in others]
+    for curve, ratio in zip(others, ratios, strict=True):
+        filled = np.isfinite(ratio.values) & ((curve.values != 0.0) | (curve.error > 0.0))
+        _draw(lower, axis, ratio, filled)
+    span = _span(unit, ratios)
+    lower.set_ylim(1 - span, 1 + span)
+    lower.yaxis.set_major_locator(MaxNLocator(4, prune="both"))
+    _limits(main, [reference, *others], logarithmic)
+    if axis.log:
+        main.set_xscale("log")
+        decades(lower.xaxis, float(axis.edges[0]), float(axis.edges[-1]))
+    lower.set_xlim(axis.edges[0], axis.edges[-1])
+    lower.set_xlabel(axis.label)
+    lower.set_ylabel("ratio")
+    _legend(main, [reference, *others])
+
+
+def decades(scale: Scale, low: float, high: float) -> None:
+    """Plain numbers at 1, 2 and 5 where an axis spans few decades, powers of ten where it spans many.
+
+    Examples
+    --------
+    >>> axis = Figure().subplots()
+    >>> axis.set_xscale("log")
+    >>> decades(axis.xaxis, 1.0, 50.0)
+    >>> axis.xaxis.get_major_formatter()(20.0)
+    '20'
+    """
+    if high / low < 500:
+        subs = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if high / low < 10 else (1.0, 2.0, 5.0)
+        scale.set_major_locator(LogLocator(subs=subs))
+        scale.set_major_formatter(FuncFormatter(lambda value, position: f"{value:g}"))
+    scale.set_minor_formatter(NullFormatter())
+
+
+def _colour(curve: Curve) -> Any:
+    return curve.look.get("color", "black")
+
+
+def _band(axes: Axes, edges: Floats, centre: Floats, half: Floats, colour: Any) -> None:
+    low, high = (np.nan_to_num(part, nan=1.0) for part in (centre - half, centre + half))
+    axes.stairs(high, edges, baseline=low, fill=True, color=colour, alpha=_FAINT, linewidth=0)
+
+
+def _draw(
+    axes: Axes, axis: Axis, curve: Curve, filled: NDArray[np.bool_] | None = None, label: str | None = None
+) -> None:
+    """A curve in its form; only the bins of `filled` if they are given."""
+    shown = curve.values if filled is None else np.where(filled, curve.values, np.nan)
+    if curve.form == "points":
+        here = curve.error > 0.0 if filled is None else filled
+        look: dict[str, Any] = {"fmt": "o", "markersize": 4, "elinewidth": 1.3, **curve.look}
+        axes.errorbar(axis.centres[here], shown[here], yerr=curve.error[here], label=label, **look)
+        return
+    if curve.form == "area":
+        axes.stairs(shown, axis.edges, fill=True, color=_colour(curve), alpha=0.35, label=label)
+        axes.stairs(shown, axis.edges, color=curve.look.get("edgecolor", _colour(curve)), linewidth=1.2)
+        return
+    if curve.spread is not None:
+        _band(axes, axis.edges, np.nan_to_num(shown), np.nan_to_num(curve.spread), _colour(curve))
+    baseline = 0.0 if filled is None else None
+    axes.stairs(shown, axis.edges, baseline=baseline, label=label, **{"linewidth": 1.8, **curve.look})
+
+
+def _span(reference: Curve, ratios: Sequence[Curve]) -> float:
+    """Half the height of the ratio panel."""
+    wide = [np.maximum(ratio.error, 0.0 if ratio.spread is None else ratio.spread) for ratio in ratios]
+    reach = [np.abs(r.values - 1.0) + np.hypot(w, reference.error) for r, w in zip(ratios, wide, strict=True)]
+    found = [part[np.isfinite(part) & (ratio.values != 0.0)] for part, ratio in zip(reach, ratios, strict=True)]
+    spans = np.concatenate(found) if found else np.zeros(0)
+    return float(np.clip(1.15 * np.quantile(spans, _INSIDE), _SMALLEST_SPAN, 1.0)) if spans.size else 0.5
+
+
+def _limits(axes: Axes, curves: Sequence[Curve], logarithmic: float) -> None:
+    """A logarithmic scale where the values span a large factor, and room around them."""
+    values = np.concatenate([curve.values for curve in curves])
+    positive = values[values > 0]
+    if positive.size and values.min() >= 0.0 and positive.max() > logarithmic * positive.min():
+        axes.set_yscale("log")
+        axes.set_ylim(0.5 * float(positive.min()), 2.0 * float(positive.max()))
+        return
+    ends = [curve.values + sign * curve.error for curve in curves for sign in (-1, 1) if curve.form == "points"]
+    low, high = (float(choose([0.0, *np.concatenate([values, *ends])])) for choose in (min, max))
+    room = 0.08 * ((high - low) or 1.0)
+    axes.set_ylim(low - (room if low < 0.0 else 0.0), high + (room if high > 0.0 or low == 0.0 else 0.0))
+
+
+def _legend(axes: Axes, curves: Sequence[Curve]) -> None:
+    """Above the panel, where it hides nothing; a line with a band has both in its entry."""
+    handles, labels = axes.get_legend_handles_labels()
+    banded = {curve.label for curve in curves if curve.spread is not None}
+    keys: list[Any] = [
+        (Patch(color=cast(Patch, handle).get_edgecolor(), alpha=_FAINT, linewidth=0), handle)
+        if label in banded
+        else handle
+        for handle, label in zip(handles, labels, strict=True)
+    ]
+    axes.legend(keys, labels, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.3)
