@@ -1,138 +1,29 @@
-"""Numbers with honest errors: mergeable moments, `Estimate` and pulls."""
+"""Numbers with honest errors: `Estimate`, how it is computed with and printed, and pulls."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from itertools import pairwise
+from numbers import Real
+from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
 
-from nisampler.errors import ConfigError
+from nisampler.base.covariance import Gradient, Source, as_gvar, combined, standard_error
+from nisampler.base.moments import Moments
+from nisampler.errors import ConfigError, DomainError
 
 ONE_SIGMA = math.erf(1.0 / math.sqrt(2.0))
 """Probability within one standard deviation of a normal distribution, 0.6827."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Moments:
-    r"""Sums over a set of weights that can be merged in any order, over batches, shards and machines.
-
-    Merging uses the pairwise update :math:`M_2 = M_2^a + M_2^b + \delta^2 n_a n_b / (n_a + n_b)` with
-    :math:`\delta = \bar w_b - \bar w_a` (Chan, Golub, LeVeque 1983), which loses no digits to cancellation.
-    Non-finite weights are not hidden: they make mean and error NaN or infinite.
-
-    Attributes
-    ----------
-    count
-        Number of weights.
-    mean
-        Their mean.
-    m2
-        Sum of squared deviations from the mean.
-    sum_abs
-        Sum of absolute weights.
-    sum_squares
-        Sum of squared weights.
-    minimum
-        Smallest weight, `inf` without any.
-    maximum
-        Largest weight, `-inf` without any.
-    zeros
-        Number of weights that are exactly zero.
-    negatives
-        Number of negative weights.
-    """
-
-    count: int = 0
-    mean: float = 0.0
-    m2: float = 0.0
-    sum_abs: float = 0.0
-    sum_squares: float = 0.0
-    minimum: float = math.inf
-    maximum: float = -math.inf
-    zeros: int = 0
-    negatives: int = 0
-
-    @classmethod
-    def from_tensor(cls, weights: Tensor) -> Moments:
-        """Moments of all entries of `weights` (any shape and device), summed in float64."""
-        w = weights.detach().reshape(-1).to(torch.float64)
-        if w.numel() == 0:
-            return cls()
-        mean = w.mean()
-        parts = [mean, (w - mean).square().sum(), w.abs().sum(), w.square().sum(), w.min(), w.max()]
-        counts = [(w == 0).sum().to(torch.float64), (w < 0).sum().to(torch.float64)]
-        average, m2, sum_abs, sum_squares, low, high, zeros, negatives = torch.stack(parts + counts).tolist()
-        return cls(w.numel(), average, m2, sum_abs, sum_squares, low, high, int(zeros), int(negatives))
-
-    @classmethod
-    def merge_all(cls, parts: Iterable[Moments]) -> Moments:
-        """The moments of all parts together; without parts, those of the empty set."""
-        total = cls()
-        for part in parts:
-            total = total + part
-        return total
-
-    def __add__(self, other: Moments) -> Moments:
-        if self.count == 0 or other.count == 0:
-            return other if self.count == 0 else self
-        count = self.count + other.count
-        delta = other.mean - self.mean
-        return Moments(
-            count=count,
-            mean=(self.count * self.mean + other.count * other.mean) / count,
-            m2=self.m2 + other.m2 + delta * delta * (self.count * other.count / count),
-            sum_abs=self.sum_abs + other.sum_abs,
-            sum_squares=self.sum_squares + other.sum_squares,
-            minimum=min(self.minimum, other.minimum),
-            maximum=max(self.maximum, other.maximum),
-            zeros=self.zeros + other.zeros,
-            negatives=self.negatives + other.negatives,
-        )
-
-    @property
-    def total(self) -> float:
-        """Sum of the weights."""
-        return self.count * self.mean
-
-    @property
-    def max_abs(self) -> float:
-        """Largest absolute weight, 0 without any."""
-        return max(abs(self.minimum), abs(self.maximum)) if self.count else 0.0
-
-    @property
-    def variance(self) -> float:
-        """Unbiased variance of one weight; infinite, that is unknown, from fewer than two."""
-        return self.m2 / (self.count - 1) if self.count > 1 else math.inf
-
-    @property
-    def standard_error(self) -> float:
-        """Standard error of the mean; infinite, that is unknown, from fewer than two weights."""
-        return math.sqrt(self.variance / self.count) if self.count > 1 else math.inf
-
-    @property
-    def ess_fraction(self) -> float:
-        r"""Kish's effective sample size over n, :math:`(\sum w)^2 / (n \sum w^2)`; 0 if all vanish."""
-        if self.sum_squares == 0.0:
-            return 0.0
-        return self.total * self.mean / self.sum_squares
-
-    def to_dict(self) -> dict[str, float | int]:
-        """Plain numbers under the attributes' names; `from_dict` gives back an equal object."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, float | int]) -> Moments:
-        """The moments `to_dict` wrote; `ConfigError` where keys are missing or unknown."""
-        expected = {field.name for field in dataclasses.fields(cls)}
-        if set(values) != expected:
-            raise ConfigError(f"moments need exactly the keys {sorted(expected)}, got {sorted(values)}")
-        integers = {"count", "zeros", "negatives"}
-        return cls(**{key: int(v) if key in integers else float(v) for key, v in values.items()})  # type: ignore[arg-type]
+# A width and an alignment, for tables.
+_ALIGNED = re.compile(r"(.?[<>^])?\d*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +32,11 @@ class Estimate:
 
     The digits in parentheses are the error in units of the last digits shown, rounded as the Particle Data
     Group does (two digits from 100 to 354, one from 355 to 949, then 10).
+
+    Estimates are added, subtracted, multiplied and divided, with numbers and with each other, raised to a power
+    and given to `abs`. Errors spread to first order: integrals of one integration are correlated as their points
+    are, an estimate with itself entirely, all others are independent. `format(estimate, "pm")` writes
+    `0.98874 ± 0.00012`; a format of numbers, such as `.3f` or `.2e`, is applied to value and error alike.
 
     Attributes
     ----------
@@ -166,8 +62,11 @@ class Estimate:
 
     Examples
     --------
-    >>> print(Estimate(1603.214, 0.41, n=1_000_000, unit="pb"))
+    >>> sigma = Estimate(1603.214, 0.41, n=1_000_000, unit="pb")
+    >>> print(sigma)
     1603.2(4)
+    >>> f"{sigma:pm} {sigma.unit}", f"{2 * sigma:.1f}", str(sigma / sigma)
+    ('1603.2 ± 0.4 pb', '3206.4 ± 0.8', '1(0)')
     """
 
     value: float
@@ -283,11 +182,104 @@ class Estimate:
 
         return float(chdtrc(self.dof, self.chi2_per_dof * self.dof))
 
+    @property
+    def gradient(self) -> Gradient:
+        """Derivatives with respect to the measured numbers behind it: itself alone, where it is one of them."""
+        found: Gradient | None = self.__dict__.get("_gradient")
+        if found is None:
+            found = {Source(np.array([[self.error**2]]), self.n): np.ones(1)}
+            object.__setattr__(self, "_gradient", found)
+        return found
+
+    def depending(self, gradient: Gradient) -> Estimate:
+        """The same number, known to depend on these measured ones."""
+        other = dataclasses.replace(self)
+        object.__setattr__(other, "_gradient", gradient)
+        return other
+
+    def gvar(self) -> Any:
+        """The number as a `gvar.GVar`, correlated with those of the same integration.
+
+        Raises
+        ------
+        MissingExtraError
+            If gvar is not installed.
+        """
+        return as_gvar(self.value, self.gradient)
+
     def __float__(self) -> float:
         return float(self.value)
 
+    def __neg__(self) -> Estimate:
+        return _function(-self.value, [(-1.0, self)], self.unit)
+
+    def __pos__(self) -> Estimate:
+        return self
+
+    def __abs__(self) -> Estimate:
+        return self if self.value >= 0.0 else -self
+
+    def __add__(self, other: Estimate | float) -> Estimate:
+        return _binary(self, other, lambda a, b: (a.value + b.value, 1.0, 1.0, _same_unit(a, b)))
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Estimate | float) -> Estimate:
+        return _binary(self, other, lambda a, b: (a.value - b.value, 1.0, -1.0, _same_unit(a, b)))
+
+    def __rsub__(self, other: float) -> Estimate:
+        return -self + other
+
+    def __mul__(self, other: Estimate | float) -> Estimate:
+        return _binary(
+            self, other, lambda a, b: (a.value * b.value, b.value, a.value, " ".join(filter(None, (a.unit, b.unit))))
+        )
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, other: Estimate | float) -> Estimate:
+        return _binary(self, other, _ratio)
+
+    def __rtruediv__(self, other: float) -> Estimate:
+        return _binary(self, other, lambda a, b: _swapped(_ratio(b, a)))
+
+    def __pow__(self, power: float) -> Estimate:
+        if not _is_number(power):
+            return NotImplemented
+        try:
+            value = math.pow(self.value, power)
+            slope = power * math.pow(self.value, power - 1.0) if power else 0.0
+        except (ValueError, OverflowError) as error:
+            raise DomainError(f"{self} to the power {power} is no finite real number with an error") from error
+        return _function(value, [(slope, self)], f"{self.unit}^{power:g}" if self.unit else "")
+
     def __str__(self) -> str:
         return format_with_error(self.value, self.error)
+
+    def __format__(self, spec: str) -> str:
+        if spec == "pm":
+            return format_with_error(self.value, self.error, plus_minus=True)
+        if _ALIGNED.fullmatch(spec):
+            return format(str(self), spec)
+        try:
+            return f"{self.value:{spec}} ± {self.error:{spec}}"
+        except ValueError as error:
+            raise ConfigError(
+                f"format {spec!r} of an estimate: use '' for 1.23(4), 'pm' for 1.23 ± 0.04, a width, or a format of "
+                "numbers such as '.3f'"
+            ) from error
+
+    def to_dict(self) -> dict[str, float | int | str | None]:
+        """Plain data for a JSON file, None for what is not finite; `from_dict` gives back an equal estimate."""
+        fields = dataclasses.asdict(self).items()
+        return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in fields}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Estimate:
+        """What `to_dict` wrote."""
+        unknown = {"error": math.inf, "chi2_per_dof": math.nan, "ess_fraction": math.nan}
+        known: dict[str, Any] = {name: unknown[name] if v is None else v for name, v in fields.items()}
+        return cls(**known)
 
     def summary(self) -> str:
         """Several lines: value, relative error, points, agreement of batches, effective sample size."""
@@ -301,6 +293,49 @@ class Estimate:
         if not math.isnan(self.ess_fraction):
             rows.append(("ESS/n", f"{self.ess_fraction:.3g}"))
         return "\n".join(f"{name:<15} {text}" for name, text in rows)
+
+
+def _function(value: float, terms: Sequence[tuple[float, Estimate]], unit: str) -> Estimate:
+    """A function of estimates from its value and its partial derivatives."""
+    gradient = combined((factor, estimate.gradient) for factor, estimate in terms)
+    return Estimate(value, standard_error(gradient), sum(s.n for s in gradient), unit=unit).depending(gradient)
+
+
+def _binary(
+    a: Estimate, b: Estimate | float, rule: Callable[[Estimate, Estimate], tuple[float, float, float, str]]
+) -> Estimate:
+    """The result of a rule that gives a value, its derivatives by a and b, and a unit."""
+    if isinstance(b, Estimate):
+        value, by_a, by_b, unit = rule(a, b)
+        return _function(value, [(by_a, a), (by_b, b)], unit)
+    if not _is_number(b):
+        return NotImplemented  # type: ignore[no-any-return]
+    value, by_a, _, unit = rule(a, Estimate(float(b), 0.0, 0))
+    return _function(value, [(by_a, a)], unit)
+
+
+def _swapped(result: tuple[float, float, float, str]) -> tuple[float, float, float, str]:
+    value, by_a, by_b, unit = result
+    return value, by_b, by_a, unit
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real)
+
+
+def _same_unit(a: Estimate, b: Estimate) -> str:
+    """The unit of a sum, in which numbers without points have the unit of the estimate."""
+    if a.unit != b.unit and a.n and b.n:
+        raise ConfigError(f"estimates in different units cannot be added: {a.unit!r} and {b.unit!r}")
+    return a.unit or b.unit
+
+
+def _ratio(a: Estimate, b: Estimate) -> tuple[float, float, float, str]:
+    if b.value == 0.0:
+        raise DomainError(f"{a} cannot be divided by {b}")
+    value = a.value / b.value
+    unit = "" if a.unit == b.unit else f"{a.unit or 1}/{b.unit}" if b.unit else a.unit
+    return value, 1.0 / b.value, -value / b.value, unit
 
 
 def _between_groups(means: Sequence[float]) -> tuple[float, int]:
@@ -343,20 +378,23 @@ def _combined_ess(parts: Sequence[Estimate], value: float, n: int) -> float:
     return n * value**2 / squares if squares else 0.0
 
 
-def format_with_error(value: float, error: float) -> str:
+def format_with_error(value: float, error: float, plus_minus: bool = False) -> str:
     """`value` with `error` in units of its last digits, such as `0.98874(12)` or `1.23(4)e-15`.
 
-    A missing error (infinite, NaN) or a value that is not finite is written out: `0.5 ± inf`.
+    With `plus_minus` the error is written out: `0.98874 ± 0.00012` or `(1.23 ± 0.04)e-15`. A missing error
+    (infinite, NaN) or a value that is not finite is written out too: `0.5 ± inf`.
 
     >>> format_with_error(0.988741, 0.000118)
     '0.98874(12)'
     >>> format_with_error(1.234e-15, 3.9e-17)
     '1.23(4)e-15'
+    >>> format_with_error(1.234e-15, 3.9e-17, plus_minus=True)
+    '(1.23 ± 0.04)e-15'
     """
     if not (math.isfinite(value) and math.isfinite(error)):
         return f"{value:.6g} ± {error:.6g}"
     if error == 0.0:
-        return f"{value:.12g}(0)"
+        return f"{value:.12g} ± 0" if plus_minus else f"{value:.12g}(0)"
     leading = Decimal(f"{error:.2e}")
     head = leading.scaleb(2 - leading.adjusted())
     last = leading.adjusted() - (1 if head < 355 else 0)
@@ -370,7 +408,11 @@ def format_with_error(value: float, error: float) -> str:
     digits = max(28, exponent - last + 5)
     shown = _quantize(exact_value.scaleb(-shift), step, digits)
     units = int(_quantize(exact_error.scaleb(-last), Decimal(1), digits))
-    return f"{shown:f}({units})" + (f"e{shift}" if shift else "")
+    power = f"e{shift}" if shift else ""
+    if not plus_minus:
+        return f"{shown:f}({units}){power}"
+    text = f"{shown:f} ± {units * step:f}"
+    return f"({text}){power}" if power else text
 
 
 def _quantize(number: Decimal, step: Decimal, digits: int) -> Decimal:

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from nisampler.base.estimate import Estimate, Moments
+from nisampler.base.estimate import Estimate
+from nisampler.base.moments import Moments
 from nisampler.base.rng import Streams
 from nisampler.density.integrand import Integrand
 from nisampler.errors import ConfigError, NonFiniteError, ZeroIntegrandError

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nisampler.base.estimate import Moments
+from nisampler.base.moments import Moments
 from nisampler.base.rng import Streams
 from nisampler.base.storage import part, prefixed
 from nisampler.base.weights import efficiencies_at, kish_ess

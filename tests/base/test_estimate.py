@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from nisampler.base.estimate import ONE_SIGMA, Estimate, Moments, format_with_error, pull, student_t_factor
+from nisampler.base.estimate import ONE_SIGMA, Estimate, format_with_error, pull, student_t_factor
+from nisampler.base.moments import Moments
 from nisampler.base.weights import efficiencies_at, efficiency_at, kish_ess
 from nisampler.errors import ConfigError, NonFiniteError, ShapeError, UnweightingError
 

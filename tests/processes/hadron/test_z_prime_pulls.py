@@ -10,7 +10,8 @@ from statistics import fmean, pstdev
 import pytest
 import torch
 
-from nisampler.base.estimate import Estimate, Moments, pull
+from nisampler.base.estimate import Estimate, pull
+from nisampler.base.moments import Moments
 from nisampler.base.rng import Streams
 from nisampler.density.channels import multichannel_of
 from nisampler.density.integrand import Integrand

@@ -1,0 +1,137 @@
+"""Sums over weights that can be merged in any order."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from nisampler.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Moments:
+    r"""Sums over a set of weights that can be merged in any order, over batches, shards and machines.
+
+    Merging uses the pairwise update :math:`M_2 = M_2^a + M_2^b + \delta^2 n_a n_b / (n_a + n_b)` with
+    :math:`\delta = \bar w_b - \bar w_a` (Chan, Golub, LeVeque 1983), which loses no digits to cancellation.
+    Non-finite weights are not hidden: they make mean and error NaN or infinite.
+
+    Attributes
+    ----------
+    count
+        Number of weights.
+    mean
+        Their mean.
+    m2
+        Sum of squared deviations from the mean.
+    sum_abs
+        Sum of absolute weights.
+    sum_squares
+        Sum of squared weights.
+    minimum
+        Smallest weight, `inf` without any.
+    maximum
+        Largest weight, `-inf` without any.
+    zeros
+        Number of weights that are exactly zero.
+    negatives
+        Number of negative weights.
+
+    Examples
+    --------
+    >>> parts = [Moments.from_tensor(torch.tensor(w)) for w in ([1.0, 2.0], [3.0])]
+    >>> whole = Moments.merge_all(parts)
+    >>> whole.count, whole.mean, whole.variance
+    (3, 2.0, 1.0)
+    """
+
+    count: int = 0
+    mean: float = 0.0
+    m2: float = 0.0
+    sum_abs: float = 0.0
+    sum_squares: float = 0.0
+    minimum: float = math.inf
+    maximum: float = -math.inf
+    zeros: int = 0
+    negatives: int = 0
+
+    @classmethod
+    def from_tensor(cls, weights: Tensor) -> Moments:
+        """Moments of all entries of `weights` (any shape and device), summed in float64."""
+        w = weights.detach().reshape(-1).to(torch.float64)
+        if w.numel() == 0:
+            return cls()
+        mean = w.mean()
+        parts = [mean, (w - mean).square().sum(), w.abs().sum(), w.square().sum(), w.min(), w.max()]
+        counts = [(w == 0).sum().to(torch.float64), (w < 0).sum().to(torch.float64)]
+        average, m2, sum_abs, sum_squares, low, high, zeros, negatives = torch.stack(parts + counts).tolist()
+        return cls(w.numel(), average, m2, sum_abs, sum_squares, low, high, int(zeros), int(negatives))
+
+    @classmethod
+    def merge_all(cls, parts: Iterable[Moments]) -> Moments:
+        """The moments of all parts together; without parts, those of the empty set."""
+        total = cls()
+        for part in parts:
+            total = total + part
+        return total
+
+    def __add__(self, other: Moments) -> Moments:
+        if self.count == 0 or other.count == 0:
+            return other if self.count == 0 else self
+        count = self.count + other.count
+        delta = other.mean - self.mean
+        return Moments(
+            count=count,
+            mean=(self.count * self.mean + other.count * other.mean) / count,
+            m2=self.m2 + other.m2 + delta * delta * (self.count * other.count / count),
+            sum_abs=self.sum_abs + other.sum_abs,
+            sum_squares=self.sum_squares + other.sum_squares,
+            minimum=min(self.minimum, other.minimum),
+            maximum=max(self.maximum, other.maximum),
+            zeros=self.zeros + other.zeros,
+            negatives=self.negatives + other.negatives,
+        )
+
+    @property
+    def total(self) -> float:
+        """Sum of the weights."""
+        return self.count * self.mean
+
+    @property
+    def max_abs(self) -> float:
+        """Largest absolute weight, 0 without any."""
+        return max(abs(self.minimum), abs(self.maximum)) if self.count else 0.0
+
+    @property
+    def variance(self) -> float:
+        """Unbiased variance of one weight; infinite, that is unknown, from fewer than two."""
+        return self.m2 / (self.count - 1) if self.count > 1 else math.inf
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error of the mean; infinite, that is unknown, from fewer than two weights."""
+        return math.sqrt(self.variance / self.count) if self.count > 1 else math.inf
+
+    @property
+    def ess_fraction(self) -> float:
+        r"""Kish's effective sample size over n, :math:`(\sum w)^2 / (n \sum w^2)`; 0 if all vanish."""
+        if self.sum_squares == 0.0:
+            return 0.0
+        return self.total * self.mean / self.sum_squares
+
+    def to_dict(self) -> dict[str, float | int]:
+        """Plain numbers under the attributes' names; `from_dict` gives back an equal object."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, float | int]) -> Moments:
+        """The moments `to_dict` wrote; `ConfigError` where keys are missing or unknown."""
+        expected = {field.name for field in dataclasses.fields(cls)}
+        if set(values) != expected:
+            raise ConfigError(f"moments need exactly the keys {sorted(expected)}, got {sorted(values)}")
+        integers = {"count", "zeros", "negatives"}
+        return cls(**{key: int(v) if key in integers else float(v) for key, v in values.items()})  # type: ignore[arg-type]
