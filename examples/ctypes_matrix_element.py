@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from nisampler.errors import ProcessError
-from nisampler.processes.base import GEV2_PB
+from nisampler.processes.constants import GEV2_PB
 from nisampler.processes.phase_space.rambo import RamboOnDiet
 
 SOURCE = Path(__file__).with_suffix("") / "matrix_element.c"

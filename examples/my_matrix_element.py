@@ -11,7 +11,7 @@ import math
 
 import torch
 
-from nisampler.processes.base import GEV2_PB
+from nisampler.processes.constants import GEV2_PB
 from nisampler.processes.phase_space.kinematics import dot
 from nisampler.processes.phase_space.rambo import RamboOnDiet
 

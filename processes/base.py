@@ -15,9 +15,6 @@ from nisampler.events.batch import EventBatch
 from nisampler.events.observables import Observable
 from nisampler.processes.functions.functions import TestFunction
 
-# (hbar c)^2 in GeV^2 pb (CODATA 2018, exact): turns a cross-section in GeV^-2 into pb.
-GEV2_PB = 0.3893793721e9
-
 
 @dataclass(frozen=True)
 class BeamInfo:

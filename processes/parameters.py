@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 from nisampler.errors import AmplitudeError, ConfigError
-
-FermionType = Literal["up", "down", "lepton"]
-
-# Electric charge and third component of the weak isospin of the left-handed fermion.
-CHARGE_ISOSPIN: dict[str, tuple[float, float]] = {"up": (2 / 3, 0.5), "down": (-1 / 3, -0.5), "lepton": (-1.0, -0.5)}
-
-UP_QUARKS = (2, 4, 6)
-DOWN_QUARKS = (1, 3, 5)
-
-# Rows u, c, t, columns d, s, b: the absolute values that Pythia 8 takes.
-CKM = ((0.97383, 0.2272, 0.00396), (0.2271, 0.97296, 0.04221), (0.00814, 0.04161, 0.9991))
+from nisampler.processes.constants import (
+    ALPHA_EM,
+    CHARGE_ISOSPIN,
+    CKM,
+    DOWN_QUARKS,
+    MASS_TOP,
+    MASS_W,
+    MASS_Z,
+    SIN2_THETA_W,
+    UP_QUARKS,
+    WIDTH_W,
+    WIDTH_Z,
+    FermionType,
+)
 
 
 def _check_positive(name: str, value: object, *, zero: bool = False) -> None:
@@ -55,13 +58,13 @@ class StandardModel:
         If a value is outside its range.
     """
 
-    alpha_em: float = 0.00781751
-    sin2_theta_w: float = 0.2315
-    mass_z: float = 91.1876
-    width_z: float = 2.495514921
-    mass_w: float = 80.419
-    width_w: float = 2.08712367
-    mass_top: float = 173.0
+    alpha_em: float = ALPHA_EM
+    sin2_theta_w: float = SIN2_THETA_W
+    mass_z: float = MASS_Z
+    width_z: float = WIDTH_Z
+    mass_w: float = MASS_W
+    width_w: float = WIDTH_W
+    mass_top: float = MASS_TOP
     ckm: tuple[tuple[float, ...], ...] = CKM
 
     def __post_init__(self) -> None:

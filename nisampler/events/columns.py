@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 Bools = NDArray[np.bool_]
 
 UNKNOWN_SPIN = 9.0
+FIRST_COLOUR_TAG = 501
 INCOMING, FINAL, RESONANCE, EMPTY = -1, 1, 2, 0
 
 # column: (dtype, axes after the event axis, value in an empty slot); "p" is the number of particle slots

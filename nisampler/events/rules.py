@@ -12,13 +12,11 @@ from nisampler.errors import EventFormatError
 from nisampler.events.batch import EventBatch
 from nisampler.events.columns import COLUMN_NAMES, EMPTY, FINAL, INCOMING, RESONANCE, Bools
 from nisampler.events.info import InitInfo
+from nisampler.events.pdg import COLOURLESS, GLUON, NEUTRON, PROTON, QUARKS
 
 DEFAULT_TOLERANCE = 1e-8
 _STATUS_CODES = (INCOMING, EMPTY, FINAL, RESONANCE, -2, 3, -9)
-_QUARKS = tuple(range(1, 9))
-_GLUON = 21
-_SINGLETS = (11, 12, 13, 14, 15, 16, 17, 18, 22, 23, 24, 25)
-_HADRONS = (2212, 2112)
+_HADRONS = (PROTON, NEUTRON)
 
 
 @dataclass(frozen=True)
@@ -124,11 +122,11 @@ def _mothers(batch: EventBatch) -> Iterator[Problem]:
 def _colours(batch: EventBatch) -> Iterator[Problem]:
     colour, anti = batch.colours[..., 0], batch.colours[..., 1]
     code, size = batch.pdg_ids, np.abs(batch.pdg_ids)
-    quark = np.isin(size, _QUARKS)
+    quark = np.isin(size, QUARKS)
     active = batch.status != EMPTY
-    has_colour = np.where(quark, code > 0, size == _GLUON)
-    has_anti = np.where(quark, code < 0, size == _GLUON)
-    known = active & (quark | (size == _GLUON) | np.isin(size, _SINGLETS))
+    has_colour = np.where(quark, code > 0, size == GLUON)
+    has_anti = np.where(quark, code < 0, size == GLUON)
+    known = active & (quark | (size == GLUON) | np.isin(size, COLOURLESS))
     bad = (known & (((colour != 0) != has_colour) | ((anti != 0) != has_anti))).any(axis=1)
     text = "column colours: quarks carry (tag, 0), antiquarks (0, tag), gluons two tags, others none"
     yield from _problem("colours", bad, text)

@@ -20,13 +20,15 @@ from nisampler.processes.amplicol.cache import (
     open_artifact,
     request_for,
 )
-from nisampler.processes.amplicol.colour import colour_tags, move_tags
-from nisampler.processes.amplicol.couplings import ALPHA_S, Boson, exact_boson, model_parameters
+from nisampler.processes.amplicol.colour import colour_flow, move_tags
+from nisampler.processes.amplicol.couplings import HeavyBoson, exact_boson, model_parameters
 from nisampler.processes.amplicol.evaluators import Evaluator, LocalEvaluator, WorkerPool
-from nisampler.processes.amplicol.flavours import Element, flavour_table
-from nisampler.processes.amplicol.particles import HIGGS, TOP, W_BOSON, Z_BOSON, expression
+from nisampler.processes.amplicol.flavours import GeneratedElement, flavour_table
+from nisampler.processes.amplicol.particles import expression
 from nisampler.processes.amplicol.worker import Array, Column
 from nisampler.processes.amplitudes.protocol import SubProcess
+from nisampler.processes.amplitudes.tree import colour_tags
+from nisampler.processes.constants import ALPHA_S, HIGGS, TAU, TOP, W_BOSON, Z_BOSON
 from nisampler.processes.parameters import StandardModel
 from nisampler.processes.phase_space.rambo import RamboOnDiet
 
@@ -83,7 +85,7 @@ class AmplicolAmplitude:
         *,
         workers: int = 0,
         cache: str | Path | None = None,
-        derived_mass: Boson | None = None,
+        derived_mass: HeavyBoson | None = None,
         parameters: Mapping[str, float] | None = None,
         on_progress: Progress = ignore_progress,
     ) -> None:
@@ -103,7 +105,7 @@ class AmplicolAmplitude:
         self._columns = [_column(element) for element in self.table.elements]
         self._evaluator = self._make_evaluator("full", workers)
         self._flow_evaluator: Evaluator | None = None
-        self._flows: dict[Element, _Flows] = {}
+        self._flows: dict[GeneratedElement, _Flows] = {}
 
     def squared(self, incoming: Tensor, outgoing: Tensor, alpha_s: Tensor) -> Tensor:
         """Squared matrix elements (n, elements) in GeV^(4 - 2m), averaged, summed, with identical-particle factors.
@@ -177,7 +179,7 @@ class AmplicolAmplitude:
     def _check_scaling(self, artifact: Path) -> None:
         """Raise AmplitudeError unless every fresh matrix element is non-zero and goes like alpha_s^n."""
         codes = self.table.generated
-        columns = [_column(Element(c, tuple(range(len(c))), conjugated=False)) for c in codes]
+        columns = [_column(GeneratedElement(c, tuple(range(len(c))), conjugated=False)) for c in codes]
         momenta = self._probes(codes[0])
         values = []
         for factor in (1.0, 2.0):
@@ -213,23 +215,21 @@ class AmplicolAmplitude:
         heavy_z = self.parameters["MZ"]
         cosine = math.sqrt(1 - self.model.sin2_theta_w)
         masses = {TOP: self.parameters["MT"], Z_BOSON: heavy_z, W_BOSON: heavy_z * cosine}
-        masses |= {HIGGS: self.parameters.get("MH", 125.0), 15: self.parameters.get("MTA", 1.777)}
+        masses |= {HIGGS: self.parameters.get("MH", 125.0), TAU: self.parameters.get("MTA", 1.777)}
         return masses.get(code, 0.0)
 
-    def _element_flows(self, element: Element, evaluator: Evaluator) -> _Flows:
+    def _element_flows(self, element: GeneratedElement, evaluator: Evaluator) -> _Flows:
         if element not in self._flows:
-            words = evaluator.words(expression(element.process))
-            self._flows[element] = _Flows(
-                [_column(element) | {"flow": flow} for flow, _ in words],
-                [
-                    move_tags(colour_tags(element.process, word), element.permutation, element.conjugated)
-                    for _, word in words
-                ],
-            )
+            columns, tags, codes = [], [], element.process
+            for name, word in evaluator.words(expression(codes)):
+                columns.append(_column(element) | {"flow": name})
+                generated = colour_tags(colour_flow(codes, word), len(codes))
+                tags.append(move_tags(generated, element.permutation, element.conjugated))
+            self._flows[element] = _Flows(columns, tags)
         return self._flows[element]
 
 
-def _column(element: Element) -> Column:
+def _column(element: GeneratedElement) -> Column:
     return {
         "process": expression(element.process),
         "permutation": list(element.permutation),
@@ -238,7 +238,7 @@ def _column(element: Element) -> Column:
     }
 
 
-def _kept_boson(process: str, exact: Boson | None, derived: Boson | None) -> Boson:
+def _kept_boson(process: str, exact: HeavyBoson | None, derived: HeavyBoson | None) -> HeavyBoson:
     """The heavy boson whose mass is kept: the one that matters, or the one that the user does not derive."""
     if derived not in (None, "W", "Z"):
         raise ConfigError(f"derived_mass must be 'W', 'Z' or None, got {derived!r}")

@@ -1,13 +1,13 @@
-"""Les Houches colour tags from the ordered words of leading-colour flows."""
+"""Colour flows and Les Houches colour tags from the ordered words of leading colour."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from nisampler.errors import AmplitudeError
 from nisampler.processes.amplicol.particles import is_coloured, is_quark
-
-FIRST_TAG = 501
+from nisampler.processes.amplitudes.tree import ColourFlow
 
 
 def _strings(codes: Sequence[int], word: Sequence[int]) -> list[tuple[list[int], bool]]:
@@ -32,11 +32,10 @@ def _strings(codes: Sequence[int], word: Sequence[int]) -> list[tuple[list[int],
     return strings
 
 
-def colour_tags(codes: Sequence[int], word: Sequence[int]) -> list[tuple[int, int]]:
-    """(colour, anticolour) tags of every leg for one leading-colour flow.
+def colour_flow(codes: Sequence[int], word: Sequence[int]) -> ColourFlow:
+    """The colour lines of one leading-colour word, as `nisampler.processes.amplitudes.tree.colour_tags` takes them.
 
     Neighbours in a string share a line: the colour of the one is the anticolour of the next, both taken as outgoing.
-    An incoming leg has the two exchanged, as the Les Houches record wants it (hep-ph/0609017).
 
     Parameters
     ----------
@@ -50,21 +49,24 @@ def colour_tags(codes: Sequence[int], word: Sequence[int]) -> list[tuple[int, in
     ------
     AmplitudeError
         If the word does not name every coloured leg once, or its strings do not match the legs.
+
+    Examples
+    --------
+    u ubar to two gluons: the incoming u ends the string as an outgoing antiquark would.
+
+    >>> colour_flow((2, -2, 21, 21), (2, 3, 4, 1))
+    ((1, 2), (2, 3), (3, 0))
     """
     coloured = [place + 1 for place, code in enumerate(codes) if is_coloured(code)]
     if sorted(word) != coloured:
         raise AmplitudeError(f"the colour word {list(word)} does not name the coloured legs {coloured} once each")
-    tags = [[0, 0] for _ in codes]
-    line = FIRST_TAG
+    lines: list[tuple[int, int]] = []
     for legs, closed in _strings(codes, word):
-        following = [*legs[1:], legs[0]] if closed else legs[1:]
-        for one, other in zip(legs, following, strict=False):
-            tags[one][0] = tags[other][1] = line
-            line += 1
-    return [(tag[1], tag[0]) if place < 2 else (tag[0], tag[1]) for place, tag in enumerate(tags)]
+        lines += itertools.pairwise([*legs, legs[0]] if closed else legs)
+    return tuple(lines)
 
 
-def move_tags(tags: Sequence[tuple[int, int]], permutation: Sequence[int], conjugated: bool) -> list[tuple[int, int]]:
+def move_tags(tags: Sequence[Sequence[int]], permutation: Sequence[int], conjugated: bool) -> list[tuple[int, int]]:
     """Tags of the user's legs from those of the generated process, colours and anticolours exchanged under CP."""
     moved = [(0, 0)] * len(tags)
     for place, source in enumerate(permutation):

@@ -6,14 +6,14 @@ import math
 from typing import Literal
 
 from nisampler.errors import AmplitudeError
-from nisampler.processes.amplicol.particles import HIGGS, W_BOSON, Z_BOSON, ProcessLegs, is_lepton, thrice_charge
+from nisampler.processes.amplicol.particles import ProcessLegs, is_lepton, thrice_charge
+from nisampler.processes.constants import ALPHA_S, HIGGS, W_BOSON, Z_BOSON
 from nisampler.processes.parameters import StandardModel
 
-Boson = Literal["W", "Z"]
-ALPHA_S = 0.118  # at which matrix elements are evaluated; they are rescaled from there
+HeavyBoson = Literal["W", "Z"]
 
 
-def exact_boson(legs: ProcessLegs) -> Boson | None:
+def exact_boson(legs: ProcessLegs) -> HeavyBoson | None:
     """The one heavy boson of a process whose mass matters, or None if both do.
 
     pyamplicol's model takes alpha, G_F and m_Z and derives m_W and the mixing angle, so only one of the two masses
@@ -30,7 +30,7 @@ def exact_boson(legs: ProcessLegs) -> Boson | None:
     return "Z" if neutral else None
 
 
-def model_parameters(model: StandardModel, boson: Boson) -> dict[str, float]:
+def model_parameters(model: StandardModel, boson: HeavyBoson) -> dict[str, float]:
     """Values of pyamplicol's external parameters with alpha, sin^2(theta_W), the widths and one mass as in `model`.
 
     The other heavy mass follows from m_W = m_Z cos(theta_W). With G_F = pi alpha / (sqrt(2) m_W^2 sin^2) the model's

@@ -15,11 +15,6 @@ from dataclasses import dataclass
 
 from nisampler.errors import AmplitudeError
 from nisampler.processes.amplicol.particles import (
-    GLUON,
-    HIGGS,
-    TOP,
-    W_BOSON,
-    Z_BOSON,
     ProcessLegs,
     conjugate,
     expression,
@@ -30,6 +25,7 @@ from nisampler.processes.amplicol.particles import (
     thrice_charge,
 )
 from nisampler.processes.amplitudes.protocol import SubProcess
+from nisampler.processes.constants import GLUON, HIGGS, TAU, TOP, W_BOSON, Z_BOSON
 from nisampler.processes.parameters import StandardModel
 
 _UPS, _DOWNS = (2, 4), (1, 3, 5)
@@ -38,7 +34,7 @@ _RANK = {code: rank for rank, code in enumerate(_ORDER)}
 
 
 @dataclass(frozen=True)
-class Element:
+class GeneratedElement:
     """A matrix element to evaluate: a generated process and where its momenta come from.
 
     Attributes
@@ -63,7 +59,7 @@ class FlavourTable:
     process: str
     legs: ProcessLegs
     subprocesses: tuple[SubProcess, ...]
-    elements: tuple[Element, ...]
+    elements: tuple[GeneratedElement, ...]
 
     @property
     def generated(self) -> tuple[tuple[int, ...], ...]:
@@ -102,7 +98,7 @@ class _Symmetry:
         if single:
             alone = len(leptons) + len(bosons) == len(colourless)
             # The tau has its mass in pyamplicol's model, so it cannot change places with its neutrino.
-            return cls(charge, blind=alone, isospin=alone and all(abs(code) < 15 for code in leptons))
+            return cls(charge, blind=alone, isospin=alone and all(abs(code) < TAU for code in leptons))
         if not bosons and charge == 0 and (len(leptons) == 2 or len(charged) == len(leptons)):
             return cls(0, blind=False, isospin=False)
         return cls(None, blind=False, isospin=False)
@@ -174,9 +170,9 @@ def _renamed(code: int, labels: dict[int, int], turned: bool) -> int:
     return isospin_partner(code) if turned else code
 
 
-def _canonical(codes: tuple[int, ...], symmetry: _Symmetry) -> Element:
+def _canonical(codes: tuple[int, ...], symmetry: _Symmetry) -> GeneratedElement:
     """The first process of the orbit of `codes` under all symmetries, with the legs in a fixed order."""
-    best: tuple[tuple[int, ...], Element] | None = None
+    best: tuple[tuple[int, ...], GeneratedElement] | None = None
     for conjugated, turned in itertools.product((False, True), (False, True) if symmetry.isospin else (False,)):
         image = tuple(conjugate(code) for code in codes) if conjugated else codes
         for labels in _relabellings(image, symmetry, turned):
@@ -185,13 +181,15 @@ def _canonical(codes: tuple[int, ...], symmetry: _Symmetry) -> Element:
             order = sorted(range(2), key=ranks.__getitem__) + sorted(range(2, len(codes)), key=ranks.__getitem__)
             key = tuple(ranks[place] for place in order)
             if best is None or key < best[0]:
-                best = key, Element(tuple(named[place] for place in order), tuple(order), conjugated)
+                best = key, GeneratedElement(tuple(named[place] for place in order), tuple(order), conjugated)
     if best is None:
         raise AmplitudeError(f"no relabelling of {expression(codes)}")
     return best[1]
 
 
-def _order_jets(codes: tuple[int, ...], element: Element, jets: Sequence[int]) -> tuple[tuple[int, ...], Element]:
+def _order_jets(
+    codes: tuple[int, ...], element: GeneratedElement, jets: Sequence[int]
+) -> tuple[tuple[int, ...], GeneratedElement]:
     """Put the flavours on the jet legs in the order of the generated process, so that fewer permutations occur."""
     places = [jet + 2 for jet in jets]
     wanted = [place for place in element.permutation if place in places]
@@ -200,7 +198,7 @@ def _order_jets(codes: tuple[int, ...], element: Element, jets: Sequence[int]) -
     for source, target in moved.items():
         final[target] = codes[source]
     permutation = tuple(moved.get(place, place) for place in element.permutation)
-    return tuple(final), Element(element.process, permutation, element.conjugated)
+    return tuple(final), GeneratedElement(element.process, permutation, element.conjugated)
 
 
 def _refuse(process: str, legs: ProcessLegs) -> None:
@@ -233,7 +231,7 @@ def flavour_table(process: str, model: StandardModel) -> FlavourTable:
     jets = legs.jets
     fixed = [leg[0] for leg in legs.final]
     subprocesses: list[SubProcess] = []
-    elements: dict[Element, int] = {}
+    elements: dict[GeneratedElement, int] = {}
     for initial in itertools.product(*legs.initial):
         for chosen in itertools.combinations_with_replacement(legs.final[jets[0]] if jets else (), len(jets)):
             final = list(fixed)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nisampler.errors import AmplitudeError
+from nisampler.processes.constants import GLUON, HIGGS, MASSLESS_QUARKS, PHOTON, TOP, W_BOSON, Z_BOSON
 
-GLUON, PHOTON, Z_BOSON, W_BOSON, HIGGS, TOP = 21, 22, 23, 24, 25, 6
-MASSLESS_QUARKS = (1, 2, 3, 4, 5)
-PROTON = (GLUON, *MASSLESS_QUARKS, *(-code for code in MASSLESS_QUARKS))
+PARTONS = (GLUON, *MASSLESS_QUARKS, *(-code for code in MASSLESS_QUARKS))
 
 # The names of pyamplicol's Standard Model.
 CODES = {
@@ -25,7 +24,7 @@ CODES = {
 }
 NAMES = {code: name for name, code in CODES.items()}
 _BY_LOWER_CASE = {name.lower(): code for name, code in CODES.items()}
-_MULTIPARTICLES = {"p": PROTON, "j": PROTON}
+_MULTIPARTICLES = {"p": PARTONS, "j": PARTONS}
 _SELF_CONJUGATE = (GLUON, PHOTON, Z_BOSON, HIGGS)
 _NOT_A_PARTICLE = "=/$[]{}@^,"
 

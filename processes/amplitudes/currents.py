@@ -10,10 +10,19 @@ import torch
 from torch import Tensor
 
 from nisampler.errors import AmplitudeError
-from nisampler.processes.amplitudes.tree import MASSLESS_QUARKS, UNKNOWN_SPIN, chiral_spins
-from nisampler.processes.parameters import CHARGE_ISOSPIN, DOWN_QUARKS, UP_QUARKS, FermionType, StandardModel, ZPrime
+from nisampler.events.columns import UNKNOWN_SPIN
+from nisampler.processes.amplitudes.tree import chiral_spins
+from nisampler.processes.constants import (
+    CHARGE_ISOSPIN,
+    DOWN_QUARKS,
+    ELECTRON,
+    ELECTRON_NEUTRINO,
+    MASSLESS_QUARKS,
+    UP_QUARKS,
+    FermionType,
+)
+from nisampler.processes.parameters import StandardModel, ZPrime
 
-ELECTRON, NEUTRINO = 11, 12
 QUARK_KINDS: tuple[FermionType, ...] = ("up", "down")
 
 
@@ -158,7 +167,7 @@ class ChargedCurrent:
             raise AmplitudeError(f"the charge of the W must be +1 or -1, got {charge!r}")
         self.charge = charge
         self.model = StandardModel() if model is None else model
-        self.leptons = (-charge * ELECTRON, charge * NEUTRINO)
+        self.leptons = (-charge * ELECTRON, charge * ELECTRON_NEUTRINO)
         self.antilepton = 0 if charge == 1 else 1
         ups, downs = (set(MASSLESS_QUARKS) & set(family) for family in (UP_QUARKS, DOWN_QUARKS))
         self.quark_pairs = tuple(

@@ -8,7 +8,7 @@ from torch import Tensor
 from nisampler.processes.amplitudes.currents import LeptonicCurrent
 from nisampler.processes.amplitudes.protocol import SubProcess
 from nisampler.processes.amplitudes.tree import Element, TreeAmplitude, momentum_products
-from nisampler.processes.lepton.ee_matrix_element import COLOURS
+from nisampler.processes.constants import COLOURS
 
 # All-outgoing colours: the incoming antiquark carries the colour of the line, the incoming quark its anticolour.
 FLOW = {0: ((1, 0),), 1: ((0, 1),)}

@@ -10,16 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nisampler.events.columns import UNKNOWN_SPIN
 from nisampler.processes.amplitudes.protocol import SubProcess
-from nisampler.processes.amplitudes.tree import (
-    GLUON,
-    MASSLESS_QUARKS,
-    UNKNOWN_SPIN,
-    ColourFlow,
-    Element,
-    TreeAmplitude,
-    momentum_products,
-)
+from nisampler.processes.amplitudes.tree import ColourFlow, Element, TreeAmplitude, momentum_products
+from nisampler.processes.constants import GLUON, MASSLESS_QUARKS
 
 LEGS = 4
 S_CHANNEL, T_CHANNEL, U_CHANNEL = range(3)

@@ -7,20 +7,13 @@ import math
 import torch
 from torch import Tensor
 
+from nisampler.events.columns import UNKNOWN_SPIN
 from nisampler.processes.amplitudes.protocol import SubProcess
 from nisampler.processes.amplitudes.qcd import two_quarks_two_gluons
-from nisampler.processes.amplitudes.tree import (
-    GLUON,
-    MASSLESS_QUARKS,
-    UNKNOWN_SPIN,
-    ColourFlow,
-    Element,
-    TreeAmplitude,
-    momentum_products,
-)
+from nisampler.processes.amplitudes.tree import ColourFlow, Element, TreeAmplitude, momentum_products
+from nisampler.processes.constants import GLUON, MASSLESS_QUARKS, TOP
 from nisampler.processes.parameters import StandardModel
 
-TOP = 6
 GLUON_FUSION = 2
 # Legs 0 and 1 are the beams, 2 the top, 3 the antitop; quark in beam 1, quark in beam 2, two gluons.
 FLOWS: tuple[tuple[ColourFlow, ...], ...] = (

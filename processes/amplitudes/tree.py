@@ -10,12 +10,9 @@ import torch
 from torch import Tensor
 
 from nisampler.errors import AmplitudeError, ShapeError
+from nisampler.events.columns import FIRST_COLOUR_TAG, UNKNOWN_SPIN
 from nisampler.processes.amplitudes.protocol import SubProcess
-
-GLUON = 21
-MASSLESS_QUARKS = (1, 2, 3, 4, 5)
-FIRST_COLOUR_TAG = 501
-UNKNOWN_SPIN = 9.0
+from nisampler.processes.constants import GLUON
 
 # A colour flow: pairs (leg whose colour, leg whose anticolour) of one line, legs counted from 0 with the two incoming
 # ones first, colours as if every leg were outgoing.

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from nisampler.processes.amplitudes.currents import LeptonicCurrent, QuarkPair
 from nisampler.processes.amplitudes.protocol import SubProcess
-from nisampler.processes.amplitudes.tree import GLUON, Element, TreeAmplitude, momentum_products
-from nisampler.processes.lepton.ee_matrix_element import CASIMIR_F, COLOURS
+from nisampler.processes.amplitudes.tree import Element, TreeAmplitude, momentum_products
+from nisampler.processes.constants import CASIMIR_F, COLOURS, GLUON
 
 # Legs: the beams 0 and 1, the leptons 2 and 3, the jet.
 LEPTONS = (2, 3)

@@ -9,12 +9,13 @@ from typing import Any
 
 from nisampler.density.maps import Channel
 from nisampler.processes.amplicol.amplitude import AmplicolAmplitude
-from nisampler.processes.amplicol.particles import NAMES, TOP
+from nisampler.processes.amplicol.particles import NAMES
 from nisampler.processes.amplitudes.currents import ChargedCurrent, LeptonicCurrent, NeutralCurrent
 from nisampler.processes.amplitudes.drell_yan import DrellYan
 from nisampler.processes.amplitudes.protocol import Amplitude
 from nisampler.processes.amplitudes.top_pair import TopPair
 from nisampler.processes.amplitudes.vector_jet import VectorJet
+from nisampler.processes.constants import ELECTRON, ELECTRON_NEUTRINO, TOP, W_BOSON, Z_BOSON
 from nisampler.processes.hadron.cuts import (
     Cut,
     Cuts,
@@ -54,13 +55,12 @@ from nisampler.processes.phase_space import (
     topology_channels,
 )
 
-W_PLUS, Z_BOSON = 24, 23
-CHARGED_LEPTON, NEUTRINO = 11, 12
 # |M|² of a virtual photon depends on angles alone: its cross-section falls as 1/ŝ, the densities as another 1/ŝ.
-PHOTON = PowerLaw(2.0)
-LEPTONS, TOPS = (0, 1), (0, 1)
+_PHOTON = PowerLaw(2.0)
+# The two legs of the boson, and the two tops.
+_PAIR = (0, 1)
 # Rapidities beyond this need more energy than any collider has.
-WIDEST = 12.0
+_WIDEST = 12.0
 
 ChannelSet = tuple[list[Channel], list[int]]
 
@@ -80,7 +80,7 @@ def create_drell_yan(**parameters: Any) -> HadronProcess:
         If they, or the matrix element, need a package that is not installed.
     """
     card, model = from_card(LeptonPairParameters, "drell_yan", parameters), StandardModel()
-    maps: dict[str, IntervalMap] = {"photon": PHOTON, "Z": BreitWigner(model.mass_z, model.width_z)}
+    maps: dict[str, IntervalMap] = {"photon": _PHOTON, "Z": BreitWigner(model.mass_z, model.width_z)}
     return _lepton_pair("drell_yan", card, NeutralCurrent(model), Z_BOSON, maps)
 
 
@@ -88,7 +88,7 @@ def create_z_prime(**parameters: Any) -> HadronProcess:
     """p p -> e- e+ through photon, Z and Z', a channel for each; raises as `create_drell_yan` does."""
     card, model = from_card(ZPrimeParameters, "z_prime", parameters), StandardModel()
     maps: dict[str, IntervalMap] = {
-        "photon": PHOTON,
+        "photon": _PHOTON,
         "Z": BreitWigner(model.mass_z, model.width_z),
         "Z'": BreitWigner(card.m_z_prime, card.width_z_prime),
     }
@@ -127,7 +127,7 @@ def create_ttbar_jet(**parameters: Any) -> HadronProcess:
 def _w_jets(name: str, charge: int, parameters: dict[str, Any]) -> HadronProcess:
     card, model = from_card(WJetsParameters, name, parameters), StandardModel()
     maps = {"W": BreitWigner(model.mass_w, model.width_w)}
-    return _lepton_pair(name, card, ChargedCurrent(charge, model), charge * W_PLUS, maps)
+    return _lepton_pair(name, card, ChargedCurrent(charge, model), charge * W_BOSON, maps)
 
 
 def _lepton_pair(
@@ -137,10 +137,10 @@ def _lepton_pair(
     kinds = [abs(code) for code in current.leptons]
     state = FinalState(
         masses=(0.0,) * (2 + card.n_jets),
-        resonances=((boson, LEPTONS),),
+        resonances=((boson, _PAIR),),
         jets=tuple(range(2, 2 + card.n_jets)),
-        leptons=tuple(leg for leg in LEPTONS if kinds[leg] == CHARGED_LEPTON),
-        invisible=tuple(leg for leg in LEPTONS if kinds[leg] == NEUTRINO),
+        leptons=tuple(leg for leg in _PAIR if kinds[leg] == ELECTRON),
+        invisible=tuple(leg for leg in _PAIR if kinds[leg] == ELECTRON_NEUTRINO),
     )
     cuts = _lepton_pair_cuts(state, card)
     channels = _lepton_pair_channels(card, maps)
@@ -151,7 +151,7 @@ def _lepton_pair(
 
 
 def _lepton_pair_cuts(state: FinalState, card: LeptonPairParameters) -> Cuts:
-    cuts: list[Cut] = [MassCut(LEPTONS, card.m_min, card.m_max)]
+    cuts: list[Cut] = [MassCut(_PAIR, card.m_min, card.m_max)]
     cuts += _leg_cuts(state.leptons, card.pt_lepton_min, card.eta_lepton_max)
     if card.pt_missing_min != 0:
         cuts.append(MissingTransverseMomentumCut(state.invisible, card.pt_missing_min))
@@ -191,7 +191,7 @@ def _boson_channels(
 ) -> tuple[list[ChiliChannel] | list[TopologyChannel], list[int]]:
     if card.channels == "topology":
         return topology_channels(boson, jets, Hadronic(card.sqrt_s, card.pt_jet_min))
-    region = JetRegion(card.pt_jet_min, min(card.eta_jet_max, WIDEST), distance)
+    region = JetRegion(card.pt_jet_min, min(card.eta_jet_max, _WIDEST), distance)
     return chili_channels(boson, jets, region=region, sqrt_s=card.sqrt_s)
 
 
@@ -243,7 +243,7 @@ def _process(
 ) -> HadronProcess:
     model = StandardModel()
     constants = {"m_Z": model.mass_z, "m_W": model.mass_w, "m_t": max(state.masses) or model.mass_top}
-    heavy = [legs for _, legs in state.resonances] or [(leg,) for leg in TOPS]
+    heavy = [legs for _, legs in state.resonances] or [(leg,) for leg in _PAIR]
     setup = HadronSetup(
         name=name,
         final_state=state,

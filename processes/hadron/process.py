@@ -17,14 +17,14 @@ from nisampler.errors import AmplitudeError, DomainError, ShapeError
 from nisampler.events.batch import EventBatch
 from nisampler.events.observables import Observable
 from nisampler.processes.amplitudes.protocol import Amplitude
-from nisampler.processes.base import GEV2_PB, BeamInfo, Process
+from nisampler.processes.base import BeamInfo, Process
+from nisampler.processes.constants import GEV2_PB, PROTON
 from nisampler.processes.hadron.cuts import Cuts
 from nisampler.processes.hadron.events import FinalState, PartonPoints, event_batch
 from nisampler.processes.hadron.scales import Scales
 from nisampler.processes.partons.luminosity import Luminosity, Pdf
 from nisampler.processes.phase_space.kinematics import dot, mass2
 
-PROTON = 2212
 # Typical sizes that bring the features of a point to order one: pT and masses in GeV, the smallest resolved pT².
 _TYPICAL_PT, _FLOOR = 50.0, 1e-6
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
-from nisampler.processes.base import GEV2_PB
-from nisampler.processes.lepton.ee_matrix_element import CASIMIR_F, COLOURS, UP_TYPE, EEToThreeJetsParameters
+from nisampler.processes.constants import CASIMIR_F, CHARGE_ISOSPIN, COLOURS, GEV2_PB
+from nisampler.processes.lepton.ee_matrix_element import EEToThreeJetsParameters, quark_type
 
 Array = NDArray[np.float64]
 
@@ -23,7 +23,7 @@ def born_cross_section(parameters: EEToThreeJetsParameters, flavour: int) -> flo
     (Ellis, Stirling, Webber, QCD and Collider Physics, chapter 3).
     """
     s, sine2 = parameters.sqrt_s**2, parameters.sin2_theta_w
-    charge, isospin = (2 / 3, 0.5) if flavour in UP_TYPE else (-1 / 3, -0.5)
+    charge, isospin = CHARGE_ISOSPIN[quark_type(flavour)]
     v_e, a_e = -0.5 + 2 * sine2, -0.5
     v_q, a_q = isospin - 2 * charge * sine2, isospin
     width = parameters.m_z * parameters.gamma_z

@@ -10,13 +10,22 @@ import torch
 from torch import Tensor
 
 from nisampler.errors import ConfigError, ProcessError
+from nisampler.processes.constants import (
+    ALPHA_EM,
+    ALPHA_S,
+    CASIMIR_F,
+    CHARGE_ISOSPIN,
+    COLOURS,
+    MASS_Z,
+    MASSLESS_QUARKS,
+    SIN2_THETA_W,
+    UP_QUARKS,
+    WIDTH_Z,
+    FermionType,
+)
 from nisampler.processes.phase_space.kinematics import dot
 
-COLOURS = 3.0
-CASIMIR_F = 4.0 / 3.0
-UP_TYPE = frozenset({2, 4})
-FLAVOURS = (1, 2, 3, 4, 5)
-ELECTRON_CHARGE, ELECTRON_ISOSPIN = -1.0, -0.5
+ELECTRON_CHARGE, ELECTRON_ISOSPIN = CHARGE_ISOSPIN["lepton"]
 
 
 @dataclass(frozen=True)
@@ -51,14 +60,14 @@ class EEToThreeJetsParameters:
         If a value is outside its range.
     """
 
-    sqrt_s: float = 91.1876
+    sqrt_s: float = MASS_Z
     y_cut: float = 0.01
-    alpha_s: float = 0.118
-    alpha_em: float = 0.00781751
-    m_z: float = 91.1876
-    gamma_z: float = 2.495514921
-    sin2_theta_w: float = 0.2315
-    flavours: tuple[int, ...] = FLAVOURS
+    alpha_s: float = ALPHA_S
+    alpha_em: float = ALPHA_EM
+    m_z: float = MASS_Z
+    gamma_z: float = WIDTH_Z
+    sin2_theta_w: float = SIN2_THETA_W
+    flavours: tuple[int, ...] = MASSLESS_QUARKS
     phase_space: Literal["durham", "kt"] = "durham"
 
     def __post_init__(self) -> None:
@@ -76,15 +85,16 @@ class EEToThreeJetsParameters:
             flavours = tuple(self.flavours)
         except TypeError as error:
             raise ConfigError(f"flavours must be a list of quark codes, got {self.flavours!r}") from error
-        if not flavours or len(set(flavours)) != len(flavours) or not set(flavours) <= set(FLAVOURS):
-            raise ProcessError(f"flavours must be different codes out of {FLAVOURS}, got {flavours}")
+        if not flavours or len(set(flavours)) != len(flavours) or not set(flavours) <= set(MASSLESS_QUARKS):
+            raise ProcessError(f"flavours must be different codes out of {MASSLESS_QUARKS}, got {flavours}")
         object.__setattr__(self, "flavours", flavours)
         if self.phase_space not in ("durham", "kt"):
             raise ConfigError(f'phase_space must be "durham" or "kt", got {self.phase_space!r}')
 
 
-def _charge_isospin(flavour: int) -> tuple[float, float]:
-    return (2 / 3, 0.5) if flavour in UP_TYPE else (-1 / 3, -0.5)
+def quark_type(flavour: int) -> FermionType:
+    """ "up" or "down", the key of `CHARGE_ISOSPIN` for the PDG code of a quark."""
+    return "up" if flavour in UP_QUARKS else "down"
 
 
 def chirality_factors(parameters: EEToThreeJetsParameters, flavour: int) -> tuple[float, float]:
@@ -96,7 +106,7 @@ def chirality_factors(parameters: EEToThreeJetsParameters, flavour: int) -> tupl
     s = parameters.sqrt_s**2
     sine2 = parameters.sin2_theta_w
     norm = math.sqrt(sine2 * (1 - sine2))
-    charge, isospin = _charge_isospin(flavour)
+    charge, isospin = CHARGE_ISOSPIN[quark_type(flavour)]
     electron = ((ELECTRON_ISOSPIN - ELECTRON_CHARGE * sine2) / norm, -ELECTRON_CHARGE * sine2 / norm)
     quark = ((isospin - charge * sine2) / norm, -charge * sine2 / norm)
     z_boson = 1 / complex(s - parameters.m_z**2, parameters.m_z * parameters.gamma_z)
@@ -148,8 +158,8 @@ def squared_matrix_element(parameters: EEToThreeJetsParameters, beams: Tensor, p
     ProcessError
         If the flavour is not one of 1 to 5.
     """
-    if flavour not in FLAVOURS:
-        raise ProcessError(f"flavour must be one of {FLAVOURS}, got {flavour}")
+    if flavour not in MASSLESS_QUARKS:
+        raise ProcessError(f"flavour must be one of {MASSLESS_QUARKS}, got {flavour}")
     same, flipped = chirality_factors(parameters, flavour)
     equal, opposite = chirality_structures(beams, partons)
     return qcd_factor(parameters) * (same * equal + flipped * opposite)

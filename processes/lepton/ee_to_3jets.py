@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nisampler.errors import ConfigError, DomainError, ShapeError
-from nisampler.events.batch import FINAL, INCOMING, UNKNOWN_SPIN, EventBatch
+from nisampler.events.batch import EventBatch
+from nisampler.events.columns import FINAL, INCOMING, UNKNOWN_SPIN
+from nisampler.events.columns import FIRST_COLOUR_TAG as TAG
 from nisampler.events.observables import Observable
-from nisampler.processes.base import GEV2_PB, BeamInfo, Process
+from nisampler.processes.base import BeamInfo, Process
+from nisampler.processes.constants import ELECTRON, GEV2_PB, GLUON
 from nisampler.processes.lepton.ee_matrix_element import (
     EEToThreeJetsParameters,
     beam_momenta,
@@ -29,9 +32,8 @@ from nisampler.processes.phase_space.three_body import (
     TransverseMomentumRegion,
 )
 
-ELECTRON, GLUON = 11, 21
-PARTONS = slice(2, 5)
-GLUON_INDEX = 2
+_PARTONS = slice(2, 5)
+_GLUON_LEG = 2
 
 
 class EEToThreeJets(Process):
@@ -159,7 +161,7 @@ class EEToThreeJets(Process):
             pdg_ids=codes,
             status=rows([INCOMING, INCOMING, FINAL, FINAL, FINAL], np.int8),
             mothers=rows([[0, 0], [0, 0], [1, 2], [1, 2], [1, 2]], np.int16),
-            colours=rows([[0, 0], [0, 0], [501, 0], [0, 502], [502, 501]], np.int16),
+            colours=rows([[0, 0], [0, 0], [TAG, 0], [0, TAG + 1], [TAG + 1, TAG]], np.int16),
             spins=np.full((n, 5), UNKNOWN_SPIN),
             weights=weights.detach().double().cpu().numpy(),
             scales=np.full(n, float(p.sqrt_s)),
@@ -187,7 +189,7 @@ def create_ee_to_3jets(**parameters: Any) -> EEToThreeJets:
 
 
 def _partons(batch: EventBatch) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(batch.momenta[:, PARTONS]))
+    return torch.from_numpy(np.ascontiguousarray(batch.momenta[:, _PARTONS]))
 
 
 def _of_partons(function: Callable[[Tensor], Tensor]) -> Callable[[EventBatch], NDArray[np.float64]]:
@@ -226,7 +228,7 @@ def _observables(y_cut: float) -> tuple[Observable, ...]:
             0.0,
             1.0,
             40,
-            _of_partons(lambda p: _scaled_energies(p)[:, GLUON_INDEX]),
+            _of_partons(lambda p: _scaled_energies(p)[:, _GLUON_LEG]),
         ),
         Observable("cos_theta_jet", "leading-jet $\\cos\\theta$", -1.0, 1.0, 40, _of_partons(_leading_cos_theta)),
         Observable(

@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from nisampler.errors import ConfigError
+from nisampler.processes.constants import MASS_Z, THRESHOLDS
 from nisampler.processes.partons.interpolation import CubicAxis, powers
 
-MASS_Z = 91.1876
-QUARK_MASSES = (1.5, 4.8, 171.0)
 MAX_LOOPS = 3
 
 # Knots of the table in ln mu^2: the interpolation is then good to 1e-8 where alpha_s < 1/2.
@@ -111,7 +110,7 @@ class RunningAlphaS(TabulatedAlphaS):
         alpha_s_mz: float,
         mass_z: float = MASS_Z,
         loops: int = 1,
-        masses: tuple[float, float, float] = QUARK_MASSES,
+        masses: tuple[float, float, float] = THRESHOLDS,
         q_min: float = 1.0,
         q_max: float = 1e6,
     ) -> None:

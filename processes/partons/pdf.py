@@ -25,10 +25,10 @@ import torch
 from torch import Tensor
 
 from nisampler.errors import ConfigError, MissingExtraError, PdfError, ShapeError
-from nisampler.processes.partons.alpha_s import MASS_Z, AlphaS, RunningAlphaS, TabulatedAlphaS
+from nisampler.processes.constants import GLUON, MASS_Z
+from nisampler.processes.partons.alpha_s import AlphaS, RunningAlphaS, TabulatedAlphaS
 from nisampler.processes.partons.interpolation import CubicAxis, powers
 
-GLUON = 21
 PDF_FLAVOURS = (-6, -5, -4, -3, -2, -1, GLUON, 1, 2, 3, 4, 5, 6)
 
 # Numbers of the sets in LHAPDF's index (pdfsets.index); a set with an .info file brings its own.

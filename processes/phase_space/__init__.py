@@ -4,7 +4,7 @@ A channel maps the unit cube to lab-frame momenta (n, m, 4) and back, each way w
 in the measure dx_1 dx_2 dPhi_m.
 """
 
-from nisampler.processes.phase_space.blocks import FixedEnergy, Luminosity
+from nisampler.processes.phase_space.blocks import FixedEnergy, MomentumFractions
 from nisampler.processes.phase_space.chili import Boson, ChiliChannel, chili_channels
 from nisampler.processes.phase_space.jets import Jet, JetRegion
 from nisampler.processes.phase_space.mappings import LOGARITHMIC, BreitWigner, IntervalMap, PowerLaw, Uniform
@@ -27,7 +27,7 @@ __all__ = [
     "IntervalMap",
     "Jet",
     "JetRegion",
-    "Luminosity",
+    "MomentumFractions",
     "PowerLaw",
     "TopologyChannel",
     "Uniform",

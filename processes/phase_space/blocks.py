@@ -1,6 +1,6 @@
-r"""Blocks of phase-space channels: luminosity, two-body decay, t-channel scattering, with inverse and density.
+r"""Blocks of phase-space channels: momentum fractions, two-body decay, t-channel scattering, with inverse and density.
 
-Every density is the logarithm of du / d(measure): dx_1 dx_2 for the luminosity and
+Every density is the logarithm of du / d(measure): dx_1 dx_2 for momentum fractions and
 d\Phi_2 = (2\pi)^{-2} \delta^4(P - p_1 - p_2) d^3p_1/(2E_1) d^3p_2/(2E_2) for two bodies.
 """
 
@@ -26,7 +26,7 @@ def sqrt_kallen(s: Tensor, s1: Tensor, s2: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Luminosity:
+class MomentumFractions:
     r"""Momentum fractions of the partons from two numbers: s_hat = \tau s from a map, rapidity y uniform.
 
     x_{1,2} = \sqrt{\tau} e^{\pm y}, |y| <= \log(1/\tau) / 2, and dx_1 dx_2 = d\tau dy.
@@ -57,7 +57,7 @@ class Luminosity:
     def __post_init__(self) -> None:
         if not (0 < self.min_mass < self.sqrt_s < math.inf and self.min_mass < self.max_mass):
             raise ChannelError(
-                "a luminosity needs 0 < min_mass < sqrt_s and min_mass < max_mass, "
+                "momentum fractions need 0 < min_mass < sqrt_s and min_mass < max_mass, "
                 f"got {self.min_mass}, {self.sqrt_s} and {self.max_mass} GeV"
             )
 

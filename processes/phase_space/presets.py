@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from nisampler.errors import ChannelError
-from nisampler.processes.phase_space.blocks import Luminosity
+from nisampler.processes.phase_space.blocks import MomentumFractions
 from nisampler.processes.phase_space.chili import Boson
 from nisampler.processes.phase_space.mappings import IntervalMap, PowerLaw
 from nisampler.processes.phase_space.topology import Branch, Cluster, TopologyChannel
@@ -54,8 +54,11 @@ def drell_yan_channels(
     """
     if not invariants:
         raise ChannelError("Drell-Yan channels need at least one map of the squared mass")
-    luminosities = [Luminosity(sqrt_s, min_mass, kind, max_mass) for kind in invariants]
-    return [TopologyChannel(Cluster(0, 1), (0.0, 0.0), lumi, name=str(lumi.invariant)) for lumi in luminosities]
+    pair = Cluster(0, 1)
+    return [
+        TopologyChannel(pair, (0.0, 0.0), MomentumFractions(sqrt_s, min_mass, law, max_mass), name=str(law))
+        for law in invariants
+    ]
 
 
 def topology_channels(
@@ -82,10 +85,10 @@ def topology_channels(
     pair = Cluster(0, 1, boson.invariant, boson.min_mass, boson.max_mass)
     masses = (*boson.masses, *[0.0] * jets)
     if not jets:
-        lumi = Luminosity(setup.sqrt_s, boson.min_mass, boson.invariant, boson.max_mass)
-        return [TopologyChannel(pair, masses, lumi)], [0]
+        fractions = MomentumFractions(setup.sqrt_s, boson.min_mass, boson.invariant, boson.max_mass)
+        return [TopologyChannel(pair, masses, fractions)], [0]
     # sqrt(s_hat) is at least the sum of the transverse masses of boson and jets
-    lumi = Luminosity(setup.sqrt_s, boson.min_mass + jets * setup.pt_min, setup.energy)
+    fractions = MomentumFractions(setup.sqrt_s, boson.min_mass + jets * setup.pt_min, setup.energy)
     legs = list(range(2, 2 + jets))
     trees: dict[tuple[int, ...], list[Cluster]] = {}
     for chain in _chains(pair, legs, setup.pt_min):
@@ -93,7 +96,7 @@ def topology_channels(
         trees.setdefault(shape, []).append(_exchange_chain(chain, setup.pt_min**2, setup.pt_min))
     if jets == 1:
         trees[()] = [Cluster(pair, 2)]
-    channels = [TopologyChannel(tree, masses, lumi) for group in trees.values() for tree in group]
+    channels = [TopologyChannel(tree, masses, fractions) for group in trees.values() for tree in group]
     return channels, [index for index, group in enumerate(trees.values()) for _ in group]
 
 
@@ -119,14 +122,14 @@ def heavy_pair_channels(
         raise ChannelError(
             f"heavy pairs come with 0 or 1 jets, a mass > 0 and pt_min > 0, got {jets}, {mass} and {setup.pt_min} GeV"
         )
-    lumi = Luminosity(setup.sqrt_s, 2 * mass + jets * setup.pt_min, setup.energy)
+    fractions = MomentumFractions(setup.sqrt_s, 2 * mass + jets * setup.pt_min, setup.energy)
     if jets == 0:
         trees = [Cluster(0, 1), *(_exchange_chain(chain, mass**2, mass) for chain in ((0, 1), (1, 0)))]
     else:
         pair = Cluster(0, 1, PowerLaw(1.5))
         chains: list[tuple[Branch, ...]] = [(pair, 2), (2, pair), *itertools.permutations((0, 1, 2))]
         trees = [_exchange_chain(chain, setup.pt_min**2, setup.pt_min) for chain in chains]
-    channels = [TopologyChannel(tree, (mass, mass, 0.0)[: 2 + jets], lumi) for tree in trees]
+    channels = [TopologyChannel(tree, (mass, mass, 0.0)[: 2 + jets], fractions) for tree in trees]
     return channels, list(range(len(channels)))
 
 

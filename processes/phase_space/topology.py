@@ -1,4 +1,4 @@
-"""Channels from a declarative description: a luminosity and a tree of decays and t-channel exchanges.
+"""Channels from a declarative description: momentum fractions and a tree of decays and t-channel exchanges.
 
 A tree is made of legs, given by their index, and of `Cluster`s of two branches. Each cluster below the root
 takes its squared mass from a map; its two branches come out isotropically in its rest frame, or, with an
@@ -20,7 +20,7 @@ from nisampler.processes.phase_space.blocks import (
     Exchange,
     FixedEnergy,
     Frame,
-    Luminosity,
+    MomentumFractions,
     decay,
     decay_inverse,
 )
@@ -41,7 +41,7 @@ class Cluster:
     left, right
         The branches.
     invariant
-        Map of the squared mass; not used at the root, where the luminosity gives it.
+        Map of the squared mass; not used at the root, where the momentum fractions give it.
     min_mass, max_mass
         Limits on the mass in GeV, beside those of kinematics.
     exchange
@@ -122,7 +122,7 @@ class _Record:
 
 
 class TopologyChannel:
-    r"""A channel that follows a tree: luminosity, then invariants and angles or transfers, root first.
+    r"""A channel that follows a tree: momentum fractions, then invariants and angles or transfers, root first.
 
     The measure is dx_1 dx_2 d\Phi_m, or d\Phi_m at a `FixedEnergy`.
 
@@ -132,8 +132,8 @@ class TopologyChannel:
         The tree; each leg appears once.
     masses
         Masses of the legs in GeV, in the order of the legs of the events.
-    luminosity
-        `Luminosity` or `FixedEnergy`.
+    fractions
+        `MomentumFractions` or `FixedEnergy`.
     name
         Name of the channel.
 
@@ -145,9 +145,13 @@ class TopologyChannel:
     """
 
     def __init__(
-        self, root: Cluster, masses: Sequence[float], luminosity: Luminosity | FixedEnergy, name: str | None = None
+        self,
+        root: Cluster,
+        masses: Sequence[float],
+        fractions: MomentumFractions | FixedEnergy,
+        name: str | None = None,
     ) -> None:
-        self.root, self.masses, self.luminosity = root, tuple(float(m) for m in masses), luminosity
+        self.root, self.masses, self.fractions = root, tuple(float(m) for m in masses), fractions
         self.name = _label(root) if name is None else name
         self.legs = len(self.masses)
         if sorted(root.legs) != list(range(self.legs)) or min(self.masses) < 0:
@@ -157,12 +161,12 @@ class TopologyChannel:
             )
         self._check(root, has_beam=True)
         least = self._least_mass(root)
-        if not (least <= luminosity.min_mass and 0 < luminosity.min_mass):
+        if not (least <= fractions.min_mass and 0 < fractions.min_mass):
             raise ChannelError(
-                f"channel {self.name}: the tree needs {least} GeV, but the luminosity starts at "
-                f"{luminosity.min_mass} GeV; raise its min_mass"
+                f"channel {self.name}: the tree needs {least} GeV, but the momentum fractions start at "
+                f"{fractions.min_mass} GeV; raise its min_mass"
             )
-        self.dim = 3 * self.legs - 4 + luminosity.dim
+        self.dim = 3 * self.legs - 4 + fractions.dim
 
     def __repr__(self) -> str:
         return f"TopologyChannel({self.name!r})"
@@ -196,11 +200,11 @@ class TopologyChannel:
         if u.ndim != 2 or u.shape[1] != self.dim:
             raise ShapeError(f"channel {self.name} takes points of shape (n, {self.dim}), got {tuple(u.shape)}")
         columns = _Columns(u)
-        s, y, log_g = self.luminosity.forward(columns.take(self.luminosity.dim))
+        s, y, log_g = self.fractions.forward(columns.take(self.fractions.dim))
         found: dict[int, Tensor] = {}
         log_g = log_g + self._forward(self.root, _Node(s), columns, found)
         momenta = torch.stack([found[i] for i in range(self.legs)], dim=1)
-        return (_boost_z(momenta, y) if self.luminosity.dim else momenta), log_g
+        return (_boost_z(momenta, y) if self.fractions.dim else momenta), log_g
 
     def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
         r"""Cube points (n, dim) and log(du / d\mu) (n,), -inf outside the support, of momenta (n, m, 4).
@@ -216,8 +220,8 @@ class TopologyChannel:
         plus, minus = (total[:, 0] + total[:, 3]).clamp(min=_TINY), (total[:, 0] - total[:, 3]).clamp(min=_TINY)
         s, y = plus * minus, 0.5 * torch.log(plus / minus)
         record = _Record([], torch.zeros_like(s))
-        record.add(self.luminosity.inverse(s, y))
-        momenta = _boost_z(x, -y) if self.luminosity.dim else x
+        record.add(self.fractions.inverse(s, y))
+        momenta = _boost_z(x, -y) if self.fractions.dim else x
         self._inverse(self.root, _Node(s), momenta, record)
         return finish_inverse(record.columns, record.log_g)
 

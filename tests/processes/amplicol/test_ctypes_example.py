@@ -10,7 +10,7 @@ import torch
 
 from nisampler.errors import ProcessError
 from nisampler.processes import registry
-from nisampler.processes.base import GEV2_PB
+from nisampler.processes.constants import GEV2_PB
 
 NAME = f"{Path(__file__).parents[3] / 'examples' / 'ctypes_matrix_element.py'}:MuonPairInC"
 

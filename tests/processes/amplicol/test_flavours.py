@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nisampler.errors import AmplitudeError
-from nisampler.processes.amplicol.flavours import Element, FlavourTable, flavour_table
+from nisampler.processes.amplicol.flavours import FlavourTable, GeneratedElement, flavour_table
 from nisampler.processes.amplicol.particles import CODES, conjugate, expression, isospin_partner, parse_process
 from nisampler.processes.amplitudes.currents import ChargedCurrent, NeutralCurrent
 from nisampler.processes.amplitudes.protocol import Amplitude
@@ -101,7 +101,7 @@ def test_a_vanishing_ckm_element_drops_its_combinations() -> None:
     assert len(flavour_table("p p > e+ ve", MODEL).subprocesses) == 12
 
 
-def image_of(codes: tuple[int, ...], element: Element) -> tuple[int, ...]:
+def image_of(codes: tuple[int, ...], element: GeneratedElement) -> tuple[int, ...]:
     moved = tuple(codes[place] for place in element.permutation)
     return tuple(conjugate(code) for code in moved) if element.conjugated else moved
 

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import torch
 
+from nisampler.events.columns import FIRST_COLOUR_TAG
 from nisampler.processes.amplitudes.currents import ChargedCurrent, NeutralCurrent
 from nisampler.processes.amplitudes.drell_yan import DrellYan
 from nisampler.processes.amplitudes.qcd import Qcd
 from nisampler.processes.amplitudes.top_pair import TopPair
-from nisampler.processes.amplitudes.tree import FIRST_COLOUR_TAG, TreeAmplitude
+from nisampler.processes.amplitudes.tree import TreeAmplitude
 from nisampler.processes.amplitudes.vector_jet import VectorJet
 from nisampler.processes.parameters import StandardModel
 

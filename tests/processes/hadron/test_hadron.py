@@ -12,7 +12,7 @@ import torch
 from nisampler.errors import AmplitudeError, DomainError, ShapeError
 from nisampler.events.rules import violations
 from nisampler.processes.amplitudes.protocol import SubProcess
-from nisampler.processes.base import GEV2_PB
+from nisampler.processes.constants import GEV2_PB
 from nisampler.processes.hadron.cuts import Cuts, MassCut, TransverseMomentumCut
 from nisampler.processes.hadron.events import FinalState, draw
 from nisampler.processes.hadron.process import HadronProcess, HadronSetup

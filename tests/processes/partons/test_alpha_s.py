@@ -11,7 +11,8 @@ import torch
 from scipy.integrate import solve_ivp
 
 from nisampler.errors import ConfigError
-from nisampler.processes.partons.alpha_s import MASS_Z, RunningAlphaS, TabulatedAlphaS, beta_coefficients
+from nisampler.processes.constants import MASS_Z
+from nisampler.processes.partons.alpha_s import RunningAlphaS, TabulatedAlphaS, beta_coefficients
 
 FIVE = (0.0, 0.0, math.inf)
 

@@ -22,7 +22,7 @@ from nisampler.processes.phase_space import (
     Hadronic,
     Jet,
     JetRegion,
-    Luminosity,
+    MomentumFractions,
     PowerLaw,
     TopologyChannel,
     chili_channels,
@@ -264,7 +264,7 @@ def test_trees_that_make_no_sense() -> None:
     with pytest.raises(ChannelError, match="no mass below"):
         TopologyChannel(Cluster(0, Cluster(1, 2, max_mass=10.0)), (0.0, 5.0, 6.0), energy)
     with pytest.raises(ChannelError, match="raise its min_mass"):
-        TopologyChannel(Cluster(0, 1), (173.0, 173.0), Luminosity(SQRT_S, 300.0))
+        TopologyChannel(Cluster(0, 1), (173.0, 173.0), MomentumFractions(SQRT_S, 300.0))
 
 
 @pytest.mark.parametrize("channel", [ChiliChannel(W, [Jet()]), topology_channels(W, 1)[0][0]])

@@ -17,7 +17,7 @@ from nisampler.processes.phase_space.blocks import (
     Exchange,
     FixedEnergy,
     Frame,
-    Luminosity,
+    MomentumFractions,
     decay,
     decay_inverse,
     transverse_axes,
@@ -116,8 +116,8 @@ def test_finish_inverse_marks_what_is_outside() -> None:
 
 
 @given(st.floats(1.0, 1e3), st.sampled_from([LOGARITHMIC, PowerLaw(2.0), BreitWigner(91.2, 2.5)]))
-def test_luminosity(min_mass: float, kind: IntervalMap) -> None:
-    block = Luminosity(13000.0, min_mass, kind)
+def test_momentum_fractions(min_mass: float, kind: IntervalMap) -> None:
+    block = MomentumFractions(13000.0, min_mass, kind)
     u = cube(100, 2)
     s_hat, y, log_g = block.forward(u)
     x1, x2 = (s_hat.sqrt() / 13000.0 * torch.exp(sign * y) for sign in (1, -1))
@@ -127,9 +127,9 @@ def test_luminosity(min_mass: float, kind: IntervalMap) -> None:
     assert torch.allclose(log_again, log_g, atol=1e-6)
 
 
-def test_luminosity_covers_its_area() -> None:
+def test_momentum_fractions_cover_their_area() -> None:
     """The area of x_1 x_2 > tau_0 is 1 - tau_0 (1 - log tau_0)."""
-    _, _, log_g = Luminosity(100.0, 10.0, Uniform()).forward(cube(100_000, 2))
+    _, _, log_g = MomentumFractions(100.0, 10.0, Uniform()).forward(cube(100_000, 2))
     tau = 0.01
     weight = torch.exp(-log_g)
     assert abs(weight.mean().item() - (1 - tau * (1 - math.log(tau)))) < 4 * weight.std().item() / math.sqrt(100_000)
@@ -221,8 +221,8 @@ def test_errors() -> None:
     with pytest.raises(ChannelError, match="stable particle"):
         BreitWigner(173.0, 0.0)
     with pytest.raises(ChannelError, match="0 < min_mass"):
-        Luminosity(100.0, 0.0)
+        MomentumFractions(100.0, 0.0)
     with pytest.raises(ChannelError, match="min_mass < max_mass"):
-        Luminosity(100.0, 10.0, max_mass=5.0)
+        MomentumFractions(100.0, 10.0, max_mass=5.0)
     with pytest.raises(ChannelError, match="positive"):
         FixedEnergy(-1.0)

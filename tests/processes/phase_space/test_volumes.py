@@ -21,7 +21,7 @@ from nisampler.processes.phase_space import (
     Hadronic,
     Jet,
     JetRegion,
-    Luminosity,
+    MomentumFractions,
     PowerLaw,
     TopologyChannel,
     Uniform,
@@ -110,8 +110,8 @@ def test_densities_of_madspace_points(name: str) -> None:
     """The same topologies with the same maps give, point by point, the inverse of madspace's Jacobian."""
     reference = json.loads((Path(__file__).parent / "data" / "madspace.json").read_text())[name]
     energy = reference["energy"]
-    luminosity = Luminosity(energy, 1e-3, RESONANCE) if name == "hadronic" else FixedEnergy(energy)
-    channel = TopologyChannel(MADSPACE_TREES[name], reference["masses"], luminosity)
+    fractions = MomentumFractions(energy, 1e-3, RESONANCE) if name == "hadronic" else FixedEnergy(energy)
+    channel = TopologyChannel(MADSPACE_TREES[name], reference["masses"], fractions)
     _, log_g = channel.inverse(torch.tensor(reference["momenta"], dtype=torch.float64))
     weight = torch.tensor(reference["weight"], dtype=torch.float64)
     assert torch.allclose(torch.exp(-log_g), weight, rtol=1e-6)
