@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nisampler.base.checks import Count, checked
 from nisampler.errors import ConfigError, ProcessError
 from nisampler.events.batch import EventBatch
 from nisampler.events.observables import Observable
@@ -120,13 +121,10 @@ class CallableProcess(Process):
     """
 
     def __init__(self, function: Callable[[Tensor], Tensor], name: str) -> None:
-        dim = getattr(function, "dim", None)
         if not callable(function):
             raise ConfigError(f"{name} is not callable: a process maps points (n, dim) to values (n,)")
-        if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
-            raise ConfigError(f"{name} needs an attribute `dim`, a positive integer, got {dim!r}")
         self.function = function
-        self.dim = dim
+        self.dim = checked(f"dim of {name}", getattr(function, "dim", None), Count)
         self.name = str(getattr(function, "name", name))
         self.unit = str(getattr(function, "unit", ""))
         self.parameters = getattr(function, "parameters", None)

@@ -26,7 +26,8 @@ COLOURS, CASIMIR_F = 3.0, 4.0 / 3.0
 """N_c and C_F of SU(3)."""
 
 UP_QUARKS, DOWN_QUARKS = (2, 4, TOP), (1, 3, 5)
-MASSLESS_QUARKS = (1, 2, 3, 4, 5)
+Flavour = Literal[1, 2, 3, 4, 5]
+MASSLESS_QUARKS: tuple[Flavour, ...] = (1, 2, 3, 4, 5)
 
 FermionType = Literal["up", "down", "lepton"]
 CHARGE_ISOSPIN: dict[FermionType, tuple[float, float]] = {

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import get_args
+from typing import Annotated, get_args
 
-from nisampler.errors import AmplitudeError, ConfigError
+from pydantic import Field
+
+from nisampler.base.checks import Finite, Positive, settings
+from nisampler.errors import AmplitudeError
 from nisampler.processes.constants import (
     ALPHA_EM,
     CHARGE_ISOSPIN,
@@ -22,15 +24,17 @@ from nisampler.processes.constants import (
     FermionType,
 )
 
+Share = Annotated[Finite, Field(gt=0.0, lt=1.0)]
+"""A number between 0 and 1, both excluded."""
+Couplings = Annotated[tuple[Finite, Finite], Field(strict=False)]
+"""A vector and an axial coupling."""
+_Element = Annotated[Finite, Field(ge=0.0, le=1.0)]
+_Family = Annotated[tuple[_Element, _Element, _Element], Field(strict=False)]
+CkmMatrix = Annotated[tuple[_Family, _Family, _Family], Field(strict=False)]
+"""Absolute values |V_ij|, rows u, c, t, columns d, s, b."""
 
-def _check_positive(name: str, value: object, *, zero: bool = False) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ConfigError(f"{name} must be a number, got {value!r}")
-    if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
-        raise AmplitudeError(f"{name} must be finite and {'not negative' if zero else 'positive'}, got {value}")
 
-
-@dataclass(frozen=True)
+@settings
 class StandardModel:
     """Couplings, masses and widths of the Standard Model at tree level; masses and widths in GeV.
 
@@ -53,32 +57,17 @@ class StandardModel:
     Raises
     ------
     ConfigError
-        If a value is of the wrong type.
-    AmplitudeError
-        If a value is outside its range.
+        If a value is of the wrong type or outside its range.
     """
 
-    alpha_em: float = ALPHA_EM
-    sin2_theta_w: float = SIN2_THETA_W
-    mass_z: float = MASS_Z
-    width_z: float = WIDTH_Z
-    mass_w: float = MASS_W
-    width_w: float = WIDTH_W
-    mass_top: float = MASS_TOP
-    ckm: tuple[tuple[float, ...], ...] = CKM
-
-    def __post_init__(self) -> None:
-        for name in ("alpha_em", "sin2_theta_w", "mass_z", "width_z", "mass_w", "width_w", "mass_top"):
-            _check_positive(name, getattr(self, name))
-        if self.sin2_theta_w >= 1:
-            raise AmplitudeError(f"sin2_theta_w must lie between 0 and 1, got {self.sin2_theta_w}")
-        try:
-            ckm = tuple(tuple(float(value) for value in row) for row in self.ckm)
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"ckm must be three rows of three numbers, got {self.ckm!r}") from error
-        if [len(row) for row in ckm] != [3, 3, 3] or not all(0 <= value <= 1 for row in ckm for value in row):
-            raise AmplitudeError(f"ckm must be three rows of three numbers between 0 and 1, got {self.ckm!r}")
-        object.__setattr__(self, "ckm", ckm)
+    alpha_em: Positive = ALPHA_EM
+    sin2_theta_w: Share = SIN2_THETA_W
+    mass_z: Positive = MASS_Z
+    width_z: Positive = WIDTH_Z
+    mass_w: Positive = MASS_W
+    width_w: Positive = WIDTH_W
+    mass_top: Positive = MASS_TOP
+    ckm: CkmMatrix = CKM
 
     @property
     def charge_squared(self) -> float:
@@ -104,7 +93,7 @@ class StandardModel:
         return isospin - 2 * charge * self.sin2_theta_w, isospin
 
 
-@dataclass(frozen=True)
+@settings
 class ZPrime:
     """A heavy neutral boson that couples to a fermion f by -i e / (2 sin cos) gamma^mu (v_f - a_f gamma_5).
 
@@ -123,31 +112,14 @@ class ZPrime:
     Raises
     ------
     ConfigError
-        If a value is of the wrong type.
-    AmplitudeError
-        If a value is outside its range.
+        If a value is of the wrong type or outside its range.
     """
 
-    mass: float = 400.0
-    width: float = 0.5
-    up: tuple[float, float] | None = None
-    down: tuple[float, float] | None = None
-    lepton: tuple[float, float] | None = None
-
-    def __post_init__(self) -> None:
-        _check_positive("mass of the Z'", self.mass)
-        _check_positive("width of the Z'", self.width)
-        for name in ("up", "down", "lepton"):
-            pair = getattr(self, name)
-            if pair is None:
-                continue
-            try:
-                vector, axial = (float(value) for value in pair)
-            except (TypeError, ValueError) as error:
-                raise ConfigError(f"{name} of the Z' must be a pair (vector, axial), got {pair!r}") from error
-            if not (math.isfinite(vector) and math.isfinite(axial)):
-                raise AmplitudeError(f"{name} of the Z' must be finite, got {pair!r}")
-            object.__setattr__(self, name, (vector, axial))
+    mass: Positive = 400.0
+    width: Positive = 0.5
+    up: Couplings | None = None
+    down: Couplings | None = None
+    lepton: Couplings | None = None
 
     def vector_axial(self, fermion: FermionType, model: StandardModel) -> tuple[float, float]:
         """(v, a) of a fermion: the own ones, or those of the Z in `model` where none are given."""

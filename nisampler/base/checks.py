@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from functools import cache, wraps
 from numbers import Integral, Real
 from typing import (
@@ -61,6 +62,8 @@ Positive = Annotated[Finite, Field(gt=0.0)]
 """A finite number above zero."""
 NonNegative = Annotated[Finite, Field(ge=0.0)]
 """A finite number, zero included."""
+Limit = Annotated[float, Field(allow_inf_nan=True), BeforeValidator(_real), Field(gt=0.0)]
+"""A number above zero, or infinity for no limit."""
 Fraction = Annotated[Finite, Field(ge=0.0, lt=1.0)]
 """In [0, 1)."""
 Row = Annotated[tuple[T, ...], Field(strict=False)]
@@ -184,15 +187,18 @@ def problem(owner: type, item: Mapping[str, Any]) -> str:
     """The message about one entry of a pydantic error on a class of settings."""
     if "error" in item.get("ctx", {}):
         return str(item["ctx"]["error"])
-    known = get_type_hints(owner, include_extras=True)
-    name = str(item["loc"][0]) if item["loc"] else ""
-    if item["loc"] and isinstance(item["loc"][0], int):
+    hints = get_type_hints(owner, include_extras=True)
+    known = {field.name: hints[field.name] for field in fields(owner) if field.init}
+    first = item["loc"][0] if item["loc"] else ""
+    if item["type"] == "unexpected_positional_argument":
         return f"{owner.__name__} takes its {len(known)} settings by name: {', '.join(known)}"
+    name = list(known)[first] if isinstance(first, int) else str(first)
     if name not in known:
         return f"{owner.__name__} has no setting {name}; it has {', '.join(known)}"
     hint = known[name]
     if item["type"] in ("missing", "missing_argument"):
-        return f"{owner.__name__} needs {name}: {words(hint)}"
+        short = len(item["loc"]) > 1  # a list with fewer values than it needs
+        return must_be(name, item["input"], hint) if short else f"{owner.__name__} needs {name}: {words(hint)}"
     for step in item["loc"][1:]:
         if isinstance(step, int):
             name, hint = f"{name}[{step + 1}]", element(hint)

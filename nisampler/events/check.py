@@ -14,9 +14,8 @@ from nisampler.events.batch import EventBatch
 from nisampler.events.files import EventFile, file_suffix
 from nisampler.events.hdf5 import POINT_FORMAT, file_format, iterate_points, read_points_header
 from nisampler.events.info import InitInfo
-from nisampler.events.rules import Problem, mass_shell_violation, momentum_violation, violations
+from nisampler.events.rules import DEFAULT_TOLERANCE, Problem, mass_shell_violation, momentum_violation, violations
 
-_CHUNK = 10_000
 _UNIT_WEIGHT_TOLERANCE = 1e-9
 
 
@@ -136,7 +135,7 @@ def _with_events(report: CheckReport, batch: EventBatch, info: InitInfo) -> Chec
     )
 
 
-def check_file(path: str | Path, tolerance: float = 1e-8) -> CheckReport:
+def check_file(path: str | Path, tolerance: float = DEFAULT_TOLERANCE) -> CheckReport:
     """Read a whole event file as a stream and report every rule that it breaks.
 
     Parameters
@@ -195,7 +194,7 @@ def _check_events(report: CheckReport, findings: _Findings, tolerance: float) ->
     file = EventFile.open(report.path)
     report = replace(report, declared=file.declared, cross_section=file.info.cross_section)
     yield report
-    for batch in file.batches(_CHUNK):
+    for batch in file.batches():
         for problem in violations(batch, tolerance, file.info):
             findings.add(problem, report.n_events)
         report = _with_events(report, batch, file.info)

@@ -31,5 +31,7 @@ COLUMNS: dict[str, tuple[type[np.generic], tuple[str | int, ...], float]] = {
     "pdf_xf": (np.float64, (2,), 0.0),
 }
 COLUMN_NAMES = tuple(COLUMNS)
+DEFAULT_CHUNK = 10_000
+"""Events held in memory at a time where a file is read or merged."""
 # columns that a batch or a file may lack: they are zero then
 OPTIONAL = ("lifetimes", "mu_r", "pdf_x", "pdf_xf")

@@ -6,14 +6,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from nisampler.base.checks import Count, checked
 from nisampler.errors import EventFormatError
 from nisampler.events.batch import EventBatch
+from nisampler.events.columns import DEFAULT_CHUNK
 from nisampler.events.hdf5 import iterate_hdf5, read_hdf5_header, write_hdf5
 from nisampler.events.info import InitInfo
 from nisampler.events.lhe import iterate_lhe, read_lhe_header, write_lhe
 
 SUFFIXES = (".lhe", ".lhe.gz", ".h5", ".hdf5")
-DEFAULT_CHUNK = 10_000
 
 
 def file_suffix(path: str | Path) -> str:
@@ -72,8 +73,7 @@ class EventFile:
         CorruptFileError, EventFormatError
             If the file is truncated, altered or malformed; the message names the event.
         """
-        if chunk < 1:
-            raise EventFormatError(f"chunk must be at least 1, got {chunk}")
+        checked("chunk", chunk, Count)
         if file_suffix(self.path).startswith(".lhe"):
             return iterate_lhe(self.path, chunk)
         return iterate_hdf5(self.path, chunk)

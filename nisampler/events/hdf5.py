@@ -36,12 +36,12 @@ from nisampler.errors import CorruptFileError, EventCountError, EventFormatError
 from nisampler.events.batch import EventBatch, PointBatch
 from nisampler.events.columns import COLUMN_NAMES, OPTIONAL
 from nisampler.events.info import InitInfo, ProcessInfo
-from nisampler.events.rules import violations
+from nisampler.events.rules import CheckedBatches
 
 EVENT_FORMAT = "nisampler-events"
 POINT_FORMAT = "nisampler-points"
 SCHEMA_VERSION = 1
-DEFAULT_CHUNK = 100_000
+_ROWS_READ = 100_000
 _ROWS_PER_BLOCK = 4096
 _UNITS = {"momenta": "GeV", "masses": "GeV", "scales": "GeV", "mu_r": "GeV", "lifetimes": "mm", "cross_section": "pb"}
 _GROUPS = {EVENT_FORMAT: "events", POINT_FORMAT: "points"}
@@ -125,22 +125,19 @@ def write_hdf5(
     EventCountError
         If the number of events is not the declared one.
     """
-    target, count = Path(path), 0
+    target = Path(path)
+    source = CheckedBatches(batches, info, target)
     with _new_file(target, EVENT_FORMAT) as file:
         file.attrs["units"] = json.dumps(_UNITS, sort_keys=True)
         _write_init(file, info)
         group = file.create_group("events")
-        for batch in (batches,) if isinstance(batches, EventBatch) else batches:
-            for problem in violations(batch, info=info):
-                start = f"{target}, batch starting after event {count}: "
-                raise EventFormatError(start + str(problem))
+        for batch in source:
             if len(batch):
-                _append(group, batch.columns(), count)
-            count += len(batch)
-        if count == 0:
+                _append(group, batch.columns(), source.count - len(batch))
+        if source.count == 0:
             _append(group, EventBatch.empty().columns(), 0)
-        _close_count(file, target, count, n_events)
-    return count
+        _close_count(file, target, source.count, n_events)
+    return source.count
 
 
 def write_points(
@@ -188,9 +185,22 @@ def _named_errors(path: Path) -> Iterator[None]:
         raise CorruptFileError(f"{path}: truncated or altered ({error}): {_MEND}") from error
 
 
-def _stored(group: Any) -> list[str]:
+def _stored(group: Any, kind: str) -> list[str]:
     """The columns to read: all that are not optional, and the optional ones that the file has."""
+    if kind == POINT_FORMAT:
+        return ["x", "weights"]
     return [name for name in COLUMN_NAMES if name in group or name not in OPTIONAL]
+
+
+def _chunks(path: Path, kind: str, chunk: int) -> Iterator[dict[str, NDArray[Any]]]:
+    """The columns of a file, at most `chunk` rows at a time."""
+    with _open_file(path, kind) as (file, n):
+        group = file[_GROUPS[kind]]
+        for start in range(0, n, chunk):
+            rows = slice(start, min(start + chunk, n))
+            with _named_errors(path):
+                columns = {name: group[name][rows] for name in _stored(group, kind)}
+            yield columns
 
 
 @contextmanager
@@ -206,7 +216,7 @@ def _open_file(path: Path, kind: str) -> Iterator[tuple[Any, int]]:
         if version != SCHEMA_VERSION:
             raise StorageError(f"{path} has schema version {version}, this release reads {SCHEMA_VERSION}")
         group, n = file[_GROUPS[kind]], int(file.attrs["n"])
-        for name in _stored(group) if kind == EVENT_FORMAT else ("x", "weights"):
+        for name in _stored(group, kind):
             if len(group[name]) != n:
                 raise CorruptFileError(f"{path} declares {n} rows, column {name} has {len(group[name])}: {_MEND}")
         yield file, n
@@ -255,7 +265,7 @@ def read_hdf5_header(path: str | Path) -> tuple[InitInfo, int]:
         return _read_init(file), n
 
 
-def iterate_hdf5(path: str | Path, chunk: int = DEFAULT_CHUNK) -> Iterator[EventBatch]:
+def iterate_hdf5(path: str | Path, chunk: int = _ROWS_READ) -> Iterator[EventBatch]:
     """The events of a file, at most `chunk` at a time.
 
     Raises
@@ -263,17 +273,11 @@ def iterate_hdf5(path: str | Path, chunk: int = DEFAULT_CHUNK) -> Iterator[Event
     StorageError, CorruptFileError, EventFormatError
         If the file is missing, damaged or of another kind.
     """
-    target = Path(path)
-    with _open_file(target, EVENT_FORMAT) as (file, n):
-        group = file["events"]
-        for start in range(0, n, chunk):
-            rows = slice(start, min(start + chunk, n))
-            with _named_errors(target):
-                batch = EventBatch(**{name: group[name][rows] for name in _stored(group)})
-            yield batch
+    for columns in _chunks(Path(path), EVENT_FORMAT, chunk):
+        yield EventBatch(**columns)
 
 
-def iterate_points(path: str | Path, chunk: int = DEFAULT_CHUNK) -> Iterator[PointBatch]:
+def iterate_points(path: str | Path, chunk: int = _ROWS_READ) -> Iterator[PointBatch]:
     """The weighted points of a file, at most `chunk` at a time.
 
     Raises
@@ -281,14 +285,8 @@ def iterate_points(path: str | Path, chunk: int = DEFAULT_CHUNK) -> Iterator[Poi
     StorageError, CorruptFileError, EventFormatError
         If the file is missing, damaged or of another kind.
     """
-    target = Path(path)
-    with _open_file(target, POINT_FORMAT) as (file, n):
-        group = file["points"]
-        for start in range(0, n, chunk):
-            rows = slice(start, min(start + chunk, n))
-            with _named_errors(target):
-                batch = PointBatch(group["x"][rows], group["weights"][rows])
-            yield batch
+    for columns in _chunks(Path(path), POINT_FORMAT, chunk):
+        yield PointBatch(**columns)
 
 
 def read_points_header(path: str | Path) -> tuple[str, int]:

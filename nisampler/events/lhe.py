@@ -21,6 +21,7 @@ from typing import IO, Any, cast
 from xml.etree.ElementTree import Element, ParseError
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nisampler._version import __version__
 from nisampler.base.storage import atomic_write
@@ -32,12 +33,11 @@ from nisampler.errors import (
     StorageError,
 )
 from nisampler.events.batch import EventBatch
-from nisampler.events.columns import UNKNOWN_SPIN
+from nisampler.events.columns import DEFAULT_CHUNK, UNKNOWN_SPIN
 from nisampler.events.info import InitInfo, ProcessInfo
 from nisampler.events.lhe_extras import extra_columns, extra_lines
-from nisampler.events.rules import violations
+from nisampler.events.rules import CheckedBatches
 
-DEFAULT_CHUNK = 10_000
 _HEADER_TAG = "nisampler"
 _GZIP_LEVEL = 4
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -116,21 +116,6 @@ def _event_records(module: Any, batch: EventBatch) -> Iterator[Any]:
         yield module.LHEEvent(eventinfo=module.LHEEventInfo(*head), particles=particles, scales=scales, optional=lines)
 
 
-class _Counted:
-    """The events of all batches, checked against the rules and counted as they pass."""
-
-    def __init__(self, batches: Iterable[EventBatch], info: InitInfo, path: Path) -> None:
-        self.batches, self.info, self.path, self.count = batches, info, path, 0
-
-    def __iter__(self) -> Iterator[EventBatch]:
-        for batch in self.batches:
-            for problem in violations(batch, info=self.info):
-                start = f"{self.path}, batch starting after event {self.count}: "
-                raise EventFormatError(start + str(problem))
-            self.count += len(batch)
-            yield batch
-
-
 @contextmanager
 def _text_stream(handle: IO[bytes], compress: bool) -> Iterator[io.TextIOWrapper]:
     """A text stream into `handle`; gzip headers hold neither name nor time."""
@@ -183,10 +168,9 @@ def write_lhe(
     module, target = _import_pylhe(), Path(path)
     if not target.name.endswith((".lhe", ".lhe.gz")):
         raise EventFormatError(f"{target}: the name of an LHE file must end in .lhe or .lhe.gz")
-    if isinstance(batches, EventBatch):
-        n_events = len(batches) if n_events is None else n_events
-        batches = (batches,)
-    source = _Counted(batches, info, target)
+    if isinstance(batches, EventBatch) and n_events is None:
+        n_events = len(batches)
+    source = CheckedBatches(batches, info, target)
     element = Element(_HEADER_TAG, {} if n_events is None else {"events": str(n_events)})
     document = module.LHEFile(
         init=_init_block(module, info),
@@ -309,10 +293,22 @@ _HEAD_FIELDS = {
     "alpha_s": "aqcd",
     "process_ids": "pid",
 }
-_particle_fields = attrgetter(
+_PARTICLE_FIELDS = (
     *("e", "px", "py", "pz", "m", "spin", "lifetime"),
     *("id", "status", "mother1", "mother2", "color1", "color2"),
 )
+# Where the columns of a batch stand among these fields.
+_PARTICLE_COLUMNS: dict[str, int | slice] = {
+    "momenta": slice(0, 4),
+    "masses": 4,
+    "spins": 5,
+    "lifetimes": 6,
+    "pdg_ids": 7,
+    "status": 8,
+    "mothers": slice(9, 11),
+    "colours": slice(11, 13),
+}
+_particle_fields = attrgetter(*_PARTICLE_FIELDS)
 
 
 def _batch_of(records: list[Any], start: int) -> EventBatch:
@@ -326,26 +322,22 @@ def _batch_of(records: list[Any], start: int) -> EventBatch:
         index = int(np.argmax(wrong))
         found, declared = counts[index], heads[index].nparticles
         raise EventFormatError(f"event {start + index + 1}: {declared} particles declared, {found} found")
-    n, p = len(records), int(counts.max())
-    flat = np.array([_particle_fields(item) for record in records for item in record.particles])
-    row = np.repeat(np.arange(n), counts)
-    slot = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
-    columns = np.zeros((n, p, 13))
-    columns[..., 5] = UNKNOWN_SPIN
-    columns[row, slot] = flat.reshape(-1, 13)
-    named: dict[str, Any] = {
-        "momenta": columns[..., :4],
-        "masses": columns[..., 4],
-        "spins": columns[..., 5],
-        "lifetimes": columns[..., 6],
-        "pdg_ids": columns[..., 7],
-        "status": columns[..., 8],
-        "mothers": columns[..., 9:11],
-        "colours": columns[..., 11:13],
-    }
+    particles = _particle_table(records, counts)
+    columns: dict[str, Any] = {name: particles[..., where] for name, where in _PARTICLE_COLUMNS.items()}
     for name, attribute in _HEAD_FIELDS.items():
-        named[name] = np.array([getattr(head, attribute) for head in heads])
-    return EventBatch(**(named | extra_columns(records)))
+        columns[name] = np.array([getattr(head, attribute) for head in heads])
+    return EventBatch(**(columns | extra_columns(records)))
+
+
+def _particle_table(records: list[Any], counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """All fields of all particles (n, p, fields), empty slots at the end of events with few of them."""
+    flat = np.array([_particle_fields(item) for record in records for item in record.particles])
+    row = np.repeat(np.arange(len(records)), counts)
+    slot = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+    table = np.zeros((len(records), int(counts.max()), len(_PARTICLE_FIELDS)))
+    table[..., _PARTICLE_COLUMNS["spins"]] = UNKNOWN_SPIN
+    table[row, slot] = flat.reshape(-1, len(_PARTICLE_FIELDS))
+    return table
 
 
 def _next_records(

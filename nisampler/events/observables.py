@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nisampler.base.checks import Count, Finite, settings
 from nisampler.errors import ConfigError, ShapeError
 from nisampler.events.batch import EventBatch
 
 
-@dataclass(frozen=True)
+@settings
 class Observable:
     """A function of an event batch and how to draw it.
 
@@ -34,22 +34,20 @@ class Observable:
     Raises
     ------
     ConfigError
-        If the range is empty, or not positive with `log`.
+        If the range is empty or without bins, or not positive with `log`.
     """
 
     name: str
     label: str
-    low: float
-    high: float
-    bins: int
+    low: Finite
+    high: Finite
+    bins: Count
     function: Callable[[EventBatch], NDArray[np.float64]]
     log: bool = False
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.low) and np.isfinite(self.high) and self.low < self.high):
+        if not self.low < self.high:
             raise ConfigError(f"observable {self.name}: need low < high, got {self.low} and {self.high}")
-        if self.bins < 1:
-            raise ConfigError(f"observable {self.name}: need at least one bin, got {self.bins}")
         if self.log and self.low <= 0:
             raise ConfigError(f"observable {self.name}: logarithmic bins need low > 0, got {self.low}")
 

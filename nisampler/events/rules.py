@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +77,44 @@ def require_valid(batch: EventBatch, tolerance: float = DEFAULT_TOLERANCE) -> No
     """
     for problem in violations(batch, tolerance):
         raise EventFormatError(str(problem))
+
+
+class CheckedBatches:
+    """Batches on their way to a file: each event is checked against the rules, and counted.
+
+    Parameters
+    ----------
+    batches
+        One batch, or any iterable of batches.
+    info
+        The run information of the file.
+    path
+        The file, for messages.
+
+    Raises
+    ------
+    EventFormatError
+        While iterating, naming the file, the event and the rule that it breaks.
+
+    Examples
+    --------
+    >>> from nisampler.events.info import ProcessInfo
+    >>> info = InitInfo((11, -11), (45.0, 45.0), (ProcessInfo(1.0, 0.1),))
+    >>> source = CheckedBatches(EventBatch.empty(), info, Path("events.h5"))
+    >>> [len(batch) for batch in source], source.count
+    ([0], 0)
+    """
+
+    def __init__(self, batches: EventBatch | Iterable[EventBatch], info: InitInfo, path: Path) -> None:
+        self.batches = (batches,) if isinstance(batches, EventBatch) else batches
+        self.info, self.path, self.count = info, path, 0
+
+    def __iter__(self) -> Iterator[EventBatch]:
+        for batch in self.batches:
+            for problem in violations(batch, info=self.info):
+                raise EventFormatError(f"{self.path}, batch starting after event {self.count}: {problem}")
+            self.count += len(batch)
+            yield batch
 
 
 def _finite(batch: EventBatch) -> Iterator[Problem]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nisampler.errors import EventFormatError, StorageError
 from nisampler.events.batch import EventBatch
+from nisampler.events.columns import DEFAULT_CHUNK
 from nisampler.events.files import SUFFIXES, EventFile, file_suffix, write_events
 from nisampler.events.info import InitInfo
 
@@ -87,7 +88,7 @@ class ShardSet:
         """The number of events of all shards."""
         return sum(self.counts())
 
-    def batches(self, chunk: int = 10_000) -> Iterator[EventBatch]:
+    def batches(self, chunk: int = DEFAULT_CHUNK) -> Iterator[EventBatch]:
         """The events of all shards in order, at most `chunk` at a time."""
         for file in self.files:
             yield from file.batches(chunk)
@@ -108,7 +109,9 @@ class ShardSet:
         return first.info
 
 
-def merge_shards(directory: str | Path, target: str | Path, info: InitInfo | None = None, chunk: int = 10_000) -> int:
+def merge_shards(
+    directory: str | Path, target: str | Path, info: InitInfo | None = None, chunk: int = DEFAULT_CHUNK
+) -> int:
     """Write all shards of a folder to one file, in any format, `chunk` events in memory at a time.
 
     Parameters

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nisampler.errors import AmplitudeError, ConfigError, ShapeError
+from nisampler.base.checks import Natural, checked
+from nisampler.errors import AmplitudeError, ShapeError
 from nisampler.processes.amplicol.cache import (
     ColourAccuracy,
     Progress,
@@ -89,8 +90,7 @@ class AmplicolAmplitude:
         parameters: Mapping[str, float] | None = None,
         on_progress: Progress = ignore_progress,
     ) -> None:
-        if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
-            raise ConfigError(f"workers must be a whole number from 0, got {workers!r}")
+        checked("workers", workers, Natural)
         self.process = process
         self.model = model or StandardModel()
         self.table = flavour_table(process, self.model)
@@ -240,8 +240,7 @@ def _column(element: GeneratedElement) -> Column:
 
 def _kept_boson(process: str, exact: HeavyBoson | None, derived: HeavyBoson | None) -> HeavyBoson:
     """The heavy boson whose mass is kept: the one that matters, or the one that the user does not derive."""
-    if derived not in (None, "W", "Z"):
-        raise ConfigError(f"derived_mass must be 'W', 'Z' or None, got {derived!r}")
+    checked("derived_mass", derived, HeavyBoson | None)
     if exact is not None:
         return exact
     if derived is None:

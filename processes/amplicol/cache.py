@@ -193,20 +193,31 @@ def _make(request: Request, folder: Path, check: Callable[[Path], None], on_prog
     on_progress(f"matrix elements stored in {folder}")
 
 
-def _generate(request: Request, output: Path, on_progress: Progress) -> None:
-    on_progress(f"generating {len(request.processes)} matrix elements ({request.colour} colour), once for this cache")
+def child_environment(**values: str) -> dict[str, str]:
+    """The environment of a Python child that finds the modules of this process, with further variables.
+
+    Examples
+    --------
+    >>> child_environment(OMP_NUM_THREADS="1")["OMP_NUM_THREADS"]
+    '1'
+    """
+    return os.environ | {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)} | values
+
+
+def _command(request: Request, output: Path) -> list[str]:
     command = [sys.executable, "-P", "-m", "pyamplicol", "generate", *_QUIET, *request.options]
     command += ["--model", str(_model_file()), "--restriction", request.restriction]
     command += ["--color-accuracy", request.colour, "--set", f"generation.output={output}"]
     for process in request.processes:
         command += ["--process", process]
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
-        "SYMBOLICA_HIDE_BANNER": "1",
-    }
+    return command
+
+
+def _generate(request: Request, output: Path, on_progress: Progress) -> None:
+    on_progress(f"generating {len(request.processes)} matrix elements ({request.colour} colour), once for this cache")
     child = subprocess.Popen(  # noqa: S603
-        command,
-        env=environment,
+        _command(request, output),
+        env=child_environment(SYMBOLICA_HIDE_BANNER="1"),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -214,14 +225,10 @@ def _generate(request: Request, output: Path, on_progress: Progress) -> None:
         errors="replace",
     )
     lines: list[str] = []
-    shown = ""
     try:
         for line in child.stdout or ():
             lines.append(line.rstrip())
-            stage = _PROGRESS.match(line)
-            if stage is not None and stage[1] != shown:
-                shown = stage[1]
-                on_progress(shown)
+            _show_stage(lines, on_progress)
         code = child.wait()
     finally:
         if child.poll() is None:
@@ -231,6 +238,16 @@ def _generate(request: Request, output: Path, on_progress: Progress) -> None:
             child.stdout.close()
     if code or not output.exists():
         _explain(request, code, lines)
+
+
+def _show_stage(lines: list[str], on_progress: Progress) -> None:
+    """Report the stage that the last line names, unless the stage before was the same."""
+    stage = _PROGRESS.match(lines[-1])
+    if stage is None:
+        return
+    earlier = next(filter(None, map(_PROGRESS.match, reversed(lines[:-1]))), None)
+    if earlier is None or earlier[1] != stage[1]:
+        on_progress(stage[1])
 
 
 def _explain(request: Request, code: int, lines: list[str]) -> None:

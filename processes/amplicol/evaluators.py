@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import subprocess
 import sys
 import tempfile
@@ -19,8 +18,10 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 
-from nisampler.errors import AmplitudeError, ConfigError
+from nisampler.base.checks import Count, checked
+from nisampler.errors import AmplitudeError
 from nisampler.processes.amplicol import worker
+from nisampler.processes.amplicol.cache import child_environment
 from nisampler.processes.amplicol.worker import Array, Column, MatrixElements
 
 _CHUNK = 4096
@@ -132,8 +133,7 @@ class WorkerPool:
     """
 
     def __init__(self, specification: dict[str, Any], workers: int, interpreter: str = sys.executable) -> None:
-        if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-            raise ConfigError(f"workers must be a positive integer, got {workers!r}")
+        checked("workers", workers, Count)
         self._specification = specification
         self._count = workers
         self._interpreter = interpreter
@@ -155,29 +155,29 @@ class WorkerPool:
     def _evaluate(self, momenta: Array, columns: Sequence[Column]) -> Array:
         values = np.empty((len(momenta), len(columns)))
         size = max(1, min(_CHUNK, -(-len(momenta) // self._count)))
-        starts = list(range(0, len(momenta), size))
+        blocks = [slice(start, start + size) for start in range(0, len(momenta), size)]
         try:
             if not self._workers:
                 self._start()
-            busy: dict[object, tuple[_Worker, int]] = {}
+            busy: dict[object, tuple[_Worker, slice]] = {}
             idle = list(self._workers)
-            while starts or busy:
-                while starts and idle:
-                    one, start = idle.pop(), starts.pop(0)
-                    block = momenta[start : start + size]
-                    header = {"shape": block.shape, "columns": list(columns)}
-                    self._send(one, json.dumps(header).encode())
-                    self._send(one, np.ascontiguousarray(block).data.cast("B"))
-                    busy[one.connection] = one, start
+            while blocks or busy:
+                while blocks and idle:
+                    one, rows = idle.pop(), blocks.pop(0)
+                    self._ask(one, momenta[rows], columns)
+                    busy[one.connection] = one, rows
                 for connection in wait([one.connection for one, _ in busy.values()]):
-                    one, start = busy.pop(connection)
-                    rows = values[start : start + size]
-                    rows[:] = np.frombuffer(self._receive(one)).reshape(rows.shape)
+                    one, rows = busy.pop(connection)
+                    values[rows] = np.frombuffer(self._receive(one)).reshape(values[rows].shape)
                     idle.append(one)
         except BaseException:
             self.close()
             raise
         return values
+
+    def _ask(self, one: _Worker, block: Array, columns: Sequence[Column]) -> None:
+        self._send(one, json.dumps({"shape": block.shape, "columns": list(columns)}).encode())
+        self._send(one, np.ascontiguousarray(block).data.cast("B"))
 
     def words(self, process: str) -> list[tuple[str, list[int]]]:
         """Ids and words of the leading-colour flows of a process; raises AmplitudeError if a worker fails or dies."""
@@ -196,35 +196,33 @@ class WorkerPool:
         _stop(self._workers)
 
     def _start(self) -> None:
-        environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
-            "OMP_NUM_THREADS": "1",
-        }
         for _ in range(self._count):
-            ours, theirs = multiprocessing.Pipe()
-            log = tempfile.TemporaryFile()
-            command = [self._interpreter, "-P", str(Path(worker.__file__)), str(theirs.fileno())]
-            try:
-                process = subprocess.Popen(  # noqa: S603
-                    command,
-                    env=environment,
-                    pass_fds=[theirs.fileno()],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                )
-            except OSError as error:
-                ours.close()
-                log.close()
-                raise AmplitudeError(f"the interpreter {self._interpreter} of a worker cannot run: {error}") from error
-            finally:
-                theirs.close()
-            self._workers.append(_Worker(process, ours, log))
+            self._workers.append(self._launch())
         for one in self._workers:
             self._send(one, json.dumps(self._specification).encode())
         for one in self._workers:
             self._receive(one)
+
+    def _launch(self) -> _Worker:
+        ours, theirs = multiprocessing.Pipe()
+        log = tempfile.TemporaryFile()
+        try:
+            process = subprocess.Popen(  # noqa: S603
+                [self._interpreter, "-P", str(Path(worker.__file__)), str(theirs.fileno())],
+                env=child_environment(OMP_NUM_THREADS="1"),
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        except OSError as error:
+            ours.close()
+            log.close()
+            raise AmplitudeError(f"the interpreter {self._interpreter} of a worker cannot run: {error}") from error
+        finally:
+            theirs.close()
+        return _Worker(process, ours, log)
 
     def _send(self, one: _Worker, message: bytes | memoryview) -> None:
         try:

@@ -139,29 +139,45 @@ def _allowed(codes: Sequence[int], symmetry: _Symmetry) -> bool:
 
 
 def _relabellings(codes: Sequence[int], symmetry: _Symmetry, turned: bool) -> Iterator[dict[int, int]]:
-    """Maps from the flavours that occur to canonical ones; the top quark and the pair of a W are fixed first.
-
-    The pair becomes (u, d), or (d, u) where the doublet is turned over; none is yielded if that is impossible.
-    """
+    """Maps from the flavours that occur to canonical ones; none where a doublet cannot be turned over as asked."""
     flavours = sorted({abs(code) for code in codes if is_quark(code)})
     if symmetry.charge is None:
         yield {flavour: flavour for flavour in flavours}
         return
-    fixed = {TOP: TOP} if TOP in flavours else {}
+    fixed = _fixed_labels(codes, turned)
+    if fixed is not None:
+        yield from _free_labels([flavour for flavour in flavours if flavour not in fixed], fixed, symmetry.blind)
+
+
+def _fixed_labels(codes: Sequence[int], turned: bool) -> dict[int, int] | None:
+    """Labels that leave no choice: the top quark keeps its own, the pair of a W becomes (u, d), or (d, u) turned over.
+
+    None where the pair is (t, b) and would be turned over: the top quark has its mass.
+    """
+    fixed = {TOP: TOP} if TOP in map(abs, codes) else {}
     pair = _changing_pair(codes)
-    if pair is not None and pair[0] == TOP:
-        if turned:
-            return
-        fixed[pair[1]] = 5
-    elif pair is not None:
-        fixed.update(zip(pair, (1, 2) if turned else (2, 1), strict=True))
-    others = [flavour for flavour in flavours if flavour not in fixed]
-    kinds = [others] if symmetry.blind else [[f for f in others if f % 2 == parity] for parity in (0, 1)]
-    labels = [(2, 1, 3, 4, 5)] if symmetry.blind else [_UPS, _DOWNS]
-    free = [[label for label in choice if label not in fixed.values()] for choice in labels]
-    choices = [itertools.permutations(room[: len(kind)]) for kind, room in zip(kinds, free, strict=True)]
-    for assignment in itertools.product(*choices):
-        yield fixed | {f: t for kind, to in zip(kinds, assignment, strict=True) for f, t in zip(kind, to, strict=True)}
+    if pair is None:
+        return fixed
+    if pair[0] == TOP:
+        return None if turned else fixed | {pair[1]: 5}
+    up, down = pair
+    return fixed | ({up: 1, down: 2} if turned else {up: 2, down: 1})
+
+
+def _free_labels(flavours: Sequence[int], fixed: dict[int, int], blind: bool) -> Iterator[dict[int, int]]:
+    """`fixed` with every choice of the first labels that are left for the other flavours.
+
+    Flavours of all charges share one set of labels where the symmetry is blind to charge; otherwise up-type flavours
+    and down-type ones have a set each.
+    """
+    sets = [(2, 1, 3, 4, 5)] if blind else [_UPS, _DOWNS]
+    assignments: list[list[dict[int, int]]] = []
+    for labels in sets:
+        members = [flavour for flavour in flavours if flavour in labels]
+        left = [label for label in labels if label not in fixed.values()][: len(members)]
+        assignments.append([dict(zip(members, order, strict=True)) for order in itertools.permutations(left)])
+    for parts in itertools.product(*assignments):
+        yield fixed | {flavour: label for part in parts for flavour, label in part.items()}
 
 
 def _renamed(code: int, labels: dict[int, int], turned: bool) -> int:
@@ -170,18 +186,29 @@ def _renamed(code: int, labels: dict[int, int], turned: bool) -> int:
     return isospin_partner(code) if turned else code
 
 
+def _rank(code: int) -> int:
+    """Place of a code in the fixed order of legs."""
+    return _RANK.get(code, len(_ORDER) + abs(code) * 2 + (code < 0))
+
+
+def _images(codes: tuple[int, ...], symmetry: _Symmetry) -> Iterator[tuple[list[int], bool]]:
+    """All processes that a symmetry relates to `codes`, leg by leg, and whether CP was used."""
+    turns = (False, True) if symmetry.isospin else (False,)
+    for conjugated, turned in itertools.product((False, True), turns):
+        image = [conjugate(code) for code in codes] if conjugated else list(codes)
+        for labels in _relabellings(image, symmetry, turned):
+            yield [_renamed(code, labels, turned) for code in image], conjugated
+
+
 def _canonical(codes: tuple[int, ...], symmetry: _Symmetry) -> GeneratedElement:
     """The first process of the orbit of `codes` under all symmetries, with the legs in a fixed order."""
-    best: tuple[tuple[int, ...], GeneratedElement] | None = None
-    for conjugated, turned in itertools.product((False, True), (False, True) if symmetry.isospin else (False,)):
-        image = tuple(conjugate(code) for code in codes) if conjugated else codes
-        for labels in _relabellings(image, symmetry, turned):
-            named = [_renamed(code, labels, turned) for code in image]
-            ranks = [_RANK.get(code, len(_ORDER) + abs(code) * 2 + (code < 0)) for code in named]
-            order = sorted(range(2), key=ranks.__getitem__) + sorted(range(2, len(codes)), key=ranks.__getitem__)
-            key = tuple(ranks[place] for place in order)
-            if best is None or key < best[0]:
-                best = key, GeneratedElement(tuple(named[place] for place in order), tuple(order), conjugated)
+    best: tuple[list[int], GeneratedElement] | None = None
+    for image, conjugated in _images(codes, symmetry):
+        ranks = [_rank(code) for code in image]
+        order = sorted(range(2), key=ranks.__getitem__) + sorted(range(2, len(codes)), key=ranks.__getitem__)
+        key = [ranks[place] for place in order]
+        if best is None or key < best[0]:
+            best = key, GeneratedElement(tuple(image[place] for place in order), tuple(order), conjugated)
     if best is None:
         raise AmplitudeError(f"no relabelling of {expression(codes)}")
     return best[1]
@@ -213,6 +240,17 @@ def _refuse(process: str, legs: ProcessLegs) -> None:
         )
 
 
+def _combinations(legs: ProcessLegs) -> Iterator[tuple[int, ...]]:
+    """Every choice of one code for each leg; jets that differ by their order alone are one choice."""
+    choices = legs.final[legs.jets[0]] if legs.jets else ()
+    for initial in itertools.product(*legs.initial):
+        for chosen in itertools.combinations_with_replacement(choices, len(legs.jets)):
+            final = [leg[0] for leg in legs.final]
+            for place, code in zip(legs.jets, chosen, strict=True):
+                final[place] = code
+            yield (*initial, *final)
+
+
 def flavour_table(process: str, model: StandardModel) -> FlavourTable:
     """Enumerate the flavour combinations of a process string and the matrix elements that they share.
 
@@ -228,26 +266,17 @@ def flavour_table(process: str, model: StandardModel) -> FlavourTable:
     legs = parse_process(process)
     _refuse(process, legs)
     symmetry = _Symmetry.of(legs)
-    jets = legs.jets
-    fixed = [leg[0] for leg in legs.final]
     subprocesses: list[SubProcess] = []
     elements: dict[GeneratedElement, int] = {}
-    for initial in itertools.product(*legs.initial):
-        for chosen in itertools.combinations_with_replacement(legs.final[jets[0]] if jets else (), len(jets)):
-            final = list(fixed)
-            for place, code in zip(jets, chosen, strict=True):
-                final[place] = code
-            codes = (*initial, *final)
-            if not _allowed(codes, symmetry):
-                continue
-            factor = 1.0
-            if symmetry.charge:
-                factor = model.ckm_squared(*(_changing_pair(codes) or (0, 0)))
-            if factor == 0:
-                continue
-            codes, element = _order_jets(codes, _canonical(codes, symmetry), jets)
-            index = elements.setdefault(element, len(elements))
-            subprocesses.append(SubProcess((codes[0], codes[1]), codes[2:], index, factor))
+    for codes in _combinations(legs):
+        if not _allowed(codes, symmetry):
+            continue
+        factor = model.ckm_squared(*(_changing_pair(codes) or (0, 0))) if symmetry.charge else 1.0
+        if factor == 0:
+            continue
+        ordered, element = _order_jets(codes, _canonical(codes, symmetry), legs.jets)
+        index = elements.setdefault(element, len(elements))
+        subprocesses.append(SubProcess((ordered[0], ordered[1]), ordered[2:], index, factor))
     if not subprocesses:
         raise AmplitudeError(
             f"{process!r} has no flavour combination at leading order in QCD: charge or flavour is not conserved, or "

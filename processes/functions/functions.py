@@ -15,8 +15,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from nisampler.base.checks import Count, Positive, checked
 from nisampler.errors import ConfigError, ShapeError, UnknownProcessError
-from nisampler.processes.functions.genz import GENZ_FAMILIES, GenzFamily
+from nisampler.processes.functions.genz import GENZ_FAMILIES, Family, GenzFamily
 
 I_FLOW = "arXiv:2001.05486, section 4"
 
@@ -111,11 +112,6 @@ def _box(x: Tensor, s12: float, s23: float, leg_masses2: tuple[float, ...], mass
     return total
 
 
-def _check_sigma(sigma: float) -> None:
-    if not 0 < sigma < math.inf:
-        raise ConfigError(f"sigma must be positive and finite, got {sigma}")
-
-
 def gauss(dim: int = 4, sigma: float = 0.2) -> TestFunction:
     """Gaussian exp(-|x - 1/2|^2 / sigma^2) / (sigma sqrt(pi))^dim (2001.05486).
 
@@ -126,7 +122,8 @@ def gauss(dim: int = 4, sigma: float = 0.2) -> TestFunction:
     ConfigError
         If sigma is not positive.
     """
-    _check_sigma(sigma)
+    checked("dim", dim, Count)
+    checked("sigma", sigma, Positive)
     integral = math.erf(1 / (2 * sigma)) ** dim
     return TestFunction(f"gauss{dim}", dim, partial(_gauss, sigma=sigma), integral, 0.0, I_FLOW)
 
@@ -141,7 +138,8 @@ def camel(dim: int = 4, sigma: float = 0.2) -> TestFunction:
     ConfigError
         If sigma is not positive.
     """
-    _check_sigma(sigma)
+    checked("dim", dim, Count)
+    checked("sigma", sigma, Positive)
     integral = (0.5 * (math.erf(1 / (3 * sigma)) + math.erf(2 / (3 * sigma)))) ** dim
     return TestFunction(f"camel{dim}", dim, partial(_camel, sigma=sigma), integral, 0.0, I_FLOW)
 
@@ -179,10 +177,11 @@ def box() -> TestFunction:
 
 def poly(dim: int = 18) -> TestFunction:
     """Polynomial sum_i (x_i - x_i^2), integral dim / 6; dim = 18, 54, 96 in the paper (2001.05486)."""
+    checked("dim", dim, Count)
     return TestFunction(f"poly{dim}", dim, _polynomial, dim / 6, 0.0, I_FLOW)
 
 
-def genz(family: str, dim: int = 5, difficulty: float | None = None) -> TestFunction:
+def genz(family: Family, dim: int = 5, difficulty: float | None = None) -> TestFunction:
     """A member of one of Genz's families with fixed, documented parameters (see `GenzFamily.default`).
 
     Raises
@@ -262,21 +261,15 @@ def test_function(name: str, dim: int | None = None, **options: float) -> TestFu
     if base not in _TABLE:
         raise UnknownProcessError(f"no test function {name!r}; known: {', '.join(sorted(_TABLE))}")
     entry = _TABLE[base]
-    if dim is not None and (isinstance(dim, bool) or not isinstance(dim, int) or dim < 1):
-        raise ConfigError(f"dim of {base} must be a positive integer, got {dim!r}")
-    if in_name is not None and dim is not None and dim != in_name:
-        raise ConfigError(f"dim={dim} contradicts the name {name!r}")
-    wanted = dim if dim is not None else in_name
-    if wanted == 0:
-        raise ConfigError(f"{name!r}: dim must be at least 1")
-    arguments: dict[str, float | int] = dict(options)
-    if entry.fixed_dim is not None:
-        if wanted not in (None, entry.fixed_dim):
-            raise ConfigError(f"{base} exists in dim={entry.fixed_dim} only, got dim={wanted}")
-    elif wanted is not None:
-        arguments["dim"] = wanted
+    checked("dim", dim, Count | None)
+    if in_name is not None and dim not in (None, in_name):
+        raise ConfigError(f"dim = {dim} contradicts the name {name!r}")
+    wanted = in_name if dim is None else dim
+    if entry.fixed_dim is not None and wanted not in (None, entry.fixed_dim):
+        raise ConfigError(f"{base} exists in dim = {entry.fixed_dim} only, got dim = {wanted}")
+    dimension = {} if wanted is None or entry.fixed_dim is not None else {"dim": wanted}
     try:
-        return entry.build(**arguments)
+        return entry.build(**dimension, **options)
     except TypeError as error:
         raise ConfigError(f"{base} cannot take the options {options}: {error}") from error
 

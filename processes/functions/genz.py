@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 
+from nisampler.base.checks import Count, Finite, Positive, Row, checked, settings
 from nisampler.errors import ConfigError
 
 Array = NDArray[np.float64]
@@ -84,8 +85,12 @@ def _discontinuous_integral(a: Array, w: Array) -> tuple[float, float]:
 _Function = Callable[[Tensor, Tensor, Tensor], Tensor]
 _Integral = Callable[[Array, Array], tuple[float, float]]
 
+Family = Literal["oscillatory", "product_peak", "corner_peak", "gaussian", "continuous", "discontinuous"]
+Position = Annotated[Finite, Field(ge=0.0, le=1.0)]
+"""A coordinate of the unit cube."""
+
 # family: (function, integral, default difficulty sum_i a_i)
-GENZ_FAMILIES: dict[str, tuple[_Function, _Integral, float]] = {
+GENZ_FAMILIES: dict[Family, tuple[_Function, _Integral, float]] = {
     "oscillatory": (_oscillatory, _oscillatory_integral, 9.0),
     "product_peak": (_product_peak, _product_peak_integral, 7.25),
     "corner_peak": (_corner_peak, _corner_peak_integral, 1.85),
@@ -95,7 +100,7 @@ GENZ_FAMILIES: dict[str, tuple[_Function, _Integral, float]] = {
 }
 
 
-@dataclass(frozen=True)
+@settings
 class GenzFamily:
     """A member of a Genz family, with widths a_i > 0 and positions 0 <= w_i <= 1.
 
@@ -111,22 +116,16 @@ class GenzFamily:
 
     source: ClassVar[str] = "A. Genz, Testing multidimensional integration routines (1984)"
 
-    family: str
-    a: tuple[float, ...]
-    w: tuple[float, ...]
+    family: Family
+    a: Row[Positive]
+    w: Row[Position]
 
     def __post_init__(self) -> None:
-        if self.family not in GENZ_FAMILIES:
-            raise ConfigError(f"Genz family {self.family!r} is none of {', '.join(sorted(GENZ_FAMILIES))}")
         if len(self.a) != len(self.w) or not self.a:
             raise ConfigError(f"a and w need one entry a dimension, got {len(self.a)} and {len(self.w)}")
-        if not all(0 < ai < math.inf for ai in self.a):
-            raise ConfigError("a must be positive and finite")
-        if not all(0 <= wi <= 1 for wi in self.w):
-            raise ConfigError("w must lie in [0, 1]")
 
     @classmethod
-    def default(cls, family: str, dim: int, difficulty: float | None = None) -> GenzFamily:
+    def default(cls, family: Family, dim: int, difficulty: float | None = None) -> GenzFamily:
         """Fixed parameters: a_i linear in i with sum `difficulty`, w_i the golden-ratio sequence.
 
         The default difficulties are those of Barthelmann, Novak and Ritter, Adv. Comput. Math. 12 (2000) 273.
@@ -136,11 +135,9 @@ class GenzFamily:
         ConfigError
             If dim < 1 or difficulty is not positive.
         """
-        if dim < 1:
-            raise ConfigError(f"dim must be at least 1, got {dim}")
+        checked("dim", dim, Count)
+        checked("difficulty", difficulty, Positive | None)
         total = GENZ_FAMILIES[family][2] if difficulty is None else difficulty
-        if not 0 < total < math.inf:
-            raise ConfigError(f"difficulty must be positive, got {difficulty}")
         golden = (math.sqrt(5) - 1) / 2
         shares = [(i + 0.5) / (dim * dim / 2) for i in range(dim)]
         positions = tuple((i + 1) * golden % 1.0 for i in range(dim))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from nisampler.base.checks import Limit, Natural, NonNegative, Positive, Row, settings
 from nisampler.errors import ConfigError
 from nisampler.processes.phase_space.kinematics import mass2
 
@@ -33,27 +33,27 @@ def _require(condition: bool, message: str) -> None:
         raise ConfigError(f"contradictory cuts: {message}")
 
 
-def _check_window(name: str, minimum: float, maximum: float) -> None:
-    _require(minimum >= 0, f"{name} needs a minimum of at least 0, got {minimum}")
-    _require(minimum < maximum, f"{name} lies between {minimum} and {maximum}, an empty window")
+@settings
+class _Window:
+    """Limits of a quantity of some legs, in GeV."""
+
+    legs: Row[Natural]
+    minimum: NonNegative = 0.0
+    maximum: Limit = math.inf
+
+    def __post_init__(self) -> None:
+        _require(self.minimum < self.maximum, f"{self} is an empty window")
 
 
-@dataclass(frozen=True)
-class TransverseMomentumCut:
+@settings
+class TransverseMomentumCut(_Window):
     """minimum <= pT <= maximum, in GeV, for each of the legs.
 
     Raises
     ------
     ConfigError
-        If the window is empty.
+        If a limit is negative or the window is empty.
     """
-
-    legs: tuple[int, ...]
-    minimum: float = 0.0
-    maximum: float = math.inf
-
-    def __post_init__(self) -> None:
-        _check_window("the transverse momentum", self.minimum, self.maximum)
 
     def mask(self, p: Tensor) -> Tensor:
         """Whether the final states p (n, m, 4) pass, shape (n,)."""
@@ -61,7 +61,7 @@ class TransverseMomentumCut:
         return ((pt2 >= self.minimum**2) & (pt2 <= self.maximum**2)).all(-1)
 
 
-@dataclass(frozen=True)
+@settings
 class PseudorapidityCut:
     """|eta| < maximum for each of the legs; a leg along the beam fails.
 
@@ -71,11 +71,8 @@ class PseudorapidityCut:
         If the maximum is not positive.
     """
 
-    legs: tuple[int, ...]
-    maximum: float
-
-    def __post_init__(self) -> None:
-        _require(self.maximum > 0, f"|eta| < {self.maximum} is empty, use a positive limit")
+    legs: Row[Natural]
+    maximum: Positive
 
     def mask(self, p: Tensor) -> Tensor:
         """Whether the final states p (n, m, 4) pass, shape (n,)."""
@@ -84,7 +81,7 @@ class PseudorapidityCut:
         return (chosen[..., 3].square() < math.sinh(min(self.maximum, 300.0)) ** 2 * _transverse2(chosen)).all(-1)
 
 
-@dataclass(frozen=True)
+@settings
 class SeparationCut:
     """sqrt(delta eta^2 + delta phi^2) > minimum for each pair of the legs.
 
@@ -94,11 +91,8 @@ class SeparationCut:
         If the minimum is negative.
     """
 
-    legs: tuple[int, ...]
-    minimum: float
-
-    def __post_init__(self) -> None:
-        _require(self.minimum >= 0, f"Delta R > {self.minimum} needs a distance of at least 0")
+    legs: Row[Natural]
+    minimum: NonNegative
 
     def mask(self, p: Tensor) -> Tensor:
         """Whether the final states p (n, m, 4) pass, shape (n,)."""
@@ -108,22 +102,15 @@ class SeparationCut:
         return passed
 
 
-@dataclass(frozen=True)
-class MassCut:
+@settings
+class MassCut(_Window):
     """minimum < m < maximum, in GeV, for the invariant mass of the sum of the legs.
 
     Raises
     ------
     ConfigError
-        If the window is empty.
+        If a limit is negative or the window is empty.
     """
-
-    legs: tuple[int, ...]
-    minimum: float = 0.0
-    maximum: float = math.inf
-
-    def __post_init__(self) -> None:
-        _check_window("the invariant mass", self.minimum, self.maximum)
 
     def mask(self, p: Tensor) -> Tensor:
         """Whether the final states p (n, m, 4) pass, shape (n,)."""
@@ -131,7 +118,7 @@ class MassCut:
         return (squared > self.minimum**2) & (squared < self.maximum**2)
 
 
-@dataclass(frozen=True)
+@settings
 class MissingTransverseMomentumCut:
     """|sum of the transverse momenta of the invisible legs| > minimum, in GeV.
 
@@ -141,11 +128,10 @@ class MissingTransverseMomentumCut:
         If the minimum is negative or there is no invisible leg.
     """
 
-    legs: tuple[int, ...]
-    minimum: float
+    legs: Row[Natural]
+    minimum: NonNegative
 
     def __post_init__(self) -> None:
-        _require(self.minimum >= 0, f"missing pT > {self.minimum} needs a minimum of at least 0")
         _require(bool(self.legs) or self.minimum == 0, "missing pT is cut, but no leg is invisible")
 
     def mask(self, p: Tensor) -> Tensor:
@@ -182,23 +168,31 @@ class Cuts:
         return passed
 
     def _check(self) -> None:
-        energy = sum(self._pt_minimum(leg) for leg in {leg for cut in self.cuts for leg in cut.legs})
+        legs = {leg for cut in self.cuts for leg in cut.legs}
+        energy = sum(self._pt_minimum(leg) for leg in legs)
         _require(energy < self.sqrt_s, f"the minimal transverse momenta add up to {energy} of {self.sqrt_s} GeV")
         for cut in self.cuts:
-            if isinstance(cut, TransverseMomentumCut | MissingTransverseMomentumCut):
-                limit = 0.5 * self.sqrt_s
-                _require(cut.minimum < limit, f"pT > {cut.minimum} is above the kinematic limit of {limit} GeV")
-            if isinstance(cut, MassCut):
-                _require(cut.minimum < self.sqrt_s, f"mass > {cut.minimum} is above the energy of {self.sqrt_s} GeV")
-                if len(cut.legs) == 2:
-                    self._check_pair(cut)
-            if isinstance(cut, SeparationCut):
-                for first, second in itertools.combinations(cut.legs, 2):
-                    widest = math.hypot(self._eta_maximum(first) + self._eta_maximum(second), math.pi)
-                    text = f"Delta R > {cut.minimum} of legs {first} and {second} cannot exceed {widest:.4g}"
-                    _require(cut.minimum < widest, text)
-        for leg in {leg for cut in self.cuts for leg in cut.legs}:
+            match cut:
+                case TransverseMomentumCut() | MissingTransverseMomentumCut():
+                    limit = 0.5 * self.sqrt_s
+                    _require(cut.minimum < limit, f"pT > {cut.minimum} is above the kinematic limit of {limit} GeV")
+                case MassCut():
+                    self._check_mass(cut)
+                case SeparationCut():
+                    self._check_separation(cut)
+        for leg in legs:
             self._check_leg(leg)
+
+    def _check_mass(self, cut: MassCut) -> None:
+        _require(cut.minimum < self.sqrt_s, f"mass > {cut.minimum} is above the energy of {self.sqrt_s} GeV")
+        if len(cut.legs) == 2:
+            self._check_pair(cut)
+
+    def _check_separation(self, cut: SeparationCut) -> None:
+        for first, second in itertools.combinations(cut.legs, 2):
+            widest = math.hypot(self._eta_maximum(first) + self._eta_maximum(second), math.pi)
+            text = f"Delta R > {cut.minimum} of legs {first} and {second} cannot exceed {widest:.4g}"
+            _require(cut.minimum < widest, text)
 
     def _check_leg(self, leg: int) -> None:
         maxima = [c.maximum for c in self.cuts if isinstance(c, TransverseMomentumCut) and leg in c.legs]

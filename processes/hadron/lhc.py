@@ -33,7 +33,6 @@ from nisampler.processes.hadron.lhc_parameters import (
     WJetsParameters,
     ZJetsParameters,
     ZPrimeParameters,
-    from_card,
 )
 from nisampler.processes.hadron.observables import hadron_observables
 from nisampler.processes.hadron.process import HadronProcess, HadronSetup
@@ -71,22 +70,20 @@ def create_drell_yan(**parameters: Any) -> HadronProcess:
     Raises
     ------
     ConfigError
-        If a parameter is unknown, of the wrong type, or cuts contradict each other.
-    ProcessError
-        If a value is outside its range.
+        If a parameter is unknown, of the wrong type or outside its range, or cuts contradict each other.
     PdfError
         If the parton densities are missing.
     MissingExtraError
         If they, or the matrix element, need a package that is not installed.
     """
-    card, model = from_card(LeptonPairParameters, "drell_yan", parameters), StandardModel()
+    card, model = LeptonPairParameters(**parameters), StandardModel()
     maps: dict[str, IntervalMap] = {"photon": _PHOTON, "Z": BreitWigner(model.mass_z, model.width_z)}
     return _lepton_pair("drell_yan", card, NeutralCurrent(model), Z_BOSON, maps)
 
 
 def create_z_prime(**parameters: Any) -> HadronProcess:
     """p p -> e- e+ through photon, Z and Z', a channel for each; raises as `create_drell_yan` does."""
-    card, model = from_card(ZPrimeParameters, "z_prime", parameters), StandardModel()
+    card, model = ZPrimeParameters(**parameters), StandardModel()
     maps: dict[str, IntervalMap] = {
         "photon": _PHOTON,
         "Z": BreitWigner(model.mass_z, model.width_z),
@@ -99,7 +96,7 @@ def create_z_prime(**parameters: Any) -> HadronProcess:
 
 def create_z_jets(**parameters: Any) -> HadronProcess:
     """p p -> e- e+ + n_jets jets through photon and Z; raises as `create_drell_yan` does."""
-    card, model = from_card(ZJetsParameters, "z_jets", parameters), StandardModel()
+    card, model = ZJetsParameters(**parameters), StandardModel()
     maps = {"Z": BreitWigner(model.mass_z, model.width_z)}
     return _lepton_pair("z_jets", card, NeutralCurrent(model), Z_BOSON, maps)
 
@@ -125,7 +122,7 @@ def create_ttbar_jet(**parameters: Any) -> HadronProcess:
 
 
 def _w_jets(name: str, charge: int, parameters: dict[str, Any]) -> HadronProcess:
-    card, model = from_card(WJetsParameters, name, parameters), StandardModel()
+    card, model = WJetsParameters(**parameters), StandardModel()
     maps = {"W": BreitWigner(model.mass_w, model.width_w)}
     return _lepton_pair(name, card, ChargedCurrent(charge, model), charge * W_BOSON, maps)
 
@@ -214,7 +211,7 @@ def _report(text: str) -> None:
 
 
 def _top_pair(name: str, jets: int, parameters: dict[str, Any]) -> HadronProcess:
-    card = from_card(TopPairParameters, name, parameters)
+    card = TopPairParameters(**parameters)
     model, mass = StandardModel(mass_top=card.mass_top), card.mass_top
     state = FinalState(masses=(mass, mass) + (0.0,) * jets, jets=tuple(range(2, 2 + jets)))
     cuts = Cuts(_leg_cuts(state.jets, card.pt_jet_min, card.eta_jet_max), card.sqrt_s)

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from typing import Annotated, Literal
 
-from nisampler.errors import ConfigError, ProcessError
+from pydantic import Field
+
+from nisampler.base.checks import Finite, Limit, Natural, NonNegative, Positive, settings
+from nisampler.errors import ConfigError
+from nisampler.processes.constants import MASS_TOP
 from nisampler.processes.hadron.scales import ScaleName
-from nisampler.processes.partons.alpha_s import MAX_LOOPS
+from nisampler.processes.parameters import Couplings
+from nisampler.processes.partons.alpha_s import Coupling, Loops
 
-MAX_JETS = 3
-CHANNEL_KINDS = ("chili", "topology")
-_TEXTS = ("pdf", "channels")
-_CHECKED_LATER = ("scale", "z_prime_up", "z_prime_down", "z_prime_lepton")
-# The only limits that may be infinite, which means none.
-_UNLIMITED = ("m_max", "eta_jet_max", "eta_lepton_max")
-_POSITIVE = ("sqrt_s", "m_z_prime", "width_z_prime", "mass_top", "pt_jet_min", "eta_jet_max", "eta_lepton_max")
-
-P = TypeVar("P", bound="CollisionParameters")
+Jets = Annotated[Natural, Field(le=3)]
+Distance = Annotated[Finite, Field(gt=0.0, lt=math.pi)]
+"""A Delta R; zero would let collinear jets diverge, beyond pi the azimuth wraps."""
 
 
-@dataclass(frozen=True)
+@settings
 class CollisionParameters:
     """Parameters of every proton-proton process; energies in GeV.
 
@@ -38,80 +36,82 @@ class CollisionParameters:
     alpha_s
         Strong coupling at the Z mass, run from there; that of the parton densities if None.
     alpha_s_loops
-        1 to 3, of the running where `alpha_s` is given.
+        Order of the running where `alpha_s` is given.
     channels
         Phase-space channels: "chili" or "topology".
     workers
         Processes that evaluate generated matrix elements, 0 for none beside the caller's; matrix elements in torch
         need none.
     pt_jet_min, eta_jet_max
-        For each jet.
+        Cuts on each jet; an infinite `eta_jet_max` is none.
 
     Raises
     ------
     ConfigError
-        If a value is of the wrong type.
-    ProcessError
-        If a value is outside its range.
+        If a value is of the wrong type or outside its range.
+
+    Examples
+    --------
+    >>> CollisionParameters(pt_jet_min=30.0).sqrt_s
+    13000.0
+    >>> CollisionParameters(workers=-1)
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.ConfigError: workers = -1: must be a whole number, at least 0
     """
 
-    sqrt_s: float = 13000.0
+    sqrt_s: Positive = 13000.0
     pdf: str = "NNPDF31_lo_as_0118"
     scale: ScaleName = "m_Z"
-    mu_r_factor: float = 1.0
-    mu_f_factor: float = 1.0
-    alpha_s: float | None = None
-    alpha_s_loops: int = 1
-    channels: str = "chili"
-    workers: int = 0
-    pt_jet_min: float = 20.0
-    eta_jet_max: float = 5.0
-
-    def __post_init__(self) -> None:
-        for item in fields(self):
-            _check(item.name, getattr(self, item.name))
-        if self.channels not in CHANNEL_KINDS:
-            raise ConfigError(f"channels must be one of {', '.join(CHANNEL_KINDS)}, got {self.channels!r}")
-        if not 1 <= self.alpha_s_loops <= MAX_LOOPS:
-            raise ProcessError(f"alpha_s_loops must be 1 to {MAX_LOOPS}, got {self.alpha_s_loops}")
-        if self.workers < 0:
-            raise ProcessError(f"workers must be 0 or more, got {self.workers}")
+    mu_r_factor: Positive = 1.0
+    mu_f_factor: Positive = 1.0
+    alpha_s: Coupling | None = None
+    alpha_s_loops: Loops = 1
+    channels: Literal["chili", "topology"] = "chili"
+    workers: Natural = 0
+    pt_jet_min: Positive = 20.0
+    eta_jet_max: Limit = 5.0
 
 
-@dataclass(frozen=True)
+@settings
 class LeptonPairParameters(CollisionParameters):
     """Parameters of processes with a lepton pair from a boson and n_jets jets.
 
     Attributes
     ----------
     n_jets
-        0 to 3.
+        Number of jets.
     m_min, m_max
-        Window of the mass of the lepton pair.
+        Window of the mass of the lepton pair; the photon's propagator diverges at zero, an infinite `m_max` is no cut.
     pt_lepton_min, eta_lepton_max
-        For each charged lepton.
+        Cuts on each charged lepton.
     pt_missing_min
-        For the neutrino.
+        Cut on the transverse momentum of the neutrino.
     delta_r_jj_min
-        For each pair of jets.
+        Cut on the distance of each pair of jets.
+
+    Raises
+    ------
+    ConfigError
+        If a value is of the wrong type or outside its range, or the cuts contradict each other.
+
+    Examples
+    --------
+    >>> LeptonPairParameters(pt_lepton_min=60.0, m_max=100.0)
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.ConfigError: contradictory cuts: without jets the leptons have a mass above 120.0 ...
     """
 
-    n_jets: int = 0
-    m_min: float = 50.0
-    m_max: float = math.inf
-    pt_lepton_min: float = 0.0
-    eta_lepton_max: float = math.inf
-    pt_missing_min: float = 0.0
-    delta_r_jj_min: float = 0.4
+    n_jets: Jets = 0
+    m_min: Positive = 50.0
+    m_max: Limit = math.inf
+    pt_lepton_min: NonNegative = 0.0
+    eta_lepton_max: Limit = math.inf
+    pt_missing_min: NonNegative = 0.0
+    delta_r_jj_min: Distance = 0.4
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.n_jets <= MAX_JETS:
-            raise ProcessError(f"n_jets must be 0 to {MAX_JETS}, got {self.n_jets}")
-        if self.m_min <= 0:
-            raise ProcessError(f"m_min must be positive: the photon's propagator diverges at zero, got {self.m_min}")
-        if not 0 < self.delta_r_jj_min < math.pi:
-            raise ProcessError(f"delta_r_jj_min must lie in (0, pi): collinear jets diverge, got {self.delta_r_jj_min}")
         # Without jets both leptons have the same transverse momentum, at most half their mass.
         balanced = 2 * max(self.pt_lepton_min, self.pt_missing_min)
         if self.n_jets == 0 and balanced >= self.m_max:
@@ -121,25 +121,39 @@ class LeptonPairParameters(CollisionParameters):
             )
 
 
-@dataclass(frozen=True)
+@settings
 class WJetsParameters(LeptonPairParameters):
-    """Parameters of W + jets: the mass window opens at 10 GeV, the scale is the W mass."""
+    """Parameters of W + jets: the mass window opens at 10 GeV, the scale is the W mass.
+
+    Examples
+    --------
+    >>> WJetsParameters(n_jets=2).scale
+    'm_W'
+    """
 
     scale: ScaleName = "m_W"
-    m_min: float = 10.0
+    m_min: Positive = 10.0
 
 
-@dataclass(frozen=True)
+@settings
 class ZJetsParameters(LeptonPairParameters):
-    """Parameters of Z + jets: around the Z, where the published efficiencies are (2001.10028)."""
+    """Parameters of Z + jets: around the Z, where the published efficiencies are (2001.10028).
 
-    m_min: float = 66.0
-    m_max: float = 116.0
+    Examples
+    --------
+    >>> ZJetsParameters(n_jets=4)
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.ConfigError: n_jets = 4: must be a whole number, at least 0 and at most 3
+    """
+
+    m_min: Positive = 66.0
+    m_max: Limit = 116.0
 
 
-@dataclass(frozen=True)
+@settings
 class ZPrimeParameters(LeptonPairParameters):
-    """Parameters of the Z' toy model of 2212.06172.
+    """Parameters of the Z' toy model of 2212.06172; with more than one jet there is no Z' in the generator.
 
     Attributes
     ----------
@@ -148,69 +162,47 @@ class ZPrimeParameters(LeptonPairParameters):
     z_prime_up, z_prime_down, z_prime_lepton
         Couplings (vector, axial) of quarks of charge 2/3 and -1/3 and of charged leptons, see
         `nisampler.processes.parameters.ZPrime`; those of the Z if None. They do not change the width.
+
+    Examples
+    --------
+    >>> ZPrimeParameters(m_z_prime=600.0).m_max
+    1000.0
     """
 
-    m_max: float = 1000.0
-    m_z_prime: float = 400.0
-    width_z_prime: float = 0.5
-    z_prime_up: tuple[float, float] | None = None
-    z_prime_down: tuple[float, float] | None = None
-    z_prime_lepton: tuple[float, float] | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.n_jets > 1:
-            raise ProcessError(f"z_prime has at most one jet: there is no Z' in the generator, got {self.n_jets}")
+    n_jets: Literal[0, 1] = 0
+    m_max: Limit = 1000.0
+    m_z_prime: Positive = 400.0
+    width_z_prime: Positive = 0.5
+    z_prime_up: Couplings | None = None
+    z_prime_down: Couplings | None = None
+    z_prime_lepton: Couplings | None = None
 
 
-@dataclass(frozen=True)
+@settings
 class TopPairParameters(CollisionParameters):
     """Parameters of top pairs.
 
     Attributes
     ----------
     mass_top
-        In GeV; the tops are stable.
-    """
-
-    scale: ScaleName = "m_t"
-    mass_top: float = 173.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if 2 * self.mass_top >= self.sqrt_s:
-            raise ProcessError(f"mass_top = {self.mass_top} is too heavy for a pair at sqrt_s = {self.sqrt_s} GeV")
-
-
-def from_card(kind: type[P], name: str, values: dict[str, Any]) -> P:
-    """Parameters from the values of a card.
+        Mass in GeV; the tops are stable.
 
     Raises
     ------
     ConfigError
-        If a parameter is unknown or of the wrong type.
-    ProcessError
-        If a value is outside its range.
+        If a value is of the wrong type or outside its range, or a pair needs more energy than there is.
+
+    Examples
+    --------
+    >>> TopPairParameters(mass_top=7000.0)
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.ConfigError: mass_top = 7000.0 is too heavy for a pair at sqrt_s = 13000.0 GeV
     """
-    known = [item.name for item in fields(kind)]
-    for key in values:
-        if key not in known:
-            raise ConfigError(f"{name} has no parameter {key!r}; known: {', '.join(known)}")
-    return kind(**values)
 
+    scale: ScaleName = "m_t"
+    mass_top: Positive = MASS_TOP
 
-def _check(name: str, value: Any) -> None:
-    """Types and signs; the scale and the couplings of a Z' are left to what uses them."""
-    if name in _CHECKED_LATER or (name == "alpha_s" and value is None):
-        return
-    if name in _TEXTS:
-        if not isinstance(value, str):
-            raise ConfigError(f"{name} must be a text, got {value!r}")
-        return
-    whole = name in ("n_jets", "alpha_s_loops", "workers")
-    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or value != value:
-        raise ConfigError(f"{name} must be a {'whole ' if whole else ''}number, got {value!r}")
-    if math.isinf(value) and name not in _UNLIMITED:
-        raise ConfigError(f"{name} must be finite, got {value}")
-    if name in _POSITIVE and value <= 0:
-        raise ProcessError(f"{name} must be positive, got {value}")
+    def __post_init__(self) -> None:
+        if 2 * self.mass_top >= self.sqrt_s:
+            raise ConfigError(f"mass_top = {self.mass_top} is too heavy for a pair at sqrt_s = {self.sqrt_s} GeV")

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import replace
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from nisampler.events.batch import EventBatch
 from nisampler.events.observables import Observable
 from nisampler.processes.hadron.cuts import separation2
 from nisampler.processes.hadron.events import FinalState
+from nisampler.processes.observables import LegFunction, of_legs
 from nisampler.processes.phase_space.kinematics import eta, mass, pt, rapidity
-
-LegFunction = Callable[[Tensor], Tensor]
 
 _BINS = 40
 
@@ -35,70 +32,53 @@ def hadron_observables(
     jet_pt_min, jet_eta_max
         Limits of the jets, for the ranges of histograms.
     """
-    found = [*_heavy(state, mass_range), *_leptons(state)]
-    if state.jets:
-        found += _jets(state, jet_pt_min, jet_eta_max)
-    return tuple(found)
+    make = _Histograms(state)
+    jets = _jets(make, state, jet_pt_min, jet_eta_max) if state.jets else ()
+    return (*_heavy(make, state, mass_range), *_leptons(make, state), *jets)
 
 
-def _of_legs(state: FinalState, function: LegFunction) -> Callable[[EventBatch], NDArray[np.float64]]:
-    """A function of the legs' momenta (n, m, 4) as a function of event batches."""
-    first, legs = 2 + len(state.resonances), len(state.masses)
+class _Histograms:
+    """Makes observables from functions of the momenta (n, m, 4) of all legs."""
 
-    def observable(batch: EventBatch) -> NDArray[np.float64]:
-        momenta = torch.from_numpy(np.ascontiguousarray(batch.momenta[:, first : first + legs]))
-        return function(momenta).numpy()
+    def __init__(self, state: FinalState) -> None:
+        self._first, self._legs = 2 + len(state.resonances), len(state.masses)
 
-    return observable
+    def __call__(
+        self, name: str, label: str, limits: tuple[float, float], function: LegFunction, *, log: bool = False
+    ) -> Observable:
+        return Observable(name, label, *limits, _BINS, of_legs(function, self._first, self._legs), log=log)
 
 
-def _heavy(state: FinalState, mass_range: tuple[float, float]) -> list[Observable]:
+def _heavy(make: _Histograms, state: FinalState, mass_range: tuple[float, float]) -> Iterator[Observable]:
     """Mass, rapidity and pT of the boson; without one, of the pair of massive legs, and those of its first leg."""
     decays = [list(legs) for _, legs in state.resonances]
     pair = decays[0] if decays else [leg for leg, value in enumerate(state.masses) if value > 0]
     name, text = ("boson", "boson") if decays else ("pair", "$t\\bar t$")
-    low, high = mass_range
-    found = [
-        Observable(
-            f"mass_{name}",
-            f"{text} mass [GeV]",
-            low,
-            high,
-            2 * _BINS,
-            _of_legs(state, lambda p: mass(p[:, pair].sum(1))),
-            log=high > 5 * low,
-        ),
-        Observable(
-            f"y_{name}", f"{text} rapidity", -5.0, 5.0, _BINS, _of_legs(state, lambda p: rapidity(p[:, pair].sum(1)))
-        ),
-    ]
+
+    def total(p: Tensor) -> Tensor:
+        return p[:, pair].sum(1)
+
+    log = mass_range[1] > 5 * mass_range[0]
+    invariant = make(f"mass_{name}", f"{text} mass [GeV]", mass_range, lambda p: mass(total(p)), log=log)
+    yield replace(invariant, bins=2 * _BINS)
+    yield make(f"y_{name}", f"{text} rapidity", (-5.0, 5.0), lambda p: rapidity(total(p)))
     if state.jets:
-        function = _of_legs(state, lambda p: pt(p[:, pair].sum(1)))
-        found.append(Observable(f"pt_{name}", f"{text} $p_T$ [GeV]", 5.0, 500.0, _BINS, function, log=True))
+        yield make(f"pt_{name}", f"{text} $p_T$ [GeV]", (5.0, 500.0), lambda p: pt(total(p)), log=True)
     if not decays:
-        function = _of_legs(state, lambda p: pt(p[:, pair[0]]))
-        found.append(Observable("pt_top", "top $p_T$ [GeV]", 0.0, 500.0, _BINS, function))
-        function = _of_legs(state, lambda p: rapidity(p[:, pair[0]]))
-        found.append(Observable("y_top", "top rapidity", -4.0, 4.0, _BINS, function))
-    return found
+        yield make("pt_top", "top $p_T$ [GeV]", (0.0, 500.0), lambda p: pt(p[:, pair[0]]))
+        yield make("y_top", "top rapidity", (-4.0, 4.0), lambda p: rapidity(p[:, pair[0]]))
 
 
-def _leptons(state: FinalState) -> list[Observable]:
-    found = []
-    if state.leptons:
-        legs = list(state.leptons)
-        leading = _of_legs(state, lambda p: pt(p[:, legs]).amax(1))
-        found.append(Observable("pt_lepton", "leading-lepton $p_T$ [GeV]", 0.0, 150.0, _BINS, leading))
-        forward = _of_legs(state, lambda p: eta(p[:, legs[0]]))
-        found.append(Observable("eta_lepton", "lepton $\\eta$", -5.0, 5.0, _BINS, forward))
-    if state.invisible:
-        hidden = list(state.invisible)
-        missing = _of_legs(state, lambda p: pt(p[:, hidden].sum(1)))
-        found.append(Observable("pt_missing", "missing $p_T$ [GeV]", 0.0, 150.0, _BINS, missing))
-    return found
+def _leptons(make: _Histograms, state: FinalState) -> Iterator[Observable]:
+    legs, hidden = list(state.leptons), list(state.invisible)
+    if legs:
+        yield make("pt_lepton", "leading-lepton $p_T$ [GeV]", (0.0, 150.0), lambda p: pt(p[:, legs]).amax(1))
+        yield make("eta_lepton", "lepton $\\eta$", (-5.0, 5.0), lambda p: eta(p[:, legs[0]]))
+    if hidden:
+        yield make("pt_missing", "missing $p_T$ [GeV]", (0.0, 150.0), lambda p: pt(p[:, hidden].sum(1)))
 
 
-def _jets(state: FinalState, pt_min: float, eta_max: float) -> list[Observable]:
+def _jets(make: _Histograms, state: FinalState, pt_min: float, eta_max: float) -> Iterator[Observable]:
     legs = list(state.jets)
 
     def ordered(p: Tensor) -> Tensor:
@@ -106,30 +86,20 @@ def _jets(state: FinalState, pt_min: float, eta_max: float) -> list[Observable]:
         order = pt(jets).argsort(1, descending=True)
         return torch.take_along_dim(jets, order.unsqueeze(2), 1)
 
-    found = []
-    for index in range(len(legs)):
-        function = _of_legs(state, _component(ordered, index, pt))
-        label = f"$p_T$ of jet {index + 1} [GeV]"
-        found.append(Observable(f"pt_jet{index + 1}", label, pt_min, 25 * pt_min, _BINS, function, log=True))
-    function = _of_legs(state, _component(ordered, 0, eta))
-    limit = min(eta_max, 8.0)
-    found.append(Observable("eta_jet1", "leading-jet $\\eta$", -limit, limit, _BINS, function))
-    if len(legs) > 1:
-        found += _dijets(state, ordered, pt_min)
-    return found
+    def jet(index: int, function: LegFunction) -> LegFunction:
+        return lambda p: function(ordered(p)[:, index])
 
-
-def _dijets(state: FinalState, ordered: LegFunction, pt_min: float) -> list[Observable]:
     def distance(p: Tensor) -> Tensor:
         jets = ordered(p)
         return separation2(jets[:, 0], jets[:, 1]).sqrt()
 
-    together = _of_legs(state, lambda p: mass(ordered(p)[:, :2].sum(1)))
-    return [
-        Observable("delta_r_jj", "$\\Delta R$ of the leading jets", 0.0, 2 * math.pi, _BINS, _of_legs(state, distance)),
-        Observable("mass_jj", "mass of the leading jets [GeV]", 0.25 * pt_min, 50 * pt_min, _BINS, together, log=True),
-    ]
-
-
-def _component(ordered: LegFunction, index: int, function: LegFunction) -> LegFunction:
-    return lambda p: function(ordered(p)[:, index])
+    for index in range(len(legs)):
+        label = f"$p_T$ of jet {index + 1} [GeV]"
+        yield make(f"pt_jet{index + 1}", label, (pt_min, 25 * pt_min), jet(index, pt), log=True)
+    limit = min(eta_max, 8.0)
+    yield make("eta_jet1", "leading-jet $\\eta$", (-limit, limit), jet(0, eta))
+    if len(legs) > 1:
+        yield make("delta_r_jj", "$\\Delta R$ of the leading jets", (0.0, 2 * math.pi), distance)
+        limits = (0.25 * pt_min, 50 * pt_min)
+        label = "mass of the leading jets [GeV]"
+        yield make("mass_jj", label, limits, lambda p: mass(ordered(p)[:, :2].sum(1)), log=True)

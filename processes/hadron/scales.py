@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from nisampler.base.checks import Finite, Positive, checked, settings
 from nisampler.errors import ConfigError
 from nisampler.processes.phase_space.kinematics import mass
 
 ScaleFunction = Callable[[Tensor], Tensor]
-ScaleName = str | float
-
 # Below this scale neither parton densities nor the strong coupling have a meaning.
 LOWEST_SCALE = 1.0
+ConstantScale = Annotated[Finite, Field(ge=LOWEST_SCALE)]
+"""A scale in GeV."""
+ScaleName = str | ConstantScale
 
 
-@dataclass(frozen=True)
+@settings
 class Scales:
     """Both scales of a process: one central function times constant factors.
 
@@ -41,19 +43,9 @@ class Scales:
     """
 
     name: str
-    central: ScaleFunction | float
-    renormalisation_factor: float = 1.0
-    factorisation_factor: float = 1.0
-
-    def __post_init__(self) -> None:
-        for factor in (self.renormalisation_factor, self.factorisation_factor):
-            if not (math.isfinite(factor) and factor > 0):
-                raise ConfigError(f"a scale factor is a positive number, got {factor!r}")
-        if callable(self.central):
-            return
-        number = isinstance(self.central, int | float) and not isinstance(self.central, bool)
-        if not (number and math.isfinite(self.central) and self.central >= LOWEST_SCALE):
-            raise ConfigError(f"a constant scale is a number of at least {LOWEST_SCALE} GeV, got {self.central!r}")
+    central: ScaleFunction | ConstantScale
+    renormalisation_factor: Positive = 1.0
+    factorisation_factor: Positive = 1.0
 
     @property
     def constant(self) -> tuple[float, float] | None:
@@ -109,6 +101,7 @@ def make_scales(
     ConfigError
         If there is no scale of that name, or the number is below 1 GeV.
     """
+    checked("scale", scale, ScaleName)
     groups = [list(legs) for legs in bosons]
     decayed = {leg for legs in groups for leg in legs}
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from nisampler.errors import ConfigError, ProcessError
+from nisampler.base.checks import Positive, Row, checked, settings
+from nisampler.errors import ConfigError
 from nisampler.processes.constants import (
     ALPHA_EM,
     ALPHA_S,
@@ -22,13 +22,16 @@ from nisampler.processes.constants import (
     UP_QUARKS,
     WIDTH_Z,
     FermionType,
+    Flavour,
 )
+from nisampler.processes.parameters import Share
 from nisampler.processes.phase_space.kinematics import dot
+from nisampler.processes.phase_space.three_body import DurhamCut
 
 ELECTRON_CHARGE, ELECTRON_ISOSPIN = CHARGE_ISOSPIN["lepton"]
 
 
-@dataclass(frozen=True)
+@settings
 class EEToThreeJetsParameters:
     """Parameters of e- e+ -> q qbar g; energies, masses and widths in GeV.
 
@@ -55,41 +58,22 @@ class EEToThreeJetsParameters:
     Raises
     ------
     ConfigError
-        If a value is of the wrong type.
-    ProcessError
-        If a value is outside its range.
+        If a value is of the wrong type or outside its range.
     """
 
-    sqrt_s: float = MASS_Z
-    y_cut: float = 0.01
-    alpha_s: float = ALPHA_S
-    alpha_em: float = ALPHA_EM
-    m_z: float = MASS_Z
-    gamma_z: float = WIDTH_Z
-    sin2_theta_w: float = SIN2_THETA_W
-    flavours: tuple[int, ...] = MASSLESS_QUARKS
+    sqrt_s: Positive = MASS_Z
+    y_cut: DurhamCut = 0.01
+    alpha_s: Positive = ALPHA_S
+    alpha_em: Positive = ALPHA_EM
+    m_z: Positive = MASS_Z
+    gamma_z: Positive = WIDTH_Z
+    sin2_theta_w: Share = SIN2_THETA_W
+    flavours: Row[Flavour] = MASSLESS_QUARKS
     phase_space: Literal["durham", "kt"] = "durham"
 
     def __post_init__(self) -> None:
-        for field in ("sqrt_s", "y_cut", "alpha_s", "alpha_em", "m_z", "gamma_z", "sin2_theta_w"):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise ConfigError(f"{field} must be a number, got {value!r}")
-            if not 0 < value < math.inf:
-                raise ProcessError(f"{field} must be positive and finite, got {value}")
-        if self.y_cut >= 1 / 3:
-            raise ProcessError(f"y_cut must be below 1/3, the largest Durham distance, got {self.y_cut}")
-        if self.sin2_theta_w >= 1:
-            raise ProcessError(f"sin2_theta_w must lie between 0 and 1, got {self.sin2_theta_w}")
-        try:
-            flavours = tuple(self.flavours)
-        except TypeError as error:
-            raise ConfigError(f"flavours must be a list of quark codes, got {self.flavours!r}") from error
-        if not flavours or len(set(flavours)) != len(flavours) or not set(flavours) <= set(MASSLESS_QUARKS):
-            raise ProcessError(f"flavours must be different codes out of {MASSLESS_QUARKS}, got {flavours}")
-        object.__setattr__(self, "flavours", flavours)
-        if self.phase_space not in ("durham", "kt"):
-            raise ConfigError(f'phase_space must be "durham" or "kt", got {self.phase_space!r}')
+        if not self.flavours or len(set(self.flavours)) != len(self.flavours):
+            raise ConfigError(f"flavours must be different codes of quarks, at least one, got {self.flavours}")
 
 
 def quark_type(flavour: int) -> FermionType:
@@ -155,11 +139,10 @@ def squared_matrix_element(parameters: EEToThreeJetsParameters, beams: Tensor, p
 
     Raises
     ------
-    ProcessError
+    ConfigError
         If the flavour is not one of 1 to 5.
     """
-    if flavour not in MASSLESS_QUARKS:
-        raise ProcessError(f"flavour must be one of {MASSLESS_QUARKS}, got {flavour}")
+    checked("flavour", flavour, Flavour)
     same, flipped = chirality_factors(parameters, flavour)
     equal, opposite = chirality_structures(beams, partons)
     return qcd_factor(parameters) * (same * equal + flipped * opposite)

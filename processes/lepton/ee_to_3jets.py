@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nisampler.errors import ConfigError, DomainError, ShapeError
+from nisampler.errors import DomainError, ShapeError
 from nisampler.events.batch import EventBatch
 from nisampler.events.columns import FINAL, INCOMING, UNKNOWN_SPIN
 from nisampler.events.columns import FIRST_COLOUR_TAG as TAG
@@ -24,6 +23,7 @@ from nisampler.processes.lepton.ee_matrix_element import (
     chirality_structures,
     qcd_factor,
 )
+from nisampler.processes.observables import LegFunction, of_legs
 from nisampler.processes.phase_space.kinematics import durham_y23, thrust_axis
 from nisampler.processes.phase_space.three_body import (
     DalitzRegion,
@@ -32,7 +32,6 @@ from nisampler.processes.phase_space.three_body import (
     TransverseMomentumRegion,
 )
 
-_PARTONS = slice(2, 5)
 _GLUON_LEG = 2
 
 
@@ -177,26 +176,9 @@ def create_ee_to_3jets(**parameters: Any) -> EEToThreeJets:
     Raises
     ------
     ConfigError
-        If a parameter is unknown or of the wrong type.
-    ProcessError
-        If a value is outside its range.
+        If a parameter is unknown, of the wrong type or outside its range.
     """
-    known = EEToThreeJetsParameters.__dataclass_fields__
-    for name in parameters:
-        if name not in known:
-            raise ConfigError(f"ee_to_3jets has no parameter {name!r}; known: {', '.join(known)}")
     return EEToThreeJets(EEToThreeJetsParameters(**parameters))
-
-
-def _partons(batch: EventBatch) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(batch.momenta[:, _PARTONS]))
-
-
-def _of_partons(function: Callable[[Tensor], Tensor]) -> Callable[[EventBatch], NDArray[np.float64]]:
-    def observable(batch: EventBatch) -> NDArray[np.float64]:
-        return function(_partons(batch)).numpy()
-
-    return observable
 
 
 def _leading_cos_theta(partons: Tensor) -> Tensor:
@@ -210,33 +192,16 @@ def _scaled_energies(partons: Tensor) -> Tensor:
 
 
 def _observables(y_cut: float) -> tuple[Observable, ...]:
-    low_thrust = 2 / 3
+    def observable(
+        name: str, label: str, low: float, high: float, function: LegFunction, log: bool = False
+    ) -> Observable:
+        return Observable(name, label, low, high, 40, of_legs(function, 2, 3), log=log)
+
     return (
-        Observable("thrust", "thrust $T$", low_thrust, 1.0, 40, _of_partons(lambda p: thrust_axis(p)[0])),
-        Observable("y23", "$y_{23}$ (Durham)", y_cut, 1 / 3, 40, _of_partons(durham_y23), log=True),
-        Observable(
-            "x1",
-            "leading-jet $2 E / \\sqrt{s}$",
-            low_thrust,
-            1.0,
-            40,
-            _of_partons(lambda p: _scaled_energies(p).amax(-1)),
-        ),
-        Observable(
-            "x_gluon",
-            "gluon $2 E / \\sqrt{s}$",
-            0.0,
-            1.0,
-            40,
-            _of_partons(lambda p: _scaled_energies(p)[:, _GLUON_LEG]),
-        ),
-        Observable("cos_theta_jet", "leading-jet $\\cos\\theta$", -1.0, 1.0, 40, _of_partons(_leading_cos_theta)),
-        Observable(
-            "cos_theta_thrust",
-            "thrust axis $|\\cos\\theta|$",
-            0.0,
-            1.0,
-            40,
-            _of_partons(lambda p: thrust_axis(p)[1][:, 2]),
-        ),
+        observable("thrust", "thrust $T$", 2 / 3, 1.0, lambda p: thrust_axis(p)[0]),
+        observable("y23", "$y_{23}$ (Durham)", y_cut, 1 / 3, durham_y23, log=True),
+        observable("x1", "leading-jet $2 E / \\sqrt{s}$", 2 / 3, 1.0, lambda p: _scaled_energies(p).amax(-1)),
+        observable("x_gluon", "gluon $2 E / \\sqrt{s}$", 0.0, 1.0, lambda p: _scaled_energies(p)[:, _GLUON_LEG]),
+        observable("cos_theta_jet", "leading-jet $\\cos\\theta$", -1.0, 1.0, _leading_cos_theta),
+        observable("cos_theta_thrust", "thrust axis $|\\cos\\theta|$", 0.0, 1.0, lambda p: thrust_axis(p)[1][:, 2]),
     )

@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Annotated, Literal, Protocol
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from nisampler.base.checks import Finite, checked
 from nisampler.errors import ConfigError
 from nisampler.processes.constants import MASS_Z, THRESHOLDS
+from nisampler.processes.partons.devices import OnDevices
 from nisampler.processes.partons.interpolation import CubicAxis, powers
 
-MAX_LOOPS = 3
+Loops = Literal[1, 2, 3]
+"""Orders of the beta function."""
+Coupling = Annotated[Finite, Field(gt=0.0, lt=1.0)]
+"""A strong coupling."""
 
 # Knots of the table in ln mu^2: the interpolation is then good to 1e-8 where alpha_s < 1/2.
 _STEP = 0.02
@@ -30,6 +37,17 @@ class AlphaS(Protocol):
     def __call__(self, q2: Tensor) -> Tensor:
         """alpha_s at the squared scales q2 in GeV^2; any shape, the same shape back."""
         ...
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """Cubics in ln Q^2, coefficients (cells, 4)."""
+
+    axis: CubicAxis
+    coefficients: Tensor
+
+    def to(self, device: torch.device) -> _Curve:
+        return _Curve(self.axis.to(device), self.coefficients.to(device))
 
 
 class TabulatedAlphaS:
@@ -65,17 +83,14 @@ class TabulatedAlphaS:
         if any(len(segment) < 2 or bool((segment.diff() <= 0).any()) for segment in knots):
             raise ConfigError("the scales of an alpha_s table rise; one given twice marks a flavour threshold")
         axis = CubicAxis(knots)
-        coefficients = axis.coefficients(table)
-        self._tables = {coefficients.device: (axis, coefficients)}
+        curve = _Curve(axis, axis.coefficients(table))
+        self._curves = OnDevices(curve, curve.coefficients.device)
 
     def __call__(self, q2: Tensor) -> Tensor:
         """alpha_s at the squared scales q2 in GeV^2; any shape, the same shape back, on the device of q2."""
-        if q2.device not in self._tables:
-            axis, coefficients = next(iter(self._tables.values()))
-            self._tables[q2.device] = (axis.to(q2.device), coefficients.to(q2.device))
-        axis, coefficients = self._tables[q2.device]
-        cell, u = axis.locate(q2.to(torch.float64).log())
-        return (coefficients[cell] * powers(u)).sum(-1)
+        curve = self._curves.on(q2.device)
+        cell, u = curve.axis.locate(q2.to(torch.float64).log())
+        return (curve.coefficients[cell] * powers(u)).sum(-1)
 
 
 class RunningAlphaS(TabulatedAlphaS):
@@ -114,25 +129,20 @@ class RunningAlphaS(TabulatedAlphaS):
         q_min: float = 1.0,
         q_max: float = 1e6,
     ) -> None:
-        if loops not in range(1, MAX_LOOPS + 1):
-            raise ConfigError(f"alpha_s runs with 1 to {MAX_LOOPS} loops, got {loops}")
-        if not 0 < alpha_s_mz < 1:
-            raise ConfigError(f"alpha_s_mz must lie between 0 and 1, got {alpha_s_mz}")
+        checked("loops", loops, Loops)
+        checked("alpha_s_mz", alpha_s_mz, Coupling)
         if not 0 < q_min < mass_z < q_max < math.inf:
             raise ConfigError(f"alpha_s needs 0 < q_min < mass_z < q_max, got {q_min}, {mass_z}, {q_max}")
-        inside = [2 * math.log(mass) for mass in masses if q_min < mass < q_max]
-        if not 0 <= masses[0] <= masses[1] <= masses[2] or len(set(inside)) < len(inside):
+        thresholds = [2 * math.log(mass) for mass in masses if q_min < mass < q_max]
+        if not 0 <= masses[0] <= masses[1] <= masses[2] or len(set(thresholds)) < len(thresholds):
             raise ConfigError(f"the masses of charm, bottom and top must rise, got {masses}")
         self.alpha_s_mz, self.mass_z, self.loops, self.masses = alpha_s_mz, mass_z, loops, masses
-        edges = [2 * math.log(q_min), *inside, 2 * math.log(q_max)]
+        edges = [2 * math.log(q_min), *thresholds, 2 * math.log(q_max)]
         fewest = 3 + sum(mass <= q_min for mass in masses)
         betas = [beta_coefficients(fewest + i, loops) for i in range(len(edges) - 1)]
-        scales: list[float] = []
-        values: list[float] = []
-        for knots, table in _run(alpha_s_mz, 2 * math.log(mass_z), edges, betas):
-            scales += [math.exp(0.5 * knot) for knot in knots]
-            values += table
-        super().__init__(scales, values)
+        segments = _run(alpha_s_mz, 2 * math.log(mass_z), edges, betas)
+        scales = [math.exp(0.5 * knot) for knots, _ in segments for knot in knots]
+        super().__init__(scales, [value for _, table in segments for value in table])
 
 
 def beta_coefficients(flavours: int, loops: int) -> tuple[float, ...]:
@@ -149,7 +159,7 @@ def _run(
     alpha_s_mz: float, log_mz2: float, edges: list[float], betas: list[tuple[float, ...]]
 ) -> list[tuple[list[float], list[float]]]:
     """Knots in ln mu^2 and alpha_s of every segment between `edges`, each with its own beta function."""
-    step_up = 7 / (24 * math.pi**2) if len(betas[0]) == MAX_LOOPS else 0.0
+    step_up = 7 / (24 * math.pi**2) if len(betas[0]) == 3 else 0.0
     home = max(i for i in range(len(betas)) if edges[i] <= log_mz2)
     at_bottom = _evolve(alpha_s_mz, log_mz2, edges[home], betas[home])[1][-1]
     found = {home: _evolve(at_bottom, edges[home], edges[home + 1], betas[home])}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nisampler.errors import AmplitudeError
 from nisampler.processes.amplitudes.protocol import SubProcess
+from nisampler.processes.partons.devices import OnDevices
 
 
 class Pdf(Protocol):
@@ -51,28 +52,28 @@ class Luminosity:
         if wrong or not subprocesses:
             raise AmplitudeError(f"need sub-processes with elements 0 to {elements - 1}, got {wrong or 'none'}")
         self.elements = elements
-        self._each = _Terms.of(subprocesses, column)
+        self._each = OnDevices(_Terms.of(subprocesses, column), torch.device("cpu"))
         summed: dict[tuple[tuple[int, int], int], float] = {}
         for item in subprocesses:
             key = (item.initial, item.element)
             summed[key] = summed.get(key, 0.0) + item.factor
         # Flavour combinations that differ only in the final state share one product of densities.
         merged = [SubProcess(initial, (), element, factor) for (initial, element), factor in summed.items()]
-        self._merged = _Terms.of(merged, column)
+        self._merged = OnDevices(_Terms.of(merged, column), torch.device("cpu"))
 
     def by_subprocess(self, densities: Tensor, squared: Tensor) -> Tensor:
         """Contributions (n, sub-processes), up to a common factor, from (n, 2, flavours) and (n, elements)."""
-        terms = self._each.to(densities.device)
+        terms = self._each.on(densities.device)
         return terms.products(densities) * squared[:, terms.element]
 
     def by_element(self, densities: Tensor) -> Tensor:
         """Σ factor x1 f_a x2 f_b over the sub-processes of each element, (n, elements)."""
-        terms = self._merged.to(densities.device)
+        terms = self._merged.on(densities.device)
         total = densities.new_zeros(len(densities), self.elements)
         return total.index_add_(1, terms.element, terms.products(densities))
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Terms:
     """Columns of the two densities, constant factor and element of each product."""
 
@@ -80,7 +81,6 @@ class _Terms:
     second: Tensor
     factor: Tensor
     element: Tensor
-    _copies: dict[torch.device, _Terms] = field(default_factory=dict)
 
     @classmethod
     def of(cls, subprocesses: Sequence[SubProcess], column: Callable[[int], int]) -> _Terms:
@@ -89,10 +89,7 @@ class _Terms:
         return cls(columns[:, 0], columns[:, 1], factor, torch.tensor([item.element for item in subprocesses]))
 
     def to(self, device: torch.device) -> _Terms:
-        if device not in self._copies:
-            first, second, element = (part.to(device) for part in (self.first, self.second, self.element))
-            self._copies[device] = _Terms(first, second, self.factor.to(device), element)
-        return self._copies[device]
+        return _Terms(*(part.to(device) for part in (self.first, self.second, self.factor, self.element)))
 
     def products(self, densities: Tensor) -> Tensor:
         return densities[:, 0].index_select(1, self.first) * densities[:, 1].index_select(1, self.second) * self.factor

@@ -22,11 +22,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nisampler.errors import ConfigError, MissingExtraError, PdfError, ShapeError
 from nisampler.processes.constants import GLUON, MASS_Z
 from nisampler.processes.partons.alpha_s import AlphaS, RunningAlphaS, TabulatedAlphaS
+from nisampler.processes.partons.devices import OnDevices
 from nisampler.processes.partons.interpolation import CubicAxis, powers
 
 PDF_FLAVOURS = (-6, -5, -4, -3, -2, -1, GLUON, 1, 2, 3, 4, 5, 6)
@@ -115,7 +117,7 @@ class PartonDensity:
         self.q2_min, self.q2_max = float(grids[0].q[0]) ** 2, float(grids[-1].q[-1]) ** 2
         self._coupling = coupling
         tables = _tables(grids)
-        self._tables = {tables.coefficients.device: tables}
+        self._tables = OnDevices(tables, tables.coefficients.device)
         self._slice: tuple[float, torch.device, Tensor] | None = None
 
     @staticmethod
@@ -148,7 +150,7 @@ class PartonDensity:
         PdfError
             If q2 is one number and not positive.
         """
-        tables = self._on(x.device)
+        tables = self._tables.on(x.device)
         if isinstance(q2, Tensor):
             try:
                 shape = np.broadcast_shapes(x.shape, q2.shape)
@@ -186,11 +188,6 @@ class PartonDensity:
         if self._coupling is None:
             raise PdfError(f"{self.name} has no .info file and no alpha_s in its name: use RunningAlphaS instead")
         return self._coupling(torch.as_tensor(q2, dtype=torch.float64))
-
-    def _on(self, device: torch.device) -> _Tables:
-        if device not in self._tables:
-            self._tables[device] = next(iter(self._tables.values())).to(device)
-        return self._tables[device]
 
     def _at_scale(self, q2: float, tables: _Tables) -> Tensor:
         """The cubics in ln x at one scale, shape (x cells * 4, flavours); the last one is kept."""
@@ -269,25 +266,34 @@ def _read_block(block: str, where: str) -> SubGrid:
         raise PdfError(f"{where} is cut short: it has no values")
     try:
         x, q = (np.array(line.split(), dtype=np.float64) for line in lines[:2])
-        flavours = tuple(int(code) for code in lines[2].split())
+        codes = [int(code) for code in lines[2].split()]
         values = np.array(_FUSED.sub(" ", lines[3]).split(), dtype=np.float64)
     except ValueError as error:
         raise PdfError(f"{where}: {error}") from error
-    flavours = tuple(GLUON if pdg == 0 else pdg for pdg in flavours)
-    expected = len(x) * len(q) * len(flavours)
+    flavours = tuple(GLUON if code == 0 else code for code in codes)
+    _check_values(values, (len(x), len(q)), flavours, where)
+    table = values.reshape(len(x), len(q), -1)[_distinct(x)][:, _distinct(q)]
+    x, q = x[_distinct(x)], q[_distinct(q)]
+    if not all(len(knots) > 1 and knots[0] > 0 and (np.diff(knots) > 0).all() for knots in (x, q)):
+        raise PdfError(f"{where}: the knots in x and in Q must be positive and rise, two or more of each")
+    return SubGrid(torch.from_numpy(x), torch.from_numpy(q), flavours, torch.from_numpy(table))
+
+
+def _check_values(values: NDArray[np.float64], knots: tuple[int, int], flavours: tuple[int, ...], where: str) -> None:
+    """Raise PdfError unless there is one finite value for each knot and flavour."""
+    expected = knots[0] * knots[1] * len(flavours)
     if len(values) != expected or len(set(flavours)) < len(flavours):
         raise PdfError(
-            f"{where} holds {len(values)} numbers, but {len(x)} x {len(q)} knots with the {len(flavours)} flavours"
+            f"{where} holds {len(values)} numbers, but {knots[0]} x {knots[1]} knots with the {len(flavours)} flavours"
             f" {flavours} make {expected}: it is cut short or a column is missing"
         )
     if not np.isfinite(values).all():
         raise PdfError(f"{where} holds a value that is not finite")
-    kept_x, kept_q = (np.append(True, np.diff(knots) != 0) for knots in (x, q))
-    grid = torch.from_numpy(values.reshape(len(x), len(q), -1)[kept_x][:, kept_q])
-    x, q = x[kept_x], q[kept_q]
-    if min(len(x), len(q)) < 2 or not (x[0] > 0 and q[0] > 0 and (np.diff(x) > 0).all() and (np.diff(q) > 0).all()):
-        raise PdfError(f"{where}: the knots in x and in Q must be positive and rise, two or more of each")
-    return SubGrid(torch.from_numpy(x), torch.from_numpy(q), flavours, grid)
+
+
+def _distinct(knots: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Mask of the knots that are not printed like the one before them."""
+    return np.append(True, np.diff(knots) != 0)
 
 
 def _tables(grids: Sequence[SubGrid]) -> _Tables:

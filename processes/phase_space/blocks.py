@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from nisampler.errors import ChannelError
+from nisampler.base.checks import Limit, Positive, settings
+from nisampler.errors import ConfigError
 from nisampler.processes.phase_space.kinematics import direction
 from nisampler.processes.phase_space.mappings import IntervalMap, PowerLaw
 
@@ -25,7 +27,7 @@ def sqrt_kallen(s: Tensor, s1: Tensor, s2: Tensor) -> Tensor:
     return ((s - (m1 + m2).square()) * (s - (m1 - m2).square())).clamp(min=_TINY).sqrt()
 
 
-@dataclass(frozen=True)
+@settings
 class MomentumFractions:
     r"""Momentum fractions of the partons from two numbers: s_hat = \tau s from a map, rapidity y uniform.
 
@@ -44,20 +46,20 @@ class MomentumFractions:
 
     Raises
     ------
-    ChannelError
+    ConfigError
         Unless 0 < min_mass < sqrt_s and min_mass < max_mass.
     """
 
-    sqrt_s: float
-    min_mass: float
+    sqrt_s: Positive
+    min_mass: Positive
     invariant: IntervalMap = field(default=PowerLaw(1.0))
-    max_mass: float = math.inf
-    dim = 2
+    max_mass: Limit = math.inf
+    dim: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
-        if not (0 < self.min_mass < self.sqrt_s < math.inf and self.min_mass < self.max_mass):
-            raise ChannelError(
-                "momentum fractions need 0 < min_mass < sqrt_s and min_mass < max_mass, "
+        if not self.min_mass < min(self.sqrt_s, self.max_mass):
+            raise ConfigError(
+                "momentum fractions need min_mass < sqrt_s and min_mass < max_mass, "
                 f"got {self.min_mass}, {self.sqrt_s} and {self.max_mass} GeV"
             )
 
@@ -82,7 +84,7 @@ class MomentumFractions:
         return columns, log_density + math.log(s) - torch.log(log_inverse_tau)
 
 
-@dataclass(frozen=True)
+@settings
 class FixedEnergy:
     """Partons of a fixed energy in their rest frame: no random number, no factor in the measure.
 
@@ -93,16 +95,12 @@ class FixedEnergy:
 
     Raises
     ------
-    ChannelError
+    ConfigError
         If sqrt_s is not positive and finite.
     """
 
-    sqrt_s: float
-    dim = 0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.sqrt_s < math.inf:
-            raise ChannelError(f"a fixed energy must be positive and finite, got {self.sqrt_s} GeV")
+    sqrt_s: Positive
+    dim: ClassVar[int] = 0
 
     @property
     def min_mass(self) -> float:
@@ -154,7 +152,7 @@ def transverse_axes(axis: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack([xx, xy, -x], dim=-1), torch.stack([xy, yy, -y], dim=-1)
 
 
-@dataclass(frozen=True)
+@settings
 class Exchange:
     r"""Two-body scattering a + b -> 1 + 2 with |t|, t = (p_a - p_1)^2, from a map; b is massless.
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from nisampler.errors import ChannelError, ShapeError
+from nisampler.base.checks import Limit, Natural, NonNegative, Positive, checked, settings
+from nisampler.errors import ChannelError, ConfigError, ShapeError
 from nisampler.processes.phase_space.blocks import sqrt_kallen
 from nisampler.processes.phase_space.jets import Jet, JetGenerator, JetRegion
 from nisampler.processes.phase_space.mappings import IntervalMap, PowerLaw, finish_inverse
@@ -26,7 +26,7 @@ _SOFT = 50.0  # GeV: below it the density of a boson against which a jet recoils
 _TWO_PI = 2 * math.pi
 
 
-@dataclass(frozen=True)
+@settings
 class Boson:
     """The pair of legs that come from a boson, or from any s-channel, such as a pair of top quarks.
 
@@ -41,19 +41,19 @@ class Boson:
 
     Raises
     ------
-    ChannelError
+    ConfigError
         Unless 0 < min_mass < max_mass and min_mass is at least the sum of the masses.
     """
 
     invariant: IntervalMap
-    min_mass: float
-    max_mass: float = math.inf
-    masses: tuple[float, float] = (0.0, 0.0)
+    min_mass: Positive
+    max_mass: Limit = math.inf
+    masses: tuple[NonNegative, NonNegative] = (0.0, 0.0)
 
     def __post_init__(self) -> None:
-        if not (0 < self.min_mass < self.max_mass and min(self.masses) >= 0 and self.min_mass >= sum(self.masses)):
-            raise ChannelError(
-                f"a boson needs 0 < min_mass < max_mass and min_mass >= the masses {self.masses} of its legs, "
+        if not sum(self.masses) <= self.min_mass < self.max_mass:
+            raise ConfigError(
+                f"a boson needs min_mass < max_mass and min_mass >= the masses {self.masses} of its legs, "
                 f"got {self.min_mass} and {self.max_mass} GeV"
             )
 
@@ -97,28 +97,29 @@ class ChiliChannel:
         order: Sequence[int] | None = None,
         name: str | None = None,
     ) -> None:
-        self.boson, self.sqrt_s = boson, float(sqrt_s)
-        region = JetRegion() if region is None else region
-        self._generator = JetGenerator(jets, region) if jets else None
         count = len(jets)
+        region = JetRegion() if region is None else region
+        self.boson, self.sqrt_s = boson, float(sqrt_s)
         self.order = tuple(range(count)) if order is None else tuple(order)
         if sorted(self.order) != list(range(count)):
             raise ChannelError(f"the order of {count} jets must be a permutation of 0..{count - 1}, got {self.order}")
         self.name = _name(jets, self.order) if name is None else name
         self.legs = 2 + count
         self.dim = 4 + 3 * count
-        reserve = 1 - 2 * region.pt_min / self.sqrt_s if jets else 1.0
-        top = min(boson.max_mass, self.sqrt_s * math.sqrt(max(reserve, 0.0)))
-        if not boson.min_mass < top:
-            raise ChannelError(
-                f"channel {self.name}: {self.sqrt_s} GeV do not suffice for {boson} and jets in {region}"
-            )
-        self._mass2_limits = (boson.min_mass**2, top**2)
+        self._generator = JetGenerator(jets, region) if jets else None
         self._roles = [self.order.index(place) for place in range(count)]
-        one_particle = 1 / (2 * _TWO_PI**3)
-        self._log_measure = math.log(_TWO_PI**3 * 2 / self.sqrt_s**2 / (8 * math.pi)) + (count + 1) * math.log(
-            one_particle
-        )
+        self._mass2_limits = (boson.min_mass**2, self._top_mass(region if jets else None) ** 2)
+        self._log_measure = _log_measure(count, self.sqrt_s)
+
+    def _top_mass(self, region: JetRegion | None) -> float:
+        """Greatest mass of the boson in GeV beside one jet at its least pT; None: without jets."""
+        reserve = 1.0 if region is None else 1 - 2 * region.pt_min / self.sqrt_s
+        top = min(self.boson.max_mass, self.sqrt_s * math.sqrt(max(reserve, 0.0)))
+        if not self.boson.min_mass < top:
+            raise ChannelError(
+                f"channel {self.name}: {self.sqrt_s} GeV do not suffice for {self.boson} and jets in {region}"
+            )
+        return top
 
     def __repr__(self) -> str:
         return f"ChiliChannel({self.name!r})"
@@ -248,6 +249,12 @@ def _recoil(q: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     return length, torch.where(nothing, 1.0, q[0] / safe), torch.where(nothing, 0.0, q[1] / safe)
 
 
+def _log_measure(jets: int, sqrt_s: float) -> float:
+    """Log of the constants of the measure, see the text of the module."""
+    one_particle = 1 / (2 * _TWO_PI**3)
+    return math.log(_TWO_PI**3 * 2 / sqrt_s**2 / (8 * math.pi)) + (jets + 1) * math.log(one_particle)
+
+
 def _name(jets: Sequence[Jet], order: Sequence[int]) -> str:
     labels = []
     for place, jet in zip(order, jets, strict=True):
@@ -289,23 +296,29 @@ def chili_channels(
 
     Raises
     ------
-    ChannelError
+    ConfigError
         If the number of jets is negative or a setting is out of its range.
     """
-    if jets < 0:
-        raise ChannelError(f"the number of jets must be 0 or more, got {jets}")
+    checked("jets", jets, Natural)
     alone = Jet() if transverse is None else Jet(transverse=transverse)
     attached = Jet(0, alone.transverse if near is None else near)
-    layouts: list[tuple[list[Jet], tuple[int, ...], int]] = [([alone] * jets, tuple(range(jets)), 0)]
-    for first, second in itertools.combinations(range(jets), 2):
-        others = [place for place in range(jets) if place not in (first, second)]
-        layouts.append(([alone] * (jets - 1) + [attached], (first, *others, second), 1))
-    for centre in range(jets) if jets > 2 else ():
-        others = [place for place in range(jets) if place != centre]
-        layouts.append(([alone] + [attached] * (jets - 1), (centre, *others), 2))
-    recoil = Jet(transverse=PowerLaw(2.0, offset=_SOFT), recoils=True)
-    for last in range(jets) if jets > 1 else ():
-        others = [place for place in range(jets) if place != last]
-        layouts.append(([alone] * (jets - 1) + [recoil], (*others, last), min(jets, 3)))
+    layouts = list(_layouts(jets, alone, attached))
     channels = [ChiliChannel(boson, kinds, region=region, sqrt_s=sqrt_s, order=order) for kinds, order, _ in layouts]
     return channels, [group for _, _, group in layouts]
+
+
+def _layouts(count: int, alone: Jet, attached: Jet) -> Iterator[tuple[list[Jet], tuple[int, ...], int]]:
+    """Jets, their places among the legs, and the group of every channel."""
+    places = range(count)
+
+    def without(*taken: int) -> list[int]:
+        return [place for place in places if place not in taken]
+
+    yield [alone] * count, tuple(places), 0
+    for first, second in itertools.combinations(places, 2):
+        yield [alone] * (count - 1) + [attached], (first, *without(first, second), second), 1
+    for centre in places if count > 2 else ():
+        yield [alone] + [attached] * (count - 1), (centre, *without(centre)), 2
+    recoil = Jet(transverse=PowerLaw(2.0, offset=_SOFT), recoils=True)
+    for last in places if count > 1 else ():
+        yield [alone] * (count - 1) + [recoil], (*without(last), last), min(count, 3)

@@ -9,12 +9,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from nisampler.errors import ChannelError
+from nisampler.base.checks import Natural, NonNegative, Positive, settings
+from nisampler.errors import ChannelError, ConfigError
 from nisampler.processes.phase_space.kinematics import phi, pt
 from nisampler.processes.phase_space.mappings import LOGARITHMIC, IntervalMap, PowerLaw, Uniform
 
@@ -22,7 +25,7 @@ _TINY = 1e-30
 _TWO_PI = 2 * math.pi
 
 
-@dataclass(frozen=True)
+@settings
 class Jet:
     """How one massless jet is generated.
 
@@ -38,12 +41,12 @@ class Jet:
         other jets. It makes soft bosons beside hard jets, for which independent jets would have to balance by chance.
     """
 
-    parent: int | None = None
+    parent: Natural | None = None
     transverse: IntervalMap = field(default=PowerLaw(2.0))
     recoils: bool = False
 
 
-@dataclass(frozen=True)
+@settings
 class JetRegion:
     """Where jets are generated. Cuts may be tighter, not looser; without parents all Delta R are covered.
 
@@ -54,30 +57,25 @@ class JetRegion:
     y_max
         Greatest |rapidity| of jets without a parent. Those with a parent may lie beyond it.
     r_min, r_max
-        Limits of Delta R from the parent, 0 < r_min < r_max <= pi.
+        Limits of Delta R from the parent, r_min < r_max; beyond pi the azimuth wraps.
     radial
         Map of Delta R.
 
     Raises
     ------
-    ChannelError
+    ConfigError
         If a limit is outside its range.
     """
 
-    pt_min: float = 20.0
-    y_max: float = 5.0
-    r_min: float = 0.4
-    r_max: float = math.pi
+    pt_min: NonNegative = 20.0
+    y_max: Positive = 5.0
+    r_min: Positive = 0.4
+    r_max: Annotated[Positive, Field(le=math.pi)] = math.pi
     radial: IntervalMap = field(default=LOGARITHMIC)
 
     def __post_init__(self) -> None:
-        if not (0 <= self.pt_min < math.inf and 0 < self.y_max < math.inf):
-            raise ChannelError(f"jets need pt_min >= 0 and y_max > 0, got {self.pt_min} GeV and {self.y_max}")
-        if not 0 < self.r_min < self.r_max <= math.pi:
-            raise ChannelError(
-                "jets near a jet need 0 < r_min < r_max <= pi (beyond pi the azimuth wraps), "
-                f"got {self.r_min} and {self.r_max}"
-            )
+        if not self.r_min < self.r_max:
+            raise ConfigError(f"jets near a jet need r_min < r_max, got {self.r_min} and {self.r_max}")
 
 
 class JetGenerator:
@@ -100,30 +98,17 @@ class JetGenerator:
     def __init__(self, jets: Sequence[Jet], region: JetRegion) -> None:
         self.jets, self.region = tuple(jets), region
         self.count = len(self.jets)
-        self.roots = sum(jet.parent is None for jet in self.jets)
         self.parents = [jet.parent for jet in self.jets if jet.parent is not None]
-        for index, jet in enumerate(self.jets):
-            if (jet.parent is None) != (index < self.roots) or not 0 <= (jet.parent or 0) < max(index, 1):
-                raise ChannelError(
-                    "jets without a parent come first, then jets whose parent is an earlier jet; "
-                    f"got the parents {[j.parent for j in self.jets]}"
-                )
-            law, from_zero = jet.transverse, jet.recoils or region.pt_min == 0
-            if from_zero and isinstance(law, PowerLaw) and law.offset == 0 and law.exponent >= 1:
-                raise ChannelError(
-                    "a pT that starts at 0 needs a power law with an offset, such as PowerLaw(2.0, offset=10.0)"
-                )
+        self.roots = self.count - len(self.parents)
         self.recoil = any(jet.recoils for jet in self.jets)
-        if self.recoil and (self.parents or [jet.recoils for jet in self.jets] != [False] * (self.count - 1) + [True]):
-            raise ChannelError("only the last jet can recoil, and only where no jet has a parent")
-        self._pieces: list[tuple[IntervalMap, float, slice]] = []
-        for jet, run in itertools.groupby(range(self.count), key=lambda i: replace(self.jets[i], parent=None)):
-            indices = list(run)
-            lowest = 0.0 if jet.recoils else region.pt_min
-            self._pieces.append((jet.transverse, lowest, slice(indices[0], indices[-1] + 1)))
-        anchors = [0] * (self.roots - 1)
+        _check_parents(self.jets)
+        _check_recoil(self.jets)
+        for jet in self.jets:
+            _check_law(jet.transverse, _lowest(jet, region))
+        self._pieces = _pieces(self.jets, region)
         self._y_sums = _ancestry([*[None] * self.roots, *self.parents])
-        self._phi_sums = _ancestry([None, *anchors, *self.parents])
+        # The first jet turns all others with it.
+        self._phi_sums = _ancestry([None, *[0] * (self.roots - 1), *self.parents])
 
     def forward(self, u: Tensor, edge: Tensor) -> tuple[Tensor, Tensor]:
         """Momenta (n, J, 4) and log(du / prod pT dpT dy dphi) (n,).
@@ -190,6 +175,47 @@ class JetGenerator:
     def _total(self, log_pt: Tensor, log_first: Tensor, transverse: Tensor) -> Tensor:
         log_angles = self.count * math.log(_TWO_PI)
         return (log_pt + log_first - torch.log(transverse.clamp(min=_TINY))).sum(-1) - log_angles
+
+
+def _check_parents(jets: Sequence[Jet]) -> None:
+    """Raise ChannelError unless jets without a parent come first and every parent is an earlier jet."""
+    parents = [jet.parent for jet in jets]
+    roots = parents.count(None)
+    earlier = all(0 <= parent < index for index, parent in enumerate(parents) if parent is not None)
+    if not earlier or any(parent is not None for parent in parents[:roots]):
+        raise ChannelError(
+            f"jets without a parent come first, then jets whose parent is an earlier jet; got the parents {parents}"
+        )
+
+
+def _check_recoil(jets: Sequence[Jet]) -> None:
+    """Raise ChannelError unless the last jet alone recoils, or none does."""
+    recoiling = [index for index, jet in enumerate(jets) if jet.recoils]
+    attached = any(jet.parent is not None for jet in jets)
+    if recoiling and (attached or recoiling != [len(jets) - 1]):
+        raise ChannelError("only the last jet can recoil, and only where no jet has a parent")
+
+
+def _check_law(law: IntervalMap, lowest: float) -> None:
+    """Raise ChannelError if the density of pT has no finite area from its lowest value on."""
+    if lowest == 0 and isinstance(law, PowerLaw) and law.offset == 0 and law.exponent >= 1:
+        raise ChannelError("a pT that starts at 0 needs a power law with an offset, such as PowerLaw(2.0, offset=10.0)")
+
+
+def _lowest(jet: Jet, region: JetRegion) -> float:
+    """Least pT of the jet, or of the boson that recoils in its place."""
+    return 0.0 if jet.recoils else region.pt_min
+
+
+def _pieces(jets: Sequence[Jet], region: JetRegion) -> list[tuple[IntervalMap, float, slice]]:
+    """Runs of neighbouring jets whose pT is generated alike: map, lowest value and columns."""
+    pieces: list[tuple[IntervalMap, float, slice]] = []
+    start = 0
+    for (law, lowest), run in itertools.groupby((jet.transverse, _lowest(jet, region)) for jet in jets):
+        stop = start + len(list(run))
+        pieces.append((law, lowest, slice(start, stop)))
+        start = stop
+    return pieces
 
 
 def _balanced(transverse: Tensor, azimuth: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,12 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from nisampler.errors import ChannelError
+from nisampler.base.checks import Finite, NonNegative, Positive, settings
 
 Limit = Tensor | float
 
@@ -25,6 +25,7 @@ SUPPORT_TOLERANCE = 1e-7
 _TINY = 1e-30
 
 
+@runtime_checkable
 class IntervalMap(Protocol):
     """An invertible map of [0, 1] onto [low, high] with a density."""
 
@@ -74,7 +75,7 @@ class Uniform:
         return (s - low) / span, -torch.log(span).expand_as(s)
 
 
-@dataclass(frozen=True)
+@settings
 class PowerLaw:
     r"""Density proportional to (s + offset)^(-exponent); exponent 1 is uniform in log(s + offset).
 
@@ -91,18 +92,12 @@ class PowerLaw:
 
     Raises
     ------
-    ChannelError
+    ConfigError
         If the exponent is not finite or the offset is negative or not finite.
     """
 
-    exponent: float
-    offset: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.exponent) and 0 <= self.offset < math.inf):
-            raise ChannelError(
-                f"a power law needs a finite exponent and an offset >= 0, got {self.exponent} and {self.offset}"
-            )
+    exponent: Finite
+    offset: NonNegative = 0.0
 
     def _limits(self, like: Tensor, low: Limit, high: Limit) -> tuple[Tensor, Tensor, Tensor]:
         """Lower limit, a = low + offset and the log of the ratio of the limits with their offsets."""
@@ -139,7 +134,7 @@ class PowerLaw:
         return u, self._log_density(log_scaled, a, log_ratio)
 
 
-@dataclass(frozen=True)
+@settings
 class BreitWigner:
     r"""Squared mass s with density proportional to 1 / ((s - m^2)^2 + m^2 \Gamma^2).
 
@@ -148,23 +143,16 @@ class BreitWigner:
     Parameters
     ----------
     mass, width
-        Mass and width of the resonance in GeV, both positive.
+        Mass and width of the resonance in GeV. A stable particle takes `Uniform` or `PowerLaw`.
 
     Raises
     ------
-    ChannelError
+    ConfigError
         If the mass or the width is not positive and finite.
     """
 
-    mass: float
-    width: float
-
-    def __post_init__(self) -> None:
-        if not (0 < self.mass < math.inf and 0 < self.width < math.inf):
-            raise ChannelError(
-                f"a Breit-Wigner needs a positive mass and width, got {self.mass} and {self.width} GeV; "
-                "for a stable particle use Uniform or PowerLaw"
-            )
+    mass: Positive
+    width: Positive
 
     def _angles(self, like: Tensor, low: Limit, high: Limit) -> tuple[Tensor, Tensor]:
         low, high = as_limits(like, low, high)

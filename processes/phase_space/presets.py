@@ -5,16 +5,18 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
+from typing import Literal
 
-from nisampler.errors import ChannelError
+from nisampler.base.checks import Natural, NonNegative, Positive, checked, settings
+from nisampler.errors import ConfigError
 from nisampler.processes.phase_space.blocks import MomentumFractions
 from nisampler.processes.phase_space.chili import Boson
 from nisampler.processes.phase_space.mappings import IntervalMap, PowerLaw
 from nisampler.processes.phase_space.topology import Branch, Cluster, TopologyChannel
 
 
-@dataclass(frozen=True)
+@settings
 class Hadronic:
     """What the channels of a set share.
 
@@ -28,8 +30,8 @@ class Hadronic:
         Map of s_hat where no resonance gives it.
     """
 
-    sqrt_s: float = 13000.0
-    pt_min: float = 20.0
+    sqrt_s: Positive = 13000.0
+    pt_min: NonNegative = 20.0
     energy: IntervalMap = field(default=PowerLaw(1.5))
 
 
@@ -49,11 +51,11 @@ def drell_yan_channels(
 
     Raises
     ------
-    ChannelError
+    ConfigError
         If there is no map or the limits contradict each other.
     """
     if not invariants:
-        raise ChannelError("Drell-Yan channels need at least one map of the squared mass")
+        raise ConfigError("Drell-Yan channels need at least one map of the squared mass")
     pair = Cluster(0, 1)
     return [
         TopologyChannel(pair, (0.0, 0.0), MomentumFractions(sqrt_s, min_mass, law, max_mass), name=str(law))
@@ -76,12 +78,12 @@ def topology_channels(
 
     Raises
     ------
-    ChannelError
+    ConfigError
         If the number of jets is negative, or pt_min is not positive where there are jets.
     """
     setup = Hadronic() if hadronic is None else hadronic
-    if jets < 0 or (jets and not setup.pt_min > 0):
-        raise ChannelError(f"topologies need a number of jets >= 0 and pt_min > 0, got {jets} and {setup.pt_min} GeV")
+    checked("jets", jets, Natural)
+    _require_jet_cut(jets, setup)
     pair = Cluster(0, 1, boson.invariant, boson.min_mass, boson.max_mass)
     masses = (*boson.masses, *[0.0] * jets)
     if not jets:
@@ -114,14 +116,13 @@ def heavy_pair_channels(
 
     Raises
     ------
-    ChannelError
+    ConfigError
         If there are not 0 or 1 jets, the mass is not positive, or pt_min is not positive where there is a jet.
     """
     setup = Hadronic() if hadronic is None else hadronic
-    if jets not in (0, 1) or not mass > 0 or (jets and not setup.pt_min > 0):
-        raise ChannelError(
-            f"heavy pairs come with 0 or 1 jets, a mass > 0 and pt_min > 0, got {jets}, {mass} and {setup.pt_min} GeV"
-        )
+    checked("mass", mass, Positive)
+    checked("jets", jets, Literal[0, 1])
+    _require_jet_cut(jets, setup)
     fractions = MomentumFractions(setup.sqrt_s, 2 * mass + jets * setup.pt_min, setup.energy)
     if jets == 0:
         trees = [Cluster(0, 1), *(_exchange_chain(chain, mass**2, mass) for chain in ((0, 1), (1, 0)))]
@@ -131,6 +132,11 @@ def heavy_pair_channels(
         trees = [_exchange_chain(chain, setup.pt_min**2, setup.pt_min) for chain in chains]
     channels = [TopologyChannel(tree, (mass, mass, 0.0)[: 2 + jets], fractions) for tree in trees]
     return channels, list(range(len(channels)))
+
+
+def _require_jet_cut(jets: int, setup: Hadronic) -> None:
+    if jets and setup.pt_min == 0:
+        raise ConfigError("channels with jets take the scale of their invariants from pt_min, which must not be 0")
 
 
 def _chains(pair: Cluster, jets: Sequence[int], pt_min: float) -> Iterator[tuple[Branch, ...]]:

@@ -13,7 +13,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from nisampler.errors import DomainError, ProcessError, ShapeError
+from nisampler.base.checks import NonNegative, Row, checked
+from nisampler.errors import ConfigError, DomainError, ProcessError, ShapeError
 from nisampler.processes.phase_space.kinematics import (
     boost_from_rest,
     boost_to_rest,
@@ -50,11 +51,9 @@ def massless_volume(legs: int, sqrt_s: float) -> float:
 
 
 def _checked_masses(masses: Sequence[float]) -> tuple[float, ...]:
-    values = tuple(float(m) for m in masses)
+    values: tuple[float, ...] = checked("masses", tuple(masses), Row[NonNegative])
     if len(values) < 2:
-        raise ProcessError(f"phase space needs at least two final-state masses, got {len(values)}")
-    if not all(0 <= m < math.inf for m in values):
-        raise ProcessError(f"masses must be finite and not negative, got {values}")
+        raise ConfigError(f"phase space needs at least two final-state masses, got {len(values)}")
     return values
 
 
@@ -100,7 +99,7 @@ class RamboOnDiet:
 
     Raises
     ------
-    ProcessError
+    ConfigError
         If there are fewer than two legs, or a mass is negative or not finite.
     """
 
@@ -186,7 +185,7 @@ class Rambo:
 
     Raises
     ------
-    ProcessError
+    ConfigError
         If there are fewer than two legs, or a mass is negative or not finite.
     """
 

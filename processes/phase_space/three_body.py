@@ -15,14 +15,18 @@ must contain all points that survive the cut; the cut itself is applied by the p
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from nisampler.errors import DomainError, ProcessError, ShapeError
+from nisampler.base.checks import Finite, checked, settings
+from nisampler.errors import DomainError, ShapeError
 from nisampler.processes.phase_space.kinematics import direction
+
+DurhamCut = Annotated[Finite, Field(gt=0.0, lt=1 / 3)]
+"""A least Durham distance of three partons; 1/3 is the symmetric point, the largest value there is."""
 
 
 class DalitzRegion(Protocol):
@@ -38,21 +42,17 @@ class DalitzRegion(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@settings
 class TransverseMomentumRegion:
     """All of the Dalitz plane with a b >= kt2_min, where a b = s_13 s_23 / s^2.
 
     Raises
     ------
-    ProcessError
+    ConfigError
         Unless 0 < kt2_min < 1/4.
     """
 
-    kt2_min: float
-
-    def __post_init__(self) -> None:
-        if not 0 < self.kt2_min < 0.25:
-            raise ProcessError(f"kt2_min must lie between 0 and 1/4, got {self.kt2_min}")
+    kt2_min: Annotated[Finite, Field(gt=0.0, lt=0.25)]
 
     @classmethod
     def around_durham(cls, y_cut: float) -> TransverseMomentumRegion:
@@ -60,10 +60,10 @@ class TransverseMomentumRegion:
 
         Raises
         ------
-        ProcessError
+        ConfigError
             Unless 0 < y_cut < 1/3.
         """
-        _check_y_cut(y_cut)
+        checked("y_cut", y_cut, DurhamCut)
         a = 2 * y_cut / (y_cut + math.sqrt(y_cut**2 + 8 * y_cut))
         return cls(a**2)
 
@@ -77,7 +77,7 @@ class TransverseMomentumRegion:
         return (self.kt2_min / ratio).sqrt(), 1 / (1 + ratio)
 
 
-@dataclass(frozen=True)
+@settings
 class DurhamRegion:
     r"""The region where every Durham distance y_ij = (s_ij / s) min(x_i / x_j, x_j / x_i) exceeds y_cut.
 
@@ -86,14 +86,11 @@ class DurhamRegion:
 
     Raises
     ------
-    ProcessError
+    ConfigError
         Unless 0 < y_cut < 1/3 (1/3 is the symmetric point, the largest value there is).
     """
 
-    y_cut: float
-
-    def __post_init__(self) -> None:
-        _check_y_cut(self.y_cut)
+    y_cut: DurhamCut
 
     @property
     def max_ratio(self) -> float:
@@ -108,11 +105,6 @@ class DurhamRegion:
         discriminant = 1 + y**2 + y * (4 * r**2 - 2)
         high_12 = 2 * (1 - y) / (1 + 2 * r - y + discriminant.sqrt())
         return low, torch.minimum(high_13, high_12)
-
-
-def _check_y_cut(y_cut: float) -> None:
-    if not 0 < y_cut < 1 / 3:
-        raise ProcessError(f"y_cut must lie between 0 and 1/3, got {y_cut}")
 
 
 class ThreeBodyMap:

@@ -65,7 +65,7 @@ def test_missing_and_foreign_settings() -> None:
     with pytest.raises(ConfigError, match=r"^net = 3: must be a table$"):
         Model(net=3)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"^Net takes its 5 settings by name: layers"):
-        Net(1, 2.0, "mlp", 1, (1,), 6)  # type: ignore[call-arg]
+        Net(3, 2.0, "mlp", 1, (1,), 6)  # type: ignore[call-arg]
 
 
 def test_numbers_of_numpy_are_numbers() -> None:

@@ -129,7 +129,7 @@ def test_wrong_parameters_are_named(name: str, parameters: dict[str, Any], messa
 
 
 def test_value_outside_its_range() -> None:
-    with pytest.raises(ProcessError, match="y_cut"):
+    with pytest.raises(ConfigError, match="y_cut"):
         registry.create("ee_to_3jets", y_cut=0.5)
 
 
@@ -169,7 +169,7 @@ def test_own_file(module: str) -> None:
         ("ready", {"power": 1}, ConfigError, "takes no parameters"),
         ("number", {}, ConfigError, "not callable"),
         ("no_dim", {}, ConfigError, "dim"),
-        ("bad_dim", {}, ConfigError, "positive integer"),
+        ("bad_dim", {}, ConfigError, "dim of .* must be a whole number, at least 1"),
     ],
 )
 def test_own_processes_that_do_not_fit(

@@ -326,36 +326,23 @@ def test_left_handed_decay_vanishes_where_angular_momentum_forbids_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "settings"),
+    "settings",
     [
-        (AmplitudeError, {"alpha_em": 0.0}),
-        (AmplitudeError, {"mass_z": float("nan")}),
-        (AmplitudeError, {"width_w": -2.0}),
-        (AmplitudeError, {"sin2_theta_w": 1.0}),
-        (AmplitudeError, {"ckm": ((1.0, 0.0), (0.0, 1.0))}),
-        (AmplitudeError, {"ckm": ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.1))}),
-        (ConfigError, {"ckm": "unit"}),
-        (ConfigError, {"mass_top": "173"}),
-        (ConfigError, {"alpha_em": True}),
+        *({"alpha_em": 0.0}, {"mass_z": float("nan")}, {"width_w": -2.0}, {"sin2_theta_w": 1.0}),
+        *({"mass_top": "173"}, {"alpha_em": True}, {"ckm": "unit"}, {"ckm": ((1.0, 0.0), (0.0, 1.0))}),
+        {"ckm": ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.1))},
     ],
 )
-def test_bad_models_are_refused(error: type[Exception], settings: dict[str, Any]) -> None:
-    with pytest.raises(error, match=next(iter(settings))):
+def test_bad_models_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(settings))):
         StandardModel(**settings)
 
 
 @pytest.mark.parametrize(
-    ("error", "settings", "match"),
-    [
-        (AmplitudeError, {"mass": -1.0}, "mass of the Z'"),
-        (ConfigError, {"width": None}, "width of the Z'"),
-        (ConfigError, {"up": (1.0,)}, r"pair \(vector, axial\)"),
-        (ConfigError, {"down": 0.5}, r"pair \(vector, axial\)"),
-        (AmplitudeError, {"lepton": (math.inf, 0.0)}, "finite"),
-    ],
+    "settings", [{"mass": -1.0}, {"width": None}, {"up": (1.0,)}, {"down": 0.5}, {"lepton": (math.inf, 0.0)}]
 )
-def test_bad_z_primes_are_refused(error: type[Exception], settings: dict[str, Any], match: str) -> None:
-    with pytest.raises(error, match=match):
+def test_bad_z_primes_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"^{next(iter(settings))}.* = .*: must be"):
         ZPrime(**settings)
 
 

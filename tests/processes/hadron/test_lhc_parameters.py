@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from nisampler.errors import ConfigError, MissingExtraError, NisamplerError, PdfError, ProcessError, ShapeError
+from nisampler.errors import ConfigError, MissingExtraError, PdfError, ShapeError
 from nisampler.events.rules import require_valid
 from nisampler.processes.amplicol import cache
 from nisampler.processes.amplitudes.protocol import SubProcess
@@ -143,40 +143,40 @@ def test_generated_matrix_elements_need_their_package(monkeypatch):
 
 
 WRONG = {
-    "unknown parameter": ({"jets": 2}, ConfigError, "no parameter 'jets'"),
-    "too many jets": ({"n_jets": 4}, ProcessError, "0 to 3"),
-    "negative jets": ({"n_jets": -1}, ProcessError, "0 to 3"),
-    "half a jet": ({"n_jets": 1.5}, ConfigError, "whole number"),
-    "jets as text": ({"n_jets": "two"}, ConfigError, "whole number"),
-    "energy": ({"sqrt_s": 0.0}, ProcessError, "sqrt_s"),
-    "energy as text": ({"sqrt_s": "13 TeV"}, ConfigError, "sqrt_s"),
-    "no number": ({"m_max": math.nan}, ConfigError, "m_max"),
-    "set as number": ({"pdf": 315000}, ConfigError, "pdf must be a text"),
-    "unknown scale": ({"scale": "HT"}, ConfigError, "no scale 'HT'"),
-    "scale below a GeV": ({"scale": 0.1}, ConfigError, "at least 1"),
-    "scale factor": ({"mu_f_factor": 0.0}, ConfigError, "factor"),
-    "unknown channels": ({"channels": "vegas"}, ConfigError, "chili, topology"),
-    "coupling": ({"alpha_s": 3.0}, NisamplerError, "alpha_s"),
-    "loops": ({"alpha_s": 0.118, "alpha_s_loops": 5}, ProcessError, "loops"),
-    "loops that are not used": ({"alpha_s_loops": 0}, ProcessError, "loops"),
-    "workers": ({"workers": -1}, ProcessError, "workers"),
-    "infinite energy": ({"sqrt_s": math.inf}, ConfigError, "sqrt_s must be finite"),
-    "massless photon": ({"m_min": 0.0}, ProcessError, "m_min"),
-    "soft jets": ({"n_jets": 1, "pt_jet_min": 0.0}, ProcessError, "pt_jet_min"),
-    "collinear jets": ({"n_jets": 2, "delta_r_jj_min": 0.0}, ProcessError, "delta_r_jj_min"),
-    "empty mass window": ({"m_min": 90.0, "m_max": 80.0}, ConfigError, "contradictory cuts"),
-    "mass above the energy": ({"m_min": 14000.0}, ConfigError, "contradictory cuts"),
-    "pT above the limit": ({"n_jets": 1, "pt_jet_min": 7000.0}, ConfigError, "contradictory cuts"),
-    "leptons harder than the energy": ({"pt_lepton_min": 6500.0}, ConfigError, "contradictory cuts"),
-    "leptons harder than half their mass": ({"pt_lepton_min": 60.0}, ConfigError, "contradictory cuts"),
-    "no invisible leg": ({"pt_missing_min": 20.0}, ConfigError, "no leg is invisible"),
+    "unknown parameter": ({"jets": 2}, "no setting jets"),
+    "too many jets": ({"n_jets": 4}, "n_jets = 4: must be a whole number, at least 0 and at most 3"),
+    "negative jets": ({"n_jets": -1}, "n_jets = -1"),
+    "half a jet": ({"n_jets": 1.5}, "whole number"),
+    "jets as text": ({"n_jets": "two"}, "whole number"),
+    "energy": ({"sqrt_s": 0.0}, "sqrt_s"),
+    "energy as text": ({"sqrt_s": "13 TeV"}, "sqrt_s"),
+    "no number": ({"m_max": math.nan}, "m_max"),
+    "set as number": ({"pdf": 315000}, "pdf = 315000: must be a string"),
+    "unknown scale": ({"scale": "HT"}, "no scale 'HT'"),
+    "scale below a GeV": ({"scale": 0.1}, "at least 1"),
+    "scale factor": ({"mu_f_factor": 0.0}, "factor"),
+    "unknown channels": ({"channels": "vegas"}, '"chili" or "topology"'),
+    "coupling": ({"alpha_s": 3.0}, "alpha_s = 3.0"),
+    "loops": ({"alpha_s": 0.118, "alpha_s_loops": 5}, "alpha_s_loops = 5: must be 1 or 2 or 3"),
+    "loops that are not used": ({"alpha_s_loops": 0}, "loops"),
+    "workers": ({"workers": -1}, "workers"),
+    "infinite energy": ({"sqrt_s": math.inf}, "sqrt_s = inf"),
+    "massless photon": ({"m_min": 0.0}, "m_min"),
+    "soft jets": ({"n_jets": 1, "pt_jet_min": 0.0}, "pt_jet_min"),
+    "collinear jets": ({"n_jets": 2, "delta_r_jj_min": 0.0}, "delta_r_jj_min"),
+    "empty mass window": ({"m_min": 90.0, "m_max": 80.0}, "contradictory cuts"),
+    "mass above the energy": ({"m_min": 14000.0}, "contradictory cuts"),
+    "pT above the limit": ({"n_jets": 1, "pt_jet_min": 7000.0}, "contradictory cuts"),
+    "leptons harder than the energy": ({"pt_lepton_min": 6500.0}, "contradictory cuts"),
+    "leptons harder than half their mass": ({"pt_lepton_min": 60.0}, "contradictory cuts"),
+    "no invisible leg": ({"pt_missing_min": 20.0}, "no leg is invisible"),
 }
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_parameters(name):
-    settings, error, message = WRONG[name]
-    with pytest.raises(error, match=message):
+    settings, message = WRONG[name]
+    with pytest.raises(ConfigError, match=message):
         create("z_jets", **settings)
 
 
@@ -198,18 +198,18 @@ def test_couplings_of_the_z_prime_are_parameters():
     without = create("drell_yan", **narrow)
     torch.testing.assert_close(silent.differential(silent.momenta(u)), without.differential(silent.momenta(u)))
     assert float(double(u).sum() / single(u).sum()) == pytest.approx(4.0, rel=0.01)
-    with pytest.raises(ConfigError, match="up of the Z'"):
+    with pytest.raises(ConfigError, match=r"z_prime_up = .1.0.: must be a list of 2 values"):
         create("z_prime", z_prime_up=[1.0])
 
 
 @pytest.mark.parametrize("name", ["ttbar", "ttbar_jet"])
 def test_top_pairs_above_the_energy_are_refused(name):
-    with pytest.raises(ProcessError, match="too heavy"):
+    with pytest.raises(ConfigError, match="too heavy"):
         create(name, mass_top=6500.0)
 
 
 def test_z_prime_with_two_jets_is_refused():
-    with pytest.raises(ProcessError, match="at most one jet"):
+    with pytest.raises(ConfigError, match="n_jets = 2: must be 0 or 1"):
         create("z_prime", n_jets=2)
 
 

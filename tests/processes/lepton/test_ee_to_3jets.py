@@ -13,7 +13,7 @@ import torch
 from scipy.integrate import dblquad
 
 from nisampler.base.rng import Streams
-from nisampler.errors import ConfigError, DomainError, ProcessError, ShapeError
+from nisampler.errors import ConfigError, DomainError, ShapeError
 from nisampler.events.rules import require_valid
 from nisampler.processes.lepton.ee_analytic import analytic_cross_section, born_cross_section, dalitz_integral
 from nisampler.processes.lepton.ee_matrix_element import (
@@ -287,7 +287,7 @@ def test_wrong_shapes_are_refused() -> None:
     ],
 )
 def test_values_outside_their_range_are_named(field: str, value: Any) -> None:
-    with pytest.raises(ProcessError, match=field):
+    with pytest.raises(ConfigError, match=field):
         EEToThreeJetsParameters(**{field: value})
 
 
@@ -301,7 +301,7 @@ def test_values_of_the_wrong_type_are_named(field: str, value: Any) -> None:
 
 
 def test_unknown_flavour_of_the_matrix_element() -> None:
-    with pytest.raises(ProcessError, match="flavour"):
+    with pytest.raises(ConfigError, match="flavour = 6: must be"):
         squared_matrix_element(EEToThreeJetsParameters(), torch.ones(2, 4), torch.ones(3, 4), 6)
 
 

@@ -85,8 +85,8 @@ def test_frozen_outside_and_any_shape() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     (
-        ({"loops": 4}, "1 to 3 loops, got 4"),
-        ({"loops": 0}, "1 to 3 loops"),
+        ({"loops": 4}, "loops = 4: must be 1 or 2 or 3"),
+        ({"loops": 0}, "loops = 0"),
         ({"alpha_s_mz": -0.1}, "alpha_s_mz"),
         ({"alpha_s_mz": math.nan}, "alpha_s_mz"),
         ({"masses": (4.0, 1.0, 170.0)}, "must rise"),

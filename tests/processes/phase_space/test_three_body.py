@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nisampler.base.rng import Streams
-from nisampler.errors import DomainError, ProcessError, ShapeError
+from nisampler.errors import ConfigError, DomainError, ShapeError
 from nisampler.processes.phase_space.kinematics import durham_y23, mass2
 from nisampler.processes.phase_space.rambo import RamboOnDiet, massless_volume
 from nisampler.processes.phase_space.three_body import (
@@ -149,14 +149,14 @@ def test_every_corner_of_the_cube_is_finite() -> None:
 
 @pytest.mark.parametrize("y_cut", [0.0, -1.0, 1 / 3, math.nan])
 def test_cut_outside_its_range_is_refused(y_cut: float) -> None:
-    with pytest.raises(ProcessError, match="y_cut"):
+    with pytest.raises(ConfigError, match="y_cut"):
         DurhamRegion(y_cut)
-    with pytest.raises(ProcessError, match="y_cut"):
+    with pytest.raises(ConfigError, match="y_cut"):
         TransverseMomentumRegion.around_durham(y_cut)
 
 
 def test_errors() -> None:
-    with pytest.raises(ProcessError, match="kt2_min"):
+    with pytest.raises(ConfigError, match="kt2_min"):
         TransverseMomentumRegion(0.25)
     mapping = ThreeBodyMap(DurhamRegion(0.01))
     with pytest.raises(ShapeError, match=r"\(n, 5\)"):

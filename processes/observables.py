@@ -1,0 +1,39 @@
+"""From functions of momenta to observables of event batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nisampler.events.batch import EventBatch
+
+LegFunction = Callable[[Tensor], Tensor]
+
+
+def of_legs(function: LegFunction, first: int, count: int) -> Callable[[EventBatch], NDArray[np.float64]]:
+    """A function of the momenta of some legs as a function of event batches.
+
+    Parameters
+    ----------
+    function
+        Maps momenta (n, count, 4) to numbers (n,).
+    first
+        Slot of the first leg in the event record; the beams have the slots 0 and 1.
+    count
+        Number of legs.
+
+    Examples
+    --------
+    >>> energy = of_legs(lambda p: p[..., 0].sum(1), first=2, count=3)
+    >>> energy(EventBatch.empty(5)).shape
+    (0,)
+    """
+
+    def observable(batch: EventBatch) -> NDArray[np.float64]:
+        return function(torch.from_numpy(np.ascontiguousarray(batch.momenta[:, first : first + count]))).numpy()
+
+    return observable
