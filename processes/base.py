@@ -19,7 +19,11 @@ from nisampler.processes.functions.functions import TestFunction
 
 @dataclass(frozen=True)
 class BeamInfo:
-    """The two beams, the one along +z first: PDG codes, energies in GeV, LHAPDF ids of the densities (0 for none)."""
+    """The two beams, the one along +z first: PDG codes, energies in GeV, LHAPDF ids of the densities (0 for none).
+
+    >>> BeamInfo((11, -11), (45.6, 45.6)).pdf_sets
+    (0, 0)
+    """
 
     pdg_ids: tuple[int, int]
     energies: tuple[float, float]
@@ -31,6 +35,17 @@ class Process(ABC):
 
     `__call__` returns d sigma / d u, everything included (flux, phase-space weight, cuts), zero outside the
     cuts. A process with an event record overrides `momenta` and `events` and sets `has_events`.
+
+    >>> class Flat(Process):
+    ...     name, dim = "flat", 2
+    ...     def __call__(self, u):
+    ...         return torch.ones(len(u))
+    >>> Flat()(torch.rand(3, 2))
+    tensor([1., 1., 1.])
+    >>> Flat().momenta(torch.rand(3, 2))
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.ProcessError: flat is an integrand without momenta; (3, 2) points given
     """
 
     name: str
@@ -71,7 +86,11 @@ class Process(ABC):
 
 @dataclass(frozen=True)
 class FunctionParameters:
-    """Parameters of a test function as a process."""
+    """Parameters of a test function as a process.
+
+    >>> FunctionParameters(3).dim
+    3
+    """
 
     dim: int
 
@@ -83,6 +102,13 @@ class FunctionProcess(Process):
     ----------
     function
         The test function.
+
+    Examples
+    --------
+    >>> from nisampler.processes.functions.functions import poly
+    >>> process = FunctionProcess(poly(3))
+    >>> process.name, process.integral, process(torch.full((1, 3), 0.5)).tolist()
+    ('poly3', 0.5, [0.75])
     """
 
     def __init__(self, function: TestFunction) -> None:
@@ -118,6 +144,14 @@ class CallableProcess(Process):
     ------
     ConfigError
         If `function` is not callable or its `dim` is not a positive integer.
+
+    Examples
+    --------
+    >>> def square(u):
+    ...     return u.square().sum(1)
+    >>> square.dim = 2
+    >>> CallableProcess(square, "square")(torch.ones(1, 2))
+    tensor([2.])
     """
 
     def __init__(self, function: Callable[[Tensor], Tensor], name: str) -> None:

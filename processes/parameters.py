@@ -58,6 +58,15 @@ class StandardModel:
     ------
     ConfigError
         If a value is of the wrong type or outside its range.
+
+    Examples
+    --------
+    >>> StandardModel(mass_top=172.5).mass_top
+    172.5
+    >>> StandardModel(sin2_theta_w=1.2)
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.ConfigError: sin2_theta_w = 1.2: must be a number, more than 0 and less than 1
     """
 
     alpha_em: Positive = ALPHA_EM
@@ -113,6 +122,11 @@ class ZPrime:
     ------
     ConfigError
         If a value is of the wrong type or outside its range.
+
+    Examples
+    --------
+    >>> ZPrime(mass=600.0, up=(0.5, 0.5)).vector_axial("up", StandardModel())
+    (0.5, 0.5)
     """
 
     mass: Positive = 400.0

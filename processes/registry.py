@@ -39,6 +39,14 @@ def register(name: str, factory: Factory, description: str) -> None:
     ------
     ProcessError
         If the name is empty, holds a colon or is taken.
+
+    Examples
+    --------
+    >>> from nisampler.processes.functions.functions import gauss
+    >>> register("narrow_gauss", lambda: FunctionProcess(gauss(2, sigma=0.01)), "a narrow Gaussian")
+    >>> create("narrow_gauss").dim
+    2
+    >>> del _FACTORIES["narrow_gauss"]
     """
     if not name or ":" in name:
         raise ProcessError(f"a process name is not empty and has no colon, got {name!r}")
@@ -48,7 +56,11 @@ def register(name: str, factory: Factory, description: str) -> None:
 
 
 def available() -> dict[str, str]:
-    """The names that `create` knows, each with a one-line description."""
+    """The names that `create` knows, each with a one-line description.
+
+    >>> available()["ttbar"]
+    'p p -> t tbar, stable tops, in pb'
+    """
     return {name: text for name, (_, text) in _FACTORIES.items()} | functions.names()
 
 
@@ -72,6 +84,15 @@ def create(name: str, **parameters: Any) -> Process:
         If a parameter is unknown or of the wrong type; the message names it.
     ProcessError
         If a value is outside its range.
+
+    Examples
+    --------
+    >>> create("camel", dim=3).name
+    'camel3'
+    >>> create("ee_to_3jets", y_cut=0.5)
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.ConfigError: y_cut = 0.5: must be a number, more than 0 and less than 0.333333
     """
     if ":" in name:
         return _own_process(name, parameters)

@@ -75,6 +75,21 @@ class EventBatch:
     ------
     EventFormatError
         If a column has the wrong shape or values its dtype cannot hold.
+
+    Examples
+    --------
+    >>> event = EventBatch(
+    ...     momenta=[[[5, 0, 0, 5], [5, 0, 0, -5], [5, 5, 0, 0], [5, -5, 0, 0]]],
+    ...     masses=[[0] * 4],
+    ...     pdg_ids=[[11, -11, 13, -13]],
+    ...     status=[[-1, -1, 1, 1]],
+    ...     mothers=[[[0, 0], [0, 0], [1, 2], [1, 2]]],
+    ...     colours=[[[0, 0]] * 4],
+    ...     spins=[[9] * 4],
+    ...     **dict.fromkeys(("weights", "scales", "alpha_em", "alpha_s", "process_ids"), [1]),
+    ... )
+    >>> len(event), event.slots, event.momentum_balance().tolist()
+    (1, 4, [[0.0, 0.0, 0.0, 0.0]])
     """
 
     momenta: Floats
@@ -213,6 +228,12 @@ class PointBatch:
     ------
     EventFormatError
         If the shapes do not agree.
+
+    Examples
+    --------
+    >>> points = PointBatch(x=[[0.1, 0.2], [0.3, 0.4]], weights=[1.0, 2.0])
+    >>> points.dim, points.select([1]).weights
+    (2, array([2.]))
     """
 
     x: Floats

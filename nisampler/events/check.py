@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from nisampler.errors import CorruptFileError, EventFormatError
 from nisampler.events.batch import EventBatch
+from nisampler.events.columns import DEFAULT_CHUNK
 from nisampler.events.files import EventFile, file_suffix
 from nisampler.events.hdf5 import POINT_FORMAT, file_format, iterate_points, read_points_header
 from nisampler.events.info import InitInfo
@@ -45,6 +46,11 @@ class CheckReport:
         In pb, as declared; None for points.
     problems
         One line for each rule that is broken; empty if the file is good.
+
+    Examples
+    --------
+    >>> CheckReport(Path("events.h5"), n_events=100, problems=("event 3: no final leg",)).passed
+    False
     """
 
     path: Path
@@ -159,6 +165,17 @@ def check_file(path: str | Path, tolerance: float = DEFAULT_TOLERANCE) -> CheckR
         If the ending names no event format.
     MissingExtraError
         If it is an LHE file and pylhe is not installed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from nisampler.events.batch import PointBatch
+    >>> from nisampler.events.hdf5 import write_points
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     count = write_points(f"{folder}/points.h5", PointBatch([[0.5]], [1.0]))
+    ...     report = check_file(f"{folder}/points.h5")
+    >>> report.passed, report.kind, report.n_events
+    (True, 'points', 1)
     """
     target, findings = Path(path), _Findings()
     report = CheckReport(target)
@@ -194,7 +211,7 @@ def _check_events(report: CheckReport, findings: _Findings, tolerance: float) ->
     file = EventFile.open(report.path)
     report = replace(report, declared=file.declared, cross_section=file.info.cross_section)
     yield report
-    for batch in file.batches():
+    for batch in file.batches(DEFAULT_CHUNK):
         for problem in violations(batch, tolerance, file.info):
             findings.add(problem, report.n_events)
         report = _with_events(report, batch, file.info)

@@ -24,6 +24,15 @@ def file_suffix(path: str | Path) -> str:
     ------
     EventFormatError
         If it is none of ``.lhe``, ``.lhe.gz``, ``.h5``, ``.hdf5``.
+
+    Examples
+    --------
+    >>> file_suffix("run/events-00000.lhe.gz")
+    '.lhe.gz'
+    >>> file_suffix("events.root")
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.EventFormatError: events.root: an event file ends in one of .lhe, .lhe.gz, .h5, .hdf5
     """
     name = Path(path).name
     for suffix in sorted(SUFFIXES, key=len, reverse=True):
@@ -44,6 +53,17 @@ class EventFile:
         Beams, cross-sections, weighting strategy.
     declared
         Number of events it declares, or None.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from nisampler.events.info import ProcessInfo
+    >>> info = InitInfo((11, -11), (5.0, 5.0), (ProcessInfo(1.0, 0.1),))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     count = write_events(f"{folder}/events.h5", EventBatch.empty(4), info)
+    ...     file = EventFile.open(f"{folder}/events.h5")
+    >>> file.info == info, file.count()
+    (True, 0)
     """
 
     path: Path
@@ -88,7 +108,17 @@ class EventFile:
 
 
 def read_events(path: str | Path) -> EventBatch:
-    """All events of a file in memory; `EventFile.open(path).batches()` streams a long one."""
+    """All events of a file in memory; `EventFile.open(path).batches()` streams a long one.
+
+    >>> import tempfile
+    >>> from nisampler.events.info import ProcessInfo
+    >>> info = InitInfo((11, -11), (5.0, 5.0), (ProcessInfo(1.0, 0.1),))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     count = write_events(f"{folder}/events.h5", EventBatch.empty(4), info)
+    ...     events = read_events(f"{folder}/events.h5")
+    >>> len(events)
+    0
+    """
     return EventFile.open(path).read()
 
 
@@ -106,6 +136,16 @@ def write_events(
     ------
     EventFormatError, EventCountError, MissingExtraError, StorageError
         As the writers do; no partial file is ever left under `path`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from nisampler.events.info import ProcessInfo
+    >>> info = InitInfo((11, -11), (5.0, 5.0), (ProcessInfo(1.0, 0.1),))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     count = write_events(f"{folder}/events.h5", EventBatch.empty(4), info)
+    >>> count
+    0
     """
     writer = write_lhe if file_suffix(path).startswith(".lhe") else write_hdf5
     return writer(path, batches, info, n_events)

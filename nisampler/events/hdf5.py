@@ -124,6 +124,15 @@ def write_hdf5(
         If an event breaks a rule of the record; nothing is written then.
     EventCountError
         If the number of events is not the declared one.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> info = InitInfo((11, -11), (5.0, 5.0), (ProcessInfo(1.0, 0.1),))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     count = write_hdf5(f"{folder}/events.h5", EventBatch.empty(4), info)
+    >>> count
+    0
     """
     target = Path(path)
     source = CheckedBatches(batches, info, target)
@@ -153,6 +162,14 @@ def write_points(
         If a number is not finite, or the dimension changes.
     EventCountError
         If the number of points is not the declared one.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     count = write_points(f"{folder}/points.h5", PointBatch([[0.5]], [1.0]))
+    >>> count
+    1
     """
     target, count = Path(path), 0
     source = iter((batches,) if isinstance(batches, PointBatch) else batches)
@@ -229,6 +246,15 @@ def file_format(path: str | Path) -> str:
     ------
     StorageError, CorruptFileError
         If the file is missing or damaged.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     count = write_points(f"{folder}/points.h5", PointBatch([[0.5]], [1.0]))
+    ...     kind = file_format(f"{folder}/points.h5")
+    >>> kind
+    'nisampler-points'
     """
     target = Path(path)
     if not target.is_file():
@@ -260,6 +286,16 @@ def read_hdf5_header(path: str | Path) -> tuple[InitInfo, int]:
     ------
     StorageError, CorruptFileError, EventFormatError
         If the file is missing, damaged or of another kind.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> info = InitInfo((11, -11), (5.0, 5.0), (ProcessInfo(1.0, 0.1),))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     count = write_hdf5(f"{folder}/events.h5", EventBatch.empty(4), info)
+    ...     found, n = read_hdf5_header(f"{folder}/events.h5")
+    >>> found == info, n
+    (True, 0)
     """
     with _open_file(Path(path), EVENT_FORMAT) as (file, n):
         return _read_init(file), n
@@ -272,6 +308,16 @@ def iterate_hdf5(path: str | Path, chunk: int = _ROWS_READ) -> Iterator[EventBat
     ------
     StorageError, CorruptFileError, EventFormatError
         If the file is missing, damaged or of another kind.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> info = InitInfo((11, -11), (5.0, 5.0), (ProcessInfo(1.0, 0.1),))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     count = write_hdf5(f"{folder}/events.h5", EventBatch.empty(4), info)
+    ...     batches = list(iterate_hdf5(f"{folder}/events.h5"))
+    >>> len(batches)
+    0
     """
     for columns in _chunks(Path(path), EVENT_FORMAT, chunk):
         yield EventBatch(**columns)
@@ -284,6 +330,15 @@ def iterate_points(path: str | Path, chunk: int = _ROWS_READ) -> Iterator[PointB
     ------
     StorageError, CorruptFileError, EventFormatError
         If the file is missing, damaged or of another kind.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     count = write_points(f"{folder}/points.h5", PointBatch([[0.5], [0.6]], [1.0, 2.0]))
+    ...     sizes = [len(batch) for batch in iterate_points(f"{folder}/points.h5", chunk=1)]
+    >>> sizes
+    [1, 1]
     """
     for columns in _chunks(Path(path), POINT_FORMAT, chunk):
         yield PointBatch(**columns)
@@ -296,6 +351,15 @@ def read_points_header(path: str | Path) -> tuple[str, int]:
     ------
     StorageError, CorruptFileError, EventFormatError
         If the file is missing, damaged or of another kind.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     count = write_points(f"{folder}/points.h5", PointBatch([[0.5]], [1.0]), unit="pb")
+    ...     header = read_points_header(f"{folder}/points.h5")
+    >>> header
+    ('pb', 1)
     """
     with _open_file(Path(path), POINT_FORMAT) as (file, n):
         return str(file.attrs["unit"]), n

@@ -10,7 +10,15 @@ from nisampler.errors import EventFormatError
 
 @dataclass(frozen=True)
 class ProcessInfo:
-    """Cross-section of one sub-process in pb, its error, the largest event weight and its code."""
+    """Cross-section of one sub-process in pb, its error, the largest event weight and its code.
+
+    >>> ProcessInfo(cross_section=1.5, error=0.1).max_weight
+    1.0
+    >>> ProcessInfo(1.5, -0.1)
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.EventFormatError: process 1: the error -0.1 is negative
+    """
 
     cross_section: float
     error: float
@@ -49,6 +57,12 @@ class InitInfo:
     ------
     EventFormatError
         If an energy is not positive, the strategy unknown, no process given or a code used twice.
+
+    Examples
+    --------
+    >>> info = InitInfo((11, -11), (5.0, 5.0), (ProcessInfo(1.0, 0.1),))
+    >>> info.cross_section, info.signed
+    (1.0, False)
     """
 
     beam_ids: tuple[int, int]

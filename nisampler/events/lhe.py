@@ -164,6 +164,15 @@ def write_lhe(
         If the number of events is not the declared one.
     MissingExtraError
         If pylhe is not installed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> info = InitInfo((11, -11), (5.0, 5.0), (ProcessInfo(1.0, 0.1),))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     count = write_lhe(f"{folder}/events.lhe", EventBatch.empty(4), info)
+    >>> count
+    0
     """
     module, target = _import_pylhe(), Path(path)
     if not target.name.endswith((".lhe", ".lhe.gz")):
@@ -280,6 +289,16 @@ def read_lhe_header(path: str | Path) -> tuple[InitInfo, int | None]:
         If it is damaged or malformed.
     MissingExtraError
         If pylhe is not installed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> info = InitInfo((11, -11), (5.0, 5.0), (ProcessInfo(1.0, 0.1),))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     count = write_lhe(f"{folder}/events.lhe", EventBatch.empty(4), info)
+    ...     found, declared = read_lhe_header(f"{folder}/events.lhe")
+    >>> found.beam_ids, declared
+    ((11, -11), 0)
     """
     target = Path(path)
     with _open_document(target) as (document, _):
@@ -369,6 +388,16 @@ def iterate_lhe(path: str | Path, chunk: int = DEFAULT_CHUNK) -> Iterator[EventB
         If it is truncated or altered, or holds another number of events than it declares.
     EventFormatError
         If an event is malformed; the message names it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> info = InitInfo((11, -11), (5.0, 5.0), (ProcessInfo(1.0, 0.1),))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     count = write_lhe(f"{folder}/events.lhe", EventBatch.empty(4), info)
+    ...     batches = list(iterate_lhe(f"{folder}/events.lhe"))
+    >>> len(batches)
+    0
     """
     target, count = Path(path), 0
     with _open_document(target) as (document, source):

@@ -25,7 +25,12 @@ _X, _XF = slice(2, 4), slice(5, 7)
 
 
 def extra_lines(batch: EventBatch) -> Iterator[tuple[dict[str, float], list[str]]]:
-    """For each event the attributes of ``<scales>`` and the comment lines, both empty where nothing is known."""
+    """For each event the attributes of ``<scales>`` and the comment lines, both empty where nothing is known.
+
+    >>> from nisampler.events.batch import EventBatch
+    >>> list(extra_lines(EventBatch.empty(4)))
+    []
+    """
     if not batch.mu_r.any() and not batch.pdf_x.any():
         yield from repeat(({}, []), len(batch))
         return
@@ -44,6 +49,13 @@ def extra_columns(records: list[Any]) -> dict[str, NDArray[np.float64]]:
     ------
     EventFormatError
         If a ``#pdf`` line does not hold seven numbers.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> record = SimpleNamespace(scales={"mur": 91.2}, optional=["#pdf 2 -2 0.1 0.2 91.2 0.5 0.3"])
+    >>> extra_columns([record])["pdf_x"]
+    array([[0.1, 0.2]])
     """
     mu_r = np.array([record.scales.get("mur", 0.0) for record in records])
     pdf = np.zeros((len(records), _PDF_FIELDS))

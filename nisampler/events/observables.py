@@ -35,6 +35,13 @@ class Observable:
     ------
     ConfigError
         If the range is empty or without bins, or not positive with `log`.
+
+    Examples
+    --------
+    >>> from nisampler.events.batch import EventBatch
+    >>> energy = Observable("e", "$E$ [GeV]", 1.0, 100.0, 2, lambda batch: batch.momenta[:, 2, 0], log=True)
+    >>> energy.edges().tolist(), energy(EventBatch.empty(3)).shape
+    ([1.0, 10.0, 100.0], (0,))
     """
 
     name: str

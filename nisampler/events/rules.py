@@ -22,7 +22,11 @@ _HADRONS = (PROTON, NEUTRON)
 
 @dataclass(frozen=True)
 class Problem:
-    """A rule that some events break: `count` of them, the `first` one 1-based."""
+    """A rule that some events break: `count` of them, the `first` one 1-based.
+
+    >>> str(Problem("finite", "column weights is not finite", count=3, first=7))
+    'event 7 (and 2 more): column weights is not finite'
+    """
 
     rule: str
     text: str
@@ -55,6 +59,21 @@ def violations(
         shell, relative to the square of the particle's energy.
     info
         If given, the incoming particles are compared with its beams and the process codes with its processes.
+
+    Examples
+    --------
+    >>> event = EventBatch(
+    ...     momenta=[[[5, 0, 0, 5], [5, 0, 0, -5], [5, 5, 0, 0], [5, -5, 0, 0]]],
+    ...     masses=[[0] * 4],
+    ...     pdg_ids=[[11, -11, 13, -13]],
+    ...     status=[[-1, -1, 1, 1]],
+    ...     mothers=[[[0, 0], [0, 0], [1, 2], [1, 2]]],
+    ...     colours=[[[0, 0]] * 4],
+    ...     spins=[[9] * 4],
+    ...     **dict.fromkeys(("weights", "scales", "alpha_em", "alpha_s", "process_ids"), [1]),
+    ... )
+    >>> list(violations(event))
+    []
     """
     if len(batch) == 0:
         return
@@ -74,6 +93,25 @@ def require_valid(batch: EventBatch, tolerance: float = DEFAULT_TOLERANCE) -> No
     ------
     EventFormatError
         Naming the first wrong event and the column.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> event = EventBatch(
+    ...     momenta=[[[5, 0, 0, 5], [5, 0, 0, -5], [5, 5, 0, 0], [5, -5, 0, 0]]],
+    ...     masses=[[0] * 4],
+    ...     pdg_ids=[[11, -11, 13, -13]],
+    ...     status=[[-1, -1, 1, 1]],
+    ...     mothers=[[[0, 0], [0, 0], [1, 2], [1, 2]]],
+    ...     colours=[[[0, 0]] * 4],
+    ...     spins=[[9] * 4],
+    ...     **dict.fromkeys(("weights", "scales", "alpha_em", "alpha_s", "process_ids"), [1]),
+    ... )
+    >>> require_valid(event)
+    >>> require_valid(replace(event, weights=[float("nan")]))
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.EventFormatError: event 1: column weights is not finite
     """
     for problem in violations(batch, tolerance):
         raise EventFormatError(str(problem))
@@ -177,7 +215,11 @@ def _colours(batch: EventBatch) -> Iterator[Problem]:
 
 
 def momentum_violation(batch: EventBatch) -> NDArray[np.float64]:
-    """(n,) largest component of the momentum imbalance divided by the total incoming energy."""
+    """(n,) largest component of the momentum imbalance divided by the total incoming energy.
+
+    >>> momentum_violation(EventBatch.empty(4)).shape
+    (0,)
+    """
     with np.errstate(all="ignore"):
         total = (batch.momenta[..., 0] * batch.incoming).sum(axis=1)
         worst = np.abs(batch.momentum_balance()).max(axis=1, initial=0.0)
@@ -185,7 +227,11 @@ def momentum_violation(batch: EventBatch) -> NDArray[np.float64]:
 
 
 def mass_shell_violation(batch: EventBatch) -> NDArray[np.float64]:
-    """(n,) largest |E² − p² − m²| / E² among incoming particles, resonances and final legs."""
+    """(n,) largest |E² − p² − m²| / E² among incoming particles, resonances and final legs.
+
+    >>> mass_shell_violation(EventBatch.empty(4)).shape
+    (0,)
+    """
     checked = np.isin(batch.status, (INCOMING, FINAL, RESONANCE))
     energy = batch.momenta[..., 0]
     with np.errstate(all="ignore"):

@@ -24,6 +24,15 @@ def shard_path(directory: str | Path, index: int, suffix: str = ".lhe.gz") -> Pa
     ------
     EventFormatError
         If the suffix is no event format or the index is negative.
+
+    Examples
+    --------
+    >>> shard_path("run", 3).name
+    'events-00003.lhe.gz'
+    >>> shard_path("run", -1)
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.EventFormatError: shard -1.lhe.gz: need an index ≥ 0 and one of .lhe, .lhe.gz, .h5, .hdf5
     """
     if suffix not in SUFFIXES or index < 0:
         raise EventFormatError(f"shard {index}{suffix}: need an index ≥ 0 and one of {', '.join(SUFFIXES)}")
@@ -37,6 +46,11 @@ def find_shards(directory: str | Path) -> dict[int, Path]:
     ------
     EventFormatError
         If one index occurs in two formats.
+
+    Examples
+    --------
+    >>> find_shards("nowhere")
+    {}
     """
     found: dict[int, Path] = {}
     folder = Path(directory)
@@ -59,6 +73,17 @@ class ShardSet:
     ----------
     files
         The shards in order.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from nisampler.events.info import ProcessInfo
+    >>> info = InitInfo((11, -11), (5.0, 5.0), (ProcessInfo(1.0, 0.1),))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     count = write_events(shard_path(folder, 0, ".h5"), EventBatch.empty(4), info)
+    ...     shards = ShardSet.open(folder)
+    >>> shards.count(), len(shards.files)
+    (0, 1)
     """
 
     files: tuple[EventFile, ...]
@@ -134,6 +159,17 @@ def merge_shards(
     ------
     StorageError, CorruptFileError, EventFormatError, EventCountError
         If shards are missing, damaged or of different runs; no partial file is left.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from nisampler.events.info import ProcessInfo
+    >>> info = InitInfo((11, -11), (5.0, 5.0), (ProcessInfo(1.0, 0.1),))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     count = write_events(shard_path(folder, 0, ".h5"), EventBatch.empty(4), info)
+    ...     count = merge_shards(folder, f"{folder}/all.h5")
+    >>> count
+    0
     """
     shards = ShardSet.open(directory)
     file_suffix(target)

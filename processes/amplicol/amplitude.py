@@ -77,6 +77,17 @@ class AmplicolAmplitude:
         If the process cannot be generated at leading order in QCD, a name is unknown, or pyamplicol fails.
     MissingExtraError
         If pyamplicol is not installed.
+
+    Examples
+    --------
+    >>> AmplicolAmplitude("p p > e+ j", workers=-1)
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.ConfigError: workers = -1: must be a whole number, at least 0
+    >>> AmplicolAmplitude("p p > x x")
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.AmplitudeError: unknown particle 'x' in the process 'p p > x x'; known: ...
     """
 
     def __init__(

@@ -45,11 +45,18 @@ _SYMBOLICA_HELP = (
 
 
 def ignore_progress(text: str) -> None:
-    """A progress hook that shows nothing."""
+    """A progress hook that shows nothing.
+
+    >>> ignore_progress("generation 3/7")
+    """
 
 
 def default_cache() -> Path:
-    """``$NISAMPLER_CACHE/amplicol``, or ``~/.cache/nisampler/amplicol`` where that variable is not set."""
+    """``$NISAMPLER_CACHE/amplicol``, or ``~/.cache/nisampler/amplicol`` where that variable is not set.
+
+    >>> default_cache().name
+    'amplicol'
+    """
     chosen = os.environ.get("NISAMPLER_CACHE")
     base = Path(chosen) if chosen else Path.home() / ".cache" / "nisampler"
     return base.expanduser() / "amplicol"
@@ -57,7 +64,12 @@ def default_cache() -> Path:
 
 @dataclass(frozen=True)
 class Request:
-    """What an artifact holds and what made it; equal requests share a folder of the cache."""
+    """What an artifact holds and what made it; equal requests share a folder of the cache.
+
+    >>> request = Request(("u u~ > e- e+",), "full", pyamplicol="1.0", model_sha256="0" * 64)
+    >>> request.key.rpartition("-")[0]
+    'u_ux_to_e_e_-1-full'
+    """
 
     processes: tuple[str, ...]
     colour: ColourAccuracy
@@ -91,6 +103,11 @@ def request_for(processes: tuple[str, ...], colour: ColourAccuracy) -> Request:
     ------
     MissingExtraError
         If pyamplicol is not installed.
+
+    Examples
+    --------
+    >>> if importlib.util.find_spec("pyamplicol"):
+    ...     assert request_for(("u u~ > e- e+",), "lc").colour == "lc"
     """
     model = sha256(_model_file())
     return Request(processes, colour, importlib.metadata.version("pyamplicol"), model)
@@ -149,6 +166,14 @@ def open_artifact(
         If the generation fails; the message says what to do.
     StorageError
         If the cache cannot be written.
+
+    Examples
+    --------
+    >>> request = Request(("u u~ > e- e+",), "full", pyamplicol="1.0", model_sha256="0" * 64)
+    >>> open_artifact(request, Path("/dev/null"), check=print)
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.StorageError: the cache /dev/null cannot be written: [Errno 17] File exists: '/dev/null'
     """
     folder = cache / request.key
     if not _usable(folder, request, on_progress):

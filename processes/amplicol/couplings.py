@@ -18,6 +18,10 @@ def exact_boson(legs: ProcessLegs) -> HeavyBoson | None:
 
     pyamplicol's model takes alpha, G_F and m_Z and derives m_W and the mixing angle, so only one of the two masses
     can be chosen freely beside alpha and the angle. With a single W and no Z the other one does not enter.
+
+    >>> from nisampler.processes.amplicol.particles import parse_process
+    >>> exact_boson(parse_process("p p > e+ ve")), exact_boson(parse_process("p p > e+ e-"))
+    ('W', 'Z')
     """
     colourless = legs.electroweak
     leptons = [code for code in colourless if is_lepton(code)]
@@ -47,6 +51,11 @@ def model_parameters(model: StandardModel, boson: HeavyBoson) -> dict[str, float
     ------
     AmplitudeError
         If sin^2(theta_W) is not below 1/2, where the model's relation has another solution.
+
+    Examples
+    --------
+    >>> round(model_parameters(StandardModel(), "Z")["MZ"], 4)
+    91.1876
     """
     sine2 = model.sin2_theta_w
     if sine2 >= 0.5:

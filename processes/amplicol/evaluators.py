@@ -30,7 +30,10 @@ _JOIN_SECONDS = 5.0
 
 
 class Evaluator(Protocol):
-    """Evaluates columns of matrix elements (see `MatrixElements`) at momenta (n, legs, 4), incoming legs first."""
+    """Evaluates columns of matrix elements (see `MatrixElements`) at momenta (n, legs, 4), incoming legs first.
+
+    >>> LocalEvaluator({"artifact": "nowhere", "parameters": {}}).close()
+    """
 
     def evaluate(self, momenta: Array, columns: Sequence[Column]) -> Array:
         """Values (n, len(columns))."""
@@ -46,6 +49,8 @@ class LocalEvaluator:
     """Evaluation in this process, without any overhead, in the thread that evaluates first.
 
     It marks the module `symbolica` as not importable, unless the process has it already (see `MatrixElements`).
+
+    >>> LocalEvaluator({"artifact": "nowhere", "parameters": {}}).close()
     """
 
     def __init__(self, specification: dict[str, Any]) -> None:
@@ -130,6 +135,14 @@ class WorkerPool:
     ------
     ConfigError
         If the number of workers is not a positive integer.
+
+    Examples
+    --------
+    >>> WorkerPool({"artifact": "nowhere", "parameters": {}}, workers=2).close()
+    >>> WorkerPool({}, workers=0)
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.ConfigError: workers = 0: must be a whole number, at least 1
     """
 
     def __init__(self, specification: dict[str, Any], workers: int, interpreter: str = sys.executable) -> None:

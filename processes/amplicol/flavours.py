@@ -45,6 +45,11 @@ class GeneratedElement:
         Leg k of the generated process takes the momentum of leg ``permutation[k]`` of the user's process.
     conjugated
         Whether CP relates the two: then the momenta are reflected and colours become anticolours.
+
+    Examples
+    --------
+    >>> GeneratedElement((2, -2, 11, -11), (0, 1, 2, 3), conjugated=False).process
+    (2, -2, 11, -11)
     """
 
     process: tuple[int, ...]
@@ -54,7 +59,12 @@ class GeneratedElement:
 
 @dataclass(frozen=True)
 class FlavourTable:
-    """All flavour combinations of a process, the matrix elements that they share and the power of alpha_s."""
+    """All flavour combinations of a process, the matrix elements that they share and the power of alpha_s.
+
+    >>> table = flavour_table("p p > e+ ve", StandardModel())
+    >>> table.generated
+    ((2, -1, -11, 12),)
+    """
 
     process: str
     legs: ProcessLegs
@@ -262,6 +272,16 @@ def flavour_table(process: str, model: StandardModel) -> FlavourTable:
     ------
     AmplitudeError
         If the string cannot be read or no flavour combination exists at leading order in QCD.
+
+    Examples
+    --------
+    >>> table = flavour_table("p p > e- e+ j", StandardModel())
+    >>> len(table.subprocesses), len(table.elements), len(table.generated)
+    (30, 12, 4)
+    >>> flavour_table("p p > e+ e+", StandardModel())
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.AmplitudeError: 'p p > e+ e+' has no flavour combination at leading order in QCD: ...
     """
     legs = parse_process(process)
     _refuse(process, legs)

@@ -30,12 +30,20 @@ _NOT_A_PARTICLE = "=/$[]{}@^,"
 
 
 def conjugate(code: int) -> int:
-    """PDG code of the antiparticle."""
+    """PDG code of the antiparticle.
+
+    >>> conjugate(24), conjugate(21)
+    (-24, 21)
+    """
     return code if code in _SELF_CONJUGATE else -code
 
 
 def isospin_partner(code: int) -> int:
-    """PDG code of the other member of a lepton doublet; W+ and W- exchanged, other bosons themselves."""
+    """PDG code of the other member of a lepton doublet; W+ and W- exchanged, other bosons themselves.
+
+    >>> isospin_partner(11), isospin_partner(-12), isospin_partner(24)
+    (12, -11, -24)
+    """
     size = abs(code)
     if size == W_BOSON:
         return -code
@@ -46,22 +54,38 @@ def isospin_partner(code: int) -> int:
 
 
 def is_quark(code: int) -> bool:
-    """True for the six quarks and their antiquarks."""
+    """True for the six quarks and their antiquarks.
+
+    >>> is_quark(-6), is_quark(21)
+    (True, False)
+    """
     return 1 <= abs(code) <= TOP
 
 
 def is_lepton(code: int) -> bool:
-    """True for charged leptons, neutrinos and their antiparticles."""
+    """True for charged leptons, neutrinos and their antiparticles.
+
+    >>> is_lepton(-12), is_lepton(22)
+    (True, False)
+    """
     return 11 <= abs(code) <= 16
 
 
 def is_coloured(code: int) -> bool:
-    """True for quarks and gluons."""
+    """True for quarks and gluons.
+
+    >>> is_coloured(21), is_coloured(23)
+    (True, False)
+    """
     return code == GLUON or is_quark(code)
 
 
 def thrice_charge(code: int) -> int:
-    """Three times the electric charge."""
+    """Three times the electric charge.
+
+    >>> thrice_charge(2), thrice_charge(-11), thrice_charge(-24)
+    (2, 3, -3)
+    """
     size = abs(code)
     sign = 1 if code > 0 else -1
     if is_quark(code):
@@ -81,6 +105,11 @@ class ProcessLegs:
         One tuple of codes a leg, in the order of the string.
     jets
         Positions in `final` of the legs written as ``j``.
+
+    Examples
+    --------
+    >>> parse_process("e+ e- > u u~ g").alpha_s_power
+    1
     """
 
     initial: tuple[tuple[int, ...], ...]
@@ -126,6 +155,15 @@ def parse_process(process: str) -> ProcessLegs:
     ------
     AmplitudeError
         If the string is not of that form, a name is unknown, or it asks for coupling orders.
+
+    Examples
+    --------
+    >>> parse_process("p p > e+ ve j").jets
+    (2,)
+    >>> parse_process("p p > e+")
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.AmplitudeError: a process reads 'a b > c d ...' with two incoming ...
     """
     sides = [side.split() for side in process.split(">")]
     if len(sides) != 2 or len(sides[0]) != 2 or len(sides[1]) < 2:
@@ -138,6 +176,10 @@ def parse_process(process: str) -> ProcessLegs:
 
 
 def expression(codes: tuple[int, ...]) -> str:
-    """The process string of concrete legs, the two incoming ones first."""
+    """The process string of concrete legs, the two incoming ones first.
+
+    >>> expression((2, -2, 11, -11))
+    'u u~ > e- e+'
+    """
     names = [NAMES[code] for code in codes]
     return f"{' '.join(names[:2])} > {' '.join(names[2:])}"

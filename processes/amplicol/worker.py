@@ -32,6 +32,12 @@ class MatrixElements:
     ----------
     specification
         ``artifact``: its folder; ``parameters``: external parameters of the model.
+
+    Examples
+    --------
+    A column that sums over colours:
+
+    >>> column = {"process": "u u~ > e- e+", "permutation": [0, 1, 2, 3], "reflected": False, "flow": None}
     """
 
     def __init__(self, specification: dict[str, Any]) -> None:
@@ -86,7 +92,13 @@ def _answer(elements: MatrixElements, request: dict[str, Any], connection: Conne
 
 
 def serve(connection: Connection) -> None:
-    """Answer requests until the connection ends: a JSON header, and for an evaluation the momenta."""
+    """Answer requests until the connection ends: a JSON header, and for an evaluation the momenta.
+
+    >>> from multiprocessing import Pipe
+    >>> ours, theirs = Pipe()
+    >>> ours.close()
+    >>> serve(theirs)
+    """
     try:
         elements = MatrixElements(json.loads(connection.recv_bytes()))
         connection.send_bytes(ANSWER)

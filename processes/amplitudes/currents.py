@@ -38,6 +38,11 @@ class QuarkPair:
         Row of the chirality factors.
     factor
         Squared CKM element, 1 for neutral currents.
+
+    Examples
+    --------
+    >>> QuarkPair(2, -1, kind=0, factor=0.95).quark
+    2
     """
 
     quark: int
@@ -88,6 +93,15 @@ class NeutralCurrent:
         Couplings, masses and widths.
     z_prime
         An extra boson.
+
+    Examples
+    --------
+    >>> current = NeutralCurrent()
+    >>> current.leptons, len(current.quark_pairs)
+    ((11, -11), 5)
+    >>> equal, opposite = current.chirality_factors(torch.tensor([91.1876**2], dtype=torch.float64))
+    >>> equal.shape
+    torch.Size([2, 1])
     """
 
     leptons = (ELECTRON, -ELECTRON)
@@ -158,6 +172,16 @@ class ChargedCurrent:
     ------
     AmplitudeError
         If the charge is neither.
+
+    Examples
+    --------
+    >>> current = ChargedCurrent(+1)
+    >>> current.leptons, (current.quark_pairs[0].quark, current.quark_pairs[0].antiquark)
+    ((-11, 12), (2, -1))
+    >>> ChargedCurrent(0)
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.AmplitudeError: the charge of the W must be +1 or -1, got 0
     """
 
     kinds = 1

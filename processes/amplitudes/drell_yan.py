@@ -24,6 +24,15 @@ class DrellYan(TreeAmplitude):
     ----------
     current
         `NeutralCurrent()`, `ChargedCurrent(+1)`, ...
+
+    Examples
+    --------
+    >>> from nisampler.processes.amplitudes.currents import NeutralCurrent
+    >>> incoming = torch.tensor([[[45.0, 0, 0, 45.0], [45.0, 0, 0, -45.0]]], dtype=torch.float64)
+    >>> outgoing = torch.tensor([[[45.0, 45.0, 0, 0], [45.0, -45.0, 0, 0]]], dtype=torch.float64)
+    >>> amplitude = DrellYan(NeutralCurrent())
+    >>> amplitude.squared(incoming, outgoing, torch.tensor([0.118])).shape
+    torch.Size([1, 4])
     """
 
     def __init__(self, current: LeptonicCurrent) -> None:

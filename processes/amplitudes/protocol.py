@@ -17,6 +17,9 @@ class SubProcess:
         final: PDG codes of the outgoing legs, in the order of the process's legs.
         element: column of :meth:`Amplitude.squared` that this flavour combination shares with others.
         factor: constant that multiplies that column for this combination (a squared CKM element, for example).
+
+    >>> SubProcess((2, -2), (11, -11), element=0).factor
+    1.0
     """
 
     initial: tuple[int, int]

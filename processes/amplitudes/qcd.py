@@ -33,7 +33,11 @@ PARTONS = (
 
 
 def channel(i: int, j: int) -> int:
-    """The invariant (p_i + p_j)^2, all legs outgoing: 0, 1, 2 for s, t, u; legs 0 to 3, beams first."""
+    """The invariant (p_i + p_j)^2, all legs outgoing: 0, 1, 2 for s, t, u; legs 0 to 3, beams first.
+
+    >>> channel(0, 1), channel(2, 3), channel(0, 2)
+    (0, 0, 1)
+    """
     return (i ^ j) - 1
 
 
@@ -42,6 +46,10 @@ def four_quarks(stu: Sequence[Tensor], exchanged: Sequence[int]) -> Tensor:
 
     (4/9) (b^2 + c^2) / a^2 for each channel a, and -(8/27) c^2 / (a b) for two channels a and b.
     Source: Ellis, Stirling, Webber, "QCD and Collider Physics", table 7.1.
+
+    >>> s, t, u = (torch.tensor([x]) for x in (2.0, -1.0, -1.0))
+    >>> four_quarks((s, t, u), exchanged=(1,))
+    tensor([2.2222])
     """
     squares = [x.square() for x in stu]
     total = squares[0] + squares[1] + squares[2]
@@ -57,20 +65,31 @@ def two_quarks_two_gluons(tau1: Tensor, tau2: Tensor, rho: Tensor | float = 0.0)
 
     tau_i = 2 g_i.Q / s and rho = 4 m^2 / s, with s the invariant of the gluons; other channels by crossing.
     Source: Ellis, Stirling, Webber, "QCD and Collider Physics", table 10.2.
+
+    >>> two_quarks_two_gluons(torch.tensor([0.5]), torch.tensor([0.5]))
+    tensor([0.1458])
     """
     product = tau1 * tau2
     return (1 / (6 * product) - 3 / 8) * (tau1.square() + tau2.square() + rho - rho**2 / (4 * product))
 
 
 def four_gluons(stu: Sequence[Tensor]) -> Tensor:
-    """|M|^2 / g_s^4 of g g -> g g, averaged, without the factor 1/2: (9/2)(3 - tu/s^2 - su/t^2 - st/u^2)."""
+    """|M|^2 / g_s^4 of g g -> g g, averaged, without the factor 1/2: (9/2)(3 - tu/s^2 - su/t^2 - st/u^2).
+
+    >>> four_gluons([torch.tensor([x]) for x in (2.0, -1.0, -1.0)])
+    tensor([30.3750])
+    """
     s, t, u = stu
     return 4.5 * (3 - t * u / s.square() - s * u / t.square() - s * t / u.square())
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """Which expression gives an element: the one of 4, 2 or no quarks, its channels and a constant factor."""
+    """Which expression gives an element: the one of 4, 2 or no quarks, its channels and a constant factor.
+
+    >>> Kernel(0, (), 0.5)([torch.tensor([x]) for x in (2.0, -1.0, -1.0)])
+    tensor([15.1875])
+    """
 
     quarks: int
     channels: tuple[int, ...]
@@ -125,6 +144,10 @@ class Qcd(TreeAmplitude):
     """Scattering of two massless partons into two, five flavours, averaged and summed over spins and colours.
 
     Final legs are the two partons. Elements: one for each entry of `PARTONS`.
+
+    >>> amplitude = Qcd()
+    >>> amplitude.elements, amplitude.subprocesses[0]
+    (18, SubProcess(initial=(1, 2), final=(1, 2), element=0, factor=1.0))
     """
 
     def __init__(self) -> None:

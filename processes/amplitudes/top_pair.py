@@ -34,6 +34,14 @@ class TopPair(TreeAmplitude):
     ----------
     model
         Its `mass_top` must be that of the momenta.
+
+    Examples
+    --------
+    >>> amplitude = TopPair()
+    >>> amplitude.subprocesses[-1]
+    SubProcess(initial=(21, 21), final=(6, -6), element=2, factor=1.0)
+    >>> amplitude.elements
+    3
     """
 
     def __init__(self, model: StandardModel | None = None) -> None:

@@ -29,6 +29,11 @@ class Element:
         Colour flows of leading colour.
     spins
         Helicity +1 or -1 of each leg, 9 where it is not known; incoming legs first.
+
+    Examples
+    --------
+    >>> Element(flows=(((1, 0),),), spins=(9.0, 9.0, 9.0, 9.0)).flows
+    (((1, 0),),)
     """
 
     flows: tuple[ColourFlow, ...]
@@ -39,6 +44,9 @@ def colour_tags(flow: ColourFlow, legs: int) -> list[list[int]]:
     """Les Houches tags [[colour, anticolour], ...] of the legs from the colour lines of one flow.
 
     An incoming leg absorbs what an outgoing one would emit, so that its colour is the anticolour of the line.
+
+    >>> colour_tags(((1, 0),), 4)
+    [[501, 0], [0, 501], [0, 0], [0, 0]]
     """
     tags = [[0, 0] for _ in range(legs)]
     for tag, (start, end) in enumerate(flow, FIRST_COLOUR_TAG):
@@ -48,7 +56,11 @@ def colour_tags(flow: ColourFlow, legs: int) -> list[list[int]]:
 
 
 def chiral_spins(pdg_ids: Sequence[int]) -> tuple[float, ...]:
-    """Helicities where a W selects left-handed fermions: -1 for particles, +1 for antiparticles, 9 for gluons."""
+    """Helicities where a W selects left-handed fermions: -1 for particles, +1 for antiparticles, 9 for gluons.
+
+    >>> chiral_spins((2, -1, -11, 12, 21))
+    (-1.0, 1.0, 1.0, -1.0, 9.0)
+    """
     return tuple(UNKNOWN_SPIN if pdg == GLUON else (-1.0 if pdg > 0 else 1.0) for pdg in pdg_ids)
 
 
@@ -56,6 +68,11 @@ def momentum_products(incoming: Tensor, outgoing: Tensor) -> dict[tuple[int, int
     """Products p_i.p_j (n,) in GeV^2 of all pairs of different legs: incoming (n, 2, 4), then outgoing (n, m, 4).
 
     Points stand last, so that every operation works on contiguous numbers: several times as fast as leg by leg.
+
+    >>> incoming = torch.tensor([[[5.0, 0, 0, 5.0], [5.0, 0, 0, -5.0]]])
+    >>> outgoing = torch.tensor([[[5.0, 5.0, 0, 0], [5.0, -5.0, 0, 0]]])
+    >>> momentum_products(incoming, outgoing)[0, 1]
+    tensor([50.])
     """
     e, x, y, z = torch.cat([incoming, outgoing], dim=1).permute(2, 1, 0).contiguous()
     products = {}
@@ -77,6 +94,15 @@ class TreeAmplitude(ABC):
         All flavour combinations.
     columns
         Flows and helicities of every element, in the order of the columns of `squared`.
+
+    Examples
+    --------
+    >>> class Constant(TreeAmplitude):
+    ...     def squared(self, incoming, outgoing, alpha_s):
+    ...         return incoming.new_ones(len(incoming), self.elements)
+    >>> one = Constant([SubProcess((2, -2), (11, -11), 0)], [Element((((1, 0),),), (9.0,) * 4)])
+    >>> one.elements, one.legs
+    (1, 4)
     """
 
     def __init__(self, subprocesses: Sequence[SubProcess], columns: Sequence[Element]) -> None:

@@ -45,6 +45,13 @@ class VectorJet(TreeAmplitude):
     ----------
     current
         `NeutralCurrent()`, `ChargedCurrent(+1)`, ...
+
+    Examples
+    --------
+    >>> from nisampler.processes.amplitudes.currents import ChargedCurrent
+    >>> amplitude = VectorJet(ChargedCurrent(+1))
+    >>> amplitude.elements, amplitude.subprocesses[0].initial, amplitude.subprocesses[0].final
+    (6, (-1, 2), (-11, 12, 21))
     """
 
     def __init__(self, current: LeptonicCurrent) -> None:

@@ -45,6 +45,12 @@ class TestFunction:
         Bound on the numerical error of `integral`; 0 for a closed form.
     source
         Paper and equation.
+
+    Examples
+    --------
+    >>> half = TestFunction("half", 1, lambda x: x[:, 0], integral=0.5, integral_error=0.0, source="an example")
+    >>> half(torch.tensor([[0.25]]))
+    tensor([0.2500])
     """
 
     __test__ = False
@@ -121,6 +127,15 @@ def gauss(dim: int = 4, sigma: float = 0.2) -> TestFunction:
     ------
     ConfigError
         If sigma is not positive.
+
+    Examples
+    --------
+    >>> round(gauss(2).integral, 6)
+    0.999186
+    >>> gauss(2, sigma=0.0)
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.ConfigError: sigma = 0.0: must be a number, more than 0
     """
     checked("dim", dim, Count)
     checked("sigma", sigma, Positive)
@@ -137,6 +152,11 @@ def camel(dim: int = 4, sigma: float = 0.2) -> TestFunction:
     ------
     ConfigError
         If sigma is not positive.
+
+    Examples
+    --------
+    >>> round(camel(4).integral, 6)
+    0.963657
     """
     checked("dim", dim, Count)
     checked("sigma", sigma, Positive)
@@ -145,7 +165,11 @@ def camel(dim: int = 4, sigma: float = 0.2) -> TestFunction:
 
 
 def circles() -> TestFunction:
-    """Two entangled circles of radius 0.25 and thickness 0.004 in the square (2001.05486)."""
+    """Two entangled circles of radius 0.25 and thickness 0.004 in the square (2001.05486).
+
+    >>> circles().dim
+    2
+    """
     return TestFunction("circles2", 2, _circles, CIRCLES_INTEGRAL, 1e-15, I_FLOW)
 
 
@@ -156,6 +180,15 @@ def annulus(inner: float = 0.2, outer: float = 0.45) -> TestFunction:
     ------
     ConfigError
         Unless 0 <= inner < outer <= 0.5.
+
+    Examples
+    --------
+    >>> annulus()(torch.tensor([[0.5, 0.5], [0.5, 0.8]]))
+    tensor([0., 1.])
+    >>> annulus(inner=0.5, outer=0.2)
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.ConfigError: annulus needs 0 <= inner < outer <= 0.5, got inner=0.5, outer=0.2
     """
     if not 0 <= inner < outer <= 0.5:
         raise ConfigError(f"annulus needs 0 <= inner < outer <= 0.5, got inner={inner}, outer={outer}")
@@ -169,6 +202,9 @@ def box() -> TestFunction:
     Sum over the sectors k of \int d^3t F(t_k = 1)^-2 with
     F = m^2 (\sum t)^2 - s12 t1 t3 - s23 t2 t4 - \sum_i p_i^2 t_i t_{i+1}: a top loop (m = 175 GeV) with three
     massless legs and one of mass 125 GeV, s12 = (130 GeV)^2, s23 = -s12 / 2, below every threshold.
+
+    >>> box()(torch.zeros(1, 3, dtype=torch.float64)).shape
+    torch.Size([1])
     """
     s12 = 130.0**2
     function = partial(_box, s12=s12, s23=-s12 / 2, leg_masses2=(0.0, 0.0, 0.0, 125.0**2), mass2=175.0**2)
@@ -176,7 +212,11 @@ def box() -> TestFunction:
 
 
 def poly(dim: int = 18) -> TestFunction:
-    """Polynomial sum_i (x_i - x_i^2), integral dim / 6; dim = 18, 54, 96 in the paper (2001.05486)."""
+    """Polynomial sum_i (x_i - x_i^2), integral dim / 6; dim = 18, 54, 96 in the paper (2001.05486).
+
+    >>> poly(54).integral
+    9.0
+    """
     checked("dim", dim, Count)
     return TestFunction(f"poly{dim}", dim, _polynomial, dim / 6, 0.0, I_FLOW)
 
@@ -190,6 +230,11 @@ def genz(family: Family, dim: int = 5, difficulty: float | None = None) -> TestF
         If there is no such family.
     ConfigError
         If dim or difficulty is outside its range.
+
+    Examples
+    --------
+    >>> genz("gaussian", dim=3).name
+    'genz_gaussian3'
     """
     if family not in GENZ_FAMILIES:
         raise UnknownProcessError(f"no Genz family {family!r}; known: {', '.join(sorted(GENZ_FAMILIES))}")
@@ -222,12 +267,20 @@ _TABLE.update(
 
 
 def names() -> dict[str, str]:
-    """The base names of the test functions, each with a one-line description."""
+    """The base names of the test functions, each with a one-line description.
+
+    >>> names()["poly"]
+    'quadratic polynomial in up to 96 dimensions and more (2001.05486)'
+    """
     return {name: entry.summary for name, entry in _TABLE.items()}
 
 
 def is_test_function(name: str) -> bool:
-    """Whether `test_function(name)` knows this name, with or without a trailing dimension."""
+    """Whether `test_function(name)` knows this name, with or without a trailing dimension.
+
+    >>> is_test_function("camel4"), is_test_function("dromedary")
+    (True, False)
+    """
     return _split(name)[0] in _TABLE
 
 
@@ -256,6 +309,15 @@ def test_function(name: str, dim: int | None = None, **options: float) -> TestFu
         If there is no such function; the message lists the known ones.
     ConfigError
         If the dimension is missing, contradictory or not positive, or an option is unknown.
+
+    Examples
+    --------
+    >>> test_function("camel4").dim
+    4
+    >>> test_function("annulus", dim=3)
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.ConfigError: annulus exists in dim = 2 only, got dim = 3
     """
     base, in_name = _split(name)
     if base not in _TABLE:

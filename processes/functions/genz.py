@@ -112,6 +112,16 @@ class GenzFamily:
     ------
     ConfigError
         If the family is unknown, lengths differ, or a parameter is outside its range.
+
+    Examples
+    --------
+    >>> member = GenzFamily("continuous", a=(1.0, 2.0), w=(0.5, 0.5))
+    >>> member(torch.tensor([[0.5, 0.5]])), round(member.integral()[0], 6)
+    (tensor([1.]), 0.49744)
+    >>> GenzFamily("continuous", a=(0.0, 2.0), w=(0.5, 0.5))
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.ConfigError: a[1] = 0.0: must be a number, more than 0
     """
 
     source: ClassVar[str] = "A. Genz, Testing multidimensional integration routines (1984)"

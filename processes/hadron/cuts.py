@@ -53,6 +53,12 @@ class TransverseMomentumCut(_Window):
     ------
     ConfigError
         If a limit is negative or the window is empty.
+
+    Examples
+    --------
+    >>> p = torch.tensor([[[5.0, 3.0, 0.0, 4.0]], [[13.0, 0.0, 12.0, 5.0]]])
+    >>> TransverseMomentumCut((0,), minimum=10.0).mask(p)
+    tensor([False,  True])
     """
 
     def mask(self, p: Tensor) -> Tensor:
@@ -69,6 +75,12 @@ class PseudorapidityCut:
     ------
     ConfigError
         If the maximum is not positive.
+
+    Examples
+    --------
+    >>> p = torch.tensor([[[5.0, 3.0, 0.0, 4.0]], [[5.0, 0.0, 0.0, 5.0]]])
+    >>> PseudorapidityCut((0,), maximum=2.5).mask(p)
+    tensor([ True, False])
     """
 
     legs: Row[Natural]
@@ -89,6 +101,12 @@ class SeparationCut:
     ------
     ConfigError
         If the minimum is negative.
+
+    Examples
+    --------
+    >>> p = torch.tensor([[[1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 1.0, 0.0]]])
+    >>> SeparationCut((0, 1), minimum=0.4).mask(p)
+    tensor([True])
     """
 
     legs: Row[Natural]
@@ -110,6 +128,16 @@ class MassCut(_Window):
     ------
     ConfigError
         If a limit is negative or the window is empty.
+
+    Examples
+    --------
+    >>> p = torch.tensor([[[50.0, 30.0, 0.0, 40.0], [50.0, -30.0, 0.0, -40.0]]])
+    >>> MassCut((0, 1), 66.0, 116.0).mask(p)
+    tensor([True])
+    >>> MassCut((0, 1), 116.0, 66.0)
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.ConfigError: contradictory cuts: MassCut(... minimum=116.0, maximum=66.0) is an empty window
     """
 
     def mask(self, p: Tensor) -> Tensor:
@@ -126,6 +154,12 @@ class MissingTransverseMomentumCut:
     ------
     ConfigError
         If the minimum is negative or there is no invisible leg.
+
+    Examples
+    --------
+    >>> p = torch.tensor([[[5.0, 3.0, 0.0, 4.0]]])
+    >>> MissingTransverseMomentumCut((0,), minimum=20.0).mask(p)
+    tensor([False])
     """
 
     legs: Row[Natural]
@@ -154,6 +188,16 @@ class Cuts:
     ConfigError
         If no event can pass: an energy above sqrt_s, a distance that the rapidities do not allow, a pair mass below the
         one that pT and Delta R enforce.
+
+    Examples
+    --------
+    >>> cuts = Cuts([TransverseMomentumCut((0,), 2.0), PseudorapidityCut((0,), 2.5)], sqrt_s=100.0)
+    >>> cuts.mask(torch.tensor([[[5.0, 3.0, 0.0, 4.0]]]))
+    tensor([True])
+    >>> Cuts([TransverseMomentumCut((0,), 60.0)], sqrt_s=100.0)
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.ConfigError: contradictory cuts: pT > 60.0 is above the kinematic limit of 50.0 GeV
     """
 
     def __init__(self, cuts: Sequence[Cut], sqrt_s: float) -> None:
@@ -220,7 +264,11 @@ class Cuts:
 
 
 def separation2(a: Tensor, b: Tensor) -> Tensor:
-    """Delta R^2 of two momenta (..., 4), finite (though large) for a momentum along the beam."""
+    """Delta R^2 of two momenta (..., 4), finite (though large) for a momentum along the beam.
+
+    >>> separation2(torch.tensor([1.0, 1.0, 0.0, 0.0]), torch.tensor([1.0, 0.0, 1.0, 0.0])).sqrt()
+    tensor(1.5708)
+    """
     azimuth = torch.atan2(a[..., 1] * b[..., 2] - a[..., 2] * b[..., 1], a[..., 1] * b[..., 1] + a[..., 2] * b[..., 2])
     return (_finite_eta(a) - _finite_eta(b)).square() + azimuth.square()
 

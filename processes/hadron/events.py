@@ -29,6 +29,11 @@ class FinalState:
         PDG code and legs of each particle that decays to final legs.
     jets, leptons, invisible
         Legs by kind, for cuts and observables; leptons are the charged ones.
+
+    Examples
+    --------
+    >>> FinalState(masses=(0.0, 0.0, 0.0), resonances=((23, (0, 1)),), jets=(2,), leptons=(0, 1)).jets
+    (2,)
     """
 
     masses: tuple[float, ...]
@@ -56,6 +61,14 @@ class PartonPoints:
         x f of both beams, (n, 2, flavours).
     squared
         Squared matrix elements (n, elements).
+
+    Examples
+    --------
+    >>> one, p = torch.ones(1), torch.zeros(1, 2, 4)
+    >>> points = PartonPoints(p, p, x=torch.rand(1, 2), mu_r=91.2 * one, mu_f=91.2 * one, alpha_s=0.118 * one,
+    ...                       densities=torch.rand(1, 2, 13), squared=torch.rand(1, 4))
+    >>> len(points.alpha_s)
+    1
     """
 
     outgoing: Tensor
@@ -109,6 +122,25 @@ def event_batch(
     Returns
     -------
     Incoming partons, decayed particles, final legs, in this order.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> from nisampler.processes.amplitudes.currents import NeutralCurrent
+    >>> from nisampler.processes.amplitudes.drell_yan import DrellYan
+    >>> from nisampler.processes.partons.toy import ToyDensity
+    >>> amplitude = DrellYan(NeutralCurrent())
+    >>> source = SimpleNamespace(
+    ...     final_state=FinalState(masses=(0.0, 0.0)), amplitude=amplitude, pdf=ToyDensity(), alpha_em=0.0078
+    ... )
+    >>> incoming = torch.tensor([[[45.0, 0, 0, 45.0], [45.0, 0, 0, -45.0]]], dtype=torch.float64)
+    >>> outgoing = torch.tensor([[[45.0, 45.0, 0, 0], [45.0, -45.0, 0, 0]]], dtype=torch.float64)
+    >>> scale, densities = torch.tensor([91.2]), torch.ones(1, 2, 13)
+    >>> points = PartonPoints(outgoing, incoming, torch.ones(1, 2), scale, scale, scale, densities, torch.ones(1, 4))
+    >>> shares = torch.zeros(1, len(amplitude.subprocesses))
+    >>> shares[0, 2] = 1.0
+    >>> event_batch(source, points, shares, torch.ones(1), torch.Generator()).pdg_ids
+    array([[  2,  -2,  11, -11]], dtype=int32)
     """
     n = len(weights)
     uniform = torch.rand(n, 2, generator=generator, dtype=torch.float64, device=generator.device).to(shares.device)
@@ -142,7 +174,11 @@ def event_batch(
 
 
 def draw(shares: Tensor, uniform: Tensor) -> Tensor:
-    """An index (n,) for each row of non-negative shares (n, k), with their probabilities, by numbers in [0, 1) (n,)."""
+    """An index (n,) for each row of non-negative shares (n, k), with their probabilities, by numbers in [0, 1) (n,).
+
+    >>> draw(torch.tensor([[1.0, 3.0], [3.0, 1.0]]), torch.tensor([0.5, 0.5]))
+    tensor([1, 0])
+    """
     cumulative = shares.cumsum(1)
     return (uniform.unsqueeze(1) * cumulative[:, -1:] >= cumulative[:, :-1]).sum(1)
 

@@ -75,6 +75,13 @@ def create_drell_yan(**parameters: Any) -> HadronProcess:
         If the parton densities are missing.
     MissingExtraError
         If they, or the matrix element, need a package that is not installed.
+
+    Examples
+    --------
+    >>> create_drell_yan(m_min=0.0)
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.ConfigError: m_min = 0.0: must be a number, more than 0
     """
     card, model = LeptonPairParameters(**parameters), StandardModel()
     maps: dict[str, IntervalMap] = {"photon": _PHOTON, "Z": BreitWigner(model.mass_z, model.width_z)}
@@ -82,7 +89,13 @@ def create_drell_yan(**parameters: Any) -> HadronProcess:
 
 
 def create_z_prime(**parameters: Any) -> HadronProcess:
-    """p p -> e- e+ through photon, Z and Z', a channel for each; raises as `create_drell_yan` does."""
+    """p p -> e- e+ through photon, Z and Z', a channel for each; raises as `create_drell_yan` does.
+
+    >>> create_z_prime(n_jets=2)
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.ConfigError: n_jets = 2: must be 0 or 1
+    """
     card, model = ZPrimeParameters(**parameters), StandardModel()
     maps: dict[str, IntervalMap] = {
         "photon": _PHOTON,
@@ -95,29 +108,59 @@ def create_z_prime(**parameters: Any) -> HadronProcess:
 
 
 def create_z_jets(**parameters: Any) -> HadronProcess:
-    """p p -> e- e+ + n_jets jets through photon and Z; raises as `create_drell_yan` does."""
+    """p p -> e- e+ + n_jets jets through photon and Z; raises as `create_drell_yan` does.
+
+    >>> create_z_jets(delta_r_jj_min=4.0)
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.ConfigError: delta_r_jj_min = 4.0: must be a number, more than 0 and less than 3.14159
+    """
     card, model = ZJetsParameters(**parameters), StandardModel()
     maps = {"Z": BreitWigner(model.mass_z, model.width_z)}
     return _lepton_pair("z_jets", card, NeutralCurrent(model), Z_BOSON, maps)
 
 
 def create_w_plus_jets(**parameters: Any) -> HadronProcess:
-    """p p -> W+ -> e+ nu_e + n_jets jets; raises as `create_drell_yan` does."""
+    """p p -> W+ -> e+ nu_e + n_jets jets; raises as `create_drell_yan` does.
+
+    >>> create_w_plus_jets(n_jets=4)
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.ConfigError: n_jets = 4: must be a whole number, at least 0 and at most 3
+    """
     return _w_jets("w_plus_jets", 1, parameters)
 
 
 def create_w_minus_jets(**parameters: Any) -> HadronProcess:
-    """p p -> W- -> e- nubar_e + n_jets jets; raises as `create_drell_yan` does."""
+    """p p -> W- -> e- nubar_e + n_jets jets; raises as `create_drell_yan` does.
+
+    >>> create_w_minus_jets(channels="vegas")
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.ConfigError: channels = "vegas": must be "chili" or "topology"
+    """
     return _w_jets("w_minus_jets", -1, parameters)
 
 
 def create_ttbar(**parameters: Any) -> HadronProcess:
-    """p p -> t tbar of stable tops; raises as `create_drell_yan` does."""
+    """p p -> t tbar of stable tops; raises as `create_drell_yan` does.
+
+    >>> create_ttbar(mass_top=7000.0)
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.ConfigError: mass_top = 7000.0 is too heavy for a pair at sqrt_s = 13000.0 GeV
+    """
     return _top_pair("ttbar", 0, parameters)
 
 
 def create_ttbar_jet(**parameters: Any) -> HadronProcess:
-    """p p -> t tbar and one jet; raises as `create_drell_yan` does."""
+    """p p -> t tbar and one jet; raises as `create_drell_yan` does.
+
+    >>> create_ttbar_jet(pt_jet_min=0.0)
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.ConfigError: pt_jet_min = 0.0: must be a number, more than 0
+    """
     return _top_pair("ttbar_jet", 1, parameters)
 
 

@@ -31,6 +31,12 @@ def hadron_observables(
         Of the boson, or of the pair of heavy legs without one, in GeV.
     jet_pt_min, jet_eta_max
         Limits of the jets, for the ranges of histograms.
+
+    Examples
+    --------
+    >>> state = FinalState(masses=(0.0, 0.0), resonances=((23, (0, 1)),), leptons=(0, 1))
+    >>> [item.name for item in hadron_observables(state, (50.0, 1000.0), 20.0, 5.0)]
+    ['mass_boson', 'y_boson', 'pt_lepton', 'eta_lepton']
     """
     make = _Histograms(state)
     jets = _jets(make, state, jet_pt_min, jet_eta_max) if state.jets else ()

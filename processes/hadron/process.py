@@ -57,6 +57,25 @@ class HadronSetup:
         Written to the events.
     observables
         For the report.
+
+    Examples
+    --------
+    >>> from nisampler.processes.amplitudes.currents import NeutralCurrent
+    >>> from nisampler.processes.amplitudes.drell_yan import DrellYan
+    >>> from nisampler.processes.hadron.cuts import MassCut
+    >>> from nisampler.processes.partons.toy import ToyDensity
+    >>> from nisampler.processes.phase_space import Boson, ChiliChannel, PowerLaw
+    >>> setup = HadronSetup(
+    ...     name="toy",
+    ...     final_state=FinalState(masses=(0.0, 0.0)),
+    ...     amplitude=DrellYan(NeutralCurrent()),
+    ...     pdf=ToyDensity(),
+    ...     scales=Scales("fixed", 91.2),
+    ...     cuts=Cuts([MassCut((0, 1), 50.0)], sqrt_s=13000.0),
+    ...     channels=[ChiliChannel(Boson(PowerLaw(2.0), 50.0))],
+    ... )
+    >>> setup.channels[0].dim
+    4
     """
 
     name: str
@@ -91,6 +110,27 @@ class HadronProcess(Process):
         If the channels do not fit together.
     AmplitudeError
         If the amplitude's sub-processes contradict its elements.
+
+    Examples
+    --------
+    >>> from nisampler.processes.amplitudes.currents import NeutralCurrent
+    >>> from nisampler.processes.amplitudes.drell_yan import DrellYan
+    >>> from nisampler.processes.hadron.cuts import MassCut
+    >>> from nisampler.processes.partons.toy import ToyDensity
+    >>> from nisampler.processes.phase_space import Boson, ChiliChannel, PowerLaw
+    >>> setup = HadronSetup(
+    ...     name="toy",
+    ...     final_state=FinalState(masses=(0.0, 0.0)),
+    ...     amplitude=DrellYan(NeutralCurrent()),
+    ...     pdf=ToyDensity(),
+    ...     scales=Scales("fixed", 91.2),
+    ...     cuts=Cuts([MassCut((0, 1), 50.0)], sqrt_s=13000.0),
+    ...     channels=[ChiliChannel(Boson(PowerLaw(2.0), 50.0))],
+    ... )
+    >>> process = HadronProcess(setup)
+    >>> u = torch.rand(100, process.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    >>> bool((process(u) > 0).all()), len(process.events(u, torch.ones(100), torch.Generator()))
+    (True, 100)
     """
 
     unit = "pb"

@@ -40,6 +40,11 @@ class Scales:
     ------
     ConfigError
         If a factor is not positive, or a constant scale is below 1 GeV.
+
+    Examples
+    --------
+    >>> Scales("fixed", 90.0, factorisation_factor=0.5).constant
+    (90.0, 45.0)
     """
 
     name: str
@@ -69,7 +74,11 @@ class Scales:
 
 
 def transverse_mass(p: Tensor) -> Tensor:
-    """Transverse mass sqrt(E^2 - pz^2) = sqrt(m^2 + pT^2) of momenta (..., 4)."""
+    """Transverse mass sqrt(E^2 - pz^2) = sqrt(m^2 + pT^2) of momenta (..., 4).
+
+    >>> transverse_mass(torch.tensor([5.0, 1.0, 1.0, 3.0]))
+    tensor(4.)
+    """
     return ((p[..., 0] - p[..., 3]) * (p[..., 0] + p[..., 3])).clamp(min=0).sqrt()
 
 
@@ -100,6 +109,16 @@ def make_scales(
     ------
     ConfigError
         If there is no scale of that name, or the number is below 1 GeV.
+
+    Examples
+    --------
+    >>> p = torch.tensor([[[50.0, 30.0, 0.0, 40.0], [50.0, -30.0, 0.0, -40.0]]])
+    >>> make_scales("m_ll", ((0, 1),), {})(p)[0]
+    tensor([100.])
+    >>> make_scales("m_Q", ((0, 1),), {"m_Z": 91.1876})
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.ConfigError: no scale 'm_Q'; known: H_T/2, m_T, m_ll, m_Z, or a number in GeV
     """
     checked("scale", scale, ScaleName)
     groups = [list(legs) for legs in bosons]

@@ -21,6 +21,9 @@ def born_cross_section(parameters: EEToThreeJetsParameters, flavour: int) -> flo
     4 pi alpha^2 N_c / (3 s) (Q_q^2 - 2 Q_q v_e v_q Re chi + (v_e^2 + a_e^2)(v_q^2 + a_q^2) |chi|^2) with
     v = T_3 - 2 Q sin^2, a = T_3, chi = s / (4 sin^2 cos^2 (s - m_z^2 + i m_z gamma_z))
     (Ellis, Stirling, Webber, QCD and Collider Physics, chapter 3).
+
+    >>> round(born_cross_section(EEToThreeJetsParameters(), flavour=2))
+    6847
     """
     s, sine2 = parameters.sqrt_s**2, parameters.sin2_theta_w
     charge, isospin = CHARGE_ISOSPIN[quark_type(flavour)]
@@ -53,6 +56,9 @@ def dalitz_integral(y_cut: float, nodes: int = 48) -> float:
 
     Closed form in x_2; Gauss-Legendre in ln((1 - x_1) / x_1) between the points at which the active bound
     changes.
+
+    >>> round(dalitz_integral(0.05), 6)
+    3.660053
     """
     first, last = y_cut, 1 - 0.5 * (math.sqrt(y_cut**2 + 8 * y_cut) - y_cut)
     edges = [first, *_kinks(first, last, y_cut), last]
@@ -90,6 +96,9 @@ def analytic_cross_section(parameters: EEToThreeJetsParameters) -> float:
 
     sum_q sigma_0(q) alpha_s C_F / (2 pi) times `dalitz_integral` (Ellis, Stirling, Webber, chapter 3). It
     shares neither the phase-space map nor the matrix element with `EEToThreeJets`.
+
+    >>> round(analytic_cross_section(EEToThreeJetsParameters(y_cut=0.05)), 1)
+    3677.5
     """
     born = sum(born_cross_section(parameters, flavour) for flavour in parameters.flavours)
     return born * parameters.alpha_s * CASIMIR_F / (2 * math.pi) * dalitz_integral(parameters.y_cut)

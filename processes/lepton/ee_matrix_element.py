@@ -59,6 +59,15 @@ class EEToThreeJetsParameters:
     ------
     ConfigError
         If a value is of the wrong type or outside its range.
+
+    Examples
+    --------
+    >>> EEToThreeJetsParameters(flavours=[2, 4]).flavours
+    (2, 4)
+    >>> EEToThreeJetsParameters(y_cut=0.4)
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.ConfigError: y_cut = 0.4: must be a number, more than 0 and less than 0.333333
     """
 
     sqrt_s: Positive = MASS_Z
@@ -77,7 +86,11 @@ class EEToThreeJetsParameters:
 
 
 def quark_type(flavour: int) -> FermionType:
-    """ "up" or "down", the key of `CHARGE_ISOSPIN` for the PDG code of a quark."""
+    """ "up" or "down", the key of `CHARGE_ISOSPIN` for the PDG code of a quark.
+
+    >>> quark_type(4), quark_type(5)
+    ('up', 'down')
+    """
     return "up" if flavour in UP_QUARKS else "down"
 
 
@@ -86,6 +99,10 @@ def chirality_factors(parameters: EEToThreeJetsParameters, flavour: int) -> tupl
 
     P_ij = e^2 (Q_e Q_q / s + g_i^e g_j^q / (s - m_z^2 + i m_z gamma_z)), g_L = (T_3 - Q sin^2) / (sin cos),
     g_R = -Q sin^2 / (sin cos). Returns |P_LL|^2 + |P_RR|^2 and |P_LR|^2 + |P_RL|^2.
+
+    >>> same, flipped = chirality_factors(EEToThreeJetsParameters(), flavour=2)
+    >>> same > flipped
+    True
     """
     s = parameters.sqrt_s**2
     sine2 = parameters.sin2_theta_w
@@ -114,6 +131,13 @@ def chirality_structures(beams: Tensor, partons: Tensor) -> tuple[Tensor, Tensor
         (..., 2, 4), e- then e+.
     partons
         (..., 3, 4), quark, antiquark, gluon.
+
+    Examples
+    --------
+    >>> beams = torch.tensor([[5.0, 0, 0, 5.0], [5.0, 0, 0, -5.0]])
+    >>> partons = torch.tensor([[4.0, 4.0, 0, 0], [4.0, -2.0, 12**0.5, 0], [4.0, -2.0, -(12**0.5), 0]])
+    >>> chirality_structures(beams, partons)
+    (tensor(1.3889), tensor(1.3889))
     """
     minus, plus = beams[..., 0, :], beams[..., 1, :]
     quark, antiquark, gluon = partons[..., 0, :], partons[..., 1, :], partons[..., 2, :]
@@ -141,6 +165,13 @@ def squared_matrix_element(parameters: EEToThreeJetsParameters, beams: Tensor, p
     ------
     ConfigError
         If the flavour is not one of 1 to 5.
+
+    Examples
+    --------
+    >>> p = EEToThreeJetsParameters(sqrt_s=12.0)
+    >>> partons = torch.tensor([[4.0, 4.0, 0, 0], [4.0, -2.0, 12**0.5, 0], [4.0, -2.0, -(12**0.5), 0]])
+    >>> bool(squared_matrix_element(p, beam_momenta(12.0, partons), partons, flavour=2) > 0)
+    True
     """
     checked("flavour", flavour, Flavour)
     same, flipped = chirality_factors(parameters, flavour)
@@ -149,11 +180,20 @@ def squared_matrix_element(parameters: EEToThreeJetsParameters, beams: Tensor, p
 
 
 def qcd_factor(parameters: EEToThreeJetsParameters) -> float:
-    """2 g_s^2 N_c C_F s in GeV^2, the factor between the chirality sums and the averaged |M|^2."""
+    """2 g_s^2 N_c C_F s in GeV^2, the factor between the chirality sums and the averaged |M|^2.
+
+    >>> round(qcd_factor(EEToThreeJetsParameters(sqrt_s=1.0, alpha_s=0.1)) / math.pi, 6)
+    3.2
+    """
     return 8 * math.pi * parameters.alpha_s * COLOURS * CASIMIR_F * parameters.sqrt_s**2
 
 
 def beam_momenta(sqrt_s: float, like: Tensor) -> Tensor:
-    """(2, 4) momenta of massless beams, e- along +z, e+ along -z, dtype and device of `like`."""
+    """(2, 4) momenta of massless beams, e- along +z, e+ along -z, dtype and device of `like`.
+
+    >>> beam_momenta(10.0, torch.zeros(1))
+    tensor([[ 5.,  0.,  0.,  5.],
+            [ 5.,  0.,  0., -5.]])
+    """
     half = 0.5 * sqrt_s
     return torch.tensor([[half, 0, 0, half], [half, 0, 0, -half]], dtype=like.dtype, device=like.device)

@@ -46,6 +46,13 @@ class EEToThreeJets(Process):
     ----------
     parameters
         Couplings, energy and cut; the defaults are those of the Z pole.
+
+    Examples
+    --------
+    >>> process = EEToThreeJets()
+    >>> u = torch.full((1, 5), 0.4, dtype=torch.float64)
+    >>> process.momenta(u).shape, process.events(u, torch.ones(1), torch.Generator()).pdg_ids[0, -1].item()
+    (torch.Size([1, 3, 4]), 21)
     """
 
     name = "ee_to_3jets"
@@ -177,6 +184,15 @@ def create_ee_to_3jets(**parameters: Any) -> EEToThreeJets:
     ------
     ConfigError
         If a parameter is unknown, of the wrong type or outside its range.
+
+    Examples
+    --------
+    >>> create_ee_to_3jets(y_cut=0.02).parameters.y_cut
+    0.02
+    >>> create_ee_to_3jets(ycut=0.02)
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.ConfigError: EEToThreeJetsParameters has no setting ycut; it has sqrt_s, y_cut, ...
     """
     return EEToThreeJets(EEToThreeJetsParameters(**parameters))
 

@@ -68,6 +68,16 @@ class TabulatedAlphaS:
     ConfigError
         If there are fewer than two scales, or as many scales as values are not given, or they do not rise, or a
         value is not positive and finite.
+
+    Examples
+    --------
+    >>> alpha_s = TabulatedAlphaS([1.0, 10.0, 100.0], [0.4, 0.18, 0.12])
+    >>> alpha_s(torch.tensor([10.0**2], dtype=torch.float64))
+    tensor([0.1800], dtype=torch.float64)
+    >>> TabulatedAlphaS([10.0, 1.0], [0.2, 0.4])
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.ConfigError: the scales of an alpha_s table rise; one given twice marks a flavour threshold
     """
 
     def __init__(self, scales: Sequence[float], values: Sequence[float]) -> None:
@@ -118,6 +128,16 @@ class RunningAlphaS(TabulatedAlphaS):
     ------
     ConfigError
         If a parameter is out of range, or the coupling grows beyond 1.5 above `q_min`.
+
+    Examples
+    --------
+    >>> alpha_s = RunningAlphaS(0.118, loops=2)
+    >>> round(alpha_s(torch.tensor(MASS_Z**2, dtype=torch.float64)).item(), 6)
+    0.118
+    >>> RunningAlphaS(0.118, loops=4)
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.ConfigError: loops = 4: must be 1 or 2 or 3
     """
 
     def __init__(
@@ -146,7 +166,11 @@ class RunningAlphaS(TabulatedAlphaS):
 
 
 def beta_coefficients(flavours: int, loops: int) -> tuple[float, ...]:
-    """b_0, b_1, b_2 of the module's equation for that many flavours, as many as there are loops."""
+    """b_0, b_1, b_2 of the module's equation for that many flavours, as many as there are loops.
+
+    >>> [round(b, 4) for b in beta_coefficients(5, loops=2)]
+    [0.6101, 0.2449]
+    """
     n = flavours
     return (
         (33 - 2 * n) / (12 * math.pi),

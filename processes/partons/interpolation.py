@@ -12,7 +12,11 @@ STENCIL = 4
 
 
 def powers(u: Tensor, one: Tensor | None = None) -> Tensor:
-    """The monomials (1, u, u^2, u^3) of u (n,), shape (n, 4), times `one` (n,) where that is given."""
+    """The monomials (1, u, u^2, u^3) of u (n,), shape (n, 4), times `one` (n,) where that is given.
+
+    >>> powers(torch.tensor([2.0]))
+    tensor([[1., 2., 4., 8.]])
+    """
     first = torch.ones_like(u) if one is None else one
     second = first * u
     third = second * u
@@ -31,6 +35,14 @@ class CubicAxis:
     ----------
     segments
         Knots of each segment, shape (k,) with k >= 2, strictly rising.
+
+    Examples
+    --------
+    >>> axis = CubicAxis([torch.tensor([0.0, 1.0, 2.0, 4.0])])
+    >>> cell, u = axis.locate(torch.tensor([3.0]))
+    >>> cubics = axis.coefficients([torch.tensor([0.0, 1.0, 8.0, 64.0])])
+    >>> (cubics[cell] * powers(u)).sum().item()
+    27.0
     """
 
     def __init__(self, segments: Sequence[Tensor]) -> None:

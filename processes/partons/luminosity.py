@@ -45,6 +45,12 @@ class Luminosity:
     ------
     AmplitudeError
         If a sub-process names a matrix element that there is not.
+
+    Examples
+    --------
+    >>> luminosity = Luminosity([SubProcess((2, -2), (), 0), SubProcess((1, -1), (), 0)], 1, lambda pdg: pdg + 6)
+    >>> luminosity.by_element(torch.ones(1, 2, 13, dtype=torch.float64))
+    tensor([[2.]], dtype=torch.float64)
     """
 
     def __init__(self, subprocesses: Sequence[SubProcess], elements: int, column: Callable[[int], int]) -> None:

@@ -63,6 +63,11 @@ class SubGrid:
         PDG codes of the columns.
     values
         x f, shape (k, l, flavours).
+
+    Examples
+    --------
+    >>> SubGrid(torch.tensor([0.1, 1.0]), torch.tensor([1.0, 100.0]), (21,), torch.ones(2, 2, 1)).flavours
+    (21,)
     """
 
     x: Tensor
@@ -101,6 +106,13 @@ class PartonDensity:
     ------
     PdfError
         If the sub-grids do not fit together.
+
+    Examples
+    --------
+    >>> x, q = torch.linspace(0.1, 1.0, 10, dtype=torch.float64), torch.tensor([1.0, 100.0], dtype=torch.float64)
+    >>> pdf = PartonDensity([SubGrid(x, q, (21,), (1 - x).reshape(10, 1, 1).expand(10, 2, 1))], "toy")
+    >>> pdf.xf(x[4:5], 50.0)[0, pdf.column(21)]
+    tensor(0.5000, dtype=torch.float64)
     """
 
     def __init__(
@@ -220,6 +232,16 @@ def load_pdf(name: str | Path, member: int = 0) -> PartonDensity:
         If there is no such set, file or member, or the file is not a valid grid.
     MissingExtraError
         If a name is not found and pythia8mc is not installed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> text = "Format: lhagrid1\\n---\\n0.1 1.0\\n1.0 100.0\\n21\\n2 2 0 0\\n---\\n"
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     size = Path(folder, "toy_0000.dat").write_text(text)
+    ...     pdf = load_pdf(f"{folder}/toy_0000.dat")
+    >>> pdf.name, pdf.q2_max, round(pdf.xf(torch.tensor(0.1), 10.0)[pdf.column(21)].item(), 6)
+    ('toy', 10000.0, 2.0)
     """
     text = os.fspath(name)
     if Path(text).suffix == ".dat" or os.sep in text:
@@ -247,6 +269,16 @@ def read_grid(path: Path) -> list[SubGrid]:
     PdfError
         If the file is not there, not a grid, cut short, or holds something that is not a finite number; the
         message names the file and the sub-grid.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> text = "Format: lhagrid1\\n---\\n0.1 1.0\\n1.0 100.0\\n21\\n2 2 0 0\\n---\\n"
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     size = Path(folder, "toy_0000.dat").write_text(text)
+    ...     grids = read_grid(Path(folder, "toy_0000.dat"))
+    >>> grids[0].q.tolist()
+    [1.0, 100.0]
     """
     try:
         text = path.read_text(encoding="ascii")

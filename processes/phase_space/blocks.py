@@ -22,7 +22,11 @@ _TINY = 1e-30
 
 
 def sqrt_kallen(s: Tensor, s1: Tensor, s2: Tensor) -> Tensor:
-    r"""\sqrt{\lambda(s, s_1, s_2)} for s_1, s_2 >= 0, zero below threshold; 2 \sqrt{s} times the momentum."""
+    r"""\sqrt{\lambda(s, s_1, s_2)} for s_1, s_2 >= 0, zero below threshold; 2 \sqrt{s} times the momentum.
+
+    >>> sqrt_kallen(torch.tensor([100.0]), torch.tensor([0.0]), torch.tensor([36.0]))
+    tensor([64.])
+    """
     m1, m2 = s1.sqrt(), s2.sqrt()
     return ((s - (m1 + m2).square()) * (s - (m1 - m2).square())).clamp(min=_TINY).sqrt()
 
@@ -48,6 +52,13 @@ class MomentumFractions:
     ------
     ConfigError
         Unless 0 < min_mass < sqrt_s and min_mass < max_mass.
+
+    Examples
+    --------
+    >>> fractions = MomentumFractions(sqrt_s=13000.0, min_mass=50.0)
+    >>> s_hat, y, log_density = fractions.forward(torch.tensor([[0.0, 0.5]], dtype=torch.float64))
+    >>> round(s_hat.sqrt().item(), 6), y.item()
+    (50.0, 0.0)
     """
 
     sqrt_s: Positive
@@ -97,6 +108,11 @@ class FixedEnergy:
     ------
     ConfigError
         If sqrt_s is not positive and finite.
+
+    Examples
+    --------
+    >>> FixedEnergy(91.2).min_mass
+    91.2
     """
 
     sqrt_s: Positive
@@ -122,6 +138,11 @@ def decay(u: Tensor, s: Tensor, s1: Tensor, s2: Tensor) -> tuple[Tensor, Tensor]
     r"""Isotropic decay in the rest frame: momentum (n, 4) of the first body, log(du / d\Phi_2), from u (n, 2).
 
     d\Phi_2 = \sqrt{\lambda} / (8 \pi s) du_1 du_2, u_1 for cos(theta) and u_2 for the azimuth.
+
+    >>> s, zero = torch.tensor([100.0]), torch.tensor([0.0])
+    >>> p, log_density = decay(torch.tensor([[1.0, 0.0]]), s, zero, zero)
+    >>> p, (8 * torch.pi * torch.ones(1)).log().allclose(log_density)
+    (tensor([[5., 0., 0., 5.]]), True)
     """
     root = sqrt_kallen(s, s1, s2)
     mass = s.sqrt()
@@ -131,7 +152,12 @@ def decay(u: Tensor, s: Tensor, s1: Tensor, s2: Tensor) -> tuple[Tensor, Tensor]
 
 
 def decay_inverse(p1: Tensor, s: Tensor, s1: Tensor, s2: Tensor) -> tuple[Tensor, Tensor]:
-    """Inverse of `decay`: coordinates (n, 2) and log-density from the rest-frame momentum (n, 4)."""
+    """Inverse of `decay`: coordinates (n, 2) and log-density from the rest-frame momentum (n, 4).
+
+    >>> s, zero = torch.tensor([100.0]), torch.tensor([0.0])
+    >>> decay_inverse(torch.tensor([[5.0, 0.0, 0.0, 5.0]]), s, zero, zero)[0]
+    tensor([[1., 0.]])
+    """
     root = sqrt_kallen(s, s1, s2)
     length = p1[:, 1:].square().sum(-1).sqrt().clamp(min=_TINY)
     turn = torch.atan2(p1[:, 2], p1[:, 1]) / (2 * math.pi)
@@ -143,6 +169,10 @@ def transverse_axes(axis: Tensor) -> tuple[Tensor, Tensor]:
     """Two unit vectors (n, 3) that complete the unit vector (n, 3) to a basis, smooth except along -z.
 
     The rotation about z cross axis that takes z to the axis takes x and y to the two vectors.
+
+    >>> first, second = transverse_axes(torch.tensor([[0.0, 0.0, 1.0]]))
+    >>> first.abs(), second.abs()
+    (tensor([[1., 0., 0.]]), tensor([[0., 1., 0.]]))
     """
     x, y, z = axis.unbind(-1)
     rho2 = (x * x + y * y).clamp(min=_TINY)
@@ -167,6 +197,15 @@ class Exchange:
     ----------
     transfer
         Map of |t| in GeV^2; |t| = 0 is allowed, so a power law wants an offset.
+
+    Examples
+    --------
+    >>> block = Exchange(PowerLaw(1.0, offset=1.0))
+    >>> s, zero, axis = torch.tensor([100.0]), torch.tensor([0.0]), torch.tensor([[0.0, 0.0, 1.0]])
+    >>> p, log_density = block.forward(torch.tensor([[0.5, 0.25]]), s, (zero, zero), zero, axis)
+    >>> again = block.inverse(p, s, (zero, zero), zero, axis)[0]
+    >>> torch.allclose(again, torch.tensor([[0.5, 0.25]]), atol=1e-5)
+    True
     """
 
     transfer: IntervalMap
@@ -232,6 +271,10 @@ class Frame:
     """Rest frame of a momentum (n, 4) whose mass (n,) is known; None as momentum: at rest already.
 
     With the mass given, and not taken from E^2 - p^2, boosts stay precise for light and fast systems.
+
+    >>> frame = Frame(torch.tensor([3.0]), torch.tensor([[5.0, 0.0, 0.0, 4.0]]))
+    >>> frame.from_rest(torch.tensor([[3.0, 0.0, 0.0, 0.0]]))
+    tensor([[5., 0., 0., 4.]])
     """
 
     mass: Tensor

@@ -43,6 +43,15 @@ class Boson:
     ------
     ConfigError
         Unless 0 < min_mass < max_mass and min_mass is at least the sum of the masses.
+
+    Examples
+    --------
+    >>> Boson(PowerLaw(2.0), min_mass=50.0).masses
+    (0.0, 0.0)
+    >>> Boson(PowerLaw(2.0), min_mass=50.0, max_mass=40.0)
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.ConfigError: a boson needs min_mass < max_mass and ... got 50.0 and 40.0 GeV
     """
 
     invariant: IntervalMap
@@ -85,6 +94,14 @@ class ChiliChannel:
     ------
     ChannelError
         If the jets or their order are inconsistent, or the energy does not suffice.
+
+    Examples
+    --------
+    >>> channel = ChiliChannel(Boson(PowerLaw(2.0), 50.0), [Jet()])
+    >>> u = torch.full((1, channel.dim), 0.4, dtype=torch.float64)
+    >>> p, log_density = channel.forward(u)
+    >>> channel, p.shape, torch.allclose(channel.inverse(p)[0], u)
+    (ChiliChannel('V j1'), torch.Size([1, 3, 4]), True)
     """
 
     def __init__(
@@ -298,6 +315,12 @@ def chili_channels(
     ------
     ConfigError
         If the number of jets is negative or a setting is out of its range.
+
+    Examples
+    --------
+    >>> channels, groups = chili_channels(Boson(PowerLaw(2.0), 50.0), jets=2)
+    >>> [channel.name for channel in channels], groups
+    (['V j1 j2', 'V j1 j2~j1', 'V j2 -j1', 'V j1 -j2'], [0, 1, 2, 2])
     """
     checked("jets", jets, Natural)
     alone = Jet() if transverse is None else Jet(transverse=transverse)

@@ -39,6 +39,11 @@ class Jet:
     recoils
         The columns of pT and azimuth are those of the boson, from pT = 0 on, and the jet balances the boson and the
         other jets. It makes soft bosons beside hard jets, for which independent jets would have to balance by chance.
+
+    Examples
+    --------
+    >>> Jet(parent=0).recoils
+    False
     """
 
     parent: Natural | None = None
@@ -65,6 +70,15 @@ class JetRegion:
     ------
     ConfigError
         If a limit is outside its range.
+
+    Examples
+    --------
+    >>> JetRegion(pt_min=30.0).y_max
+    5.0
+    >>> JetRegion(r_min=2.0, r_max=1.0)
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.ConfigError: jets near a jet need r_min < r_max, got 2.0 and 1.0
     """
 
     pt_min: NonNegative = 20.0
@@ -93,6 +107,13 @@ class JetGenerator:
     ChannelError
         If the jets are not in this order, another jet than the last recoils or a jet has a parent then, or a pT starts
         at 0 with a power law without an offset.
+
+    Examples
+    --------
+    >>> jets = JetGenerator([Jet(), Jet(0)], JetRegion(pt_min=20.0))
+    >>> p, log_density = jets.forward(torch.full((1, 6), 0.5, dtype=torch.float64), torch.tensor([[6000.0]]))
+    >>> p.shape, torch.allclose(jets.inverse(p, torch.tensor([[6000.0]]))[1], log_density)
+    (torch.Size([1, 2, 4]), True)
     """
 
     def __init__(self, jets: Sequence[Jet], region: JetRegion) -> None:

@@ -13,58 +13,102 @@ MAX_THRUST_PARTICLES = 16
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
-    """Minkowski product a.b = E_a E_b - p_a . p_b; (..., 4) and (..., 4) to (...)."""
+    """Minkowski product a.b = E_a E_b - p_a . p_b; (..., 4) and (..., 4) to (...).
+
+    >>> dot(torch.tensor([5.0, 0.0, 0.0, 4.0]), torch.tensor([1.0, 0.0, 0.0, 1.0]))
+    tensor(1.)
+    """
     return a[..., 0] * b[..., 0] - (a[..., 1:] * b[..., 1:]).sum(-1)
 
 
 def mass2(p: Tensor) -> Tensor:
-    """Invariant mass squared E^2 - |p|^2; may be slightly negative by rounding."""
+    """Invariant mass squared E^2 - |p|^2; may be slightly negative by rounding.
+
+    >>> mass2(torch.tensor([5.0, 0.0, 0.0, 4.0]))
+    tensor(9.)
+    """
     return dot(p, p)
 
 
 def mass(p: Tensor) -> Tensor:
-    """Invariant mass sqrt(max(E^2 - |p|^2, 0))."""
+    """Invariant mass sqrt(max(E^2 - |p|^2, 0)).
+
+    >>> mass(torch.tensor([5.0, 0.0, 0.0, 4.0]))
+    tensor(3.)
+    """
     return mass2(p).clamp(min=0).sqrt()
 
 
 def momentum(p: Tensor) -> Tensor:
-    """Length of the three-momentum |p|."""
+    """Length of the three-momentum |p|.
+
+    >>> momentum(torch.tensor([5.0, 0.0, 3.0, 4.0]))
+    tensor(5.)
+    """
     return p[..., 1:].square().sum(-1).sqrt()
 
 
 def pt(p: Tensor) -> Tensor:
-    """Transverse momentum sqrt(px^2 + py^2)."""
+    """Transverse momentum sqrt(px^2 + py^2).
+
+    >>> pt(torch.tensor([6.0, 3.0, 4.0, 1.0]))
+    tensor(5.)
+    """
     return torch.hypot(p[..., 1], p[..., 2])
 
 
 def phi(p: Tensor) -> Tensor:
-    """Azimuth atan2(py, px) in (-pi, pi]."""
+    """Azimuth atan2(py, px) in (-pi, pi].
+
+    >>> phi(torch.tensor([1.0, 0.0, 1.0, 0.0]))
+    tensor(1.5708)
+    """
     return torch.atan2(p[..., 2], p[..., 1])
 
 
 def eta(p: Tensor) -> Tensor:
-    """Pseudorapidity asinh(pz / pT); infinite along the beam."""
+    """Pseudorapidity asinh(pz / pT); infinite along the beam.
+
+    >>> eta(torch.tensor([1.0, 1.0, 0.0, 0.0]))
+    tensor(0.)
+    """
     return torch.asinh(p[..., 3] / pt(p))
 
 
 def rapidity(p: Tensor) -> Tensor:
-    """Rapidity atanh(pz / E)."""
+    """Rapidity atanh(pz / E).
+
+    >>> rapidity(torch.tensor([5.0, 0.0, 0.0, 0.0]))
+    tensor(0.)
+    """
     return torch.atanh(p[..., 3] / p[..., 0])
 
 
 def cos_theta(p: Tensor) -> Tensor:
-    """Cosine of the polar angle, pz / |p|."""
+    """Cosine of the polar angle, pz / |p|.
+
+    >>> cos_theta(torch.tensor([5.0, 3.0, 0.0, 4.0]))
+    tensor(0.8000)
+    """
     return p[..., 3] / momentum(p)
 
 
 def delta_phi(a: Tensor, b: Tensor) -> Tensor:
-    """Azimuthal difference phi_a - phi_b wrapped to [-pi, pi)."""
+    """Azimuthal difference phi_a - phi_b wrapped to [-pi, pi).
+
+    >>> delta_phi(torch.tensor([1.0, 0.0, 1.0, 0.0]), torch.tensor([1.0, 1.0, 0.0, 0.0]))
+    tensor(1.5708)
+    """
     difference = phi(a) - phi(b)
     return torch.remainder(difference + torch.pi, 2 * torch.pi) - torch.pi
 
 
 def delta_r(a: Tensor, b: Tensor) -> Tensor:
-    """Distance sqrt(delta_eta^2 + delta_phi^2) in pseudorapidity and azimuth."""
+    """Distance sqrt(delta_eta^2 + delta_phi^2) in pseudorapidity and azimuth.
+
+    >>> delta_r(torch.tensor([1.0, 0.0, 1.0, 0.0]), torch.tensor([1.0, 1.0, 0.0, 0.0]))
+    tensor(1.5708)
+    """
     return torch.hypot(eta(a) - eta(b), delta_phi(a, b))
 
 
@@ -72,6 +116,9 @@ def boost(p: Tensor, velocity: Tensor) -> Tensor:
     """Active boost of p (..., 4) by the velocity (..., 3), |velocity| < 1.
 
     A particle at rest of mass m becomes one of momentum gamma m velocity. The boost by -velocity undoes it.
+
+    >>> boost(torch.tensor([3.0, 0.0, 0.0, 0.0]), torch.tensor([0.0, 0.0, 0.8]))
+    tensor([5., 0., 0., 4.])
     """
     beta2 = velocity.square().sum(-1)
     gamma = (1 - beta2).rsqrt()
@@ -82,23 +129,40 @@ def boost(p: Tensor, velocity: Tensor) -> Tensor:
 
 
 def boost_from_rest(p: Tensor, frame: Tensor) -> Tensor:
-    """Take p from the rest frame of the massive momentum `frame` to the frame in which `frame` is given."""
+    """Take p from the rest frame of the massive momentum `frame` to the frame in which `frame` is given.
+
+    >>> boost_from_rest(torch.tensor([3.0, 0.0, 0.0, 0.0]), torch.tensor([5.0, 0.0, 0.0, 4.0]))
+    tensor([5., 0., 0., 4.])
+    """
     return boost(p, frame[..., 1:] / frame[..., :1])
 
 
 def boost_to_rest(p: Tensor, frame: Tensor) -> Tensor:
-    """Take p to the rest frame of the massive momentum `frame`."""
+    """Take p to the rest frame of the massive momentum `frame`.
+
+    >>> p = torch.tensor([5.0, 0.0, 0.0, 4.0], dtype=torch.float64)
+    >>> round(boost_to_rest(p, p)[0].item(), 12)
+    3.0
+    """
     return boost(p, -frame[..., 1:] / frame[..., :1])
 
 
 def rotate(p: Tensor, rotation: Tensor) -> Tensor:
-    """Rotate the three-momenta of p (..., 4) by the matrices (..., 3, 3)."""
+    """Rotate the three-momenta of p (..., 4) by the matrices (..., 3, 3).
+
+    >>> rotate(torch.tensor([2.0, 1.0, 0.0, 0.0]), torch.tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]))
+    tensor([2., 0., 1., 0.])
+    """
     space = (rotation @ p[..., 1:].unsqueeze(-1)).squeeze(-1)
     return torch.cat([p[..., :1], space], dim=-1)
 
 
 def direction(cosine: Tensor, azimuth: Tensor) -> Tensor:
-    """Unit three-vectors (..., 3) from the cosine of the polar angle and the azimuth."""
+    """Unit three-vectors (..., 3) from the cosine of the polar angle and the azimuth.
+
+    >>> direction(torch.tensor([1.0]), torch.tensor([0.3]))
+    tensor([[0., 0., 1.]])
+    """
     sine = ((1 - cosine) * (1 + cosine)).clamp(min=0).sqrt()
     return torch.stack([sine * torch.cos(azimuth), sine * torch.sin(azimuth), cosine], dim=-1)
 
@@ -108,6 +172,10 @@ def durham_y(p: Tensor) -> Tensor:
 
     (..., k, 4) to (..., k (k - 1) / 2), pairs in the order of `itertools.combinations`.
     Source: Catani et al., Phys. Lett. B 269 (1991) 432.
+
+    >>> p = torch.tensor([[1.0, 1.0, 0.0, 0.0], [1.0, -1.0, 0.0, 0.0]])
+    >>> durham_y(p)
+    tensor([1.])
     """
     visible2 = p[..., 0].sum(-1).square()
     distances = []
@@ -127,6 +195,13 @@ def durham_y23(p: Tensor) -> Tensor:
     ------
     ShapeError
         If there are not three partons.
+
+    Examples
+    --------
+    >>> turn = torch.arange(3) * 2 * torch.pi / 3
+    >>> star = torch.stack([torch.ones(3), turn.cos(), turn.sin(), torch.zeros(3)], dim=-1)
+    >>> round(durham_y23(star).item(), 5)
+    0.33333
     """
     if p.shape[-2:] != (3, 4):
         raise ShapeError(f"durham_y23 takes momenta of shape (..., 3, 4), got {tuple(p.shape)}")
@@ -152,6 +227,13 @@ def thrust_axis(p: Tensor) -> tuple[Tensor, Tensor]:
     ------
     ShapeError
         If there are fewer than 2 or more than 16 particles.
+
+    Examples
+    --------
+    >>> p = torch.tensor([[1.0, 0.0, 0.0, -1.0], [1.0, 0.0, 0.0, 1.0]])
+    >>> value, axis = thrust_axis(p)
+    >>> value, axis[2]
+    (tensor(1.), tensor(1.))
     """
     count = p.shape[-2]
     if not 2 <= count <= MAX_THRUST_PARTICLES:
@@ -167,5 +249,9 @@ def thrust_axis(p: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def thrust(p: Tensor) -> Tensor:
-    """Thrust of the momenta (..., k, 4), see `thrust_axis`; 2/3 for three symmetric partons, 1 for two."""
+    """Thrust of the momenta (..., k, 4), see `thrust_axis`; 2/3 for three symmetric partons, 1 for two.
+
+    >>> thrust(torch.tensor([[1.0, 1.0, 0.0, 0.0], [1.0, -1.0, 0.0, 0.0]]))
+    tensor(1.)
+    """
     return thrust_axis(p)[0]

@@ -27,7 +27,11 @@ _TINY = 1e-30
 
 @runtime_checkable
 class IntervalMap(Protocol):
-    """An invertible map of [0, 1] onto [low, high] with a density."""
+    """An invertible map of [0, 1] onto [low, high] with a density.
+
+    >>> isinstance(PowerLaw(1.0), IntervalMap)
+    True
+    """
 
     def forward(self, u: Tensor, low: Limit, high: Limit) -> tuple[Tensor, Tensor]:
         """The variable s and log(du / ds), each of the shape of u."""
@@ -39,7 +43,11 @@ class IntervalMap(Protocol):
 
 
 def as_limits(like: Tensor, low: Limit, high: Limit) -> tuple[Tensor, Tensor]:
-    """Both limits as tensors of the type and on the device of `like`."""
+    """Both limits as tensors of the type and on the device of `like`.
+
+    >>> as_limits(torch.zeros(1, dtype=torch.float64), 0, 1)[1]
+    tensor(1., dtype=torch.float64)
+    """
     return (
         torch.as_tensor(low, dtype=like.dtype, device=like.device),
         torch.as_tensor(high, dtype=like.dtype, device=like.device),
@@ -51,6 +59,10 @@ def finish_inverse(columns: Sequence[Tensor], log_density: Tensor) -> tuple[Tens
 
     Each column is of shape (n,) or (n, k). Rounding may take a point of the support out of the cube by
     1e-7; such points count as inside, and every coordinate is clamped to the cube.
+
+    >>> finish_inverse([torch.tensor([0.2, 1.5])], torch.zeros(2))
+    (tensor([[0.2000],
+            [1.0000]]), tensor([0., -inf]))
     """
     u = torch.cat([c if c.ndim == 2 else c.unsqueeze(-1) for c in columns], dim=-1)
     inside = ((u - 0.5).abs() < 0.5 + SUPPORT_TOLERANCE).all(-1) & torch.isfinite(log_density)
@@ -60,7 +72,12 @@ def finish_inverse(columns: Sequence[Tensor], log_density: Tensor) -> tuple[Tens
 
 @dataclass(frozen=True)
 class Uniform:
-    """s uniform between its limits."""
+    """s uniform between its limits.
+
+    >>> s, log_density = Uniform().forward(torch.tensor([0.25]), 2.0, 6.0)
+    >>> s, log_density.exp()
+    (tensor([3.]), tensor([0.2500]))
+    """
 
     def forward(self, u: Tensor, low: Limit, high: Limit) -> tuple[Tensor, Tensor]:
         """s = low + u (high - low)."""
@@ -94,6 +111,12 @@ class PowerLaw:
     ------
     ConfigError
         If the exponent is not finite or the offset is negative or not finite.
+
+    Examples
+    --------
+    >>> s, _ = PowerLaw(1.0).forward(torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64), 1.0, 100.0)
+    >>> [round(value, 6) for value in s.tolist()]
+    [1.0, 10.0, 100.0]
     """
 
     exponent: Finite
@@ -149,6 +172,13 @@ class BreitWigner:
     ------
     ConfigError
         If the mass or the width is not positive and finite.
+
+    Examples
+    --------
+    >>> z = BreitWigner(91.1876, 2.4955)
+    >>> s, log_density = z.forward(torch.tensor([0.3]), 50.0**2, 120.0**2)
+    >>> torch.allclose(z.inverse(s, 50.0**2, 120.0**2)[0], torch.tensor([0.3]), atol=1e-4)
+    True
     """
 
     mass: Positive

@@ -28,6 +28,11 @@ class Hadronic:
         Least pT of a jet in GeV; sets the least sqrt(s_hat) and the scales below; positive where there are jets.
     energy
         Map of s_hat where no resonance gives it.
+
+    Examples
+    --------
+    >>> Hadronic(sqrt_s=14000.0).pt_min
+    20.0
     """
 
     sqrt_s: Positive = 13000.0
@@ -53,6 +58,11 @@ def drell_yan_channels(
     ------
     ConfigError
         If there is no map or the limits contradict each other.
+
+    Examples
+    --------
+    >>> [channel.dim for channel in drell_yan_channels([PowerLaw(2.0), PowerLaw(1.0)], min_mass=50.0)]
+    [4, 4]
     """
     if not invariants:
         raise ConfigError("Drell-Yan channels need at least one map of the squared mass")
@@ -80,6 +90,13 @@ def topology_channels(
     ------
     ConfigError
         If the number of jets is negative, or pt_min is not positive where there are jets.
+
+    Examples
+    --------
+    >>> from nisampler.processes.phase_space.mappings import BreitWigner
+    >>> channels, groups = topology_channels(Boson(BreitWigner(80.4, 2.1), 10.0), jets=2)
+    >>> len(channels), len(set(groups))
+    (8, 5)
     """
     setup = Hadronic() if hadronic is None else hadronic
     checked("jets", jets, Natural)
@@ -118,6 +135,12 @@ def heavy_pair_channels(
     ------
     ConfigError
         If there are not 0 or 1 jets, the mass is not positive, or pt_min is not positive where there is a jet.
+
+    Examples
+    --------
+    >>> channels, groups = heavy_pair_channels(173.0, jets=0)
+    >>> [channel.name for channel in channels], groups
+    (['(0 1)', '(0|1)', '(1|0)'], [0, 1, 2])
     """
     setup = Hadronic() if hadronic is None else hadronic
     checked("mass", mass, Positive)

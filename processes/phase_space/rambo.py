@@ -44,7 +44,11 @@ class PhaseSpaceMap(Protocol):
 
 
 def massless_volume(legs: int, sqrt_s: float) -> float:
-    """Volume of massless n-body phase space, (2 pi)^(4-3n) (pi/2)^(n-1) s^(n-2) / ((n-1)! (n-2)!), n >= 2."""
+    """Volume of massless n-body phase space, (2 pi)^(4-3n) (pi/2)^(n-1) s^(n-2) / ((n-1)! (n-2)!), n >= 2.
+
+    >>> round(massless_volume(2, 100.0) * 8 * math.pi, 12)
+    1.0
+    """
     log_volume = (4 - 3 * legs) * math.log(2 * math.pi) + (legs - 1) * math.log(math.pi / 2)
     log_volume += (2 * legs - 4) * math.log(sqrt_s) - math.lgamma(legs) - math.lgamma(legs - 1)
     return math.exp(log_volume)
@@ -101,6 +105,14 @@ class RamboOnDiet:
     ------
     ConfigError
         If there are fewer than two legs, or a mass is negative or not finite.
+
+    Examples
+    --------
+    >>> mapping = RamboOnDiet([0.0, 0.0, 173.0])
+    >>> u = torch.full((1, mapping.dim), 0.4, dtype=torch.float64)
+    >>> momenta, weight = mapping.forward(u, sqrt_s=500.0)
+    >>> momenta.shape, torch.allclose(mapping.inverse(momenta), u)
+    (torch.Size([1, 3, 4]), True)
     """
 
     def __init__(self, masses: Sequence[float]) -> None:
@@ -187,6 +199,12 @@ class Rambo:
     ------
     ConfigError
         If there are fewer than two legs, or a mass is negative or not finite.
+
+    Examples
+    --------
+    >>> momenta, weight = Rambo([0.0, 0.0]).forward(torch.rand(3, 8, dtype=torch.float64), sqrt_s=100.0)
+    >>> momenta.sum(1)[:, 0]
+    tensor([100.0000, 100.0000, 100.0000], dtype=torch.float64)
     """
 
     def __init__(self, masses: Sequence[float]) -> None:

@@ -50,6 +50,11 @@ class TransverseMomentumRegion:
     ------
     ConfigError
         Unless 0 < kt2_min < 1/4.
+
+    Examples
+    --------
+    >>> TransverseMomentumRegion(0.01).limits(torch.tensor([1.0]))
+    (tensor([0.1000]), tensor([0.5000]))
     """
 
     kt2_min: Annotated[Finite, Field(gt=0.0, lt=0.25)]
@@ -88,6 +93,15 @@ class DurhamRegion:
     ------
     ConfigError
         Unless 0 < y_cut < 1/3 (1/3 is the symmetric point, the largest value there is).
+
+    Examples
+    --------
+    >>> DurhamRegion(0.01).max_ratio
+    49.5
+    >>> DurhamRegion(0.4)
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.ConfigError: y_cut = 0.4: must be a number, more than 0 and less than 0.333333
     """
 
     y_cut: DurhamCut
@@ -117,6 +131,14 @@ class ThreeBodyMap:
     ----------
     region
         The part of the Dalitz plane that is filled.
+
+    Examples
+    --------
+    >>> mapping = ThreeBodyMap(DurhamRegion(0.01))
+    >>> u = torch.full((1, 5), 0.3, dtype=torch.float64)
+    >>> momenta, weight = mapping.forward(u, sqrt_s=91.2)
+    >>> momenta.shape, torch.allclose(mapping.inverse(momenta), u)
+    (torch.Size([1, 3, 4]), True)
     """
 
     dim = 5

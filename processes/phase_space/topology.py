@@ -47,6 +47,11 @@ class Cluster:
     exchange
         None: isotropic. Else the map of |t| of the left branch with respect to beam 1, at the root, or, in the
         right branch of another exchange, with respect to what is left of beam 1.
+
+    Examples
+    --------
+    >>> Cluster(0, Cluster(1, 2), exchange=PowerLaw(1.0, offset=400.0)).legs
+    (0, 1, 2)
     """
 
     left: Cluster | int
@@ -142,6 +147,14 @@ class TopologyChannel:
     ChannelError
         If legs are missing or appear twice, an exchange stands where there is no beam, limits contradict each
         other or the energy does not suffice.
+
+    Examples
+    --------
+    >>> channel = TopologyChannel(Cluster(Cluster(0, 1), 2), (0.0, 0.0, 0.0), MomentumFractions(13000.0, 100.0))
+    >>> u = torch.full((1, channel.dim), 0.4, dtype=torch.float64)
+    >>> p, log_density = channel.forward(u)
+    >>> p.shape, torch.allclose(channel.inverse(p)[0], u)
+    (torch.Size([1, 3, 4]), True)
     """
 
     def __init__(

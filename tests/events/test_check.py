@@ -90,7 +90,7 @@ def test_edited_hdf5_is_reported(events, info, tmp_path):
 
 
 def test_problems_of_many_events_are_one_line(events, info, tmp_path, monkeypatch):
-    monkeypatch.setattr("nisampler.events.check._CHUNK", 5)
+    monkeypatch.setattr("nisampler.events.check.DEFAULT_CHUNK", 5)
     path = tmp_path / "events.lhe"
     write_events(path, events(12), info)
     path.write_text(path.read_text().replace("21  1   1   2", "21  1   0   0"))

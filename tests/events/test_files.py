@@ -11,6 +11,7 @@ import pylhe
 import pytest
 
 from nisampler.errors import (
+    ConfigError,
     CorruptFileError,
     EventCountError,
     EventFormatError,
@@ -231,7 +232,7 @@ def test_names_decide_the_format(events, info, tmp_path):
             write_events(tmp_path / name, events(1), info)
         with pytest.raises(EventFormatError, match="ends in one of"):
             EventFile.open(tmp_path / name)
-    with pytest.raises(EventFormatError, match="chunk"):
+    with pytest.raises(ConfigError, match="chunk = 0: must be"):
         write_events(tmp_path / "a.lhe", events(1), info)
         EventFile.open(tmp_path / "a.lhe").batches(0)
     for suffix in SUFFIXES:
