@@ -101,9 +101,11 @@ def quadratic(
     x_left, y_left, width = _take(left, index), _take(bottom, index), _take(widths, index)
     first, last = _take(vertices, index), _take(vertices, index + 1)
     if inverse:
-        area = ((x.clamp(0.0, 1.0) - y_left) / width).clamp_min(0.0)
-        smallest = torch.minimum(first, last)
-        slope = torch.sqrt(torch.maximum(first.square() + 2 * (last - first) * area, smallest.square()))
+        # the square of the density is linear in the height: a sum of positive numbers, which loses no digits
+        area, whole = (x.clamp(0.0, 1.0) - y_left) / width, 0.5 * (first + last)
+        share = (area / whole).clamp(0.0, 1.0)
+        slope = torch.sqrt(first.square() * (1 - share) + last.square() * share)
+        area = share * whole
         position = (2 * area / (first + slope)).clamp(0.0, 1.0)
         return (x_left + position * width).clamp(0.0, 1.0), -torch.log(slope)
     position = ((x.clamp(0.0, 1.0) - x_left) / width).clamp(0.0, 1.0)
@@ -236,7 +238,7 @@ class Spline:
         if self.domain == "unit":
             return function(x, params, inverse)
         if self.domain == "circle":
-            turn, params = params[..., 0], params[..., 1:]
+            turn, params = _wrap(params[..., 0]), params[..., 1:]
             if inverse:
                 angle, log_slope = function(x, params, True, boundary="periodic")
                 return _wrap(angle - turn), log_slope
@@ -339,7 +341,8 @@ def _raise_ends(heights: Tensor, widths: Tensor) -> Tensor:
     last = 0.5 * (heights[..., -1:] + widths[..., -1:])
     inner = heights[..., 1:-1]
     if inner.shape[-1]:
-        inner = inner * ((1 - first - last) / inner.sum(dim=-1, keepdim=True))
+        # what is left of 1 - first - last, as a sum of positive numbers
+        inner = inner * (0.5 + 0.5 * widths[..., 1:-1].sum(dim=-1, keepdim=True) / inner.sum(dim=-1, keepdim=True))
     return torch.cat([first, inner, last], dim=-1)
 
 

@@ -152,20 +152,19 @@ def _slopes(raw: Any, block: Any, s: Any, shape: Any) -> None:
 def _position(s: Any, target: Any, low: Any, size: Any, mean: Any, slope_0: Any, slope_1: Any, inverse: bool) -> Any:
     """The place of the target in its bin, from 0 to 1; `low` and `size` are those of the side it is on.
 
-    With `inverse` it solves a quadratic in the form without cancellation (1906.04032 eqs. (6)-(8)).
+    With `inverse` it solves a quadratic, as `solve_segment` does.
     """
     zero, one, two = s.dtype.type(0.0), s.dtype.type(1.0), s.dtype.type(2.0)
-    four, tiny = s.dtype.type(4.0), s.dtype.type(np.finfo(s.dtype).tiny)
     theta = (target - low) / size
     theta = zero if theta < zero else theta
     theta = one if theta > one else theta
     if inverse:
-        bend = slope_0 + slope_1 - two * mean
-        a, b, c = mean - slope_0 + theta * bend, slope_0 - theta * bend, -mean * theta
-        square = b * b - four * a * c
-        theta = two * c / (-b - math.sqrt(tiny if square < tiny else square))
-        theta = zero if theta < zero else theta
-        theta = one if theta > one else theta
+        rest = one - theta
+        lead, twice = slope_0 * rest - slope_1 * theta, two * mean
+        root = math.sqrt(lead * lead + twice * twice * (theta * rest))
+        long = abs(lead) + root
+        short = twice * (theta if lead > zero else rest)
+        theta = (short if lead > zero else long) / (short + long)
     return theta
 
 

@@ -112,15 +112,15 @@ def _position(
     slope_0: tl.tensor,
     slope_1: tl.tensor,
     inverse: tl.constexpr,
-    tiny: tl.constexpr,
 ) -> Any:
-    """Relative position in the bin; with `inverse` it is solved for (1906.04032 eqs. (6)-(8))."""
+    """Relative position in the bin; with `inverse` a quadratic is solved for it, as `solve_segment` does."""
     if inverse:
-        mean, eta = height / width, _clamp((target - bottom) / height)
-        bend = slope_0 + slope_1 - 2.0 * mean
-        a, b, c = mean - slope_0 + eta * bend, slope_0 - eta * bend, -mean * eta
-        square = b * b - 4.0 * a * c
-        return _clamp(2.0 * c / (-b - tl.sqrt(tl.where(square < tiny, tiny, square))))
+        eta, twice = _clamp((target - bottom) / height), 2.0 * height / width
+        rest = 1.0 - eta
+        lead = slope_0 * rest - slope_1 * eta
+        long = tl.abs(lead) + tl.sqrt(lead * lead + twice * twice * (eta * rest))
+        short = twice * tl.where(lead > 0.0, eta, rest)
+        return tl.where(lead > 0.0, short, long) / (short + long)
     else:
         return _clamp((target - left) / width)
 
@@ -135,10 +135,9 @@ def _evaluate(
     slope_0: tl.tensor,
     slope_1: tl.tensor,
     inverse: tl.constexpr,
-    tiny: tl.constexpr,
 ) -> Any:
     """Value and log slope (1906.04032 eqs. (4), (5))."""
-    theta = _position(target, left, width, bottom, height, slope_0, slope_1, inverse, tiny)
+    theta = _position(target, left, width, bottom, height, slope_0, slope_1, inverse)
     rest, mean = 1.0 - theta, height / width
     mixed, bend = theta * rest, slope_0 + slope_1 - 2.0 * mean
     below = mean + bend * mixed
@@ -169,7 +168,6 @@ def _spline_kernel(
     min_slope: tl.constexpr,
     offset: tl.constexpr,
     bound: tl.constexpr,
-    tiny: tl.constexpr,
     inverse: tl.constexpr,
     block: tl.constexpr,
 ) -> None:
@@ -191,7 +189,7 @@ def _spline_kernel(
     raw_at += 2 * bins * stride
     slope_0 = _softplus(_raw_slope(raw_at, stride, inside, knot_0, knots) + offset) + min_slope
     slope_1 = _softplus(_raw_slope(raw_at, stride, inside, knot_1, knots) + offset) + min_slope
-    y, log_slope = _evaluate(target, left, width, bottom, height, slope_0, slope_1, inverse, tiny)
+    y, log_slope = _evaluate(target, left, width, bottom, height, slope_0, slope_1, inverse)
     if bound != 0.0:
         outside = tl.abs(x) > bound
         y = tl.where(outside, x, y * (2.0 * bound) - bound)
@@ -213,14 +211,13 @@ def _segment_gradient(
     g_value: tl.tensor,
     g: tl.tensor,
     inverse: tl.constexpr,
-    tiny: tl.constexpr,
 ) -> Any:
     """Gradients with respect to left, width, bottom, height, the two slopes and the point.
 
     A change of a parameter moves the solution of the inverse so that the value stays: its gradients are those of the
     forward direction at the same place with -dL/dx divided by the slope in the place of dL/dy.
     """
-    theta = _position(target, left, width, bottom, height, slope_0, slope_1, inverse, tiny)
+    theta = _position(target, left, width, bottom, height, slope_0, slope_1, inverse)
     rest, mean = 1.0 - theta, height / width
     mixed, turn = theta * rest, 1.0 - 2.0 * theta
     straight = 1.0 - 2.0 * mixed
@@ -281,7 +278,6 @@ def _gradient_kernel(
     min_slope: tl.constexpr,
     offset: tl.constexpr,
     bound: tl.constexpr,
-    tiny: tl.constexpr,
     inverse: tl.constexpr,
     block: tl.constexpr,
 ) -> None:
@@ -306,7 +302,7 @@ def _gradient_kernel(
     if bound != 0.0:
         g_value, g_log = tl.where(outside, 0.0, g_y * (2.0 * bound)), tl.where(outside, 0.0, g_log)
     g_left, g_width, g_bottom, g_height, g_0, g_1, g_points = _segment_gradient(
-        target, left, width, bottom, height, slope_0, slope_1, g_value, g_log, inverse, tiny
+        target, left, width, bottom, height, slope_0, slope_1, g_value, g_log, inverse
     )
     if bound != 0.0:
         g_points = tl.where(outside, g_y, g_points * (0.5 / bound))
@@ -339,7 +335,6 @@ def _launch(kernel: Any, tensors: tuple[Tensor, ...], inverse: bool, shape: Shap
             shape.min_slope,
             math.log(math.expm1(1.0 - shape.min_slope)),
             shape.bound,
-            torch.finfo(points.dtype).tiny,
             inverse,
             _BLOCK,
             num_warps=_WARPS,
