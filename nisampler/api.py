@@ -10,7 +10,8 @@ from typing import Any
 from nisampler.base.device import cpu_threads, resolve_device
 from nisampler.base.estimate import Estimate
 from nisampler.base.rng import Streams
-from nisampler.density.integrand import Integrand, Kind
+from nisampler.density.integrand import Integrand
+from nisampler.density.values import Kind
 from nisampler.errors import ConfigError
 from nisampler.integration.integrator import IntegrationConfig, IntegrationResult, Integrator
 from nisampler.samplers.base import Sampler

@@ -14,15 +14,17 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from nisampler.base.rng import Streams
 from nisampler.density.maps import Channel, all_invertible, as_torch, channel_of, inverses, invertible
 from nisampler.density.self_test import check_channels
+from nisampler.density.values import ADAPTERS, Kind, Values
 from nisampler.errors import ChannelError, ConfigError, ShapeError
 from nisampler.flows.nets.mlp import MLP, NetConfig
 
@@ -84,7 +86,7 @@ class ChannelWeights(nn.Module):
 
     def log_alpha(self, function: Multichannel, x: Tensor, channel: Tensor, log_g: Tensor) -> Tensor:
         """As `Weights` asks."""
-        log_alpha: Tensor = self(function.features(x), function.log_prior(x, channel, log_g))
+        log_alpha: Tensor = self(function.features_of(x), function.log_prior(x, channel, log_g))
         return log_alpha
 
     def drop(self, channels: Tensor) -> None:
@@ -101,7 +103,7 @@ class ChannelValues:
     Attributes
     ----------
     value
-        K f(x) / g_i(x), shape (n,), for the channel i that made the point.
+        K f(x) / g_i(x), shape (n,), for the channel i that made the point; of several integrals in the form that f has.
     channel
         That channel, shape (n,).
     log_prior
@@ -110,7 +112,7 @@ class ChannelValues:
         Of the points x, shape (n, F).
     """
 
-    value: Tensor
+    value: Any
     channel: Tensor
     log_prior: Tensor
     features: Tensor
@@ -125,7 +127,8 @@ class Multichannel:
     Parameters
     ----------
     function
-        f of points x (n, ...), returning (n,).
+        f of points x (n, ...), returning (n,), or for several integrals (n, k) or a dictionary of (n,). Its kind is
+        found, or given, as for any `nisampler.density.integrand.Integrand`.
     channels
         All of one dimension.
     features
@@ -149,7 +152,7 @@ class Multichannel:
 
     def __init__(
         self,
-        function: Callable[[Tensor], Tensor],
+        function: Callable[[Any], Any],
         channels: Sequence[Channel],
         *,
         features: Callable[[Tensor], Tensor] | None = None,
@@ -169,6 +172,7 @@ class Multichannel:
             all_invertible(self.channels)
         self.features = features or _flat
         self._prior, self._support = prior, support
+        self.kind: Kind = "torch"
         self.weights = weights
         self.dim = channels[0].dim + (1 if len(channels) > 1 else 0)
         self.name = str(getattr(function, "name", getattr(function, "__name__", "multichannel")))
@@ -182,12 +186,23 @@ class Multichannel:
     def feature_count(self, device: torch.device | str = "cpu") -> int:
         """Number of features of a point."""
         u = torch.full((1, self.channels[0].dim), 0.5, dtype=torch.float64, device=device)
-        return int(self.features(self.channels[0].forward(u)[0]).shape[1])
+        return int(self.features_of(self.channels[0].forward(u)[0]).shape[1])
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the channels."""
         return tuple(channel.name for channel in self.channels)
+
+    def as_kind(self, kind: Kind) -> Multichannel:
+        """The same with the function of the points, prior, features and support called as functions of this kind.
+
+        Of a "scalar" function of one point these take arrays of all points.
+        """
+        if kind == self.kind:
+            return self
+        other = copy.copy(self)
+        other.kind = kind
+        return other
 
     @property
     def invertible(self) -> bool:
@@ -200,17 +215,30 @@ class Multichannel:
         other.weights = weights
         return other
 
-    def __call__(self, u: Tensor) -> Tensor:
-        """Values (n,) at the cube points u (n, dim)."""
+    def __call__(self, u: Tensor) -> Any:
+        """Values (n,), or what else the function returns, at the cube points u (n, dim)."""
         count = len(self.channels)
         channel, x, log_g = self.points(u)
-        value = count * self.function(x) * torch.exp(-log_g)
-        inside = torch.nonzero(value != 0.0).squeeze(1)
+        value = self._value(x, log_g)
+        inside = torch.nonzero(value.nonzero).squeeze(1)
         if count == 1 or not len(inside):
-            return value
+            return value.returned()
         log_alpha = self.log_weights(x[inside], channel[inside], log_g[inside])
         own = log_alpha.gather(1, channel[inside].unsqueeze(1)).squeeze(1)
-        return value.index_copy(0, inside, value[inside] * own.exp())
+        return value.scaled(own.exp(), inside).returned()
+
+    def _value(self, x: Tensor, log_g: Tensor) -> Values:
+        """K f / g at points x of channels with these log densities (n,)."""
+        found = Values.of(self.name, ADAPTERS[self.kind](self.function, x), len(x))
+        found = replace(found, table=len(self.channels) * found.table.to(x.device))
+        return found.scaled(torch.exp(-log_g))
+
+    def _of_points(self, function: Callable[[Any], Any], x: Tensor) -> Tensor:
+        """A prior, a support or features at points x, from torch or NumPy as the function of the points is."""
+        if self.kind == "torch":
+            found: Tensor = function(x)
+            return found
+        return torch.as_tensor(np.asarray(function(x.cpu().numpy()))).to(x.device)
 
     def log_weights(self, x: Tensor, channel: Tensor, log_g: Tensor) -> Tensor:
         """log α (n, K) at points x that the channels (n,) made with log densities log_g (n,)."""
@@ -240,17 +268,21 @@ class Multichannel:
 
     def evaluate(self, u: Tensor) -> ChannelValues:
         """Everything that is known of the cube points u (n, dim) before channel weights are applied."""
-        count = len(self.channels)
         channel, x, log_g = self.points(u)
-        value = count * self.function(x) * torch.exp(-log_g)
-        inside = torch.nonzero(value != 0.0).squeeze(1)
-        log_prior = value.new_full((len(u), count), -math.log(count))
+        value = self._value(x, log_g)
+        inside = torch.nonzero(value.nonzero).squeeze(1)
+        count = len(self.channels)
+        log_prior = value.table.new_full((len(u), count), -math.log(count))
         log_prior[inside] = self.log_prior(x[inside], channel[inside], log_g[inside])
-        return ChannelValues(value, channel, log_prior, self.checked_features(x))
+        return ChannelValues(value.returned(), channel, log_prior, self.checked_features(x))
+
+    def features_of(self, x: Tensor) -> Tensor:
+        """Features (n, F) of points x."""
+        return self._of_points(self.features, x)
 
     def checked_features(self, x: Tensor) -> Tensor:
         """Features (n, F) of points x; ChannelError if one is not finite."""
-        features = self.features(x)
+        features = self.features_of(x)
         if not bool(torch.isfinite(features).all()):
             column = int(torch.nonzero(~torch.isfinite(features))[0, 1])
             raise ChannelError(
@@ -272,7 +304,7 @@ class Multichannel:
         if len(self.channels) == 1:
             return log_g.new_zeros(len(log_g), 1)
         if self._prior is not None:
-            return torch.log_softmax(self._prior(x), 1)
+            return torch.log_softmax(self._of_points(self._prior, x), 1)
         densities = self.log_densities(x).scatter(1, channel.unsqueeze(1), log_g.unsqueeze(1))
         return torch.log_softmax(densities, 1)
 
@@ -287,11 +319,15 @@ class Multichannel:
         ChannelError
             Naming the first channel that fails, and how.
         """
-        check_channels(self.channels, self.inside, self._prior, streams or Streams(0), device)
+        given = self._prior
+        prior = None if given is None else lambda x: self._of_points(given, x)
+        check_channels(self.channels, self.inside, prior, streams or Streams(0), device)
 
     def inside(self, x: Tensor) -> Tensor:
         """Whether each point (n, d) lies where the function may be different from zero, bool (n,)."""
-        return torch.ones(len(x), dtype=torch.bool, device=x.device) if self._support is None else self._support(x)
+        if self._support is None:
+            return torch.ones(len(x), dtype=torch.bool, device=x.device)
+        return self._of_points(self._support, x)
 
 
 def multichannel_of(function: Callable[..., Any], at_least: int = 2) -> Multichannel | None:

@@ -5,74 +5,68 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from nisampler.base.checks import Count, Fraction, Natural, checked
+from nisampler.base.device import resolve_device
+from nisampler.density.values import ADAPTERS, Kind, Values, index_of
 from nisampler.errors import (
     ChannelError,
     ConfigError,
     DomainError,
     IntegrandCallError,
-    IntegrandDtypeError,
     IntegrandError,
     IntegrandShapeError,
     NonFiniteError,
     ShapeError,
 )
 
-Kind = Literal["auto", "torch", "numpy", "scalar"]
-
 _GRACE = 1000
-_REAL = (torch.float32, torch.float64)
-_EXACT = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-
-
-def _call_torch(function: Callable[..., Any], x: Tensor) -> Any:
-    return function(x)
-
-
-def _call_numpy(function: Callable[..., Any], x: Tensor) -> Any:
-    return function(x.cpu().numpy())
-
-
-def _call_scalar(function: Callable[..., Any], x: Tensor) -> Any:
-    return np.array([function(point) for point in x.cpu().numpy()])
-
-
-_ADAPTERS: dict[str, Callable[[Callable[..., Any], Tensor], Any]] = {
-    "torch": _call_torch,
-    "numpy": _call_numpy,
-    "scalar": _call_scalar,
-}
 
 
 class Integrand:
     """A function f on a box, made a function of the unit cube: u -> f(x(u)) · volume.
 
+    The function may give several integrals at once, which then share their points. One of them steers: it is what the
+    sampler learns and events are drawn from.
+
     Parameters
     ----------
     function
-        Called with points x of the domain, float64. It may return negative values.
+        Called with points x of the domain, float64. It may return negative values, and for several integrals (n, k)
+        or a dictionary of (n,) instead of (n,).
     dim
         Number of coordinates; by default that of `domain` or of `function.dim`.
     domain
         One (low, high) pair for each coordinate; the unit cube by default.
     kind
         "torch": maps a tensor (n, dim) to a tensor (n,). "numpy": the same with arrays. "scalar": maps one point
-        (dim,) to a number; slow. "auto" tries them in this order on a few points, which count as calls.
+        (dim,) to a number, several numbers, or a dictionary of numbers; slow. "auto" tries them in this order on a few
+        points, which count as calls. Of a function with channels it says how the function of the points is called.
     nonfinite
         Policy for NaN and infinite values. 0 (default): the first one raises. A fraction between 0 and 1: they are
-        counted and set to zero as long as no more than that fraction of all calls is affected.
+        counted and set to zero as long as no more than that fraction of all calls is affected. A point with one such
+        value among several has all of them set to zero.
     device
         Where a torch function expects its points.
+    steer
+        Name or number of the integral that steers; the first one by default.
 
     Raises
     ------
     ConfigError
         If the dimension is unknown or contradicts the domain, or an option is out of range.
+
+    Examples
+    --------
+    >>> moments = Integrand(lambda x: {"norm": x[:, 0], "mean": x[:, 0] * x[:, 1]}, dim=2, steer="norm")
+    >>> u = torch.tensor([[0.5, 0.25]])
+    >>> moments(u), moments.values(u), moments.names
+    (tensor([0.5000], dtype=torch.float64), tensor([[0.5000, 0.1250]], dtype=torch.float64), ('norm', 'mean'))
     """
 
     def __init__(
@@ -84,50 +78,86 @@ class Integrand:
         kind: Kind = "auto",
         nonfinite: float = 0.0,
         device: torch.device | str = "cpu",
+        steer: str | int | None = None,
     ) -> None:
         if not callable(function):
             raise ConfigError(f"an integrand must be callable, got {type(function).__name__}")
-        if kind != "auto" and kind not in _ADAPTERS:
-            raise ConfigError(f"kind must be 'auto' or one of {sorted(_ADAPTERS)}, got {kind!r}")
-        if not 0.0 <= nonfinite < 1.0:
-            raise ConfigError(f"nonfinite is a fraction of the calls in [0, 1), got {nonfinite}")
-        self.function = function
+        checked("kind", kind, Kind)
+        self.allowed_nonfinite: float = checked("nonfinite", nonfinite, Fraction)
         self.dim = _dimension(function, dim, domain)
-        self.device = torch.device(device)
+        self.device = resolve_device(str(device))
         self.domain = _box(domain, self.dim).to(self.device)
         self.volume = float((self.domain[:, 1] - self.domain[:, 0]).prod())
         self.unit = str(getattr(function, "unit", ""))
         self.name = str(getattr(function, "name", getattr(function, "__name__", type(function).__name__)))
-        self.allowed_nonfinite = nonfinite
+        self._steer: str | int | None = checked("steer", steer, Natural | str | None)
+        self._names: tuple[str, ...] | None = None
         self._counts = {"calls": 0, "zeros": 0, "nonfinite": 0}
-        self.kind = self._detect() if kind == "auto" else kind
+        self.kind, self.function, self._call = kind, function, ADAPTERS["torch"]
+        if kind == "auto":
+            self._detect(function)
+        else:
+            self._take(function, kind)
 
     def __call__(self, u: Tensor) -> Tensor:
-        """Values f(x(u)) · volume, float64, shape (n,), at cube points u of shape (n, dim).
+        """Values f(x(u)) · volume of the integral that steers, float64, shape (n,), at cube points u of shape (n, dim).
 
         Raises
         ------
         ShapeError, DomainError
             If u is not (n, dim) or leaves the unit cube.
+        ConfigError
+            If no integral has the name or number that is to steer.
         IntegrandShapeError, IntegrandDtypeError, IntegrandCallError, NonFiniteError
             If the function misbehaves.
         """
+        table, steered = self._table(u)
+        return table if table.dim() == 1 else table[:, steered].contiguous()
+
+    def values(self, u: Tensor) -> Tensor:
+        """Values of all integrals (n, k) at cube points u (n, dim), as `__call__` gives those of one."""
+        table, _ = self._table(u)
+        return table.unsqueeze(1) if table.dim() == 1 else table
+
+    def _table(self, u: Tensor) -> tuple[Tensor, int]:
+        """Values (n,) or (n, k), checked and counted, and which column steers."""
         if u.dim() != 2 or u.shape[1] != self.dim:
             raise ShapeError(f"expected cube points of shape (n, {self.dim}), got {tuple(u.shape)}")
         if not bool(((u >= 0.0) & (u <= 1.0)).all()):
             raise DomainError("points for the integrand must lie in the unit cube")
         x = self.to_domain(u)
         if x.shape[0] == 0:
-            return x.new_zeros(0)
-        values = self._evaluate(self.kind, x)
+            return x.new_zeros(0, *([len(self.names)] if self.names else [])), 0
+        found = self._evaluate(x)
+        self._remember(found.names)
+        values, steered = found.table, self.steered
         self._counts["calls"] += x.shape[0]
-        finite = torch.isfinite(values)
+        finite = torch.isfinite(values) if values.dim() == 1 else torch.isfinite(values).all(1)
         bad = x.shape[0] - int(finite.sum())
         if bad:
             self._refuse_nonfinite(x, values, finite, bad)
-            values = torch.where(finite, values, torch.zeros_like(values))
-        self._counts["zeros"] += int((values == 0.0).sum()) - bad
-        return values * self.volume
+            kept = finite if values.dim() == 1 else finite.unsqueeze(1)
+            values = torch.where(kept, values, torch.zeros_like(values))
+        own = values if values.dim() == 1 else values[:, steered]
+        self._counts["zeros"] += int((own == 0.0).sum()) - bad
+        return values * self.volume, steered
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of several integrals, known after the first call; "0", "1", ... where the function gives none.
+
+        Empty for a function of one integral.
+        """
+        return self._names or ()
+
+    @property
+    def steered(self) -> int:
+        """Number of the integral that steers, among those of `values`."""
+        found = index_of(self._steer, self.names)
+        if found < 0 or (self._names == () and self._steer is not None):
+            known = ", ".join(self.names) or "one integral only"
+            raise ConfigError(f"steer = {self._steer!r}: {self.name} returns {known}")
+        return found
 
     @property
     def calls(self) -> int:
@@ -144,10 +174,11 @@ class Integrand:
         """Number of points that gave NaN or infinity."""
         return self._counts["nonfinite"]
 
-    def view(self, function: Callable[[Tensor], Tensor]) -> Integrand:
+    def view(self, function: Callable[[Tensor], Any]) -> Integrand:
         """The same integrand with `function`, a torch function, in place of its own; calls are counted together."""
         other = copy.copy(self)
-        other.function, other.kind = function, "torch"
+        other._names = None
+        other.function, other.kind, other._call = function, "torch", ADAPTERS["torch"]
         return other
 
     def to_domain(self, u: Tensor) -> Tensor:
@@ -168,81 +199,94 @@ class Integrand:
         if self.nonfinite <= self.allowed_nonfinite * max(self.calls, _GRACE):
             return
         where = torch.nonzero(~finite)[:3, 0]
-        shown = "; ".join(f"f({[round(c, 6) for c in x[i].tolist()]}) = {float(values[i])}" for i in where)
+        shown = "; ".join(f"f({[round(c, 6) for c in x[i].tolist()]}) = {values[i].tolist()}" for i in where)
         raise NonFiniteError(
             f"{self.name}: {self.nonfinite} of {self.calls} values are NaN or infinite, more than the allowed "
             f"fraction {self.allowed_nonfinite}: {shown}. Mend the function there, or pass nonfinite=FRACTION "
             "to count such points and set them to zero"
         )
 
-    def _detect(self) -> str:
-        """The first adapter under which the function returns one real number per point, the same in any batch."""
+    def _take(self, function: Callable[..., Any], kind: Kind) -> None:
+        """Call a function as one of this kind; one with channels passes that on to the function of its points."""
+        as_kind = getattr(function, "as_kind", None)
+        self.kind, self.function = kind, function if as_kind is None else as_kind(kind)
+        self._call = ADAPTERS[kind if as_kind is None else "torch"]
+
+    def _detect(self, function: Callable[..., Any]) -> None:
+        """Take the first kind for which the function returns real numbers for each point, the same in any batch."""
         count = self.dim + 3
         steps = torch.arange(1, count + 1, dtype=torch.float64, device=self.device).unsqueeze(1)
         irrational = torch.sqrt(2.5 + torch.arange(self.dim, dtype=torch.float64, device=self.device))
         x = self.to_domain((steps * irrational) % 1.0)
         failures: list[IntegrandError] = []
-        for kind in _ADAPTERS:
+        kinds: tuple[Kind, ...] = ("torch", "numpy", "scalar")
+        mixing = False
+        for kind in kinds:
+            self._take(function, kind)
             try:
                 with warnings.catch_warnings():
                     warnings.filterwarnings("error", message="__array_wrap__")  # a NumPy function, given tensors
-                    values = self._evaluate(kind, x.clone())
-                    part = self._evaluate(kind, x[1:3].clone())
+                    whole = self._evaluate(x.clone())
+                    part = self._evaluate(x[1:3].clone())
             except IntegrandError as error:
                 failures.append(error)
                 continue
             finally:
                 self._counts["calls"] += count + 2
-            largest = float(part.nan_to_num(0.0, 0.0, 0.0).abs().max())
-            if torch.allclose(values[1:3], part, rtol=1e-5, atol=1e-5 * largest, equal_nan=True):
-                return kind
+            if _agree(whole, part) and not (mixing and whole.names and not whole.by_name):
+                self._remember(whole.names)
+                return
+            mixing = True
             failures.append(
-                IntegrandShapeError(f"{self.name}: the value at a point depends on the other points of its batch")
+                IntegrandShapeError(
+                    f"{self.name}: the value at a point depends on the other points of its batch; a function of one "
+                    "point that returns several numbers needs kind='scalar'"
+                )
             )
         named = [error for error in failures if not isinstance(error, IntegrandCallError)]
         raise (named or failures)[0]
 
-    def _evaluate(self, kind: str, x: Tensor) -> Tensor:
+    def _remember(self, names: tuple[str, ...]) -> None:
+        """Note which integrals the function gives; they must stay the same."""
+        if self._names is None:
+            self._names = names
+            _ = self.steered
+        elif self._names != names:
+            before, now = (", ".join(some) or "one integral" for some in (self._names, names))
+            raise IntegrandShapeError(f"{self.name} returned {now} after {before}: return the same for all points")
+
+    def _evaluate(self, x: Tensor) -> Values:
         try:
-            returned = _ADAPTERS[kind](self.function, x)
-        except ChannelError:
+            returned = self._call(self.function, x)
+        except (ChannelError, IntegrandError):
             raise
         except Exception as error:
             raise IntegrandCallError(
-                f"{self.name} raised {type(error).__name__}: {error} (called as a {kind} function with "
+                f"{self.name} raised {type(error).__name__}: {error} (called as a {self.kind} function with "
                 f"{x.shape[0]} points)"
             ) from error
-        return self._as_values(returned, x.shape[0])
+        found = Values.of(self.name, returned, x.shape[0])
+        return replace(found, table=found.table.detach().to(self.device, torch.float64))
 
-    def _as_values(self, returned: Any, n: int) -> Tensor:
-        try:
-            values = returned if isinstance(returned, Tensor) else torch.as_tensor(np.asarray(returned))
-        except (TypeError, ValueError) as error:
-            raise IntegrandDtypeError(
-                f"{self.name} returned {type(returned).__name__}; return one real number for each point"
-            ) from error
-        if values.dtype not in _REAL + _EXACT:
-            raise IntegrandDtypeError(
-                f"{self.name} returned {values.dtype}; return real numbers in float64 or float32 "
-                "(half precision loses the digits an integral needs)"
-            )
-        if values.shape != (n,):
-            raise IntegrandShapeError(
-                f"{self.name} returned shape {tuple(values.shape)} for {n} points; return shape ({n},), "
-                "one number for each point"
-            )
-        return values.detach().to(self.device, torch.float64)
+
+def _agree(whole: Values, part: Values) -> bool:
+    """Whether the second and third of all points have the values that they have on their own."""
+    largest = part.table.nan_to_num(0.0, 0.0, 0.0).abs().amax(0)
+    same = torch.isclose(whole.table[1:3], part.table, rtol=1e-5, atol=0.0, equal_nan=True)
+    close = (whole.table[1:3] - part.table).abs() <= 1e-5 * (part.table.abs() + largest)
+    return whole.names == part.names and bool((same | close).all())
 
 
 def _dimension(function: Callable[..., Any], dim: int | None, domain: Sequence[tuple[float, float]] | None) -> int:
     found = dim
     if found is None:
         found = len(domain) if domain is not None else getattr(function, "dim", None)
-    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
-        raise ConfigError(f"dim must be a positive integer (or give a domain), got {found!r}")
-    if domain is not None and len(domain) != found:
-        raise ConfigError(f"domain has {len(domain)} intervals but dim is {found}")
-    return found
+    if found is None:
+        raise ConfigError("dim is not known: give dim, the number of coordinates, or a domain")
+    count: int = checked("dim", found, Count)
+    if domain is not None and len(domain) != count:
+        raise ConfigError(f"domain has {len(domain)} intervals but dim is {count}")
+    return count
 
 
 def _box(domain: Sequence[tuple[float, float]] | None, dim: int) -> Tensor:

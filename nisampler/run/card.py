@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nisampler.base.checks import Count, Fraction, Natural, Row, element, must_be, settings, shown, words
 from nisampler.base.rng import Streams
-from nisampler.density.integrand import Kind
+from nisampler.density.values import Kind
 from nisampler.errors import CardError, ConfigError
 from nisampler.integration.integrator import IntegrationConfig
 from nisampler.training.config import TrainingConfig

@@ -155,7 +155,7 @@ class MultichannelSampler(TrainableSampler):
             return integrand(x), x.new_zeros(x.shape[0], 0)
         found: list[ChannelValues] = []
 
-        def value(points: Tensor) -> Tensor:
+        def value(points: Tensor) -> Any:
             found.append(function.evaluate(points))
             return found[0].value
 

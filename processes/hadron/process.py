@@ -152,7 +152,8 @@ class HadronProcess(Process):
 
     def __call__(self, u: Tensor) -> Tensor:
         """d sigma / d u in pb (n,) at the cube points u (n, dim), channel weights included."""
-        return self.multichannel(u)
+        value: Tensor = self.multichannel(u)
+        return value
 
     def with_weights(self, weights: ChannelWeights | None) -> Multichannel:
         """The same cross-section split over the channels by other weights."""

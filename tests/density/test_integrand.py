@@ -226,10 +226,10 @@ def test_the_corners_and_no_points_are_fine() -> None:
 
 
 BAD_RETURNS: dict[str, tuple[Callable[[Any], Any], type[IntegrandError]]] = {
-    "two dimensions": (lambda x: x, IntegrandShapeError),
-    "column": (lambda x: x[..., :1], IntegrandShapeError),
+    "three dimensions": (lambda x: x[..., None, None], IntegrandShapeError),
+    "no columns": (lambda x: x[..., :0], IntegrandShapeError),
     "one number": (lambda x: torch.tensor(1.0), IntegrandShapeError),
-    "too few": (lambda x: x[1:, 0] if x.ndim == 2 else x, IntegrandShapeError),
+    "too few": (lambda x: x[1:, 0], IntegrandShapeError),
     "complex": (lambda x: torch.exp(1j * x).sum(1), IntegrandDtypeError),
     "numpy complex": (lambda x: np.exp(1j * np.asarray(x)).sum(axis=-1), IntegrandDtypeError),
     "float16": (lambda x: x.half().sum(1), IntegrandDtypeError),
@@ -237,7 +237,10 @@ BAD_RETURNS: dict[str, tuple[Callable[[Any], Any], type[IntegrandError]]] = {
     "numpy float16": (lambda x: np.asarray(x).astype(np.float16).sum(axis=-1), IntegrandDtypeError),
     "text": (lambda x: "many", IntegrandDtypeError),
     "none": (lambda x: None, IntegrandDtypeError),
-    "dictionary": (lambda x: {"value": 1.0}, IntegrandDtypeError),
+    "dictionary of text": (lambda x: {"value": "many"}, IntegrandDtypeError),
+    "dictionary of columns": (lambda x: {"value": x[..., None]}, IntegrandShapeError),
+    "empty dictionary": (lambda x: {}, IntegrandShapeError),
+    "tuple": (lambda x: (x[:, 0], x[:, 1]), IntegrandShapeError),
     "raises": (lambda x: x.no_such_method(), IntegrandCallError),
     "divides by zero": (lambda x: 1 / 0, IntegrandCallError),
 }
