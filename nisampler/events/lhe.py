@@ -292,13 +292,10 @@ def read_lhe_header(path: str | Path) -> tuple[InitInfo, int | None]:
 
     Examples
     --------
-    >>> import tempfile
-    >>> info = InitInfo((11, -11), (5.0, 5.0), (ProcessInfo(1.0, 0.1),))
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     count = write_lhe(f"{folder}/events.lhe", EventBatch.empty(4), info)
-    ...     found, declared = read_lhe_header(f"{folder}/events.lhe")
-    >>> found.beam_ids, declared
-    ((11, -11), 0)
+    >>> read_lhe_header("nowhere.lhe")
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.StorageError: cannot read nowhere.lhe: No such file or directory
     """
     target = Path(path)
     with _open_document(target) as (document, _):

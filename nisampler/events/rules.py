@@ -62,18 +62,13 @@ def violations(
 
     Examples
     --------
-    >>> event = EventBatch(
-    ...     momenta=[[[5, 0, 0, 5], [5, 0, 0, -5], [5, 5, 0, 0], [5, -5, 0, 0]]],
-    ...     masses=[[0] * 4],
-    ...     pdg_ids=[[11, -11, 13, -13]],
-    ...     status=[[-1, -1, 1, 1]],
-    ...     mothers=[[[0, 0], [0, 0], [1, 2], [1, 2]]],
-    ...     colours=[[[0, 0]] * 4],
-    ...     spins=[[9] * 4],
-    ...     **dict.fromkeys(("weights", "scales", "alpha_em", "alpha_s", "process_ids"), [1]),
-    ... )
-    >>> list(violations(event))
-    []
+    One event of zeros breaks many rules:
+
+    >>> from nisampler.events.columns import COLUMNS
+    >>> shapes = {name: (1, *(2 if axis == "p" else axis for axis in axes)) for name, (_, axes, _) in COLUMNS.items()}
+    >>> zeros = EventBatch(**{name: np.zeros(shape) for name, shape in shapes.items()})
+    >>> next(violations(zeros)).text
+    'column status: particles 1 and 2, and no others, are incoming (-1)'
     """
     if len(batch) == 0:
         return
@@ -96,22 +91,7 @@ def require_valid(batch: EventBatch, tolerance: float = DEFAULT_TOLERANCE) -> No
 
     Examples
     --------
-    >>> from dataclasses import replace
-    >>> event = EventBatch(
-    ...     momenta=[[[5, 0, 0, 5], [5, 0, 0, -5], [5, 5, 0, 0], [5, -5, 0, 0]]],
-    ...     masses=[[0] * 4],
-    ...     pdg_ids=[[11, -11, 13, -13]],
-    ...     status=[[-1, -1, 1, 1]],
-    ...     mothers=[[[0, 0], [0, 0], [1, 2], [1, 2]]],
-    ...     colours=[[[0, 0]] * 4],
-    ...     spins=[[9] * 4],
-    ...     **dict.fromkeys(("weights", "scales", "alpha_em", "alpha_s", "process_ids"), [1]),
-    ... )
-    >>> require_valid(event)
-    >>> require_valid(replace(event, weights=[float("nan")]))
-    Traceback (most recent call last):
-    ...
-    nisampler.errors.EventFormatError: event 1: column weights is not finite
+    >>> require_valid(EventBatch.empty(4))
     """
     for problem in violations(batch, tolerance):
         raise EventFormatError(str(problem))

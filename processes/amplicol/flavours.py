@@ -98,20 +98,17 @@ class _Symmetry:
     @classmethod
     def of(cls, legs: ProcessLegs) -> _Symmetry:
         colourless = legs.electroweak
-        if not colourless:
-            return cls(0, blind=True, isospin=False)
         leptons = [code for code in colourless if is_lepton(code)]
         bosons = [code for code in colourless if abs(code) == W_BOSON]
-        charged = [code for code in leptons if code % 2]
         charge = sum(thrice_charge(code) for code in colourless) // 3
-        single = len(bosons) + len(leptons) // 2 == 1 and abs(charge) == 1 and len(leptons) in (0, 2)
-        if single:
+        if not colourless:
+            return cls(0, blind=True, isospin=False)
+        if abs(charge) == 1 and (len(leptons), len(bosons)) in ((2, 0), (0, 1)):
             alone = len(leptons) + len(bosons) == len(colourless)
             # The tau has its mass in pyamplicol's model, so it cannot change places with its neutrino.
             return cls(charge, blind=alone, isospin=alone and all(abs(code) < TAU for code in leptons))
-        if not bosons and charge == 0 and (len(leptons) == 2 or len(charged) == len(leptons)):
-            return cls(0, blind=False, isospin=False)
-        return cls(None, blind=False, isospin=False)
+        neutral = len(leptons) == 2 or all(code % 2 for code in leptons)
+        return cls(0 if neutral and charge == 0 and not bosons else None, blind=False, isospin=False)
 
 
 def _net_flavours(codes: Sequence[int]) -> Counter[int]:

@@ -52,7 +52,12 @@ class QuarkPair:
 
 
 class LeptonicCurrent(Protocol):
-    """An electroweak current between a quark pair and a lepton pair."""
+    """An electroweak current between a quark pair and a lepton pair.
+
+    >>> current: LeptonicCurrent = ChargedCurrent(-1)
+    >>> current.leptons, current.kinds
+    ((11, -12), 1)
+    """
 
     @property
     def leptons(self) -> tuple[int, int]:

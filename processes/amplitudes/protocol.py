@@ -34,6 +34,11 @@ class Amplitude(Protocol):
     Momenta are laboratory-frame four-vectors (E, px, py, pz) in GeV: ``incoming`` (n, 2, 4) with beam 1 first and
     ``outgoing`` (n, m, 4) in the order of the process's legs; ``alpha_s`` (n,) is the strong coupling at the
     renormalisation scale of each point.
+
+    >>> from nisampler.processes.amplitudes.qcd import Qcd
+    >>> amplitude: Amplitude = Qcd()
+    >>> len(amplitude.subprocesses), amplitude.elements
+    (176, 18)
     """
 
     @property

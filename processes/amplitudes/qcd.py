@@ -119,25 +119,41 @@ def _four_quark_flows(outgoing: Sequence[int]) -> tuple[tuple[int, ...], list[Co
     return tuple(channels), flows
 
 
-def _kind(initial: tuple[int, int], final: tuple[int, int]) -> tuple[Kernel, list[ColourFlow], list[int]]:
-    """Expression, colour flows and, for the weight of each flow, its channel (see `Qcd._flow_weights`)."""
-    outgoing = [x if x == GLUON else -x for x in initial] + list(final)
-    gluons = [i for i in range(LEGS) if outgoing[i] == GLUON]
+@dataclass(frozen=True)
+class _Row:
+    """What `PARTONS` says about one element: its expression, and its colour flows with the channel of each weight."""
+
+    kernel: Kernel
     flows: list[ColourFlow]
+    channels: list[int]
+
+
+def _row(initial: tuple[int, int], final: tuple[int, int]) -> _Row:
+    outgoing = [x if x == GLUON else -x for x in initial] + list(final)
     symmetry = 0.5 if final[0] == final[1] else 1.0
+    gluons = [leg for leg in range(LEGS) if outgoing[leg] == GLUON]
     if not gluons:
         channels, flows = _four_quark_flows(outgoing)
-        return Kernel(4, channels, symmetry), flows, list(channels)
+        return _Row(Kernel(4, channels, symmetry), flows, list(channels))
     if len(gluons) == LEGS:
-        orders = [(0, *rest) for rest in itertools.permutations((1, 2, 3))]
-        flows = [tuple(zip(o, (*o[1:], o[0]), strict=True)) for o in orders]
-        return Kernel(0, (), symmetry), flows, [channel(o[0], o[2]) for o in orders]
-    quark, antiquark = (next(i for i in range(LEGS) if outgoing[i] in codes) for codes in ((1, 2), (-1, -2)))
-    flows = [((quark, a), (a, b), (b, antiquark)) for a, b in (gluons, gluons[::-1])]
+        return _four_gluon_row(symmetry)
     # The average over initial colours relative to g g, and the sign of crossing one fermion.
     crossing = (1.0, -8 / 3, 64 / 9)[sum(x != GLUON for x in initial)]
-    kernel = Kernel(2, (channel(*gluons),), symmetry * crossing)
-    return kernel, flows, [channel(quark, b) for b in gluons[::-1]]
+    return _two_gluon_row(outgoing, (gluons[0], gluons[1]), symmetry * crossing)
+
+
+def _four_gluon_row(factor: float) -> _Row:
+    orders = [(0, *rest) for rest in itertools.permutations((1, 2, 3))]
+    flows = [tuple(zip(order, (*order[1:], order[0]), strict=True)) for order in orders]
+    return _Row(Kernel(0, (), factor), flows, [channel(order[0], order[2]) for order in orders])
+
+
+def _two_gluon_row(outgoing: Sequence[int], gluons: tuple[int, int], factor: float) -> _Row:
+    quark = next(leg for leg in range(LEGS) if outgoing[leg] in (1, 2))
+    antiquark = next(leg for leg in range(LEGS) if outgoing[leg] in (-1, -2))
+    orders = (gluons, gluons[::-1])
+    flows: list[ColourFlow] = [((quark, a), (a, b), (b, antiquark)) for a, b in orders]
+    return _Row(Kernel(2, (channel(*gluons),), factor), flows, [channel(quark, b) for _, b in orders])
 
 
 class Qcd(TreeAmplitude):
@@ -152,14 +168,11 @@ class Qcd(TreeAmplitude):
 
     def __init__(self) -> None:
         subprocesses: list[SubProcess] = []
-        columns: list[Element] = []
-        self._kernels: list[Kernel] = []
-        self._channels: list[list[int]] = []
+        rows = [_row(initial, final) for initial, final in PARTONS]
+        self._kernels = [row.kernel for row in rows]
+        self._channels = [row.channels for row in rows]
+        columns = [Element(tuple(row.flows), (UNKNOWN_SPIN,) * LEGS) for row in rows]
         for element, (initial, final) in enumerate(PARTONS):
-            kernel, flows, channels = _kind(initial, final)
-            self._kernels.append(kernel)
-            self._channels.append(channels)
-            columns.append(Element(tuple(flows), (UNKNOWN_SPIN,) * LEGS))
             symbols = sorted({abs(x) for x in (*initial, *final)} - {GLUON})
             for flavours in itertools.permutations(MASSLESS_QUARKS, len(symbols)):
                 codes = {sign * x: sign * q for x, q in zip(symbols, flavours, strict=True) for sign in (1, -1)}

@@ -18,7 +18,12 @@ _TINY = 1e-300
 
 
 class Cut(Protocol):
-    """One condition on the momenta of the final legs."""
+    """One condition on the momenta of the final legs.
+
+    >>> cut: Cut = MassCut((0, 1), 50.0)
+    >>> cut.legs
+    (0, 1)
+    """
 
     @property
     def legs(self) -> tuple[int, ...]:

@@ -24,7 +24,7 @@ class FinalState:
     Attributes
     ----------
     masses
-        Of each leg in GeV.
+        Mass of each leg in GeV.
     resonances
         PDG code and legs of each particle that decays to final legs.
     jets, leptons, invisible
@@ -56,7 +56,7 @@ class PartonPoints:
     mu_r, mu_f
         Scales (n,).
     alpha_s
-        At mu_r, (n,).
+        Strong coupling (n,) at mu_r.
     densities
         x f of both beams, (n, 2, flavours).
     squared
@@ -82,7 +82,11 @@ class PartonPoints:
 
 
 class EventSource(Protocol):
-    """What events need to know of a process."""
+    """What events need to know of a process.
+
+    >>> def charged_legs(source: EventSource) -> int:
+    ...     return len(source.final_state.leptons)
+    """
 
     @property
     def final_state(self) -> FinalState:
@@ -146,22 +150,18 @@ def event_batch(
     uniform = torch.rand(n, 2, generator=generator, dtype=torch.float64, device=generator.device).to(shares.device)
     chosen = draw(shares, uniform[:, 0])
     colours, spins = _colours_and_spins(source, points, chosen, uniform[:, 1])
-    subprocesses = source.amplitude.subprocesses
-    codes = torch.tensor([(*item.initial, *item.final) for item in subprocesses], device=shares.device)[chosen]
-    columns = torch.tensor([[source.pdf.column(pdg) for pdg in item.initial] for item in subprocesses])
-    columns = columns.to(shares.device)[chosen]
     layout = _Layout(source.final_state)
-    decayed = [points.outgoing[:, list(legs)].sum(1) for _, legs in source.final_state.resonances]
+    codes = _of_subprocess([(*item.initial, *item.final) for item in source.amplitude.subprocesses], chosen)
+    heavy = layout.decayed(points.outgoing)
     masses = points.outgoing.new_tensor((0.0, 0.0, *source.final_state.masses)).expand(n, -1)
-    heavy = torch.stack(decayed, 1) if decayed else points.outgoing.new_zeros(n, 0, 4)
     return EventBatch(
         momenta=layout.insert(torch.cat([points.incoming, points.outgoing], 1), heavy),
         masses=layout.insert(masses, mass(heavy)),
         pdg_ids=layout.insert(codes, codes.new_tensor(layout.resonance_codes).expand(n, -1)),
         status=np.broadcast_to(layout.status, (n, layout.slots)),
         mothers=np.broadcast_to(layout.mothers, (n, layout.slots, 2)),
-        colours=layout.insert(colours, colours.new_zeros(n, len(decayed), 2)),
-        spins=layout.insert(spins, spins.new_full((n, len(decayed)), UNKNOWN_SPIN)),
+        colours=layout.insert(colours, colours.new_zeros(n, heavy.shape[1], 2)),
+        spins=layout.insert(spins, spins.new_full((n, heavy.shape[1]), UNKNOWN_SPIN)),
         weights=_array(weights.double()),
         scales=_array(points.mu_f),
         alpha_em=np.full(n, source.alpha_em),
@@ -169,8 +169,19 @@ def event_batch(
         process_ids=np.ones(n, dtype=np.int32),
         mu_r=_array(points.mu_r),
         pdf_x=_array(points.x),
-        pdf_xf=_array(points.densities.gather(2, columns.unsqueeze(2)).squeeze(2)),
+        pdf_xf=_array(_incoming_densities(source, points, chosen)),
     )
+
+
+def _of_subprocess(rows: list[tuple[int, ...]], chosen: Tensor) -> Tensor:
+    """The row (n, k) of the sub-process of each event."""
+    return torch.tensor(rows, device=chosen.device)[chosen]
+
+
+def _incoming_densities(source: EventSource, points: PartonPoints, chosen: Tensor) -> Tensor:
+    """Densities x f (n, 2) of the two incoming partons of each event."""
+    rows = [tuple(source.pdf.column(pdg) for pdg in item.initial) for item in source.amplitude.subprocesses]
+    return points.densities.gather(2, _of_subprocess(rows, chosen).unsqueeze(2)).squeeze(2)
 
 
 def draw(shares: Tensor, uniform: Tensor) -> Tensor:
@@ -190,11 +201,17 @@ class _Layout:
         count, legs = len(final_state.resonances), len(final_state.masses)
         self.slots = 2 + count + legs
         self.resonance_codes = [code for code, _ in final_state.resonances]
+        self._daughters = [list(legs) for _, legs in final_state.resonances]
         self.status = np.array([INCOMING] * 2 + [RESONANCE] * count + [FINAL] * legs)
         self.mothers = np.array([(0, 0)] * 2 + [(1, 2)] * (count + legs))
         for index, (_, daughters) in enumerate(final_state.resonances):
             for leg in daughters:
                 self.mothers[2 + count + leg] = (3 + index, 3 + index)
+
+    def decayed(self, outgoing: Tensor) -> Tensor:
+        """Momenta (n, r, 4) of the resonances from those of the legs (n, m, 4)."""
+        momenta = [outgoing[:, legs].sum(1) for legs in self._daughters]
+        return torch.stack(momenta, 1) if momenta else outgoing.new_zeros(len(outgoing), 0, 4)
 
     def insert(self, particles: Tensor, resonances: Tensor) -> NDArray[Any]:
         """Columns (n, slots, ...) from those of partons and legs (n, 2 + m, ...) and of resonances (n, r, ...)."""

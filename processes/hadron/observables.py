@@ -28,7 +28,7 @@ def hadron_observables(
     state
         Legs by kind.
     mass_range
-        Of the boson, or of the pair of heavy legs without one, in GeV.
+        Lowest and highest mass in GeV of the boson, or of the pair of heavy legs without one.
     jet_pt_min, jet_eta_max
         Limits of the jets, for the ranges of histograms.
 

@@ -36,7 +36,7 @@ class HadronSetup:
     Attributes
     ----------
     name
-        Of the process.
+        Name of the process.
     final_state
         Its legs.
     amplitude
@@ -60,22 +60,11 @@ class HadronSetup:
 
     Examples
     --------
-    >>> from nisampler.processes.amplitudes.currents import NeutralCurrent
-    >>> from nisampler.processes.amplitudes.drell_yan import DrellYan
-    >>> from nisampler.processes.hadron.cuts import MassCut
-    >>> from nisampler.processes.partons.toy import ToyDensity
-    >>> from nisampler.processes.phase_space import Boson, ChiliChannel, PowerLaw
-    >>> setup = HadronSetup(
-    ...     name="toy",
-    ...     final_state=FinalState(masses=(0.0, 0.0)),
-    ...     amplitude=DrellYan(NeutralCurrent()),
-    ...     pdf=ToyDensity(),
-    ...     scales=Scales("fixed", 91.2),
-    ...     cuts=Cuts([MassCut((0, 1), 50.0)], sqrt_s=13000.0),
-    ...     channels=[ChiliChannel(Boson(PowerLaw(2.0), 50.0))],
-    ... )
-    >>> setup.channels[0].dim
-    4
+    `HadronProcess` puts one together.
+
+    >>> from dataclasses import fields
+    >>> [item.name for item in fields(HadronSetup)][:4]
+    ['name', 'final_state', 'amplitude', 'pdf']
     """
 
     name: str

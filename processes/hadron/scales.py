@@ -30,7 +30,7 @@ class Scales:
     Attributes
     ----------
     name
-        Of the central scale, for reports.
+        Name of the central scale, for reports.
     central
         Maps final states (n, m, 4) to scales (n,) in GeV, or is one number of at least 1 GeV for all.
     renormalisation_factor, factorisation_factor
@@ -103,7 +103,7 @@ def make_scales(
     masses
         Constants with a name, in GeV.
     factors
-        Of the renormalisation and of the factorisation scale.
+        The renormalisation and the factorisation scale in units of the central one.
 
     Raises
     ------

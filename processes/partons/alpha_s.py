@@ -32,7 +32,12 @@ _LARGEST = 1.5
 
 
 class AlphaS(Protocol):
-    """The strong coupling as a function of the squared scale."""
+    """The strong coupling as a function of the squared scale.
+
+    >>> alpha_s: AlphaS = TabulatedAlphaS([1.0, 100.0], [0.4, 0.12])
+    >>> alpha_s(torch.tensor([1.0], dtype=torch.float64))
+    tensor([0.4000], dtype=torch.float64)
+    """
 
     def __call__(self, q2: Tensor) -> Tensor:
         """alpha_s at the squared scales q2 in GeV^2; any shape, the same shape back."""
@@ -153,16 +158,21 @@ class RunningAlphaS(TabulatedAlphaS):
         checked("alpha_s_mz", alpha_s_mz, Coupling)
         if not 0 < q_min < mass_z < q_max < math.inf:
             raise ConfigError(f"alpha_s needs 0 < q_min < mass_z < q_max, got {q_min}, {mass_z}, {q_max}")
-        thresholds = [2 * math.log(mass) for mass in masses if q_min < mass < q_max]
-        if not 0 <= masses[0] <= masses[1] <= masses[2] or len(set(thresholds)) < len(thresholds):
-            raise ConfigError(f"the masses of charm, bottom and top must rise, got {masses}")
         self.alpha_s_mz, self.mass_z, self.loops, self.masses = alpha_s_mz, mass_z, loops, masses
-        edges = [2 * math.log(q_min), *thresholds, 2 * math.log(q_max)]
+        edges = [2 * math.log(q) for q in (q_min, *_thresholds(masses, q_min, q_max), q_max)]
         fewest = 3 + sum(mass <= q_min for mass in masses)
         betas = [beta_coefficients(fewest + i, loops) for i in range(len(edges) - 1)]
         segments = _run(alpha_s_mz, 2 * math.log(mass_z), edges, betas)
         scales = [math.exp(0.5 * knot) for knots, _ in segments for knot in knots]
         super().__init__(scales, [value for _, table in segments for value in table])
+
+
+def _thresholds(masses: tuple[float, float, float], q_min: float, q_max: float) -> list[float]:
+    """The quark masses between the ends of the table; raises ConfigError unless they rise."""
+    inside = [mass for mass in masses if q_min < mass < q_max]
+    if not 0 <= masses[0] <= masses[1] <= masses[2] or len(set(inside)) < len(inside):
+        raise ConfigError(f"the masses of charm, bottom and top must rise, got {masses}")
+    return inside
 
 
 def beta_coefficients(flavours: int, loops: int) -> tuple[float, ...]:

@@ -15,7 +15,13 @@ from nisampler.processes.partons.devices import OnDevices
 
 
 class Pdf(Protocol):
-    """Parton densities of a proton with their strong coupling."""
+    """Parton densities of a proton with their strong coupling.
+
+    >>> from nisampler.processes.partons.toy import ToyDensity
+    >>> pdf: Pdf = ToyDensity()
+    >>> pdf.column(21)
+    6
+    """
 
     @property
     def lhapdf_id(self) -> int:
@@ -37,7 +43,7 @@ class Luminosity:
     Parameters
     ----------
     subprocesses, elements
-        Of the amplitude.
+        Sub-processes of the amplitude and their number of matrix elements.
     column
         Column of a parton in the table of densities.
 

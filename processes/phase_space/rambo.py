@@ -27,7 +27,12 @@ from nisampler.processes.phase_space.kinematics import (
 
 
 class PhaseSpaceMap(Protocol):
-    """A map from the unit cube to final-state momenta, with its inverse."""
+    """A map from the unit cube to final-state momenta, with its inverse.
+
+    >>> mapping: PhaseSpaceMap = RamboOnDiet([0.0, 0.0, 0.0])
+    >>> mapping.dim
+    5
+    """
 
     @property
     def dim(self) -> int:

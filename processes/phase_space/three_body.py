@@ -30,7 +30,12 @@ DurhamCut = Annotated[Finite, Field(gt=0.0, lt=1 / 3)]
 
 
 class DalitzRegion(Protocol):
-    """A part of the Dalitz plane, symmetric in a and b, an interval on every ray a / b = const."""
+    """A part of the Dalitz plane, symmetric in a and b, an interval on every ray a / b = const.
+
+    >>> region: DalitzRegion = DurhamRegion(0.05)
+    >>> round(region.max_ratio, 6)
+    9.5
+    """
 
     @property
     def max_ratio(self) -> float:
