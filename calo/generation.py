@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from nisampler.base.checks import Count, Natural, checked
 from nisampler.base.rng import Streams
 from nisampler.calo.data.files import ShowerReader, ShowerWriter
 from nisampler.calo.data.showers import Showers, Voxels
@@ -79,8 +80,7 @@ def freeze_draw(model: ShowerModel, seed: int, draw: int) -> None:
     ModelError
         If the model has no variational weights.
     """
-    if draw < 0:
-        raise ConfigError(f"draws from a posterior are numbered from 0, got {draw}")
+    checked("draw", draw, Natural)
     model.draw_posterior(Streams(seed).generator("posterior", draw))
 
 
@@ -181,8 +181,8 @@ def generate(
     StorageError
         If the file cannot be written.
     """
-    if n < 1 or shard < 1:
-        raise ConfigError(f"the numbers of showers, and of showers in a shard, must be positive, got {n} and {shard}")
+    checked("n", n, Count)
+    checked("shard", shard, Count)
     if incident is not None and incident.shape != (n,):
         raise ConfigError(f"{n} showers need incident energies of shape ({n},), got {incident.shape}")
     generator = ShowerGenerator(model, seed, int(_FEW + _SHARE * n))

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from nisampler.base.checks import Count, Positive, checked
 from nisampler.calo.data.files import ShowerWriter
 from nisampler.calo.data.showers import Showers
 from nisampler.calo.fitting.store import load_model
@@ -166,8 +167,11 @@ def time_batches(
 
 
 def _check(batches: Sequence[int], repeats: int, budget: float) -> None:
-    if not batches or min(*batches, repeats) < 1 or not budget > 0:
-        raise ConfigError(f"batches, repeats and budget must be positive, got {tuple(batches)}, {repeats}, {budget}")
+    checked("batches", list(batches), list[Count])
+    if not batches:
+        raise ConfigError("batches must name at least one size")
+    checked("repeats", repeats, Count)
+    checked("budget", budget, Positive)
 
 
 def _once(model: ShowerModel, device: str, batch: int) -> float:

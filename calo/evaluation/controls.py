@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from nisampler.base.checks import Several, checked
 from nisampler.calo.data.showers import Showers
 from nisampler.calo.detector.geometry import Geometry
-from nisampler.errors import ConfigError
 
 
 def shuffle_voxels(
@@ -33,8 +33,7 @@ def shuffle_voxels(
     """
     geometry.check(showers.voxels)
     n = len(showers)
-    if neighbours is not None and neighbours < 2:
-        raise ConfigError(f"a shuffle needs at least two neighbours, got {neighbours}")
+    checked("neighbours", neighbours, Several | None)
     ties = rng.random(n)
     order = np.lexsort((ties, showers.incident))
     groups = 1 if neighbours is None else max(1, n // neighbours)

@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 from scipy.optimize import nnls
 
+from nisampler.base.checks import Count, Several, Whole, checked, settings
 from nisampler.base.rng import Streams
 from nisampler.errors import ConfigError, ShapeError, ShowerDataError
 
 Floats = NDArray[np.float64]
 _SIGMA = (16.275, 83.725)  # percentiles between which the challenge takes the spread of the kernel distance
 _CHUNK = 2000
+_FEWEST = 20
 
 
-@dataclass(frozen=True)
+@settings
 class DistanceConfig:
     """Settings of the Fréchet and the kernel distance; the defaults are those of the CaloChallenge.
 
@@ -44,20 +47,17 @@ class DistanceConfig:
         If a number is too small to estimate anything.
     """
 
-    smallest: int = 10_000
-    largest: int = 50_000
-    points: int = 10
-    resamples: int = 20
-    batches: int = 10
-    batch: int = 10_000
+    smallest: Several = 10_000
+    largest: Several = 50_000
+    points: Several = 10
+    resamples: Count = 20
+    batches: Count = 10
+    batch: Several = 10_000
     normalise: bool = True
 
     def __post_init__(self) -> None:
-        if not 2 <= self.smallest < self.largest:
-            raise ConfigError(f"sizes must be at least 2 and grow, got {self.smallest} and {self.largest}")
-        for name, least in (("points", 2), ("resamples", 1), ("batches", 1), ("batch", 2)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if not self.smallest < self.largest:
+            raise ConfigError(f"the sizes of the samples must grow, got {self.smallest} and {self.largest}")
 
     def fitted_to(self, n: int) -> DistanceConfig:
         """The same for `n` showers: no sample larger than n, no batch above n/2, so that batches differ.
@@ -67,13 +67,10 @@ class DistanceConfig:
         ConfigError
             If there are fewer than 20 showers.
         """
-        if n < 20:
-            raise ConfigError(f"a distance needs at least 20 showers of each kind, got {n}")
+        checked("showers of each kind", n, Annotated[Whole, Field(ge=_FEWEST)])
         largest = min(self.largest, n)
         smallest = min(self.smallest, max(2, largest // 5))
-        return DistanceConfig(
-            smallest, largest, self.points, self.resamples, self.batches, min(self.batch, n // 2), self.normalise
-        )
+        return replace(self, smallest=smallest, largest=largest, batch=min(self.batch, n // 2))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from scipy.stats import ks_2samp
 
+from nisampler.base.checks import Count, Natural, Row, Several, settings
 from nisampler.base.rng import Streams
 from nisampler.base.storage import atomic_write, write_json
 from nisampler.base.versions import versions
@@ -37,7 +38,7 @@ _EMPTY = 0.1
 _COPIES = 1e-9
 
 
-@dataclass(frozen=True)
+@settings
 class EvaluationOptions:
     """What is evaluated, and how.
 
@@ -83,18 +84,18 @@ class EvaluationOptions:
         If a number is out of range or a classifier unknown.
     """
 
-    classifiers: tuple[str, ...] = ("small-low", "small-high")
-    seeds: tuple[int, ...] = (1, 2, 3)
-    showers: int | None = None
+    classifiers: Row[str] = ("small-low", "small-high")
+    seeds: Row[Natural] = (1, 2, 3)
+    showers: Several | None = None
     distances: bool = True
-    neighbour_metrics: int = 0
+    neighbour_metrics: Natural = 0
     multiclass: str | None = None
     control: bool = True
-    control_neighbours: int | None = None
-    seed: int = 1
+    control_neighbours: Several | None = None
+    seed: Natural = 1
     device: str = "cpu"
     report: bool = True
-    layers: int = 5
+    layers: Count = 5
     timing: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     bands: Mapping[str, Sequence[str | Path]] = field(default_factory=dict)
@@ -106,12 +107,6 @@ class EvaluationOptions:
             raise ConfigError(f"seeds must be at least one and all different, got {list(self.seeds)}")
         if self.multiclass and not self.seeds:
             raise ConfigError("a multiclass comparison needs a seed")
-        if self.neighbour_metrics < 0 or self.layers < 1:
-            raise ConfigError(
-                f"neighbour_metrics must not be negative and layers at least 1: {self.neighbour_metrics}, {self.layers}"
-            )
-        if self.showers is not None and self.showers < 2:
-            raise ConfigError(f"an evaluation needs at least two showers of each sample, got {self.showers}")
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,13 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 
+from nisampler.base.checks import Count, Positive, settings
 from nisampler.base.rng import Streams
 from nisampler.calo.data.batches import ShowerData, source
 from nisampler.calo.data.files import Indices, ShowerReader, split
@@ -31,7 +33,7 @@ LOG = "fit.log"
 _MOST, _COPIES = 50_000, 8
 
 
-@dataclass(frozen=True)
+@settings
 class DataOptions:
     """Which showers of a file are used, and how much memory they may take.
 
@@ -54,15 +56,9 @@ class DataOptions:
     """
 
     path: str | Path
-    validation: float = 0.1
-    limit: int | None = None
-    memory: float = 4e9
-
-    def __post_init__(self) -> None:
-        if not 0.0 < self.validation < 1.0:
-            raise ConfigError(f"validation must be a share between 0 and 1, got {self.validation}")
-        if not self.memory > 0 or (self.limit is not None and self.limit < 1):
-            raise ConfigError(f"memory and limit must be positive, got {self.memory} and {self.limit}")
+    validation: Annotated[Positive, Field(lt=1.0)] = 0.1
+    limit: Count | None = None
+    memory: Positive = 4e9
 
 
 @dataclass(frozen=True)

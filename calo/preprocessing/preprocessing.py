@@ -9,12 +9,13 @@ and -log p(v, s) + log π(s), averaged over s, bounds -log p(v) from above (an a
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from nisampler.base.checks import Natural, NonNegative, Positive, settings
 from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.preprocessing.marginals import Marginals
 from nisampler.calo.preprocessing.transforms import (
@@ -34,7 +35,7 @@ from nisampler.flows import Composition, Logit, Transform
 _HEADROOM = 2.0
 
 
-@dataclass(frozen=True)
+@settings
 class PreprocessingConfig:
     """How showers become the coordinates of a flow.
 
@@ -77,41 +78,24 @@ class PreprocessingConfig:
         If a setting is unknown, out of range or contradicts another one.
     """
 
-    threshold: float = 0.0
+    threshold: NonNegative = 0.0
     noise: Literal["below-threshold", "uniform", "relative", "log-normal"] = "uniform"
-    width: float = 1e-3
-    fill: float = 1e-3
-    fill_decades: float = 0.2
-    gap: float = 1.0
+    width: Positive = 1e-3
+    fill: Positive = 1e-3
+    fill_decades: Positive = 0.2
+    gap: NonNegative = 1.0
     unit: Unit = "layer"
     voxels: Literal["log", "shifted-log", "logit", "log-logit"] = "logit"
     energies: Literal["log-sticks", "logit"] = "logit"
-    alpha: float = 1e-6
-    scale: float = 0.98
-    largest_ratio: float = 1.0
-    output_cut: float = 0.0
-    levels: int = 0
+    alpha: Annotated[Positive, Field(lt=0.5)] = 1e-6
+    scale: Annotated[Positive, Field(lt=1.0)] = 0.98
+    largest_ratio: Positive = 1.0
+    output_cut: NonNegative = 0.0
+    levels: Natural = 0
 
     def __post_init__(self) -> None:
-        known = {
-            "noise": ("below-threshold", "uniform", "relative", "log-normal"),
-            "unit": ("layer", "threshold", "maximum"),
-            "voxels": ("log", "shifted-log", "logit", "log-logit"),
-            "energies": ("log-sticks", "logit"),
-        }
-        for name, values in known.items():
-            if getattr(self, name) not in values:
-                raise ConfigError(f"{name} must be one of {values}, got {getattr(self, name)!r}")
-        numbers = (self.threshold, self.width, self.gap, self.largest_ratio, self.output_cut, float(self.levels))
-        positive = self.width * self.largest_ratio * self.fill * self.fill_decades
-        if not all(0 <= number < math.inf for number in numbers) or not 0 < positive < math.inf:
-            raise ConfigError(f"settings of the preprocessing must be finite and not negative, width positive: {self}")
-        if not 0 < self.alpha < 0.5:
-            raise ConfigError(f"alpha must be in (0, 1/2), got {self.alpha}")
-        if self.levels == 1 or self.levels != int(self.levels):
-            raise ConfigError(f"levels must be 0 or at least 2, got {self.levels}")
-        if not 0 < self.scale < 1:
-            raise ConfigError(f"scale must be in (0, 1), got {self.scale}")
+        if self.levels == 1:
+            raise ConfigError("levels must be 0 or at least 2, got 1")
         if self.threshold > 0 and not math.exp(-self.gap / 2) < self.scale:
             raise ConfigError(f"gap must exceed {-2 * math.log(self.scale):.3g} at this scale, got {self.gap}")
         if self.noise != "log-normal" and (self.threshold > 0) != (self.noise == "below-threshold"):

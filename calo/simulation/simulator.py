@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nisampler.base.checks import Count, checked
 from nisampler.base.rng import Streams
 from nisampler.calo.data.files import ShowerWriter
 from nisampler.calo.data.showers import Showers
@@ -16,7 +17,7 @@ from nisampler.calo.detector.detector import ELECTRON, PHOTON, PION, Detector, E
 from nisampler.calo.detector.geometry import Geometry, Layer
 from nisampler.calo.simulation import pions
 from nisampler.calo.simulation.gflash import Radial, draw_profile, radial_profile, spot_number, spot_profile
-from nisampler.errors import ConfigError, GeometryError, ShowerDataError
+from nisampler.errors import GeometryError, ShowerDataError
 from nisampler.ui.monitor import SILENT, Monitor
 
 Floats = NDArray[np.float64]
@@ -316,8 +317,7 @@ def simulate_file(
     GeometryError
         If the geometry cannot be simulated.
     """
-    if n < 1:
-        raise ConfigError(f"the number of showers must be positive, got {n}")
+    checked("n", n, Count)
     streams, engine, size = Streams(seed), simulator(geometry), shard_size(geometry)
     ratio = occupied = 0.0
     with ShowerWriter(path, geometry) as writer:

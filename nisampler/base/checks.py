@@ -6,9 +6,10 @@
 
 from __future__ import annotations
 
+import json
 import types
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from functools import cache, wraps
 from numbers import Integral, Real
 from typing import (
@@ -54,6 +55,8 @@ Whole = Annotated[int, BeforeValidator(_whole)]
 """An integer of Python or NumPy."""
 Count = Annotated[Whole, Field(ge=1)]
 """1, 2, 3 ..."""
+Several = Annotated[Whole, Field(ge=2)]
+"""2, 3, 4 ..."""
 Natural = Annotated[Whole, Field(ge=0)]
 """0, 1, 2 ..."""
 Finite = Annotated[float, BeforeValidator(_real)]
@@ -144,7 +147,7 @@ def checked(name: str, value: Any, hint: Any) -> Any:
 
 @cache
 def _adapter(hint: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(hint, config=_CONFIG)
+    return TypeAdapter(hint) if is_dataclass(hint) else TypeAdapter(hint, config=_CONFIG)
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(Field,))
@@ -213,3 +216,77 @@ def element(hint: Any) -> Any:
         if get_origin(part) is Annotated:
             return element(get_args(part)[0])
     return Any
+
+
+def to_data(value: Any) -> dict[str, Any]:
+    """Settings as plain data that JSON can hold; `from_data` gives back equal ones.
+
+    >>> @settings
+    ... class Net:
+    ...     layers: tuple[int, ...] = (3, 4)
+    >>> to_data(Net())
+    {'layers': [3, 4]}
+    """
+    hint: Any = type(value)
+    return cast(dict[str, Any], _adapter(hint).dump_python(value, mode="json"))
+
+
+def from_data(owner: type[T], data: Any) -> T:
+    """Settings from plain data, such as JSON holds.
+
+    Raises
+    ------
+    ConfigError
+        If a value is unknown, missing or wrong; the message names it with its path.
+
+    Examples
+    --------
+    >>> @settings
+    ... class Net:
+    ...     layers: Row[Count] = (3, 4)
+    >>> from_data(Net, {"layers": [5]})
+    Net(layers=(5,))
+    """
+    hint: Any = owner
+    try:
+        return cast(T, _adapter(hint).validate_json(json.dumps(data)))
+    except ValidationError as error:
+        raise ConfigError("; ".join(dict.fromkeys(_line(owner, data, item) for item in _nearest(error)))) from error
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{owner.__name__} is not made of plain data: {error}") from error
+
+
+def _nearest(error: ValidationError) -> list[Any]:
+    """The errors of a validation; of what fits no member of a union only those of the first member."""
+    items = error.errors()
+    firsts: dict[tuple[int | str, ...], str] = {}
+    for item in items:
+        for place, step in enumerate(item["loc"]):
+            if isinstance(step, str) and step[:1].isupper():
+                firsts.setdefault(item["loc"][:place], step)
+    return [
+        item
+        for item in items
+        if all(firsts.get(item["loc"][:place], step) == step for place, step in enumerate(item["loc"]))
+    ]
+
+
+def _line(owner: type, data: Any, item: Mapping[str, Any]) -> str:
+    """The message about one entry, with the path of the value."""
+    path, hint = "", owner
+    for step in item["loc"]:
+        members = [part for part in (hint, *get_args(hint), *get_args(element(hint))) if hasattr(part, "__name__")]
+        if isinstance(step, int):
+            path, hint = f"{path}[{step + 1}]", element(hint)
+        elif any(part.__name__ == step for part in members):
+            hint = next(part for part in members if part.__name__ == step)
+        else:
+            path = f"{path}.{step}" if path else step
+            hint = get_type_hints(hint, include_extras=True).get(step, Any) if hasattr(hint, "__mro__") else Any
+    if "error" in item.get("ctx", {}):
+        return f"{path}: {item['ctx']['error']}" if path else str(item["ctx"]["error"])
+    if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"unknown setting {path}"
+    if item["type"] in ("missing", "missing_argument"):
+        return f"{path} is missing: it must be {words(hint)}"
+    return must_be(path, item["input"], hint) if path else must_be(owner.__name__, item["input"], owner)

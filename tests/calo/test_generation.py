@@ -115,14 +115,14 @@ def test_draws_of_the_weights_are_numbered(tmp_path: Path) -> None:
 def test_only_variational_weights_can_be_drawn() -> None:
     with pytest.raises(ModelError, match="choose a Bayesian preset"):
         freeze_draw(variational("small-inn"), 1, 0)
-    with pytest.raises(ConfigError, match="numbered from 0, got -1"):
+    with pytest.raises(ConfigError, match="draw = -1: must be a whole number, at least 0"):
         freeze_draw(variational(), 1, -1)
 
 
 def test_wrong_use(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="must be positive"):
+    with pytest.raises(ConfigError, match="n = 0: must be a whole number, at least 1"):
         generate(model(), 0, tmp_path / "a.h5")
-    with pytest.raises(ConfigError, match="must be positive"):
+    with pytest.raises(ConfigError, match="shard = 0: must be a whole number, at least 1"):
         generate(model(), 1, tmp_path / "a.h5", shard=0)
     with pytest.raises(ConfigError, match=r"shape \(5,\)"):
         generate(model(), 5, tmp_path / "a.h5", incident=np.ones(4))

@@ -62,7 +62,15 @@ def test_parameters_of_training_and_generation() -> None:
     assert count_parameters(MODEL) == (242, 2)
 
 
-@pytest.mark.parametrize("wrong", [{"batches": (0,)}, {"repeats": 0}, {"budget": 0.0}, {"batches": ()}])
-def test_wrong_use(tmp_path: Path, wrong: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="must be positive"):
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"batches": (0,)}, r"batches = \[0\]: must be a list, each a whole number, at least 1"),
+        ({"repeats": 0}, "repeats = 0: must be a whole number, at least 1"),
+        ({"budget": 0.0}, "budget = 0.0: must be a number, more than 0"),
+        ({"batches": ()}, "batches must name at least one size"),
+    ],
+)
+def test_wrong_use(tmp_path: Path, wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         time_model(tmp_path, **wrong)

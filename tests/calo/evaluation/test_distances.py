@@ -174,11 +174,11 @@ def test_errors_name_what_is_wrong() -> None:
         fpd(x, x[:, :2])
     with pytest.raises(ShapeError, match="tables"):
         neighbour_metrics(x[:, 0], x)
-    with pytest.raises(ConfigError, match="at least 20 showers of each kind, got 19"):
+    with pytest.raises(ConfigError, match="showers of each kind = 19: must be a whole number, at least 20"):
         kpd(x[:19], x)
     with pytest.raises(ConfigError, match=r"k must be in \[1, 100\)"):
         neighbour_metrics(x, x, k=100)
-    with pytest.raises(ConfigError, match="resamples must be at least 1"):
+    with pytest.raises(ConfigError, match="resamples = 0: must be a whole number, at least 1"):
         DistanceConfig(resamples=0)
-    with pytest.raises(ConfigError, match="sizes must be at least 2 and grow"):
+    with pytest.raises(ConfigError, match="sizes of the samples must grow"):
         DistanceConfig(smallest=100, largest=100)
