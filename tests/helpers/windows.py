@@ -39,6 +39,10 @@ def p_limit(checks: int = 1, level: float = LEVEL) -> float:
     return level / checks
 
 
+PULL_LIMIT = limit(checks=4, dof=FEWEST_DOF)
+"""Bound of the pulls of a test that looks at up to four integrations, 5.25."""
+
+
 @dataclass(frozen=True)
 class PullWindows:
     """Where mean, width and covered fractions of n pulls of a right program lie."""

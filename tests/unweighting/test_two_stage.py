@@ -13,6 +13,7 @@ import pytest
 import torch
 from channel_examples import gentle_function
 from torch import Tensor
+from windows import limit
 
 from nisampler.base.rng import Streams
 from nisampler.base.storage import load_checkpoint, save_checkpoint
@@ -45,6 +46,7 @@ from nisampler.unweighting.unweighter import UnweightedPoints, Unweighter, Unwei
 FUNCTION = camel(2)
 POINTS = IntegrationConfig(points=24_576)
 SMALL = SurrogateConfig(hidden=32, layers=2, steps=600, batch=256)
+LIMIT = limit(checks=12)  # of the twelve observables
 POOR = replace(SMALL, steps=20)
 COSTS = StageCosts(call=1e-3, point=1e-6, surrogate=1e-6)
 
@@ -96,14 +98,14 @@ def test_events_follow_the_integrand(function: Any, policy: str) -> None:
     assert points.x.shape == (20_000, 2) and bool(torch.isfinite(points.weights).all())
     assert bool((points.weights.abs() >= 1.0).all())
     assert torch.equal(torch.sign(points.weights), torch.sign(function(points.x)))
-    assert float(pulls(points, function).abs().max()) < 4.0
+    assert float(pulls(points, function).abs().max()) < LIMIT
 
 
 @pytest.mark.parametrize("overweight", [1e-3, 0.3])
 def test_a_bad_surrogate_costs_time_alone(overweight: float) -> None:
     bad, fine = prepared(config=POOR, overweight=overweight), prepared(overweight=overweight)
     assert fine.gain.second > bad.gain.second
-    assert float(pulls(bad.generate(20_000)).abs().max()) < 4.0
+    assert float(pulls(bad.generate(20_000)).abs().max()) < LIMIT
 
 
 @pytest.mark.parametrize("kind", ["constant", "random"])
@@ -113,7 +115,7 @@ def test_any_positive_surrogate_gives_the_same_events(kind: str, monkeypatch: py
 
     monkeypatch.setattr(Surrogate, "__call__", stand_in)
     points = prepared(config=POOR).generate(20_000)
-    assert float(pulls(points).abs().max()) < 4.0
+    assert float(pulls(points).abs().max()) < LIMIT
 
 
 def test_leaving_out_the_second_stage_is_found() -> None:
@@ -130,7 +132,7 @@ def test_forgetting_the_overweights_is_found() -> None:
     """Negative control."""
     points = prepared(config=POOR, overweight=0.6).generate(20_000)
     assert points.overweight > 1000
-    assert float(pulls(points).abs().max()) < 4.0
+    assert float(pulls(points).abs().max()) < LIMIT
     assert float(pulls(points, weights=torch.sign(points.weights)).abs().max()) > 5.0
 
 

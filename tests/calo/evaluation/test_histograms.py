@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from windows import ks_accepts
 
 from nisampler.calo.data.showers import Showers
 from nisampler.calo.detector.geometries import GEOMETRIES, geometry
@@ -90,9 +91,9 @@ def test_chi_square_of_two_samples_of_one_law_follows_its_law() -> None:
     found = [chi_square(counts(*rng.normal(size=400), axis=axis), counts(*rng.normal(size=900), axis=axis))
              for _ in range(200)]  # fmt: skip
     assert {degrees for _, degrees in found} == {9}
-    assert stats.kstest([chi2 for chi2, _ in found], stats.chi2(9).cdf).pvalue > 1e-3
+    assert ks_accepts([chi2 for chi2, _ in found], stats.chi2(9).cdf)
     shifted, _ = chi_square(counts(*rng.normal(size=400), axis=axis), counts(*rng.normal(0.6, 1, 900), axis=axis))
-    assert shifted > stats.chi2(9).isf(1e-3)
+    assert shifted > 2 * stats.chi2(9).isf(1e-4)
 
 
 def test_density_integrates_to_the_share_inside() -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import cache
-from statistics import fmean, pstdev
+from statistics import fmean
 
 import pytest
 import torch
+from windows import FEWEST_DOF, PULL_LIMIT, assert_calibrated, pull_windows
 
 from nisampler.base.estimate import Estimate, pull
 from nisampler.base.moments import Moments
@@ -76,18 +77,17 @@ def replicas(sampler: Sampler, method: str, points: int) -> list[Estimate]:
 @pytest.mark.parametrize("moment", ["untrained", "half-trained", "trained"])
 def test_the_cross_section_does_not_depend_on_the_training(moment: str) -> None:
     estimate = Integrator(integrand(), samplers()[moment], IntegrationConfig(points=60_000), Streams(5)).run().estimate
-    assert abs(pull(estimate, CROSS_SECTION)) < 4.0
+    assert abs(pull(estimate, CROSS_SECTION)) < PULL_LIMIT
     assert estimate.relative_error < {"untrained": 5e-3, "half-trained": 2e-3, "trained": 1e-3}[moment]
 
 
 @pytest.mark.parametrize("method", ["sobol", "mc"])
 def test_pulls_of_replicas(method: str) -> None:
     pulls = [pull(estimate, CROSS_SECTION) for estimate in replicas(samplers()["trained"], method, 1536)]
-    assert abs(fmean(pulls)) < 3.0 / math.sqrt(REPLICAS)
-    assert 0.9 < pstdev(pulls) < 1.1
+    assert_calibrated(pulls, FEWEST_DOF if method == "sobol" else math.inf)
 
 
 def test_a_wrong_density_fails() -> None:
     """Negative control: the weights of one channel are 2 % too low."""
     wrong = [replace(e, value=e.value * (1 - 0.02 / 3)) for e in replicas(samplers()["trained"], "mc", 1536)]
-    assert abs(fmean(pull(estimate, CROSS_SECTION) for estimate in wrong)) > 3.0 / math.sqrt(REPLICAS)
+    assert abs(fmean(pull(estimate, CROSS_SECTION) for estimate in wrong)) > 2 * pull_windows(REPLICAS).mean

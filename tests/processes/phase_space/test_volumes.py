@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from windows import limit
 
 from nisampler.base.rng import Streams
 from nisampler.processes.phase_space import (
@@ -34,6 +35,7 @@ from nisampler.processes.phase_space.rambo import RamboOnDiet, massless_volume
 SQRT_S = 13000.0
 BOSON = Boson(BreitWigner(80.419, 2.08712367), 60.0, 100.0)
 FLAT = Uniform()
+LIMIT = limit(checks=10)  # of the pulls in one test
 RESONANCE = BreitWigner(91.1876, 2.4955)
 
 
@@ -94,7 +96,7 @@ def test_massive_phase_space_as_rambo_fills_it(exchange: bool) -> None:
         (torch.exp(-log_g) * mass2(x[:, 1] + x[:, 3]), weight * mass2(y[:, 1] + y[:, 3])),
         (torch.exp(-log_g) * x[:, 2, 3].square(), weight * y[:, 2, 3].square()),
     ]
-    assert max(pull(a, b) for a, b in pairs) < 4
+    assert max(pull(a, b) for a, b in pairs) < LIMIT
 
 
 MADSPACE_TREES = {
@@ -142,7 +144,7 @@ def test_chili_and_topologies_give_the_same_integral(jets: int) -> None:
     chili = contributions(ChiliChannel(BOSON, [Jet()] * jets, region=JetRegion(20.0, 4.0)), 100_000)
     for channel in topology_channels(BOSON, jets, Hadronic(energy=PowerLaw(1.0)))[0]:
         other = contributions(channel, 100_000, seed=2)
-        assert pull(chili, other) < 4, channel.name
+        assert pull(chili, other) < LIMIT, channel.name
         assert other.std() < 0.1 * math.sqrt(len(other)) * other.mean(), channel.name
 
 
@@ -150,7 +152,7 @@ def test_three_jets_from_both_kinds() -> None:
     chili = contributions(ChiliChannel(BOSON, [Jet()] * 3, region=JetRegion(20.0, 4.0)), 200_000)
     channels = topology_channels(BOSON, 3, Hadronic(energy=PowerLaw(1.0)))[0]
     for channel in (channels[0], channels[9], channels[-1]):
-        assert pull(chili, contributions(channel, 100_000, seed=2)) < 4, channel.name
+        assert pull(chili, contributions(channel, 100_000, seed=2)) < LIMIT, channel.name
 
 
 @pytest.mark.parametrize(
@@ -163,7 +165,7 @@ def test_jets_near_jets_give_the_same_integral(jets: tuple[Jet, ...]) -> None:
     order = (0, 2, 1) if jets[1:2] == (Jet(),) else None
     near = contributions(ChiliChannel(BOSON, jets, region=region, order=order), 200_000, window)
     free = contributions(ChiliChannel(BOSON, [Jet()] * len(jets), region=region), 400_000, window, seed=2)
-    assert pull(near, free) < 4
+    assert pull(near, free) < LIMIT
     assert near.std() < 0.1 * math.sqrt(len(near)) * near.mean()
 
 
@@ -173,7 +175,7 @@ def test_jets_that_recoil_give_the_same_integral(jets: int) -> None:
     region = JetRegion(20.0, 4.0)
     recoil = contributions(ChiliChannel(BOSON, [Jet()] * (jets - 1) + [law], region=region), 200_000)
     free = contributions(ChiliChannel(BOSON, [Jet()] * jets, region=region), 200_000, seed=2)
-    assert pull(recoil, free) < 4
+    assert pull(recoil, free) < LIMIT
     assert recoil.std() < 0.1 * math.sqrt(len(recoil)) * recoil.mean()
 
 
@@ -181,7 +183,7 @@ def test_soft_jets_give_the_same_integral() -> None:
     law = PowerLaw(2.5, offset=15.0)
     soft = ChiliChannel(BOSON, [Jet(transverse=law)] * 2, region=JetRegion(0.0, 4.0))
     hard = ChiliChannel(BOSON, [Jet()] * 2, region=JetRegion(20.0, 4.0))
-    assert pull(contributions(soft, 200_000), contributions(hard, 100_000, seed=2)) < 4
+    assert pull(contributions(soft, 200_000), contributions(hard, 100_000, seed=2)) < LIMIT
 
 
 def test_a_wrong_jacobian_gives_another_integral() -> None:
@@ -192,7 +194,7 @@ def test_a_wrong_jacobian_gives_another_integral() -> None:
 
     region = JetRegion(20.0, 4.0)
     right = contributions(ChiliChannel(BOSON, [Jet()], region=region), 100_000)
-    assert pull(contributions(Wrong(BOSON, [Jet()], region=region), 100_000, seed=2), right) > 6
+    assert pull(contributions(Wrong(BOSON, [Jet()], region=region), 100_000, seed=2), right) > 2 * LIMIT
 
 
 @pytest.mark.parametrize("jets", [0, 1])
@@ -213,4 +215,4 @@ def test_heavy_pairs_give_the_same_integral(jets: int) -> None:
 
     expected = values(reference, 1)
     for channel in heavy_pair_channels(173.0, jets, Hadronic(pt_min=50.0))[0]:
-        assert pull(values(channel, 2), expected) < 4, channel.name
+        assert pull(values(channel, 2), expected) < LIMIT, channel.name
