@@ -2,7 +2,7 @@
 
     pip install "nisampler[shower]" && python benchmarks/buffered_training.py --output benchmarks/results/buffered.json
 
-Online training uses every point once, buffered training again and again (`TrainingConfig.reuse`). The matrix element
+Online training uses every point once, buffered training again and again (`FlowSettings.reuse`). The matrix element
 is charged a fixed time for each call, one millisecond by default, on top of the measured CPU time; with `--wait` the
 processor is really kept busy for so long.
 """
@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from nisampler import Integrand, TrainingConfig
+from nisampler import FlowSettings, Integrand, TrainingConfig
 from nisampler.base.rng import Streams
 from nisampler.base.weights import efficiencies_at
 from nisampler.density.channels import Multichannel
@@ -97,7 +97,9 @@ def measure(job: dict[str, Any]) -> Row:
     process = create(job["process"], **({} if job["jets"] is None else {"n_jets": job["jets"]}))
     integrand, streams = Integrand(Slow(process, job["milliseconds"] if job["wait"] else 0.0)), Streams(job["seed"])
     calls, start = integrand.calls, time.process_time()
-    trained = Trainer(integrand, TrainingConfig(calls=job["calls"], reuse=job["reuse"]), streams).fit()
+    trained = Trainer(
+        integrand, TrainingConfig(calls=job["calls"], flow=FlowSettings(reuse=job["reuse"])), streams
+    ).fit()
     seconds, calls = time.process_time() - start, integrand.calls - calls
     quick = Integrand(process)
     points, log_q = trained.sampler.sample(job["points"], streams.generator("fresh"))

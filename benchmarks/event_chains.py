@@ -19,8 +19,8 @@ from torch import Tensor
 from nisampler import Integrand, TrainingConfig, integrate
 from nisampler.base.weights import efficiencies_at
 from nisampler.processes.registry import create
-from nisampler.training.config import Progress
 from nisampler.training.costs import integration_points
+from nisampler.training.records import Progress
 from nisampler.unweighting.unweighter import UnweightedPoints
 
 OURS, GRID, VEGAS, MADNIS = METHODS = ("nisampler", "nisampler-vegas", "vegas", "madnis")

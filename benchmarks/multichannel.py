@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from nisampler import Integrand, IntegrationConfig, TrainingConfig
+from nisampler import ChannelSettings, Integrand, IntegrationConfig, TrainingConfig
 from nisampler.base.estimate import format_with_error
 from nisampler.base.rng import Streams
 from nisampler.base.weights import efficiencies_at
@@ -159,7 +159,9 @@ def measure(job: dict[str, Any]) -> Row:
         raise ConfigError(f"{PROCESS} is no hadron process")
     function = process if variant.prior else FlatPrior(process)
     integrand, streams = Integrand(function), Streams(job["seed"])
-    config = TrainingConfig(calls=job["calls"], sampler=variant.sampler, learned_weights=variant.learned_weights)
+    config = TrainingConfig(
+        calls=job["calls"], sampler=variant.sampler, channels=ChannelSettings(learned_weights=variant.learned_weights)
+    )
     trained = Trainer(integrand, config, streams).fit()
     training_calls = integrand.calls
     result = Integrator(integrand, trained.sampler, IntegrationConfig(points=job["points"]), streams).run()

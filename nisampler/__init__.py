@@ -30,21 +30,29 @@ if TYPE_CHECKING:
     from nisampler.integration.integrator import IntegrationConfig as IntegrationConfig
     from nisampler.run.lookup import process as process
     from nisampler.samplers.base import Sampler as Sampler
+    from nisampler.samplers.trainable import TrainableSampler as TrainableSampler
+    from nisampler.training.config import ChannelSettings as ChannelSettings
+    from nisampler.training.config import FlowSettings as FlowSettings
     from nisampler.training.config import TrainingConfig as TrainingConfig
+    from nisampler.training.config import TreeSettings as TreeSettings
     from nisampler.training.costs import Costs as Costs
     from nisampler.unweighting.unweighter import UnweightingConfig as UnweightingConfig
 
 _HOMES = {
     "Channel": "density.maps",
+    "ChannelSettings": "training.config",
     "Costs": "training.costs",
     "Estimate": "base.estimate",
+    "FlowSettings": "training.config",
     "Integrand": "density.integrand",
     "IntegrationConfig": "integration.integrator",
     "Multichannel": "density.channels",
     "NisamplerError": "errors",
     "Result": "api",
     "Sampler": "samplers.base",
+    "TrainableSampler": "samplers.trainable",
     "TrainingConfig": "training.config",
+    "TreeSettings": "training.config",
     "UnweightingConfig": "unweighting.unweighter",
     "integrate": "api",
     "process": "run.lookup",

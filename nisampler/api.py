@@ -15,7 +15,8 @@ from nisampler.density.values import Kind
 from nisampler.errors import ConfigError
 from nisampler.integration.integrator import IntegrationConfig, IntegrationResult, Integrator
 from nisampler.samplers.base import Sampler
-from nisampler.training.config import Progress, TrainingConfig, TrainingResult
+from nisampler.training.config import TrainingConfig
+from nisampler.training.records import Progress, TrainingResult
 from nisampler.training.trainer import Trainer
 from nisampler.unweighting.two_stage import TwoStageUnweighter, two_stages
 from nisampler.unweighting.unweighter import Efficiencies, UnweightedPoints, Unweighter, UnweightingConfig
@@ -118,7 +119,7 @@ def integrate(
     training: TrainingConfig | None = None,
     integration: IntegrationConfig | None = None,
     unweighting: UnweightingConfig | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Callable[[Progress], bool | None] | None = None,
     threads: int = 1,
     events: int | None = None,
 ) -> Result:
@@ -142,7 +143,7 @@ def integrate(
     training, integration, unweighting
         Settings of the three parts.
     on_progress
-        Called during the training.
+        Called during the training; it may stop it by returning True, and what was learned is kept.
     threads
         Of the CPU, see `cpu_threads`.
     events
@@ -184,7 +185,7 @@ def integrate(
     counted = integrand.counts() if integrand is function else dict.fromkeys(integrand.counts(), 0)
     before, start = integrand.calls, time.perf_counter()
     with cpu_threads(threads):
-        trained = Trainer(integrand, training, streams, place, on_progress).fit()
+        trained = Trainer(integrand, training, streams, place, callback=on_progress).fit()
         between, middle = integrand.calls, time.perf_counter()
         integration = integration.for_events(training.events or 0, trained.efficiency)
         result = Integrator(integrand, trained.sampler, integration, streams).run()

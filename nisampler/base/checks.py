@@ -89,6 +89,8 @@ def words(hint: Any) -> str:
         return " or ".join(f'"{value}"' if isinstance(value, str) else str(value) for value in arguments)
     if origin in (Union, types.UnionType):
         return " or ".join(words(part) for part in arguments if part is not type(None))
+    if origin is Callable:
+        return "a function, given in Python"
     if origin in (tuple, list, Sequence):
         count = "" if arguments[1:] in ((), (...,)) else f" of {len(arguments)} values"
         return f"a list{count}, each {words(arguments[0])}"

@@ -232,15 +232,29 @@ def _unknown(path: tuple[str | int, ...], value: Any) -> str:
     """An unknown key, with the nearest known one and all that are allowed in its table."""
     table = tuple(str(step) for step in path[:-1])
     key, keys = str(path[-1]), allowed_keys(table)
-    near = difflib.get_close_matches(key, keys, n=1)
-    if near:
-        hint = f"did you mean {_dotted((*table, near[0]))}? "
-    else:
-        homes: list[tuple[str, ...]] = [(name,) for name in allowed_keys() if key in allowed_keys((name,))]
-        homes += [()] if table and key in allowed_keys() else []
-        hint = f"did you mean {_dotted((*homes[0], key))}? " if homes else ""
+    known = _nearest(table, key)
+    hint = f"did you mean {_dotted(known)}? " if known else ""
     place = f"[{_dotted(table)}]" if table else "the top of the card"
     return f"unknown key {_dotted(path)} = {shown(value)}; {hint}Allowed in {place}: {', '.join(keys)}"
+
+
+def _nearest(table: tuple[str, ...], key: str) -> tuple[str, ...]:
+    """The path of the key that an unknown one most likely stands for; empty if there is none."""
+    tables = list(_tables())
+    inside = [path for path in tables if path[: len(table)] == table and path != table]
+    near = [
+        (*path, match) for path in (table, *inside) for match in difflib.get_close_matches(key, allowed_keys(path), n=1)
+    ]
+    exact = [[(*path, key) for path in homes if key in allowed_keys(path)] for homes in (inside, tables)]
+    return next(iter([*exact[0], *near, *exact[1]]), ())
+
+
+def _tables(path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The paths of all tables of the card that have keys of their own, outer ones first."""
+    yield path
+    for key in allowed_keys(path):
+        if allowed_keys((*path, key)):
+            yield from _tables((*path, key))
 
 
 def _named(path: tuple[str | int, ...], error: Exception, data: Mapping[str, Any]) -> str:
@@ -250,7 +264,8 @@ def _named(path: tuple[str | int, ...], error: Exception, data: Mapping[str, Any
         table = table[step]
     keys = allowed_keys(tuple(str(step) for step in path))
     words = re.findall(r"[A-Za-z_]\w*", str(error))
-    named = [key for key in dict.fromkeys(words) if key in keys and isinstance(table, dict) and key in table]
+    given = table if isinstance(table, dict) else {}
+    named = [key for key in dict.fromkeys(words) if key in keys and not isinstance(given.get(key, {}), dict)]
     if not named:
         return f"[{_dotted(path)}]: {error}" if path else str(error)
     return ", ".join(f"{_dotted((*path, key))} = {shown(table[key])}" for key in named) + f": {error}"

@@ -22,7 +22,6 @@ from nisampler.run.directory import RunDirectory
 from nisampler.run.job import Job
 from nisampler.samplers.base import Sampler
 from nisampler.samplers.registry import sampler_from_state
-from nisampler.training.config import Progress
 from nisampler.training.costs import Choice
 from nisampler.training.trainer import Trainer
 from nisampler.ui.monitor import Monitor
@@ -124,7 +123,7 @@ class _Checkpoints:
         self._last, self._chosen = time.monotonic(), False
 
     def __call__(self, trainer: Trainer) -> None:
-        chosen, self._chosen = self._chosen, trainer.plan.choice is not None
+        chosen, self._chosen = self._chosen, trainer.choice is not None
         due = time.monotonic() - self._last >= self._seconds
         if not (due or trainer.stage == _FINISH or self._chosen > chosen):
             return
@@ -149,10 +148,7 @@ def train(
     if has_checkpoint(directory.sampler):
         return _stored_training(job, directory)
 
-    def on_progress(progress: Progress) -> None:
-        monitor.progress("training", progress.done, progress.total, _figures(progress))
-
-    trainer = Trainer(job.integrand, job.training, job.streams, job.device, on_progress)
+    trainer = Trainer(job.integrand, job.training, job.streams, job.device, monitor)
     if has_checkpoint(directory.checkpoint):
         trainer.load_state(*load_checkpoint(directory.checkpoint, job.device))
         monitor.line(f"training continues after {trainer.calls} calls")
@@ -179,17 +175,6 @@ def _stored_training(job: Job, directory: RunDirectory) -> Trained:
     job.integrand.restore_counts(meta["counts"])
     sampler = sampler_from_state(tensors, meta["sampler"])
     return Trained(sampler, **{name: value for name, value in meta.items() if name != "sampler"})
-
-
-def _figures(progress: Progress) -> dict[str, str]:
-    record = progress.record
-    if record is None:
-        return {}
-    figures = {"loss": f"{record.loss:.4g}"} if record.learning_rate > 0 else {}
-    return figures | {
-        "error": f"{record.relative_error:.1e}",
-        "efficiency": f"{100 * record.efficiency_0p1:.1f} %",
-    }
 
 
 @dataclass(frozen=True)

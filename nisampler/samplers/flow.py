@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from nisampler.errors import StorageError
 from nisampler.flows import CouplingConfig, CouplingTransform, Flow, NetConfig, Spline, coupling_flow
 from nisampler.flows.grid_start import start_from_grid
 from nisampler.samplers.base import State
@@ -16,15 +17,28 @@ from nisampler.samplers.trainable import TrainableSampler
 
 
 class FlowSampler(TrainableSampler):
-    """A coupling flow on the unit cube (2001.05486).
+    """A flow on the unit cube, such as a coupling flow (2001.05486).
 
     Points pass through the network and the splines in the dtype of the weights (float32 unless converted), so the
     density of a point is known to about 1e-6 relative in float32.
+
+    Parameters
+    ----------
+    flow
+        Over the unit cube.
+    config
+        What a coupling flow was made of; None for a flow of one's own.
+
+    Examples
+    --------
+    >>> config = CouplingConfig(Spline(bins=4), NetConfig(hidden=8, layers=1))
+    >>> FlowSampler.create(2, config, torch.Generator()).describe()
+    'flow (2 blocks, 1x8, 4 bins)'
     """
 
     kind = "flow"
 
-    def __init__(self, flow: Flow, config: CouplingConfig) -> None:
+    def __init__(self, flow: Flow, config: CouplingConfig | None = None) -> None:
         self.flow = flow
         self.config = config
         self.dim = flow.dim
@@ -58,12 +72,16 @@ class FlowSampler(TrainableSampler):
         return costs["flow"]
 
     def describe(self) -> str:
+        if self.config is None:
+            return f"flow of its own making ({type(self.flow.transform).__name__})"
         net, spline = self.config.net, self.config.spline
         extra = f", {net.fourier} Fourier features" if net.fourier else ""
         blocks = sum(isinstance(module, CouplingTransform) for module in self.flow.modules())
         return f"flow ({blocks} blocks, {net.layers}x{net.hidden}, {spline.bins} bins{extra})"
 
     def state(self) -> State:
+        if self.config is None:
+            raise StorageError("a sampler from a flow of one's own cannot be stored: keep the flow itself")
         return dict(self.flow.state_dict()), {
             "kind": self.kind,
             "dim": self.dim,

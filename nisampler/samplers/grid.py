@@ -14,13 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nisampler.base import tuning
 from nisampler.errors import ConfigError
 from nisampler.samplers.base import Sampler, State
 
 Array = NDArray[np.float64]
 
 _NARROWEST = 1e-12
-_STEEPEST = 4.0
 # Relative widths of cells whose product cannot vanish.
 _FACTORS = 24
 
@@ -176,7 +176,7 @@ def _graded_row(nodes: Array) -> Array:
         width = np.diff(nodes)
         left = np.concatenate([[np.inf], width[:-1]])
         right = np.concatenate([width[1:], [np.inf]])
-        near = _STEEPEST * np.minimum(left, right)
+        near = tuning.STEEPEST_CELLS * np.minimum(left, right)
         wide = width > 1.5 * near
         if not wide.any():
             return nodes

@@ -13,6 +13,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from nisampler.base import tuning
 from nisampler.base.storage import part, prefixed
 from nisampler.density.channels import ChannelValues, ChannelWeights, Multichannel, multichannel_of
 from nisampler.density.integrand import Integrand
@@ -24,11 +25,8 @@ from nisampler.flows.grouped import GridSpline, GroupedFlow
 from nisampler.samplers.base import Sampler, State
 from nisampler.samplers.flow import coupling_config
 from nisampler.samplers.mixture import MixtureWeights
-from nisampler.samplers.shares import LEAST_SHARE, best_shares, dispensable, followed
+from nisampler.samplers.shares import best_shares, dispensable, followed
 from nisampler.samplers.trainable import TrainableSampler
-
-# Points that the scales of features are taken from.
-_SCALE_POINTS = 4096
 
 
 class ChannelModel(nn.Module):
@@ -180,7 +178,9 @@ class MultichannelSampler(TrainableSampler):
     def standardise(self, function: Multichannel, generator: torch.Generator) -> None:
         """Adapt the scales of the weight network to features of points of the bare channels."""
         if self.model.weights is not None:
-            u = torch.rand(_SCALE_POINTS, self.dim, generator=generator, dtype=torch.float64, device=self.device)
+            u = torch.rand(
+                tuning.FEATURE_POINTS, self.dim, generator=generator, dtype=torch.float64, device=self.device
+            )
             self.model.weights.standardise(function.checked_features(function.points(u)[1]).to(self.dtype))
 
     def freeze_channels(self, frozen: bool) -> None:
@@ -188,7 +188,7 @@ class MultichannelSampler(TrainableSampler):
         if self.model.weights is not None:
             self.model.weights.requires_grad_(not frozen)
 
-    def learn_shares(self, x: Tensor, weights: Tensor, least: float = LEAST_SHARE) -> None:
+    def learn_shares(self, x: Tensor, weights: Tensor, least: float = tuning.LEAST_SHARE) -> None:
         """Move the shares towards those of least variance, see `nisampler.samplers.shares.followed`.
 
         `weights` (n,) are those of points x (n, dim) that this sampler drew with its present shares. No share falls

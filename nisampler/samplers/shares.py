@@ -5,13 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# Least share of a channel in units of an equal one, and how fast shares follow what is found.
-LEAST_SHARE, _FOLLOW = 0.1, 0.5
-# Least share for unweighting, in the same units.
-_RARE_SHARE = 0.01
+from nisampler.base import tuning
 
 
-def followed(share: Tensor, channel: Tensor, weights: Tensor, least: float = LEAST_SHARE) -> Tensor:
+def followed(share: Tensor, channel: Tensor, weights: Tensor, least: float = tuning.LEAST_SHARE) -> Tensor:
     """Shares (K,) half way to those of least variance (2311.01548): s_i ∝ s_i √⟨w²⟩_i.
 
     `weights` (n,) are those of points that were drawn in each channel (n,) with the shares `share` (K,). No share falls
@@ -26,7 +23,7 @@ def followed(share: Tensor, channel: Tensor, weights: Tensor, least: float = LEA
     if not float(size.sum()) > 0.0:
         return share.clone()
     active = share > 0.0
-    moved = torch.where(active, _FOLLOW * size / size.sum() + (1.0 - _FOLLOW) * share, 0.0)
+    moved = torch.where(active, tuning.SHARE_FOLLOWS * size / size.sum() + (1.0 - tuning.SHARE_FOLLOWS) * share, 0.0)
     return torch.where(active, (1.0 - least) * moved + least / float(active.sum()), 0.0)
 
 
@@ -102,6 +99,6 @@ def best_shares(share: Tensor, channel: Tensor, weights: Tensor, fraction: float
     if not float(best.sum()) > 0.0:
         return share.clone()
     # zeros at a few points do not prove that a channel has nothing
-    least = _RARE_SHARE * float(best.sum()) / len(best)
+    least = tuning.LEAST_UNWEIGHTING_SHARE * float(best.sum()) / len(best)
     best = torch.where(share > 0.0, best.clamp(min=least), 0.0)
     return best / best.sum()

@@ -104,7 +104,7 @@ class TreeSampler(Sampler):
     """A density tree: draws a leaf by its probability and a point uniformly in it.
 
     >>> u = torch.rand(1000, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    >>> sampler = TreeSampler(grow_tree(u, (u[:, 0] < 0.5).double()))
+    >>> sampler = TreeSampler(grow_tree(u, (u[:, 0] < 0.5).double(), TreeConfig(leaves=2)))
     >>> sampler.describe(), bool(sampler.sample(100, torch.Generator())[0][:, 0].median() < 0.5)
     ('density tree (2 leaves)', True)
     """

@@ -9,27 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
-from nisampler.errors import ConfigError
-
-# Measured seconds are rounded to powers of this.
-_STEP = math.sqrt(2.0)
-# The last measurements of a kind that count.
-_KEPT = 5
-# Points of an integration: least and most, of the points of the generation, and above w_max at 0.1 % overweight.
-_FEWEST_POINTS, _MOST_POINTS, _SHARE, _OVERWEIGHT_POINTS = 2**14, 1_000_000, 0.1, 5.0
-_OVERWEIGHT = 1e-3
-# Efficiency of a flow: e_flow = e_vegas^γ. With many training calls γ falls to the first number, and it is half way
-# there after so many calls for each flow. Fitted to test functions and to W and Z production with jets.
-_BEST_POWER, _HALF_WAY = 0.1, 25_000.0
-# Fewest calls of such a training.
-_LEAST_TRAINING = 16_000
+from nisampler.base import tuning
+from nisampler.base.checks import Positive, settings
 
 
-@dataclass(frozen=True)
+@settings
 class Costs:
     """Seconds of everything that the choice of a sampler depends on, to be given in place of measured ones.
 
@@ -55,20 +43,14 @@ class Costs:
         If a cost is not positive and finite.
     """
 
-    call: float
-    grid: float = 2e-7
-    tree: float = 1e-7
-    growth: float = 6e-6
-    small: float = 5e-6
-    small_training: float = 1e-4
-    large: float = 1e-5
-    large_training: float = 1.5e-4
-
-    def __post_init__(self) -> None:
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if not 0.0 < value < math.inf:
-                raise ConfigError(f"{item.name} is a cost in seconds, positive and finite, got {value!r}")
+    call: Positive
+    grid: Positive = 2e-7
+    tree: Positive = 1e-7
+    growth: Positive = 6e-6
+    small: Positive = 5e-6
+    small_training: Positive = 1e-4
+    large: Positive = 1e-5
+    large_training: Positive = 1.5e-4
 
 
 @dataclass(frozen=True)
@@ -147,7 +129,7 @@ class Meter:
         """Measure what is done inside for so many points."""
         start = perf_counter()
         yield
-        self.times[name] = [*self.times.get(name, []), (perf_counter() - start) / points][-_KEPT:]
+        self.times[name] = [*self.times.get(name, []), (perf_counter() - start) / points][-tuning.COSTS_KEPT :]
 
     def seconds(self, name: str) -> float:
         """Seconds per point, rounded so that two measurements mostly agree."""
@@ -156,7 +138,7 @@ class Meter:
 
 def rounded(seconds: float) -> float:
     """The nearest power of √2, and at least a nanosecond."""
-    return float(_STEP ** round(math.log(max(seconds, 1e-9), _STEP)))
+    return float(tuning.COST_STEP ** round(math.log(max(seconds, 1e-9), tuning.COST_STEP)))
 
 
 def integration_points(events: int, efficiency: float) -> int:
@@ -165,8 +147,10 @@ def integration_points(events: int, efficiency: float) -> int:
     As many as find w_max to the accuracy that 0.1 % overweight needs, which takes some points above it, and a tenth of
     those of the generation if that is more.
     """
-    wanted = max(_SHARE * events, _OVERWEIGHT_POINTS / _OVERWEIGHT) / max(efficiency, 1e-9)
-    return int(min(max(wanted, _FEWEST_POINTS), _MOST_POINTS))
+    wanted = max(tuning.INTEGRATION_OF_POINTS * events, tuning.OVERWEIGHT_POINTS / tuning.OVERWEIGHT) / max(
+        efficiency, 1e-9
+    )
+    return int(min(max(wanted, tuning.INTEGRATION_FEWEST), tuning.INTEGRATION_MOST))
 
 
 def points_of(events: int, efficiency: float) -> float:
@@ -179,7 +163,7 @@ def flow_efficiency(vegas: float, calls: int, flows: int = 1) -> float:
 
     `flows` share the calls in a multichannel sampler.
     """
-    power = _BEST_POWER + (1.0 - _BEST_POWER) / (1.0 + calls / (_HALF_WAY * flows))
+    power = tuning.BEST_POWER + (1.0 - tuning.BEST_POWER) / (1.0 + calls / (tuning.HALF_WAY * flows))
     return float(max(vegas, 1e-9) ** power)
 
 
@@ -203,5 +187,5 @@ def best_flow_calls(
     events: int, vegas: float, most: int, call: float, point: float, training: float, flows: int = 1
 ) -> int:
     """The training calls with the least `flow_seconds`: `most` or a half, a quarter ... of it."""
-    options = [most >> k for k in range(12) if most >> k >= _LEAST_TRAINING] or [most]
+    options = [most >> k for k in range(12) if most >> k >= tuning.LEAST_TRAINING] or [most]
     return min(options, key=lambda calls: flow_seconds(events, vegas, calls, call, point, training, flows))

@@ -8,10 +8,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from nisampler.base import tuning
 from nisampler.base.rng import Streams
 from nisampler.density.channels import Multichannel, multichannel_of
 from nisampler.density.integrand import Integrand
-from nisampler.flows import CouplingConfig
+from nisampler.errors import ConfigError
+from nisampler.flows import CouplingConfig, Flow
+from nisampler.flows.distributions import UniformCube
 from nisampler.flows.grid_start import fits_bins, resampled
 from nisampler.flows.grouped import GridSpline
 from nisampler.samplers.base import Sampler, UniformSampler
@@ -20,9 +23,6 @@ from nisampler.samplers.grid import VegasAdapter, VegasGrid, VegasSampler
 from nisampler.samplers.multichannel import ChannelModel, MultichannelSampler
 from nisampler.samplers.shares import followed
 from nisampler.samplers.trainable import TrainableSampler
-
-# Points in each cell of a grid, limits of the number of cells, and cells that a flow can have under it.
-_POINTS_IN_CELL, _FEWEST_CELLS, _UNDER_FLOW = 20, 16, 64
 
 
 class Survey(ABC):
@@ -34,10 +34,16 @@ class Survey(ABC):
         Whether any point has been non-zero.
     starts_in_bins
         Whether flows begin as the grids of the survey unless the settings say otherwise.
+    refines
+        Whether more iterations make the sampler of the survey better.
+    trains
+        Whether there is something to train after the survey.
     """
 
     found: bool = False
     starts_in_bins: ClassVar[bool] = False
+    refines: ClassVar[bool] = True
+    trains: bool = True
 
     def __init__(self, function: Multichannel | None, device: torch.device) -> None:
         self.function, self.device = function, device
@@ -46,6 +52,11 @@ class Survey(ABC):
         """Check the channels of the integrand, if it has any; see `Multichannel.self_test`."""
         if self.function is not None:
             self.function.self_test(streams, self.device)
+
+    @property
+    def invertible(self) -> bool:
+        """Whether all densities of a point are known, as mixture weights need."""
+        return True
 
     @property
     def flows(self) -> int:
@@ -132,6 +143,10 @@ class ChannelSurvey(Survey):
         self.share = torch.full((count,), 1.0 / count, dtype=torch.float64, device=device)
         self.nodes: list[Tensor] = []
 
+    @property
+    def invertible(self) -> bool:
+        return self.channels.invertible
+
     def flow(self, config: CouplingConfig, streams: Streams, learned_weights: bool) -> MultichannelSampler:
         features = self.channels.feature_count(self.device) if learned_weights else 0
         generator = streams.generator("weights", config.net.fourier)
@@ -178,15 +193,75 @@ class ChannelSurvey(Survey):
         if not self.nodes:
             return None
         nodes = self.grids()
-        return GridSpline(resampled(nodes, _UNDER_FLOW) if smooth else nodes, smooth)
+        return GridSpline(resampled(nodes, tuning.CELLS_UNDER_FLOW) if smooth else nodes, smooth)
 
 
-def make_survey(integrand: Integrand, device: torch.device) -> Survey:
-    """The survey that suits an integrand: of its channels, or of the cube."""
+class StartSurvey(Survey):
+    """No VEGAS, but a sampler of one's own, to be trained where that is possible."""
+
+    refines = False
+
+    def __init__(self, start: Sampler, function: Multichannel | None, device: torch.device) -> None:
+        super().__init__(function, device)
+        self.start_sampler, self.trains = start, isinstance(start, TrainableSampler)
+
+    def flow(self, config: CouplingConfig, streams: Streams, learned_weights: bool) -> TrainableSampler:
+        if not isinstance(self.start_sampler, TrainableSampler):
+            raise ConfigError(f"{self.start_sampler.describe()} cannot be trained")
+        return self.start_sampler
+
+    def sampler(self) -> Sampler:
+        return self.start_sampler
+
+    def under_flow(self) -> None:
+        return None
+
+    def grids(self) -> Tensor:
+        return _even(self.start_sampler.dim)
+
+    def refine(self, u: Tensor, weights: Tensor, most_increments: int) -> None:
+        self.found = True
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        """Nothing was kept: the sampler is given again, and what it learned is in the state of its trainer."""
+
+
+def make_survey(integrand: Integrand, device: torch.device, start: Sampler | Flow | None = None) -> Survey:
+    """The survey that suits an integrand: of its channels, of the cube, or a sampler of one's own in its place.
+
+    Raises
+    ------
+    ConfigError
+        If that sampler has another dimension, lies elsewhere, or is a flow that does not fill the unit cube.
+
+    Examples
+    --------
+    >>> integrand = Integrand(lambda x: x[:, 0], 1, kind="torch")
+    >>> make_survey(integrand, torch.device("cpu")).sampler().describe()
+    'uniform'
+    """
+    if start is not None:
+        return StartSurvey(_own(start, integrand, device), multichannel_of(integrand.function, 1), device)
     function = multichannel_of(integrand.function, 1)
     if function is None or len(function.channels) == 1:
         return CubeSurvey(integrand.dim, device, function)
     return ChannelSurvey(function, device)
+
+
+def _own(start: Sampler | Flow, integrand: Integrand, device: torch.device) -> Sampler:
+    """A sampler or flow of one's own, as a sampler that fits."""
+    if isinstance(start, Flow):
+        if not isinstance(start.base, UniformCube):
+            raise ConfigError("a flow to sample with must fill the unit cube: give it the base UniformCube(dim)")
+        start = FlowSampler(start.to(device))
+    if start.dim != integrand.dim:
+        raise ConfigError(f"the sampler has dimension {start.dim}, the integrand {integrand.dim}: they must agree")
+    if start.device.type != device.type:
+        raise ConfigError(f"the sampler lies on {start.device}, the training runs on {device}: move it there")
+    return start
 
 
 def _even(dim: int) -> Tensor:
@@ -195,7 +270,7 @@ def _even(dim: int) -> Tensor:
 
 def _refined(nodes: Tensor | None, u: Tensor, weights: Tensor, most_increments: int) -> Tensor:
     """Nodes (dim, m + 1) of a grid after one iteration with latent points u (n, dim)."""
-    increments = min(most_increments, max(_FEWEST_CELLS, len(u) // _POINTS_IN_CELL))
+    increments = min(most_increments, max(tuning.FEWEST_CELLS, len(u) // tuning.POINTS_IN_CELL))
     adapter = VegasAdapter(u.shape[1], increments, nodes=nodes)
     adapter.add(u, weights)
     if bool((weights != 0.0).any()):

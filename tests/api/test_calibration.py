@@ -13,6 +13,7 @@ from functools import cache
 import pytest
 import torch
 from torch import Tensor
+from training_settings import training
 from windows import FEWEST_DOF, assert_calibrated
 
 from nisampler.base.estimate import pull
@@ -22,7 +23,6 @@ from nisampler.integration.integrator import IntegrationConfig, Integrator
 from nisampler.processes.functions.functions import TestFunction as Known
 from nisampler.processes.functions.functions import annulus, camel, circles, gauss, genz, poly
 from nisampler.samplers.base import Sampler, State, UniformSampler
-from nisampler.training.config import TrainingConfig
 from nisampler.training.trainer import Trainer
 
 REPLICAS = 800
@@ -93,7 +93,7 @@ def replicas(function: Known, sampler: Sampler, method: str = "sobol", n: int = 
 
 
 def trained(function: Known, kind: str) -> Sampler:
-    config = TrainingConfig(calls=20_000, sampler=kind, hidden=16, layers=1, fourier=0)
+    config = training(calls=20_000, sampler=kind, hidden=16, layers=1, fourier=0)
     return Trainer(Integrand(function), config, STREAMS.child("training")).fit().sampler
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from training_settings import training
 
 import nisampler
 from nisampler.api import Result, integrate
@@ -26,14 +27,14 @@ from nisampler.errors import (
 )
 from nisampler.integration.integrator import IntegrationConfig
 from nisampler.processes.functions.functions import annulus, camel
-from nisampler.training.config import Progress, TrainingConfig
+from nisampler.training.records import Progress
 from nisampler.unweighting.unweighter import UnweightingConfig
 
 QUICK: dict[str, Any] = {
-    "training": TrainingConfig(calls=12_000, hidden=16, layers=2, fourier=0),
+    "training": training(calls=12_000, hidden=16, layers=2, fourier=0),
     "integration": IntegrationConfig(points=24 * 1024),
 }
-LONGER = QUICK | {"training": TrainingConfig(calls=20_000, hidden=16, layers=2, fourier=0)}
+LONGER = QUICK | {"training": training(calls=20_000, hidden=16, layers=2, fourier=0)}
 WIDTH = 3e-4
 
 
@@ -73,7 +74,7 @@ def test_the_seed_decides_everything(result: Result) -> None:
 
 def test_options_reach_their_parts() -> None:
     told: list[Progress] = []
-    small = TrainingConfig(calls=6000, sampler="vegas", tree=False)
+    small = training(calls=6000, sampler="vegas", on=False)
     found = integrate(
         lambda x: x[0] * x[1] ** 2,
         domain=[(0, 2), (1, 3)],

@@ -13,12 +13,14 @@ TRAINING = """
 [training]
 calls = 6000
 sampler = "flow"
+[training.flow]
 fourier = 0
 bins = 4
 hidden = 8
 layers = 1
-leaves = 50
 buffer = 2000
+[training.tree]
+leaves = 50
 [integration]
 points = 3000
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from nisampler.errors import CardError
 from nisampler.integration.integrator import IntegrationConfig
 from nisampler.run.card import Card, EventSettings, allowed_keys, load_card, parse_card
-from nisampler.training.config import TrainingConfig
+from nisampler.training.config import FlowSettings, TrainingConfig
 from nisampler.unweighting.unweighter import UnweightingConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,25 +36,30 @@ def test_defaults_are_those_of_the_core() -> None:
     assert (card.seed, card.device, card.threads) == (1, "auto", 1)
 
 
-@pytest.mark.parametrize("section", ["training", "integration", "unweighting", "events", "integrand"])
+SECTIONS = ["training", "training.flow", "training.tree", "training.channels", "integration", "unweighting", "events"]
+SECTIONS += ["integrand"]
+
+
+@pytest.mark.parametrize("section", SECTIONS)
 def test_every_field_of_a_section_can_be_set(section: str) -> None:
     """Each field, written as its own default, is accepted under its own name."""
-    default = getattr(parse_card(MINIMAL), section)
+    default = attrgetter(section)(parse_card(MINIMAL))
     fields = dataclasses.fields(default)
-    assert allowed_keys((section,)) == tuple(field.name for field in fields)
+    assert allowed_keys(tuple(section.split("."))) == tuple(field.name for field in fields)
     for field in fields:
         value = getattr(default, field.name)
-        if value is None:
+        if value is None or dataclasses.is_dataclass(value):
             continue
         text = str(value).lower() if isinstance(value, bool) else repr(value)
         card = parse_card(f"{MINIMAL}[{section}]\n{field.name} = {text}\n")
-        assert getattr(getattr(card, section), field.name) == value
+        assert getattr(attrgetter(section)(card), field.name) == value
 
 
 def test_values_reach_the_dataclasses() -> None:
-    text = MINIMAL + "[training]\ncalls = 20_000\nlearning_rate = 1\nbatch = 500\n[events]\nformats = ['h5', 'lhe']\n"
+    text = MINIMAL + "[training]\ncalls = 20_000\n[training.flow]\nlearning_rate = 1\nbatch = 500\n"
+    text += "[events]\nformats = ['h5', 'lhe']\n"
     card = parse_card(text)
-    assert card.training == TrainingConfig(calls=20_000, learning_rate=1.0, batch=500)
+    assert card.training == TrainingConfig(calls=20_000, flow=FlowSettings(learning_rate=1.0, batch=500))
     assert card.events.formats == ("h5", "lhe")
 
 
@@ -72,25 +78,32 @@ def test_card_is_frozen() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("[training]\nbacth = 5", ("unknown key training.bacth = 5", "did you mean training.batch?", "learning_rate")),
+        ("[training.flow]\nbacth = 5", ("unknown key training.flow.bacth = 5", "mean training.flow.batch?", "clip")),
+        ("[training]\nbacth = 5", ("unknown key training.bacth = 5", "did you mean training.flow.batch?")),
+        ("[training]\nhidden = 5", ("unknown key training.hidden = 5", "did you mean training.flow.hidden?")),
+        ("[training]\nleaves = 5", ("unknown key training.leaves = 5", "did you mean training.tree.leaves?")),
+        ("[training]\ndrop = 0.0", ("unknown key training.drop = 0.0", "did you mean training.channels.drop?")),
         ("proces = 'x'", ("unknown key proces", "did you mean process?", "integration")),
-        ("batch = 5", ("unknown key batch", "did you mean training.batch?")),
+        ("batch = 5", ("unknown key batch", "did you mean training.flow.batch?")),
         ("[training]\nseed = 5", ("unknown key training.seed", "did you mean seed?")),
         ("[zzz]\nq = 1", ("unknown key zzz", "the top of the card: process")),
-        ("[training]\nbatch = '5'", ('training.batch = "5"', "must be a whole number")),
-        ("[training]\nbatch = 2.5", ("training.batch = 2.5", "must be a whole number")),
-        ("[training]\nbatch = true", ("training.batch = true", "must be a whole number")),
-        ("[training]\nlearning_rate = 'fast'", ('training.learning_rate = "fast"', "must be a number")),
-        ("[training]\ntree = 1", ("training.tree = 1", "must be true or false")),
-        ("[training]\nsampler = 'flwo'", ('training.sampler = "flwo"', "auto, flow, vegas")),
-        ("[training]\nsampler = 3", ("training.sampler = 3", "must be a string")),
+        ("[training.flow]\nbatch = '5'", ('training.flow.batch = "5"', "must be a whole number")),
+        ("[training.flow]\nbatch = 2.5", ("training.flow.batch = 2.5", "must be a whole number")),
+        ("[training.flow]\nbatch = true", ("training.flow.batch = true", "must be a whole number")),
+        ("[training.flow]\nlearning_rate = 'fast'", ('training.flow.learning_rate = "fast"', "must be a number")),
+        ("[training]\ntree = true", ("training.tree = true", "must be a table")),
+        ("[training.tree]\non = 1", ("training.tree.on = 1", "must be true or false")),
+        ("[training.flow]\noptimizer = 'sgd'", ('training.flow.optimizer = "sgd"', "given in Python")),
+        ("[training]\ncalls = 6000\n[training.flow]\nbatch = 301", ("flow.batch must be at most calls/20 = 300",)),
+        ("[training]\nsampler = 'flwo'", ('training.sampler = "flwo"', '"auto" or "flow" or "vegas"')),
+        ("[training]\nsampler = 3", ("training.sampler = 3", '"auto" or "flow"')),
         ("[training]\nevents = -1", ("training.events = -1", "at least 0")),
         ("[training.costs]\ngrid = 1e-7", ("training.costs.call is missing", "a number")),
-        ("[training.costs]\ncall = 0.0", ("training.costs.call = 0.0", "in seconds")),
+        ("[training.costs]\ncall = 0.0", ("training.costs.call = 0.0", "more than 0")),
         ("[training.costs]\ncall = 1.0\ngrib = 1.0", ("unknown key training.costs.grib", "training.costs.grid?")),
         ("[training]\ncosts = 5", ("training.costs = 5", "must be a table")),
         ("[training]\ncalls = 3", ("training.calls = 3", "at least 5000")),
-        ("[training]\ndivergence = 'kul'", ("training.divergence", "kul")),
+        ("[training.flow]\ndivergence = 'kul'", ("training.flow.divergence", "kul")),
         ("[integration]\nmethod = 'simpson'", ("integration.method", "sobol")),
         ("[integration]\npoints = 1", ("integration.points = 1", "at least")),
         ("[unweighting]\noverweight = 1.5", ("unweighting.overweight = 1.5", "[0, 1)")),
@@ -112,7 +125,7 @@ def test_card_is_frozen() -> None:
         ("threads = 'many'", ('threads = "many"', "a whole number")),
         ("training = 5", ("training = 5", "must be a table")),
         ("parameters = 5", ("parameters = 5", "must be a table")),
-        ("[training]\nlearning_rate = nan", ("training.learning_rate = nan", "must be finite")),
+        ("[training.flow]\nlearning_rate = nan", ("training.flow.learning_rate = nan", "must be finite")),
         ("[parameters]\nx = [1.0, inf]", ("parameters.x = inf", "must be finite")),
         ("[parameters]\nx = 2020-01-01", ("parameters.x", "dates and times")),
     ],
@@ -128,7 +141,7 @@ def test_missing_and_empty_process() -> None:
 
 
 def test_all_problems_are_listed_at_once() -> None:
-    message = refuse(MINIMAL + "sede = 1\n[events]\nn = 'x'\n[training]\nbatch = 'y'\n")
+    message = refuse(MINIMAL + "sede = 1\n[events]\nn = 'x'\n[training.flow]\nbatch = 'y'\n")
     assert len(message.splitlines()) == 4
 
 

@@ -21,11 +21,12 @@ CARD = """process = "camel"
 dim = 2
 [training]
 calls = 40_000
+{training}
+[training.flow]
 hidden = 16
 layers = 2
 batch = 500
 fourier = 0
-{training}
 [training.costs]
 call = {call}
 [unweighting]

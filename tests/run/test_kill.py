@@ -17,12 +17,14 @@ threads = 1
 [training]
 calls = 5000
 sampler = "{sampler}"
+[training.flow]
 fourier = 0
 bins = 4
 hidden = 8
 layers = 1
-leaves = 20
 buffer = 1000
+[training.tree]
+leaves = 20
 [integration]
 points = 3000
 [events]

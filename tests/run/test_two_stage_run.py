@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from training_settings import training
 
 import nisampler
-from nisampler import TrainingConfig, UnweightingConfig
+from nisampler import UnweightingConfig
 from nisampler.errors import ConfigError
 from nisampler.run.directory import RunDirectory
 from nisampler.run.pipeline import execute, start
@@ -25,9 +26,10 @@ CARD = """process = "camel"
 dim = 4
 [training]
 calls = 8_000
+events = {events}
+[training.flow]
 hidden = 16
 layers = 2
-events = {events}
 [training.costs]
 call = 1e-2
 [integration]
@@ -96,8 +98,8 @@ def test_one_call_takes_two_stages_where_they_pay() -> None:
     def camel(x: torch.Tensor) -> torch.Tensor:
         return sum(((-25 * (x - c / 3) ** 2).sum(1)).exp() for c in (1, 2))  # type: ignore[return-value]
 
-    training = TrainingConfig(calls=20_000, hidden=16, layers=2, costs=Costs(call=1e-2))
-    result = nisampler.integrate(camel, 2, events=200_000, training=training)
+    settings = training(calls=20_000, hidden=16, layers=2, costs=Costs(call=1e-2))
+    result = nisampler.integrate(camel, 2, events=200_000, training=settings)
     assert result.stages is not None
     assert f"two stages   {result.stages.gain.line()}" in result.summary()
     assert result.events_per_call > result.efficiencies.chosen

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from training_settings import training
 
 from nisampler.base.rng import Streams
 from nisampler.base.weights import efficiency_at, kish_ess
@@ -81,7 +82,7 @@ def test_only_a_gain_on_unseen_points_keeps_the_tree() -> None:
 
 
 def test_a_training_without_tree() -> None:
-    result = Trainer(Integrand(annulus()), TrainingConfig(calls=20_000, sampler="vegas", tree=False), Streams(1)).fit()
+    result = Trainer(Integrand(annulus()), training(calls=20_000, sampler="vegas", on=False), Streams(1)).fit()
     assert [candidate.name for candidate in result.candidates] == [result.sampler.describe()]
 
 

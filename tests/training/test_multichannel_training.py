@@ -22,6 +22,7 @@ from channel_examples import (
     z_prime_integral,
 )
 from torch import Tensor
+from training_settings import training
 from windows import PULL_LIMIT, assert_calibrated
 
 from nisampler.api import Result, integrate
@@ -37,8 +38,8 @@ from nisampler.integration.integrator import IntegrationConfig, Integrator
 from nisampler.samplers.base import Sampler, State
 from nisampler.samplers.multichannel import MultichannelSampler
 from nisampler.samplers.registry import sampler_from_state
-from nisampler.training.config import TrainingConfig, TrainingResult
 from nisampler.training.flow_trainer import FlowTrainer
+from nisampler.training.records import TrainingResult
 from nisampler.training.trainer import Trainer
 from nisampler.unweighting.unweighter import Unweighter
 
@@ -50,7 +51,7 @@ DOF = {"sobol": 45, "mc": math.inf}
 
 
 def trainer(function: Callable[..., Any] | None = None, seed: int = 3, **settings: Any) -> Trainer:
-    return Trainer(Integrand(function or z_prime_function()), TrainingConfig(**(TINY | settings)), Streams(seed))
+    return Trainer(Integrand(function or z_prime_function()), training(**(TINY | settings)), Streams(seed))
 
 
 def pull_of(sampler: Sampler, function: Multichannel, truth: float, method: str = "sobol", n: int = 30_000) -> float:
@@ -201,7 +202,7 @@ def _made(function: Multichannel, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def test_the_weights_can_be_left_at_the_prior() -> None:
-    one = trainer(sampler="flow", learned_weights=False, mixture=False, tree=False, calls=10_000)
+    one = trainer(sampler="flow", learned_weights=False, mixture=False, on=False, calls=10_000)
     result = one.fit()
     sampler = result.sampler
     assert isinstance(sampler, MultichannelSampler) and sampler.model.weights is None and sampler.extra == 0
@@ -225,7 +226,7 @@ def test_the_buffer_holds_prior_and_features(trained: Trained) -> None:
 
 @pytest.mark.parametrize("reuse", [0, 3])
 def test_steps_per_call_are_reported(reuse: int) -> None:
-    one = trainer(sampler="flow", reuse=reuse, calls=6000, tree=False)
+    one = trainer(sampler="flow", reuse=reuse, calls=6000, on=False)
     result = one.fit()
     assert one.flow is not None
     assert result.steps_per_call == 1 + reuse and result.steps == one.flow.step * (1 + reuse)
@@ -243,7 +244,7 @@ def test_weights_and_shares_stand_still_after_the_freeze() -> None:
             flow = next(t for name, t in state.items() if name.startswith("flow.") and t.numel() > 10)
             seen.append((one.flow._fraction(), one.flow.channels_frozen, weights | {"share": state["share"]}, flow))
 
-    trainer(sampler="flow", freeze=0.5, drop=0.0, calls=30_000, tree=False).fit(look)
+    trainer(sampler="flow", freeze=0.5, drop=0.0, calls=30_000, on=False).fit(look)
     frozen = [entry for entry in seen if entry[1]]
     moving = [entry for entry in seen if not entry[1]]
     assert len(frozen) >= 2 and len(moving) >= 2
@@ -292,7 +293,7 @@ def test_nothing_brings_a_dropped_channel_back(monkeypatch: pytest.MonkeyPatch) 
         return honest(self)
 
     monkeypatch.setattr(FlowTrainer, "_loss", loss)
-    one = trainer(with_needle(), sampler="flow", tree=False, drop=5e-3)
+    one = trainer(with_needle(), sampler="flow", on=False, drop=5e-3)
     result = one.fit()
     assert poisoned and any("rolled back" in warning for warning in result.warnings)
     assert one.flow is not None
@@ -331,7 +332,7 @@ def z_prime_part(low: float, high: float) -> float:
 def result() -> Result:
     return integrate(
         z_prime_function(),
-        training=TrainingConfig(**TINY),
+        training=training(**TINY),
         integration=IntegrationConfig(points=60_000),
     )
 
@@ -365,7 +366,7 @@ def test_one_channel_needs_no_weights() -> None:
 
     result = integrate(
         Multichannel(ridge, [channel]),
-        training=TrainingConfig(calls=8000, hidden=16, layers=2, fourier=0),
+        training=training(calls=8000, hidden=16, layers=2, fourier=0),
         integration=IntegrationConfig(points=30_000),
     )
     assert abs(pull(result.estimate, 1.0)) < PULL_LIMIT and "multichannel" not in result.sampler.describe()
@@ -386,7 +387,7 @@ def test_a_wrong_channel_is_refused_before_the_training() -> None:
 
     wrong = Wrong("crossed", ridge_channels()[1].lines)
     function = Multichannel(counted, [*ridge_channels()[:1], wrong])
-    one = Trainer(Integrand(function, kind="torch"), TrainingConfig(**TINY), Streams(1))
+    one = Trainer(Integrand(function, kind="torch"), training(**TINY), Streams(1))
     with pytest.raises(ChannelError, match="'crossed' fails its self-test"):
         one.fit()
     assert not evaluated
@@ -398,12 +399,12 @@ def poisoned(x: Tensor) -> Tensor:
 
 def test_nan_for_a_tenth_of_the_points_is_named() -> None:
     with pytest.raises(NonFiniteError, match=r"ridges|poisoned.*NaN or infinite.*nonfinite="):
-        integrate(Integrand(Multichannel(poisoned, ridge_channels()), kind="torch"), training=TrainingConfig(**TINY))
+        integrate(Integrand(Multichannel(poisoned, ridge_channels()), kind="torch"), training=training(**TINY))
 
 
 def test_nan_for_a_tenth_of_the_points_is_counted_on_demand() -> None:
     integrand = Integrand(Multichannel(poisoned, ridge_channels()), kind="torch", nonfinite=0.2)
-    result = integrate(integrand, training=TrainingConfig(**TINY), integration=IntegrationConfig(points=60_000), seed=2)
+    result = integrate(integrand, training=training(**TINY), integration=IntegrationConfig(points=60_000), seed=2)
     lines = [warning for warning in result.warnings if "NaN" in warning]
     assert len(lines) == 2 and all("count as zero" in line for line in lines)
     assert result.calls["nonfinite"] / integrand.calls == pytest.approx(0.1, abs=0.02)
@@ -489,7 +490,7 @@ def test_shared_flows_are_trained_together() -> None:
         return (a + b) * (1.0 + 0.5 * torch.cos(2.0 * math.pi * x[:, 2]))
 
     function = Multichannel(symmetric, channels, groups=[0, 0])
-    result = trainer(function, sampler="flow", tree=False).fit()
+    result = trainer(function, sampler="flow", on=False).fit()
     sampler = result.sampler
     assert isinstance(sampler, MultichannelSampler)
     assert sampler.model.flow is not None and sampler.model.flow.groups == 1
@@ -510,7 +511,7 @@ def test_a_loss_that_is_never_finite_is_named(monkeypatch: pytest.MonkeyPatch) -
 )
 def test_fractions_that_cannot_be_are_named(settings: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(settings))):
-        TrainingConfig(**settings)  # type: ignore[arg-type]
+        training(**settings)
 
 
 def test_a_fresh_sampler_is_made_of_the_settings() -> None:

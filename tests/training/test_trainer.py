@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from training_settings import training
 
 from nisampler.base.rng import Streams
 from nisampler.base.storage import load_checkpoint, save_checkpoint
@@ -18,8 +19,9 @@ from nisampler.density.integrand import Integrand
 from nisampler.errors import ConfigError, TrainingDivergedError, ZeroIntegrandError
 from nisampler.processes.functions.functions import camel
 from nisampler.samplers.base import Sampler, UniformSampler
-from nisampler.training.config import Progress, TrainingConfig, TrainingResult
+from nisampler.training.config import TrainingConfig
 from nisampler.training.flow_trainer import FlowTrainer
+from nisampler.training.records import Progress, TrainingResult
 from nisampler.training.trainer import Trainer
 
 TINY: dict[str, Any] = {"calls": 20_000, "hidden": 16, "layers": 2}
@@ -29,7 +31,7 @@ def trainer(
     function: Callable[..., Any] | None = None, dim: int | None = None, seed: int = 3, **settings: Any
 ) -> Trainer:
     integrand = Integrand(function or camel(2), dim)
-    return Trainer(integrand, TrainingConfig(**(TINY | settings)), Streams(seed))
+    return Trainer(integrand, training(**(TINY | settings)), Streams(seed))
 
 
 def ess_fraction(sampler: Sampler, n: int = 20_000) -> float:
@@ -44,7 +46,7 @@ def trained() -> TrainingResult:
 
 def test_training_beats_uniform_and_vegas(trained: TrainingResult) -> None:
     learned = ess_fraction(trained.sampler)
-    vegas = ess_fraction(trainer(calls=30_000, sampler="vegas", tree=False).fit().sampler)
+    vegas = ess_fraction(trainer(calls=30_000, sampler="vegas", on=False).fit().sampler)
     assert learned > 0.95
     assert learned > vegas + 0.1
     assert vegas > ess_fraction(UniformSampler(2))
@@ -190,7 +192,7 @@ def test_a_huge_learning_rate_is_rolled_back_or_named(rate: float) -> None:
 
 
 def test_a_rate_that_is_somewhat_too_high_recovers() -> None:
-    result = trainer(sampler="flow", learning_rate=0.5, fourier=0, tree=False).fit()
+    result = trainer(sampler="flow", learning_rate=0.5, fourier=0, on=False).fit()
     assert any("rolled back" in warning for warning in result.warnings)
     assert ess_fraction(result.sampler) > 0.6
 
@@ -237,7 +239,7 @@ def test_a_loss_that_is_never_finite_is_named(monkeypatch: pytest.MonkeyPatch) -
 def test_progress_is_told() -> None:
     told: list[Progress] = []
     integrand = Integrand(camel(2))
-    Trainer(integrand, TrainingConfig(**(TINY | {"calls": 10_000})), Streams(1), on_progress=told.append).fit()
+    Trainer(integrand, training(**(TINY | {"calls": 10_000})), Streams(1), callback=told.append).fit()
     assert [p.done for p in told] == sorted(p.done for p in told)
     assert all(0 < p.done <= p.total == 10_000 and p.record is not None for p in told)
     assert {"survey", "flow", "finish", "done"} >= {p.stage for p in told}
@@ -279,7 +281,7 @@ CONTRADICTIONS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("settings", CONTRADICTIONS, ids=str)
 def test_contradictory_settings_are_named(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError) as caught:
-        TrainingConfig(**settings)
+        training(**settings)
     assert any(name in str(caught.value) for name in (*settings, "divergence"))
 
 
@@ -288,4 +290,4 @@ def test_settings_are_frozen_and_sizes_follow_the_budget() -> None:
     with pytest.raises(AttributeError):
         config.calls = 3  # type: ignore[misc]
     assert [TrainingConfig(calls=n).fresh_batch for n in (5000, 1_000_000, 10_000_000)] == [128, 250, 1024]
-    assert TrainingConfig(batch=300).fresh_batch == 300
+    assert training(batch=300).fresh_batch == 300

@@ -9,6 +9,7 @@ from statistics import fmean
 
 import pytest
 import torch
+from training_settings import training
 from windows import FEWEST_DOF, PULL_LIMIT, assert_calibrated, pull_windows
 
 from nisampler.base.estimate import Estimate, pull
@@ -21,13 +22,12 @@ from nisampler.processes.registry import create
 from nisampler.samplers.base import Sampler
 from nisampler.samplers.multichannel import ChannelModel, MultichannelSampler
 from nisampler.samplers.registry import sampler_from_state
-from nisampler.training.config import TrainingConfig
 from nisampler.training.trainer import Trainer
 
 # Mean of trainings with 300k to 3M calls, 500k points each; its error is a fortieth of that of a replica.
 CROSS_SECTION = 1928.15
 REPLICAS = 200
-CONFIG = TrainingConfig(calls=20_000, sampler="flow", tree=False, mixture=False)
+CONFIG = training(calls=20_000, sampler="flow", on=False, mixture=False)
 
 
 @cache

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 from channel_examples import ridge_function
+from training_settings import training
 
 from nisampler import api as engine
+from nisampler.base import tuning
 from nisampler.base.rng import Streams
 from nisampler.base.storage import load_checkpoint, save_checkpoint
 from nisampler.density.integrand import Integrand
@@ -20,7 +22,8 @@ from nisampler.processes.functions.functions import camel
 from nisampler.samplers.chain import ChainSampler
 from nisampler.samplers.tree import TreeSampler
 from nisampler.training import costs
-from nisampler.training import planner as choosing
+from nisampler.training.call_budget import CallBudget
+from nisampler.training.chooser import Chooser
 from nisampler.training.config import TrainingConfig
 from nisampler.training.costs import (
     Choice,
@@ -32,7 +35,7 @@ from nisampler.training.costs import (
     points_of,
     rounded,
 )
-from nisampler.training.planner import Planner
+from nisampler.training.prices import Prices
 from nisampler.training.trainer import Trainer
 from nisampler.unweighting.unweighter import UnweightingConfig
 
@@ -41,7 +44,12 @@ TINY: dict[str, Any] = {"calls": 40_000, "hidden": 16, "layers": 2, "batch": 500
 
 
 def trainer(price: Costs | None = DEAR, function: Any = None, **settings: Any) -> Trainer:
-    return Trainer(Integrand(function or camel(2)), TrainingConfig(**(TINY | settings), costs=price), Streams(3))
+    return Trainer(Integrand(function or camel(2)), training(**(TINY | settings), costs=price), Streams(3))
+
+
+def chooser_of(events: int | None, price: Costs | None) -> Chooser:
+    config = TrainingConfig(events=events, costs=price)
+    return Chooser(config, CallBudget(config, Prices(config)))
 
 
 class FakeClock:
@@ -71,7 +79,7 @@ def dear() -> Trainer:
 
 
 def test_a_costly_call_pays_for_a_flow(dear: Trainer) -> None:
-    result, choice = dear.result, dear.plan.choice
+    result, choice = dear.result, dear.choice
     assert result is not None and choice is not None and result.choice == choice
     assert choice.chosen.startswith("flow") and "flow" in result.sampler.describe()
     assert {option.name for option in choice.options} == {"VEGAS", "VEGAS + tree", "flow 2x16"}
@@ -86,7 +94,7 @@ def test_a_cheap_call_stays_with_vegas() -> None:
     result = one.fit()
     assert result.choice is not None and result.choice.chosen.startswith("VEGAS")
     assert result.choice.reason == "a flow would take longer at best"
-    assert not any(record.stage == "flow" for record in result.history) and result.stored is None
+    assert not any(record.stage == "flow" for record in result.history)
     assert "vegas" in result.sampler.describe() and one.calls < 20_000
 
 
@@ -103,8 +111,8 @@ def test_candidates_are_compared_by_seconds(dear: Trainer) -> None:
 def test_the_price_of_a_point_counts_in_the_end() -> None:
     """The same flow is trained, but its points are so dear that VEGAS makes the events."""
     one = trainer(dataclasses.replace(DEAR, small=10.0, large=10.0))
-    one.plan.choice = Choice(200_000, "flow 2x16", options=[Option("flow 2x16", 16_000, 0.9, 1.0)])
-    one.plan.decide = lambda *_: None  # type: ignore[method-assign]
+    one.chooser.take(Choice(200_000, "flow 2x16", options=[Option("flow 2x16", 16_000, 0.9, 1.0)]))
+    one.chooser.decide = lambda *_: None  # type: ignore[method-assign]
     result = one.fit()
     assert any(record.stage == "flow" for record in result.history)
     assert any("flow" in candidate.name for candidate in result.candidates)
@@ -132,7 +140,7 @@ def test_without_events_no_clock_is_read_and_nothing_is_chosen(clock: FakeClock)
     assert clock.read == 0
     assert results[0].candidates == results[1].candidates and results[0].choice is None
     assert all(candidate.seconds_per_event is None for candidate in results[0].candidates)
-    assert "plan" not in trainer(None, events=0).state()[1]
+    assert "choice" not in trainer(None, events=0).state()[1]
 
 
 def test_given_costs_read_no_clock_and_missing_ones_do(clock: FakeClock) -> None:
@@ -151,21 +159,21 @@ def test_given_costs_read_no_clock_and_missing_ones_do(clock: FakeClock) -> None
 
 def test_more_events_and_dearer_calls_train_longer() -> None:
     def calls(events: int, price: float) -> int:
-        planner = Planner(TrainingConfig(events=events, costs=Costs(price)))
-        return planner.flow("large", 0.01, 800_000).calls
+        chooser = chooser_of(events, Costs(price))
+        return chooser.flow("large", 0.01, 800_000).calls
 
     by_events = [calls(events, 1e-4) for events in (1000, 100_000, 10_000_000)]
     assert by_events == sorted(set(by_events))
     cheap, dear = calls(100_000, 1e-6), calls(100_000, 1e-2)
     assert cheap < dear <= 800_000
-    assert Planner(TrainingConfig(events=10, costs=DEAR)).flow("large", 0.01, 7000).calls == 7000
+    assert chooser_of(10, DEAR).flow("large", 0.01, 7000).calls == 7000
 
 
 def test_the_flow_that_is_quicker_to_make_points_wins_where_calls_are_cheap() -> None:
     for price, small in ((1e-7, True), (1.0, False)):
         prices = Costs(price, small=1e-6, large=1e-4, small_training=1e-4, large_training=1e-4)
-        planner = Planner(TrainingConfig(events=10_000_000, costs=prices))
-        options = [planner.flow(name, 0.001, 800_000) for name in planner.sizes()]
+        chooser = chooser_of(10_000_000, prices)
+        options = [chooser.flow(name, 0.001, 800_000) for name in chooser.sizes()]
         assert [option.name for option in options] == ["flow 2x32", "flow 3x64"]
         assert (options[0].seconds < 0.7 * options[1].seconds) == small
 
@@ -173,19 +181,19 @@ def test_the_flow_that_is_quicker_to_make_points_wins_where_calls_are_cheap() ->
 def test_a_flow_must_be_clearly_quicker() -> None:
     vegas = Option("VEGAS", 0, 0.5, 10.0)
     for seconds, chosen in ((8.0, "VEGAS"), (7.0, "flow 3x64")):
-        planner = Planner(TrainingConfig(events=1000, costs=DEAR))
-        planner.decide([vegas], [Option("flow 3x64", 20_000, 0.8, seconds)], "", 5000)
-        assert planner.choice is not None and planner.choice.chosen == chosen
-        assert planner.takes_flow == (chosen != "VEGAS")
-        assert planner.choice.options[0].seconds == seconds
+        chooser = chooser_of(1000, DEAR)
+        chooser.decide([vegas], [Option("flow 3x64", 20_000, 0.8, seconds)], "", 5000)
+        assert chooser.choice is not None and chooser.choice.chosen == chosen
+        assert chooser.takes_flow == (chosen != "VEGAS")
+        assert chooser.choice.options[0].seconds == seconds
 
 
 def test_no_flow_is_timed_where_vegas_is_quick() -> None:
-    planner = Planner(TrainingConfig(events=1000, costs=CHEAP))
-    assert not planner.worth_timing("large", [Option("VEGAS", 0, 0.5, 19.0)], 0.5, 100_000)
-    assert planner.worth_timing("large", [Option("VEGAS", 0, 0.5, 400.0)], 0.5, 100_000)
+    chooser = chooser_of(1000, CHEAP)
+    assert not chooser.worth_timing("large", [Option("VEGAS", 0, 0.5, 19.0)], 0.5, 100_000)
+    assert chooser.worth_timing("large", [Option("VEGAS", 0, 0.5, 400.0)], 0.5, 100_000)
     slow_small = Option("flow 2x32", 0, 0.5, 4000.0)
-    assert not planner.worth_timing("large", [Option("VEGAS", 0, 0.5, 400.0), slow_small], 0.5, 100_000)
+    assert not chooser.worth_timing("large", [Option("VEGAS", 0, 0.5, 400.0), slow_small], 0.5, 100_000)
 
 
 def bytes_of(one: Trainer, folder: Path) -> bytes:
@@ -228,19 +236,19 @@ def test_a_decision_is_not_taken_again(clock: FakeClock, tmp_path: Path, monkeyp
 
     slow.fit(keep)
     monkeypatch.setattr(Meter, "seconds", lambda self, name: 1e-9)
-    assert trainer(None).fit().choice != slow.plan.choice
+    assert trainer(None).fit().choice != slow.choice
     quick = trainer(None)
     quick.load_state(*load_checkpoint(tmp_path / "at"))
     quick.fit()
-    assert quick.plan.choice == slow.plan.choice and quick.plan.takes_flow
+    assert quick.choice == slow.choice and quick.chooser.takes_flow
     assert bytes_of(quick, tmp_path / "quick") == bytes_of(slow, tmp_path / "slow")
 
 
 def test_channels_take_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choosing, "_MARGIN", 0.5)
+    monkeypatch.setattr(tuning, "FLOW_MARGIN", 0.5)
     function = ridge_function()
     one = trainer(DEAR, function)
-    assert one.plan.flows == len(set(function.groups))
+    assert one.chooser.flows == len(set(function.groups))
     result = one.fit()
     assert result.choice is not None and result.choice.chosen.startswith("flow")
     mixture = [c for c in result.candidates if "mixture" in c.name]
@@ -254,7 +262,7 @@ def test_channels_take_part(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_little_to_gain_and_nothing_to_learn_take_vegas() -> None:
     for function in (lambda x: 1.0 + 0.0 * x[:, 0], lambda x: 1.0 + 0.01 * x[:, 0]):
         integrand = Integrand(function, 2)
-        result = Trainer(integrand, TrainingConfig(**TINY, costs=DEAR), Streams(1)).fit()
+        result = Trainer(integrand, training(**TINY, costs=DEAR), Streams(1)).fit()
         assert result.choice is not None and result.choice.reason == "there is little to gain"
 
 
@@ -272,11 +280,9 @@ def test_trees_are_grown_in_a_part_of_the_time() -> None:
     one = trainer(DEAR, sampler="vegas")
     one.fit()
     sampler = one.survey.sampler()
-    few, many = (
-        Planner(TrainingConfig(events=n, costs=CHEAP)).tree_points(0.1, sampler, 3) for n in (3_000, 1_000_000)
-    )
+    few, many = (chooser_of(n, CHEAP).budget.tree(0.1, sampler, 3) for n in (3_000, 1_000_000))
     assert few < 1000 < many
-    assert Planner(TrainingConfig()).tree_points(0.1, sampler, 3) > 10**12
+    assert chooser_of(None, None).budget.tree(0.1, sampler, 3) > 10**12
     assert one.result is not None and isinstance(one.result.sampler, ChainSampler)
     assert isinstance(one.result.sampler.samplers[1], TreeSampler)
     dear_tree = trainer(dataclasses.replace(CHEAP, growth=1.0), sampler="vegas").fit()
@@ -315,7 +321,7 @@ def test_measurements_are_rounded_and_the_quickest_counts(clock: FakeClock) -> N
 
 
 def test_the_engine_tells_the_choice_in_one_line() -> None:
-    settings = TrainingConfig(**{**TINY, "events": 0}, costs=DEAR)
+    settings = training(**{**TINY, "events": 0}, costs=DEAR)
     once = UnweightingConfig(two_stage="never")
     result = engine.integrate(camel(2), training=settings, unweighting=once, events=200_000)
     choice = result.training.choice

@@ -1,0 +1,140 @@
+"""The numbers that steer training, choice, integration and unweighting, each with its source.
+
+They are no settings: nobody needs to change them, and the results stay unbiased whatever they are. Where a number comes
+from a paper its arXiv id is given, where a script of `benchmarks/` measures it that script. Most were chosen by hand:
+then the script is named whose result would show a better value. Tolerances of tests and of pure arithmetic stand where
+they are used.
+"""
+
+from __future__ import annotations
+
+# Survey and VEGAS
+
+SURVEY_SHARE, SURVEY_ITERATIONS = 1 / 12, 10
+"""Share of the calls for the survey, and its iterations. Chosen; `benchmarks/integrals.py` would show it."""
+TRAINING_SHARE, VEGAS_ITERATIONS = 0.8, 9
+"""Share of the calls before the comparison, the rest tells candidates apart; iterations of a training by VEGAS alone.
+Chosen; `benchmarks/integrals.py` would show it."""
+NOTHING_TO_GAIN, ESS_SATURATED = 0.97, 0.999
+"""Efficiency at 0.1 % overweight, and ESS fraction, from which on VEGAS alone will do. Chosen;
+`benchmarks/integrals.py` would show it."""
+HOPELESS_ESS, FEWEST_EFFECTIVE = 5e-4, 10.0
+"""The grid goes under the flow where uniform points have a smaller ESS fraction, or fewer effective points. Chosen;
+`benchmarks/integrals.py` would show it."""
+POINTS_IN_CELL, FEWEST_CELLS = 20, 16
+"""Points in a cell of a grid on average, and fewest cells. Chosen; `benchmarks/integrals.py` would show it."""
+CELLS_UNDER_FLOW = 64
+"""Cells of a smooth grid under the flows of channels. Chosen; `benchmarks/multichannel.py` would show it."""
+STEEPEST_CELLS = 4.0
+"""How many times wider than its neighbour a cell of a grid may be. Chosen; `benchmarks/integrals.py` would show it."""
+
+# Density trees
+
+TREE_FEWEST, TREE_ORDERS = 1000, (2.0, 4.0, 8.0)
+"""Fewest points to grow a tree, and the moment norms that are tried. Chosen; `benchmarks/unweighting.py` would show
+it."""
+REPLAY = 300_000
+"""Stored points of a training that a tree may learn from. Chosen; `benchmarks/unweighting.py` would show it."""
+
+# Comparison of the candidates
+
+CANDIDATE_MARGIN = 1.01
+"""A later candidate must be better by this factor. Chosen; `benchmarks/unweighting.py` would show it."""
+LOST_ERRORS = 5.0
+"""One whose integral is lower by so many standard errors has lost a region. Chosen: it rejects a right one with a
+probability below 1e-6."""
+ESS_KEPT = 0.98
+"""A better one must keep this much of the ESS fraction: with heavy tails an efficiency of few points may be luck.
+Chosen; `benchmarks/unweighting.py` would show it."""
+PRICE_OF_MIXTURE = 1.1
+"""Factor that the efficiency must gain for a sampler to evaluate every channel for each point. Chosen;
+`benchmarks/multichannel.py` would show it."""
+
+# Training of flows
+
+WARM_UP, TRIAL, TAIL = 0.08, 0.16, 0.75
+"""Shares of the steps: forward KL at the start, trial of two networks, and where the tail divergence begins. Chosen;
+`benchmarks/integrals.py` would show it."""
+TRIAL_FOURIER = 4
+"""Fourier features of the second network of the trial. Chosen; `benchmarks/integrals.py` would show it."""
+REUSE = (1, 3)
+"""Steps on stored points for each on fresh ones: of one flow, and where the flows of several channels share the calls.
+`benchmarks/buffered_training.py` measures it; the idea is that of 2212.06172."""
+CHANNEL_STEPS, CHANNEL_STEPS_QUICK = 2000, 800
+"""Calls over those of a batch for channels: where efficiency counts, and where the time to the events does.
+`benchmarks/end_to_end.py` measures it."""
+TAIL_ORDERS, TAIL_COUNTS = (4.0, 30.0), 30.0
+"""Lowest and highest order of the Rényi divergence for the tail, and what a weight at the edge of the tail counts.
+Chosen; `benchmarks/unweighting.py` would show it."""
+WINDOWS, WINDOW_POINTS = 50, 2000
+"""Number of windows that a training is measured in, and fewest points of one. Chosen, for a smooth picture."""
+NORM_MEMORY = 0.98
+"""Weight of the past in the running integral of |f|. Chosen; `benchmarks/integrals.py` would show it."""
+COLLAPSE, DISCOVERY = 0.1, 1.2
+"""A quality below this share of the best one is a collapse, unless the integral grew by the second factor: a new peak.
+Chosen; no benchmark collapses."""
+EFFICIENCY_SATURATED = 0.99
+"""Efficiency at 0.1 % overweight that leaves next to nothing to gain. Chosen; `benchmarks/integrals.py` would show
+it."""
+TELLING_POINTS = 10.0
+"""Effective points without which a measured quality tells nothing. Chosen: the error is then a third."""
+RESTORE_BEST = 0.8
+"""Below this share of its best quality a training ends with its best moment. Chosen; no benchmark ends so."""
+LARGEST_VALUE = 1e30
+"""Largest value of the scaled integrand, whose square must fit single precision with its weight. Arithmetic."""
+
+# Channels
+
+LEAST_SHARE, SHARE_FOLLOWS = 0.1, 0.5
+"""Least share of a channel in units of an equal one, and how far shares move to what is found. Chosen; the shares
+themselves are those of 2311.01548; `benchmarks/multichannel.py` would show it."""
+LEAST_SHARES = (0.01, 0.1)
+"""Least share while flows are trained, in these units: when shares freeze, and what is added at the start. Chosen;
+`benchmarks/multichannel.py` would show it."""
+LEAST_UNWEIGHTING_SHARE = 0.01
+"""Least share for unweighting, in the same units. Chosen; `benchmarks/multichannel.py` would show it."""
+FEATURE_POINTS = 4096
+"""Points that the scales of the features of channel weights are taken from. Chosen: means to a hundredth."""
+
+# Choice of a sampler for a number of events
+
+SMALL_FLOW = (2, 32)
+"""Layers and hidden units of the small flow. Chosen; `benchmarks/end_to_end.py` would show it."""
+SURVEY_OF_EVENTS, SURVEY_FEWEST = 0.1, 5000
+"""Calls of the survey as a share of the events, and fewest. Chosen; `benchmarks/end_to_end.py` would show it."""
+VEGAS_OF_POINTS, FINISH_OF_POINTS, FINISH_FEWEST = 0.1, 0.1, 4000
+"""Calls of VEGAS, and of trees and comparison, as shares of the points of the generation, and fewest of the latter.
+Chosen; `benchmarks/end_to_end.py` would show it."""
+PILOT_OF_POINTS, PILOT_QUICK = 0.02, 4000
+"""Calls that tell what VEGAS and a tree are worth, as a share of these points, and where VEGAS is quick. Chosen;
+`benchmarks/end_to_end.py` would show it."""
+TREE_TIME = 0.03
+"""Most time for growing trees as a share of that for the events, for each factor e that the efficiency may rise by.
+Chosen; `benchmarks/end_to_end.py` would show it."""
+WORTH_A_FLOW, QUICK_MACHINE = 20.0, 2.0
+"""Seconds of VEGAS below which no flow is timed, as its first steps may compile something; how many times less than by
+default things may cost on a quick machine. Chosen; `benchmarks/end_to_end.py` would show it."""
+ASSUMED_CALL = 1e-6
+"""Seconds of a call where the sampler is named; they decide only how many points a tree learns from. Chosen."""
+FLOW_MARGIN = 1.3
+"""A flow must be so much quicker, as its efficiency is only expected. Chosen; `benchmarks/end_to_end.py` would show
+it."""
+REHEARSED = 2048
+"""Points of a flow that is timed. Chosen, for a measurement of some milliseconds."""
+BEST_POWER, HALF_WAY = 0.1, 25_000.0
+"""Efficiency of a flow, e_flow = e_vegas^γ: with many calls γ falls to the first number, and is half way there after so
+many calls for each flow. Fitted once to test functions and to W and Z with jets; `benchmarks/unweighting.py` measures
+both efficiencies."""
+LEAST_TRAINING = 16_000
+"""Fewest calls of the training of a flow. Chosen; `benchmarks/end_to_end.py` would show it."""
+COST_STEP, COSTS_KEPT = 2.0**0.5, 5
+"""Measured seconds are rounded to powers of the first number; the last so many measurements count. Chosen, so that two
+measurements mostly agree."""
+
+# Integration
+
+INTEGRATION_FEWEST, INTEGRATION_MOST, INTEGRATION_OF_POINTS = 2**14, 1_000_000, 0.1
+"""Fewest and most points of an integration before a generation, and their share of its points. Chosen;
+`benchmarks/end_to_end.py` would show it."""
+OVERWEIGHT, OVERWEIGHT_POINTS = 1e-3, 5.0
+"""The overweight that an integration must be able to measure, and points above w_max that tell it. Chosen."""

@@ -1,0 +1,189 @@
+"""The end of a training: candidates are compared on points that none of them has seen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from nisampler.base import tuning
+from nisampler.base.moments import Moments
+from nisampler.samplers.base import Sampler
+from nisampler.samplers.chain import chain
+from nisampler.samplers.tree import TreeConfig, TreeSampler, grow_tree
+from nisampler.training.call_budget import CallBudget
+from nisampler.training.evaluation import Evaluation, rated
+from nisampler.training.records import Candidate
+
+Replay = Callable[[int], tuple[Tensor, Tensor, Tensor]]
+"""Latent points, weights and importance of up to so many stored points."""
+
+
+@dataclass
+class Comparison:
+    """Candidates and what they are worth, in the order of their complexity.
+
+    Parameters
+    ----------
+    budget
+        With events it is the seconds of an event that count, otherwise the efficiency.
+
+    Attributes
+    ----------
+    entries
+        Candidates and their samplers.
+
+    Examples
+    --------
+    >>> from nisampler.samplers.base import UniformSampler
+    >>> from nisampler.training.config import TrainingConfig
+    >>> from nisampler.training.prices import Prices
+    >>> config = TrainingConfig()
+    >>> comparison = Comparison(CallBudget(config, Prices(config)))
+    >>> comparison.add("poor", UniformSampler(1), torch.tensor([1.0, 3.0]))
+    >>> comparison.add("even", UniformSampler(1), torch.tensor([2.0, 2.0]))
+    >>> [candidate.chosen for candidate in comparison.judged()[0]]
+    [False, True]
+    """
+
+    budget: CallBudget
+    entries: list[tuple[Candidate, Sampler]] = field(default_factory=list)
+
+    def add(self, name: str, sampler: Sampler, weights: Tensor, counts: Tensor | None = None) -> None:
+        """A candidate with weights f/q (n,) of unseen points, which stand for `counts` (n,) draws each."""
+        self.entries.append((rated(name, weights, counts), sampler))
+
+    def value(self, index: int) -> float:
+        """What candidates are compared by: events per second, or the efficiency, and less where points cost more."""
+        candidate, sampler = self.entries[index]
+        if self.budget.events:
+            return candidate.efficiency_0p1 / self.budget.prices.point(sampler)
+        return candidate.efficiency_0p1 / (tuning.PRICE_OF_MIXTURE if sampler.mixture else 1.0)
+
+    def judged(self) -> tuple[list[Candidate], Sampler]:
+        """The candidates, one of them chosen, and its sampler: a later one must be clearly better."""
+        best = 0
+        for index, (candidate, _) in enumerate(self.entries):
+            enough = candidate.ess_fraction >= tuning.ESS_KEPT * self.entries[best][0].ess_fraction
+            if enough and self.value(index) > tuning.CANDIDATE_MARGIN * self.value(best):
+                best = index
+        candidates = [
+            replace(candidate, chosen=index == best, seconds_per_event=self._seconds(candidate, sampler))
+            for index, (candidate, sampler) in enumerate(self.entries)
+        ]
+        return candidates, self.entries[best][1]
+
+    def _seconds(self, candidate: Candidate, sampler: Sampler) -> float | None:
+        """Seconds of an event; None where nothing is known of them."""
+        prices = self.budget.prices
+        known = self.budget.events and prices.told
+        return prices.point(sampler) / max(candidate.efficiency_0p1, 1e-9) if known else None
+
+
+@dataclass(frozen=True)
+class Grown:
+    """A sampler that trees are to grow behind, with its unseen points (n, dim) and their weights (n,)."""
+
+    base: Sampler
+    unseen: Tensor
+    weights: Tensor
+
+
+@dataclass
+class Finish:
+    """Compares samplers, their twins and the trees behind the best of them.
+
+    Parameters
+    ----------
+    budget, evaluate
+        Calls of the stages, and what draws points.
+    efficiency
+        As the training has last seen it.
+
+    Attributes
+    ----------
+    warnings
+        Samplers that have lost a part of the integral.
+
+    Examples
+    --------
+    The `Trainer` runs one as its last stage.
+    """
+
+    budget: CallBudget
+    evaluate: Evaluation
+    efficiency: float
+    warnings: list[str] = field(default_factory=list)
+
+    def run(self, bases: list[Sampler], left: int, replays: Mapping[int, Replay], trees: bool) -> Comparison:
+        """Compare samplers, and trees behind the best one.
+
+        Parameters
+        ----------
+        bases
+            The samplers, the one that is known to see everything first.
+        left
+            Integrand calls that are left.
+        replays
+            Points that the sampler of this number has learned from, for trees behind it.
+        trees
+            Whether trees may grow.
+        """
+        most = self.budget.config.calls // 4
+        rest = self.budget.finish(self.efficiency, max(200, min(left, most)))
+        test, comparison = rest // (2 * len(bases)), Comparison(self.budget)
+        first, below = Moments(), None
+        for number, base in enumerate(bases):
+            unseen, weights = self.evaluate(base, test, "validation", number)
+            found = Moments.from_tensor(weights.abs())
+            first = first if number else found
+            if self._lost(first, found):
+                self.warnings.append(
+                    f"{base.describe()} finds less of the integral than {bases[0].describe()}, {found.mean:.6g} "
+                    f"instead of {first.mean:.6g}: it has lost a region and is not used"
+                )
+                below = None
+                break
+            before = comparison.value(-1) if comparison.entries else -1.0
+            comparison.add(base.describe(), base, weights)
+            simple = not base.mixture and not self.budget.events
+            if simple or comparison.value(-1) > before:
+                below = (number, Grown(base, unseen, weights))
+            self._add_twin(comparison, base, unseen, weights)
+        if below is not None and trees:
+            self._add_trees(comparison, below[1], rest - test * len(bases), replays.get(below[0]))
+        return comparison
+
+    def _lost(self, first: Moments, found: Moments) -> bool:
+        deviation = math.hypot(found.standard_error, first.standard_error)
+        return first.mean - found.mean > tuning.LOST_ERRORS * deviation
+
+    def _add_twin(self, comparison: Comparison, base: Sampler, unseen: Tensor, weights: Tensor) -> None:
+        """The same sampler with shares for unweighting, which learn from one half of the unseen points."""
+        twin = base.for_unweighting(unseen, weights)
+        if twin is not None:
+            sampler, ratio = twin
+            name = f"{base.describe()}, shares for unweighting"
+            comparison.add(name, sampler, weights[len(unseen) // 2 :] / ratio, ratio)
+
+    def _add_trees(self, comparison: Comparison, grown: Grown, n: int, replay: Replay | None) -> None:
+        """Density trees behind a sampler, of several orders; they learn from n fresh points and those of the replay."""
+        settings, orders = self.budget.config.tree, tuning.TREE_ORDERS[1 if self.budget.events else 0 :]
+        most = self.budget.tree(self.efficiency, grown.base, len(orders))
+        n = min(n, most)
+        if not settings.on or n < tuning.TREE_FEWEST:
+            return
+        seen, learned = self.evaluate(grown.base, n, "tree")
+        importance = torch.ones_like(learned)
+        if replay is not None:
+            old_seen, old_learned, old_importance = replay(most - n)
+            seen, learned = torch.cat([seen, old_seen]), torch.cat([learned.abs(), old_learned])
+            importance = torch.cat([importance, old_importance])
+        for order in orders:
+            tree = grow_tree(seen, learned, TreeConfig(leaves=settings.leaves, order=order), importance)
+            behind, density = TreeSampler(tree), tree.unmap(grown.unseen)[1].exp()
+            name = f"{grown.base.describe()} + {behind.describe()}, order {order:g}"
+            comparison.add(name, chain(grown.base, behind), grown.weights / density, density)

@@ -1,0 +1,61 @@
+"""Fresh points of frozen samplers and what they are worth."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nisampler.base.rng import Streams
+from nisampler.base.weights import efficiencies_at, kish_ess
+from nisampler.density.integrand import Integrand
+from nisampler.samplers.base import Sampler
+from nisampler.training.prices import Prices
+from nisampler.training.records import Candidate
+
+
+class Evaluation:
+    """Evaluates the integrand at fresh points of a sampler; their random numbers depend on a name and an index alone.
+
+    Parameters
+    ----------
+    integrand, streams, device
+        As for the `Trainer`.
+    prices
+        Whose clock, if it has one, measures points ("grid") and calls ("call").
+
+    Examples
+    --------
+    >>> from nisampler.samplers.base import UniformSampler
+    >>> from nisampler.training.config import TrainingConfig
+    >>> integrand = Integrand(lambda x: 2.0 * x[:, 0], 1, kind="torch")
+    >>> evaluate = Evaluation(integrand, Streams(1), torch.device("cpu"), Prices(TrainingConfig()))
+    >>> u, weights = evaluate(UniformSampler(1), 1000, "example")
+    >>> abs(float(weights.mean()) - 1.0) < 0.1
+    True
+    """
+
+    def __init__(self, integrand: Integrand, streams: Streams, device: torch.device, prices: Prices) -> None:
+        self.integrand, self.streams, self.device, self.prices = integrand, streams, device, prices
+
+    def __call__(self, sampler: Sampler, n: int, name: str, index: int = 0) -> tuple[Tensor, Tensor]:
+        """Fresh latent points (n, dim) of a frozen sampler and their weights f/q (n,)."""
+        generator = self.streams.generator(name, index, device=self.device)
+        with self.prices.timed("grid", n):
+            u = torch.rand(n, self.integrand.dim, generator=generator, dtype=torch.float64, device=self.device)
+            x, log_q = sampler.map(u)
+        with self.prices.timed("call", n):
+            f = sampler.view(self.integrand)(x).to(self.device)
+        return u, f * torch.exp(-log_q)
+
+
+def rated(name: str, weights: Tensor, counts: Tensor | None = None) -> Candidate:
+    """A candidate with the figures of its weights (n,), which stand for `counts` (n,) draws each, one by default.
+
+    >>> rated("even", torch.ones(100)).efficiency_0p1
+    1.0
+    """
+    if not bool((weights != 0.0).any()):
+        return Candidate(name, 0.0, 0.0)
+    counts = torch.ones_like(weights) if counts is None else counts
+    efficiency = efficiencies_at(weights, [1e-3], counts)[0][1]
+    return Candidate(name, efficiency, kish_ess(weights.abs(), counts) / float(counts.sum()))

@@ -1,0 +1,69 @@
+"""Seconds of calls, points and training steps as far as they are known, measured once or given."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+
+from nisampler.base import tuning
+from nisampler.samplers.base import Sampler
+from nisampler.training.config import TrainingConfig
+from nisampler.training.costs import Costs, Meter, rounded
+
+
+class Prices:
+    """What points cost, by the names of `Costs`.
+
+    Parameters
+    ----------
+    config
+        `costs` if they are given; otherwise they are measured where a sampler is to be chosen for a number of events.
+
+    Attributes
+    ----------
+    measures
+        Whether a clock is read: not for a sampler that is named, nor where costs are given.
+    known
+        Seconds, as far as they are known.
+    flow
+        The name of the flow in use, "small" or "large".
+
+    Examples
+    --------
+    >>> from nisampler.samplers.base import UniformSampler
+    >>> prices = Prices(TrainingConfig(costs=Costs(1e-3, grid=1e-6)))
+    >>> round(prices.point(UniformSampler(2)), 9)
+    0.001001
+    """
+
+    def __init__(self, config: TrainingConfig) -> None:
+        self.measures = config.sampler == "auto" and config.costs is None and bool(config.events)
+        self.told = self.measures or config.costs is not None
+        given = config.costs or Costs(tuning.ASSUMED_CALL)
+        self.known: dict[str, float] = {} if self.measures else asdict(given)
+        self.meter, self.flow = Meter(), "large"
+
+    def timed(self, name: str, points: int) -> AbstractContextManager[None]:
+        """Measure what is done inside for so many points, where a clock is read at all."""
+        return self.meter.timed(name, points) if self.measures else nullcontext()
+
+    def note(self, *names: str) -> None:
+        """Take these costs from the meter, unless they are known already."""
+        for name in names:
+            if name not in self.known:
+                whole = self.meter.seconds(name)
+                call = self.known["call"] if name.endswith("_training") else 0.0
+                self.known[name] = rounded(max(whole - call, 0.1 * whole))
+
+    def call(self) -> float:
+        """Seconds of an integrand call, as far as they were measured."""
+        return self.meter.seconds("call") if self.measures else self.known["call"]
+
+    def point(self, sampler: Sampler) -> float:
+        """Seconds of an integrand call at a point of this sampler."""
+        grid, flow = self.known["grid"], self.known.get(self.flow, 0.0)
+        return self.known["call"] + sampler.cost({"grid": grid, "tree": self.known.get("tree", grid), "flow": flow})
+
+    def growth(self) -> float:
+        """Seconds of growing a tree per point; until it was measured, as on a quick machine."""
+        return self.known.get("growth", Costs(1.0).growth / tuning.QUICK_MACHINE)
