@@ -26,7 +26,7 @@ _MOST_DRAWS, _FEW, _SHARE = 20, 10, 0.01
 
 
 @dataclass(frozen=True)
-class Generated:
+class GeneratedShowers:
     """What was written.
 
     Attributes
@@ -152,7 +152,7 @@ def generate(
     incident: Floats | None = None,
     shard: int = SHARD,
     monitor: Monitor = SILENT,
-) -> Generated:
+) -> GeneratedShowers:
     """Write exactly `n` new showers to a file in the layout of the model's geometry.
 
     Parameters
@@ -201,4 +201,4 @@ def generate(
             figures = {"E_tot/E_inc": f"{ratio / (first + count):.3f}", "drawn again": str(generator.redrawn)}
             monitor.progress("generating", first + count, n, figures)
     seconds = time.monotonic() - start
-    return Generated(n, generator.redrawn, empty, ratio / n, occupied / n / geometry.n_voxels, seconds)
+    return GeneratedShowers(n, generator.redrawn, empty, ratio / n, occupied / n / geometry.n_voxels, seconds)

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from nisampler.base.checks import Count, Positive, checked
+from nisampler.base.device import resolve_device
 from nisampler.calo.data.files import ShowerWriter
 from nisampler.calo.data.showers import Showers
 from nisampler.calo.fitting.store import load_model
@@ -130,7 +131,7 @@ def time_model(
     _check(batches, repeats, budget)
     rows: list[TimingRow] = []
     loading, counts = {}, (0, 0)
-    for device in devices:
+    for device in map(str, map(resolve_device, devices)):
         start = time.perf_counter()
         model = load_model(folder, device=device)
         _wait(device)

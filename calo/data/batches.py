@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nisampler.base.device import resolve_device
 from nisampler.calo.data.files import ShowerReader
 from nisampler.calo.data.showers import Showers
 from nisampler.calo.detector.geometry import Geometry
@@ -74,7 +75,7 @@ class MemorySource:
     def __init__(self, showers: Showers, device: torch.device | str = "cpu") -> None:
         if not len(showers):
             raise ShowerDataError("there are no showers to learn from or to validate with")
-        self._device = torch.device(device)
+        self._device = resolve_device(device)
         self._voxels = torch.from_numpy(np.ascontiguousarray(showers.voxels, dtype=np.float32))
         self._incident = torch.from_numpy(np.asarray(showers.incident, dtype=np.float32))
         self._place()
@@ -146,7 +147,7 @@ class StreamedSource:
     ) -> None:
         if not len(rows):
             raise ShowerDataError(f"{path}: there are no showers to learn from or to validate with")
-        self._path, self._geometry, self._rows, self._device = Path(path), geometry, rows, torch.device(device)
+        self._path, self._geometry, self._rows, self._device = Path(path), geometry, rows, resolve_device(device)
         self._memory, self._columns = memory, columns or slice(0, geometry.n_voxels)
         with ShowerReader(path, geometry) as reader:
             block = rows // reader.block

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from scipy.stats import ks_2samp
 
 from nisampler.base.checks import Count, Natural, Row, Several, settings
+from nisampler.base.device import resolve_device
 from nisampler.base.rng import Streams
 from nisampler.base.storage import atomic_write, write_json
 from nisampler.base.versions import versions
@@ -262,7 +262,7 @@ def _judge(
     monitor: Monitor,
 ) -> dict[str, Any]:
     """All that is known of a sample, as JSON data."""
-    device = torch.device(options.device)
+    device = resolve_device(options.device)
     result: dict[str, Any] = {
         "kind": sample.kind,
         "file": sample.source,
@@ -297,7 +297,7 @@ def _multiclass(
 ) -> dict[str, Any]:
     """One classifier over all candidates, which are in memory together, asked about the second half."""
     made = {item.name: item.showers for item in _candidates(candidates, len(halves[0]), geometry, options.seed)}
-    config, device = classifier_config(str(options.multiclass)), torch.device(options.device)
+    config, device = classifier_config(str(options.multiclass)), resolve_device(options.device)
     return multiclass(halves[1], made, geometry, config, options.seeds[0], device, monitor).as_dict()
 
 

@@ -18,8 +18,8 @@ from nisampler.base.rng import Streams
 from nisampler.calo.data.batches import ShowerData, source
 from nisampler.calo.data.files import Indices, ShowerReader, split
 from nisampler.calo.detector.geometry import Geometry
+from nisampler.calo.fitting.part_queue import PartQueue
 from nisampler.calo.fitting.ranks import ranks
-from nisampler.calo.fitting.schedule import Schedule
 from nisampler.calo.fitting.store import DESCRIPTION, describe, save_model
 from nisampler.calo.fitting.training import PartResult
 from nisampler.calo.models import ShowerModel, build_model
@@ -132,8 +132,8 @@ def fit(
         showers = ShowerData(
             *(source(data.path, geometry, rows, place, memory * len(rows)) for rows in (training, validation))
         )
-        schedule = Schedule(model.to(place), showers, folder, options, place, told, resume, group)
-        results = schedule.run()
+        queue = PartQueue(model.to(place), showers, folder, options, place, told, resume, group)
+        results = queue.run()
     return Fitted(model, results, time.monotonic() - start, time.process_time() - cpu_start, group.count)
 
 

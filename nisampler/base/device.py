@@ -10,8 +10,8 @@ import torch
 from nisampler.errors import ConfigError
 
 
-def resolve_device(name: str) -> torch.device:
-    """ "auto" is a GPU where there is one, and the CPU elsewhere.
+def resolve_device(name: str | torch.device) -> torch.device:
+    """The device of a name: "auto" is a GPU where there is one, and the CPU elsewhere.
 
     Raises
     ------
@@ -24,7 +24,7 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {name!r} is not available here; use 'auto', 'cpu' or 'cuda'") from error
+        raise ConfigError(f"device {str(name)!r} is not available here; use 'auto', 'cpu' or 'cuda'") from error
     return device
 
 

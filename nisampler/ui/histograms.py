@@ -81,8 +81,9 @@ class Histogram:
         self.under += int(found[0])
         self.over += int(found[-1])
         self.count += flat.size
-        w = np.ones(flat.size) if weights is None else np.asarray(weights, dtype=np.float64).ravel()
-        sums, squares = (np.bincount(place, part, minlength=len(edges) + 1) for part in (w, w**2))
+        w = None if weights is None else np.asarray(weights, dtype=np.float64).ravel()
+        sums: Any = found if w is None else np.bincount(place, w, minlength=len(edges) + 1)
+        squares: Any = found if w is None else np.bincount(place, w**2, minlength=len(edges) + 1)
         self.inside += sums[1:-1]
         self.squares += squares[1:-1]
         self.sum_weights += float(sums.sum())

@@ -220,7 +220,7 @@ def test_interrupt_says_how_to_resume(folder: Path, tmp_path: Path, monkeypatch:
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nisampler.calo.fitting.schedule.fit_part", stop)
+    monkeypatch.setattr("nisampler.calo.fitting.part_queue.fit_part", stop)
     arguments = ["--geometry", "toy", "--data", folder / "data.h5", "--model", "tiny", "--output", tmp_path / "m"]
     code, _, err = call("fit", *arguments)
     assert code == 130 and f"--output {tmp_path / 'm'} --resume` continues" in err

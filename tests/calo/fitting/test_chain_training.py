@@ -22,8 +22,8 @@ from nisampler.calo.data.files import ShowerReader
 from nisampler.calo.detector.geometries import geometry
 from nisampler.calo.detector.geometry import Geometry, IncidentEnergy, Layer
 from nisampler.calo.fitting.fit import DataOptions, fit
+from nisampler.calo.fitting.part_queue import PartQueue, waves
 from nisampler.calo.fitting.ranks import Ranks, ranks
-from nisampler.calo.fitting.schedule import Schedule, waves
 from nisampler.calo.fitting.store import load_base, load_model, save_base
 from nisampler.calo.models import FlowConfig, ModelConfig, build_model
 from nisampler.calo.preprocessing.preprocessing import PreprocessingConfig
@@ -208,7 +208,7 @@ def test_the_end_happens_once(toy_file: Path, tmp_path: Path, monkeypatch: pytes
         save_base(folder, model, finished)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("nisampler.calo.fitting.schedule.save_base", stop)
+        patch.setattr("nisampler.calo.fitting.part_queue.save_base", stop)
         fit(DataOptions(toy_file), TOY, "window", tmp_path / "b", options)
     with pytest.raises(ModelError, match="not finished"):
         load_model(tmp_path / "b")
@@ -339,18 +339,18 @@ def test_processes_share_the_parts(once: tuple[Path, Watch], deep_file: Path, tm
 def test_a_process_that_fails(once: tuple[Path, Watch], deep_file: Path, tmp_path: Path) -> None:
     """One process goes on with what two began, of which one failed."""
     breaks = """
-from nisampler.calo.fitting import schedule
+from nisampler.calo.fitting import part_queue
 from nisampler.errors import TrainingDivergedError
 from nisampler.ui.monitor import Monitor
 
-train = schedule.Schedule._train
+train = part_queue.PartQueue._train
 
 def broken(self, part):
     if part.name == "layer-20":
         raise TrainingDivergedError("it broke")
     return train(self, part)
 
-schedule.Schedule._train = broken
+part_queue.PartQueue._train = broken
 """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -423,7 +423,7 @@ def test_processes_need_one_folder(toy_file: Path, tmp_path: Path) -> None:
         def barrier(self) -> None:
             """Nobody to wait for."""
 
-    schedule = Schedule(
+    queue = PartQueue(
         model,  # type: ignore[arg-type]
         ShowerData(data, data),
         tmp_path,
@@ -434,4 +434,4 @@ def test_processes_need_one_folder(toy_file: Path, tmp_path: Path) -> None:
         Alone(1, 2, 1, counters),
     )
     with pytest.raises(ModelError, match="lacks part total, which another process trained"):
-        schedule.run()
+        queue.run()

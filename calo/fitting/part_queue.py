@@ -41,7 +41,7 @@ def waves(parts: Sequence[Part]) -> list[list[Part]]:
 
 
 @dataclass(frozen=True)
-class Schedule:
+class PartQueue:
     """The training of a model whose folder is begun.
 
     The log-likelihood is a sum, so a part needs no other one except those of its `after`: each process takes the next
