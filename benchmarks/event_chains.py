@@ -119,7 +119,7 @@ def unweighted(weigh: Weigh, job: Row, watch: Stopwatch) -> Row:
         found += len(kept)
         kept_points.append(x[kept])
         kept_weights.append(ratio[kept].clamp(min=1.0))
-    events = UnweightedPoints(torch.cat(kept_points), torch.cat(kept_weights), trials)
+    events = UnweightedPoints(torch.cat(kept_points), torch.cat(kept_points), torch.cat(kept_weights), trials)
     watch.lap("generation")
     return {
         "chosen": "",

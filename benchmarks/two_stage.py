@@ -79,8 +79,8 @@ def p_value(first: NDArray[np.float64], second: NDArray[np.float64], edges: NDAr
 def values_of(process: Process, points: UnweightedPoints, seed: int) -> dict[str, NDArray[np.float64]]:
     """The observables of these events by name; the coordinates of a process without events."""
     if not process.has_events:
-        return {f"x{k}": points.x[:, k].numpy() for k in range(process.dim)}
-    batch = process.events(points.x, points.weights, torch.Generator().manual_seed(seed))
+        return {f"x{k}": points.u[:, k].numpy() for k in range(process.dim)}
+    batch = process.events(points.u, points.weights, torch.Generator().manual_seed(seed))
     return {observable.name: observable(batch) for observable in process.observables}
 
 
@@ -100,7 +100,7 @@ def first_stage(tool: TwoStageUnweighter, n: int, generator: torch.Generator) ->
         kept.append(x[threshold < tool.surrogate(x, log_q)])
     chosen = torch.cat(kept)
     inside = chosen[tool.integrand(chosen) != 0.0][:n]
-    return UnweightedPoints(inside, torch.ones(len(inside), dtype=torch.float64), 0)
+    return UnweightedPoints(inside, inside, torch.ones(len(inside), dtype=torch.float64), 0)
 
 
 def made(tool: Unweighter, n: int, shard: int, charge: float) -> tuple[UnweightedPoints, dict[str, float]]:

@@ -18,7 +18,6 @@ from nisampler._version import __version__ as __version__
 if TYPE_CHECKING:
     from nisampler import errors as errors
     from nisampler import flows as flows
-    from nisampler.api import Result as Result
     from nisampler.api import integrate as integrate
     from nisampler.base.estimate import Estimate as Estimate
     from nisampler.density.channels import Multichannel as Multichannel
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
     from nisampler.events import read_events as read_events
     from nisampler.events import write_events as write_events
     from nisampler.integration.integrator import IntegrationConfig as IntegrationConfig
+    from nisampler.result import Result as Result
+    from nisampler.run.load import load as load
     from nisampler.run.lookup import process as process
     from nisampler.samplers.base import Sampler as Sampler
     from nisampler.samplers.trainable import TrainableSampler as TrainableSampler
@@ -48,13 +49,14 @@ _HOMES = {
     "IntegrationConfig": "integration.integrator",
     "Multichannel": "density.channels",
     "NisamplerError": "errors",
-    "Result": "api",
+    "Result": "result",
     "Sampler": "samplers.base",
     "TrainableSampler": "samplers.trainable",
     "TrainingConfig": "training.config",
     "TreeSettings": "training.config",
     "UnweightingConfig": "unweighting.unweighter",
     "integrate": "api",
+    "load": "run.load",
     "process": "run.lookup",
     "read_events": "events",
     "write_events": "events",

@@ -3,109 +3,234 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+import torch
+
+from nisampler.base.checks import Natural, checked
 from nisampler.base.device import cpu_threads, resolve_device
 from nisampler.base.estimate import Estimate
 from nisampler.base.rng import Streams
+from nisampler.base.storage import load_checkpoint, save_checkpoint
 from nisampler.density.integrand import Integrand
 from nisampler.density.values import Kind
-from nisampler.errors import ConfigError
-from nisampler.integration.integrator import IntegrationConfig, IntegrationResult, Integrator
+from nisampler.errors import ConfigError, ScalarFunctionWarning
+from nisampler.flows import Flow
+from nisampler.integration.integrator import IntegrationConfig, Integrator
+from nisampler.result import Result, scalar_advice
 from nisampler.samplers.base import Sampler
+from nisampler.stored import (
+    CHECKPOINT,
+    INTEGRATION,
+    SAMPLER,
+    Integrated,
+    Trained,
+    WeightDistribution,
+    is_stored,
+)
 from nisampler.training.config import TrainingConfig
-from nisampler.training.records import Progress, TrainingResult
-from nisampler.training.trainer import Trainer
-from nisampler.unweighting.two_stage import TwoStageUnweighter, two_stages
-from nisampler.unweighting.unweighter import Efficiencies, UnweightedPoints, Unweighter, UnweightingConfig
+from nisampler.training.trainer import Callback, Trainer
+from nisampler.ui.monitor import SILENT, Monitor
+from nisampler.ui.progress import monitor_for
+from nisampler.unweighting.two_stage import two_stages
+from nisampler.unweighting.unweighter import Efficiencies, UnweightingConfig
+
+CHECKPOINT_SECONDS = 20.0
+# The last stage of a training.
+_FINISH = "finish"
 
 
 @dataclass(frozen=True)
-class Result:
-    """An integral, the frozen sampler behind it, and what it is worth for unweighting.
+class ChainConfig:
+    """What a chain is told.
 
-    It prints as its estimate; `summary()` tells the rest, `unweight(n)` draws unit-weight points.
+    Parameters
+    ----------
+    training, integration, unweighting
+        Settings of the three parts.
+    seed
+        Same seed, same numbers.
+    threads
+        Of the CPU, see `cpu_threads`.
     """
 
-    training: TrainingResult
-    integration: IntegrationResult
-    efficiencies: Efficiencies
-    max_weight: float
-    integrand: Integrand
-    streams: Streams
-    unweighting: UnweightingConfig
-    calls: dict[str, int] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    integration: IntegrationConfig = field(default_factory=IntegrationConfig)
+    unweighting: UnweightingConfig = field(default_factory=UnweightingConfig)
+    seed: int = 0
     threads: int = 1
-    stages: TwoStageUnweighter | None = None
 
-    @property
-    def events_per_call(self) -> float:
-        """Expected unweighted events per integrand call."""
-        return self.efficiencies.chosen if self.stages is None else 1.0 / self.stages.gain.calls_with
 
-    @property
-    def events_per_second(self) -> float:
-        """Expected unweighted events per second, from the pace of the integration, or the costs behind two stages."""
-        if self.stages is not None:
-            return 1.0 / self.stages.gain.seconds_with
-        return self.efficiencies.chosen * self.calls["integration"] / self.seconds["integration"]
+class Chain:
+    """Adapts a sampler, integrates with it, and prepares the unweighting: each stage once.
 
-    @property
-    def estimate(self) -> Estimate:
-        """Value and error."""
-        return self.integration.estimate
+    With a folder every stage is stored there and read from then on, so that a killed chain continues and ends with the
+    same bytes.
 
-    @property
-    def sampler(self) -> Sampler:
-        """The frozen proposal."""
-        return self.training.sampler
+    Parameters
+    ----------
+    integrand
+        What to sample.
+    config
+        See `ChainConfig`.
+    device
+        Where the sampler lives.
+    monitor
+        Is told about progress.
+    folder
+        Where the stages are kept, if anywhere.
+    counted
+        Counters of the integrand before any of its work was done for this chain; zero by default.
 
-    @property
-    def warnings(self) -> list[str]:
-        """What went wrong, or makes the error doubtful."""
-        return self.training.warnings + self.integration.warnings
+    Examples
+    --------
+    >>> quick = ChainConfig(TrainingConfig(calls=5000), IntegrationConfig(points=4096))
+    >>> chain = Chain(Integrand(lambda x: x.sum(1), 2), quick)
+    >>> trained = chain.train()
+    >>> result = chain.integrate(trained)
+    >>> abs(result.estimate.value - 1) < 5 * result.estimate.error
+    True
+    """
 
-    def __str__(self) -> str:
-        return str(self.estimate)
+    def __init__(
+        self,
+        integrand: Integrand,
+        config: ChainConfig | None = None,
+        device: torch.device | str = "cpu",
+        monitor: Monitor | None = None,
+        folder: Path | None = None,
+        counted: Mapping[str, int] | None = None,
+    ) -> None:
+        self.integrand, self.config = integrand, config or ChainConfig()
+        self.device, self.monitor, self.folder = torch.device(device), monitor or SILENT, folder
+        self.streams = Streams(self.config.seed)
+        counted = counted or dict.fromkeys(integrand.counts(), 0)
+        self._before = counted
+        self._calls = {"detection": integrand.calls - counted["calls"]}
+        self._seconds: dict[str, float] = {}
 
-    def summary(self) -> str:
-        """The result in a few lines, with every count and warning."""
-        e, calls = self.efficiencies, self.calls
-        lines = [
-            self.estimate.summary(),
-            f"sampler      {self.sampler.describe()}",
-            *([] if self.training.choice is None else [f"choice       {self.training.choice.line()}"]),
-            f"efficiency   {e.at_0p1:.3f} at 0.1 % overweight, {e.at_1:.3f} at 1 %, {e.strict:.3f} strict; "
-            f"ESS/N {e.ess_fraction:.3f}, non-zero {e.cut:.3f}",
-            f"unweighting  {self.events_per_call:.3g} events per call, {self.events_per_second:.3g} per second",
-            *([] if self.stages is None else [f"two stages   {self.stages.gain.line()}"]),
-            f"calls        {calls['detection']} to find the kind of function, {calls['training']} training, "
-            f"{calls['integration']} integration; {calls['nonfinite']} not finite",
-            f"steps        {self.training.steps}; each point of the training served {self.training.steps_per_call:.3g}",
-        ]
-        return "\n".join(lines + [f"warning      {warning}" for warning in self.warnings])
+    def train(
+        self,
+        checkpoint_seconds: float = CHECKPOINT_SECONDS,
+        callback: Callback | None = None,
+        start: Sampler | Flow | None = None,
+    ) -> Trained:
+        """Adapt a sampler, or read the one of an earlier session.
 
-    def unweight(self, n: int, shard: int = 0) -> UnweightedPoints:
-        """Exactly n points of the unit cube with unit weights (signed; overweight ones keep their excess).
+        Parameters
+        ----------
+        checkpoint_seconds
+            Between checkpoints; they have no influence on the result.
+        callback, start
+            See `nisampler.training.trainer.Trainer`.
 
         Raises
         ------
-        EventCountError
-            If they cannot be found within the configured number of trials.
+        CorruptFileError
+            If a stored sampler or checkpoint is damaged; it is named.
+        IntegrandError, TrainingDivergedError
+            As the trainer does.
         """
-        unweighter = self.stages or Unweighter(
-            self.integrand,
-            self.sampler,
-            self.max_weight,
-            self.efficiencies.chosen,
-            self.streams,
-            self.unweighting,
+        if not is_stored(self.folder, SAMPLER):
+            begin = time.perf_counter()
+            trained = self._train(checkpoint_seconds, callback, start)
+            self._seconds["training"] = time.perf_counter() - begin
+            if self.folder is not None:
+                save_checkpoint(self.folder / SAMPLER, *trained.state())
+        if self.folder is not None:
+            trained = Trained.read(self.folder, self.device)
+            self.integrand.restore_counts(dict(trained.counts))
+        return trained
+
+    def _train(self, checkpoint_seconds: float, callback: Callback | None, start: Sampler | Flow | None) -> Trained:
+        first = self.integrand.calls
+        config, monitor = self.config.training, self.monitor
+        trainer = Trainer(self.integrand, config, self.streams, self.device, monitor, callback, start)
+        checkpoints = None
+        if self.folder is not None:
+            if is_stored(self.folder, CHECKPOINT):
+                trainer.load_state(*load_checkpoint(self.folder / CHECKPOINT, self.device))
+                monitor.line(f"training continues after {trainer.calls} calls")
+            checkpoints = _Checkpoints(self.folder / CHECKPOINT, checkpoint_seconds)
+        result = trainer.fit(checkpoints)
+        monitor.progress("training", 1, 1, {})
+        calls = self._calls | {"training": self.integrand.calls - first}
+        return Trained(result, calls, self.integrand.counts())
+
+    def integrate(self, trained: Trained) -> Result:
+        """Integrate with the frozen sampler, choose w_max and see whether two stages pay, or read what was found.
+
+        Raises
+        ------
+        CorruptFileError
+            If the stored integral is damaged.
+        IntegrandError, UnweightingError
+            As `Integrator` and the policy do.
+        """
+        if not is_stored(self.folder, INTEGRATION):
+            result = self._integrate(trained)
+            if self.folder is not None:
+                result.write_integration(self.folder)
+        if self.folder is not None:
+            stored = Integrated.read(self.folder)
+            self.integrand.restore_counts(dict(stored.counts))
+            result = Result.of(self.folder, trained, stored, self.integrand)
+        return result
+
+    def _integrate(self, trained: Trained) -> Result:
+        start, before = time.perf_counter(), self.integrand.calls
+        training, config, unweighting = trained.result, self.config.integration, self.config.unweighting
+        config = config.for_events(self.config.training.events or 0, training.efficiency)
+        found = Integrator(self.integrand, training.sampler, config, self.streams).run(self._told)
+        seconds = self._seconds | {"integration": time.perf_counter() - start}
+        w_max = unweighting.max_weight(found.weights, self.streams)
+        worth = Efficiencies.of(found.weights, w_max)
+        stages = two_stages(
+            self.integrand, training.sampler, found.weights, worth, config, unweighting, training.choice, self.streams
         )
-        with cpu_threads(self.threads):
-            return unweighter.generate(n, shard)
+        calls = {
+            **trained.calls,
+            "integration": self.integrand.calls - before,
+            "nonfinite": self.integrand.nonfinite - self._before["nonfinite"],
+        }
+        return Result(
+            training=training,
+            integration=found,
+            distribution=WeightDistribution.of(found.weights, w_max),
+            efficiencies=worth,
+            max_weight=w_max,
+            integrand=self.integrand,
+            streams=self.streams,
+            unweighting=unweighting,
+            calls=calls,
+            seconds=seconds,
+            threads=self.config.threads,
+            stages=stages,
+        )
+
+    def _told(self, done: int, total: int, estimate: Estimate | None) -> None:
+        figures = {} if estimate is None else {"error": f"{estimate.relative_error:.1e}"}
+        self.monitor.progress("integration", done, total, figures)
+
+
+class _Checkpoints:
+    """Stores the trainer now and then, and always when a sampler was chosen and where the last stage begins."""
+
+    def __init__(self, folder: Path, seconds: float) -> None:
+        self._folder, self._seconds = folder, seconds
+        self._last, self._chosen = time.monotonic(), False
+
+    def __call__(self, trainer: Trainer) -> None:
+        chosen, self._chosen = self._chosen, trainer.choice is not None
+        due = time.monotonic() - self._last >= self._seconds
+        if not (due or trainer.stage == _FINISH or self._chosen > chosen):
+            return
+        save_checkpoint(self._folder, *trainer.state())
+        self._last = time.monotonic()
 
 
 def integrate(
@@ -119,7 +244,9 @@ def integrate(
     training: TrainingConfig | None = None,
     integration: IntegrationConfig | None = None,
     unweighting: UnweightingConfig | None = None,
-    on_progress: Callable[[Progress], bool | None] | None = None,
+    sampler: Sampler | Flow | None = None,
+    callback: Callback | None = None,
+    progress: bool | Monitor | None = None,
     threads: int = 1,
     events: int | None = None,
 ) -> Result:
@@ -142,8 +269,15 @@ def integrate(
         "auto", "cpu" or "cuda".
     training, integration, unweighting
         Settings of the three parts.
-    on_progress
-        Called during the training; it may stop it by returning True, and what was learned is kept.
+    sampler
+        A sampler or flow of your own, to be trained in place of those that would be made, or used as it is; see
+        `nisampler.training.trainer.Trainer`.
+    callback
+        Called with a `nisampler.training.records.Progress` after each unit of the training; where it returns True the
+        training stops, and what was learned is kept.
+    progress
+        None shows a bar in a terminal or a notebook, and nothing elsewhere; True shows plain lines there; False shows
+        nothing; a `nisampler.ui.monitor.Monitor` of your own is told.
     threads
         Of the CPU, see `cpu_threads`.
     events
@@ -159,6 +293,11 @@ def integrate(
     ------
     NisamplerError
         A subclass that names what was wrong with the function or an option, and how to mend it.
+
+    Warns
+    -----
+    ScalarFunctionWarning
+        If the function takes one point at a time.
 
     Examples
     --------
@@ -179,28 +318,16 @@ def integrate(
         integrand = function
     else:
         integrand = Integrand(function, dim, domain=domain, kind=kind, device=place)
-    streams, unweighting = Streams(seed), unweighting or UnweightingConfig()
-    training, integration = training or TrainingConfig(), integration or IntegrationConfig()
-    training = training if events is None else replace(training, events=events)
-    counted = integrand.counts() if integrand is function else dict.fromkeys(integrand.counts(), 0)
-    before, start = integrand.calls, time.perf_counter()
-    with cpu_threads(threads):
-        trained = Trainer(integrand, training, streams, place, callback=on_progress).fit()
-        between, middle = integrand.calls, time.perf_counter()
-        integration = integration.for_events(training.events or 0, trained.efficiency)
-        result = Integrator(integrand, trained.sampler, integration, streams).run()
-        seconds = {"training": middle - start, "integration": time.perf_counter() - middle}
-        w_max = unweighting.max_weight(result.weights, streams)
-        efficiencies = Efficiencies.of(result.weights, w_max)
-        stages = two_stages(
-            integrand, trained.sampler, result.weights, efficiencies, integration, unweighting, trained.choice, streams
-        )
-    calls = {
-        "detection": before - counted["calls"],
-        "training": between - before,
-        "integration": integrand.calls - between,
-        "nonfinite": integrand.nonfinite - counted["nonfinite"],
-    }
-    return Result(
-        trained, result, efficiencies, w_max, integrand, streams, unweighting, calls, seconds, threads, stages
+    training = training or TrainingConfig()
+    if events is not None:
+        training = replace(training, events=checked("events", events, Natural))
+    config = ChainConfig(
+        training, integration or IntegrationConfig(), unweighting or UnweightingConfig(), seed, threads
     )
+    counted = integrand.counts() if integrand is function else None
+    with cpu_threads(threads), monitor_for(progress) as monitor:
+        chain = Chain(integrand, config, place, monitor, counted=counted)
+        result = chain.integrate(chain.train(callback=callback, start=sampler))
+    if integrand.kind == "scalar":
+        warnings.warn(scalar_advice(integrand), ScalarFunctionWarning, stacklevel=2)
+    return result

@@ -105,3 +105,11 @@ class ShowerDataError(NisamplerError, ValueError):
 
 class ModelError(NisamplerError, ValueError):
     """A shower model cannot be built, loaded or asked for what it does not have."""
+
+
+class MissingFunctionError(IntegrandError, RuntimeError):
+    """A result was read without its function and is asked for something that needs it."""
+
+
+class ScalarFunctionWarning(UserWarning):
+    """A function takes one point at a time, which is slow; the message says how to vectorise it."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, get_args
 
 from pydantic import Field
 
-from nisampler.base.checks import Finite, Positive, checked, settings
+from nisampler.base.checks import Finite, Positive, settings
 from nisampler.errors import AmplitudeError
 from nisampler.processes.constants import (
     ALPHA_EM,
@@ -24,13 +24,13 @@ from nisampler.processes.constants import (
     FermionType,
 )
 
-SineSquared = Annotated[Finite, Field(gt=0.0, lt=1.0)]
-"""sin^2 of a mixing angle, neither 0 nor 1."""
-VectorAxial = Annotated[tuple[Finite, Finite], Field(strict=False)]
+Share = Annotated[Finite, Field(gt=0.0, lt=1.0)]
+"""A number between 0 and 1, both excluded."""
+Couplings = Annotated[tuple[Finite, Finite], Field(strict=False)]
 """A vector and an axial coupling."""
-_Size = Annotated[Finite, Field(ge=0.0, le=1.0)]
-_Row = Annotated[tuple[_Size, _Size, _Size], Field(strict=False)]
-CkmMatrix = Annotated[tuple[_Row, _Row, _Row], Field(strict=False)]
+_Element = Annotated[Finite, Field(ge=0.0, le=1.0)]
+_Family = Annotated[tuple[_Element, _Element, _Element], Field(strict=False)]
+CkmMatrix = Annotated[tuple[_Family, _Family, _Family], Field(strict=False)]
 """Absolute values |V_ij|, rows u, c, t, columns d, s, b."""
 
 
@@ -70,7 +70,7 @@ class StandardModel:
     """
 
     alpha_em: Positive = ALPHA_EM
-    sin2_theta_w: SineSquared = SIN2_THETA_W
+    sin2_theta_w: Share = SIN2_THETA_W
     mass_z: Positive = MASS_Z
     width_z: Positive = WIDTH_Z
     mass_w: Positive = MASS_W
@@ -96,7 +96,8 @@ class StandardModel:
 
     def vector_axial(self, fermion: FermionType) -> tuple[float, float]:
         """(v, a) = (T_3 - 2 Q sin^2, T_3) of the Z vertex -i e / (2 sin cos) gamma^mu (v - a gamma_5)."""
-        checked("fermion", fermion, FermionType)
+        if fermion not in CHARGE_ISOSPIN:
+            raise AmplitudeError(f"the fermion type must be one of {get_args(FermionType)}, got {fermion!r}")
         charge, isospin = CHARGE_ISOSPIN[fermion]
         return isospin - 2 * charge * self.sin2_theta_w, isospin
 
@@ -130,9 +131,9 @@ class ZPrime:
 
     mass: Positive = 400.0
     width: Positive = 0.5
-    up: VectorAxial | None = None
-    down: VectorAxial | None = None
-    lepton: VectorAxial | None = None
+    up: Couplings | None = None
+    down: Couplings | None = None
+    lepton: Couplings | None = None
 
     def vector_axial(self, fermion: FermionType, model: StandardModel) -> tuple[float, float]:
         """(v, a) of a fermion: the own ones, or those of the Z in `model` where none are given."""

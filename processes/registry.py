@@ -81,7 +81,9 @@ def create(name: str, **parameters: Any) -> Process:
     UnknownProcessError
         If there is nothing of that name; the message lists the known ones.
     ConfigError
-        If a parameter is unknown, of the wrong type or outside its range; the message names it.
+        If a parameter is unknown or of the wrong type; the message names it.
+    ProcessError
+        If a value is outside its range.
 
     Examples
     --------

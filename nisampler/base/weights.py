@@ -11,6 +11,15 @@ from torch import Tensor
 from nisampler.errors import ConfigError, NonFiniteError, ShapeError, UnweightingError
 
 
+def importance_weights(values: Tensor, log_q: Tensor) -> Tensor:
+    """The weights f/q (n,) of points with values f (n,) and log densities log q (n,), where these are.
+
+    >>> importance_weights(torch.tensor([3.0]), torch.tensor([0.0]))
+    tensor([3.])
+    """
+    return values.to(log_q.device) * torch.exp(-log_q)
+
+
 def kish_ess(weights: Tensor, counts: Tensor | None = None) -> float:
     r"""Kish's effective sample size :math:`(\sum w)^2 / \sum w^2` of weights (any shape); 0 if all vanish.
 

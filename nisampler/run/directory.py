@@ -15,8 +15,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from nisampler import stored
 from nisampler.base.storage import atomic_write, read_json, remove_stale, write_json
 from nisampler.errors import CorruptFileError, StorageError
+from nisampler.result import SECONDS
 from nisampler.run import lookup
 from nisampler.run.card import Card, parse_card
 
@@ -121,12 +123,7 @@ class RunDirectory:
             raise StorageError(f"{target} is not a run directory: `nisampler run CARD --output DIR` makes one")
         lock = _take_lock(target)
         try:
-            settings = read_json(target / "run.json")
-            if not isinstance(settings, dict) or not settings.keys() >= _FIELDS:
-                raise CorruptFileError(f"{target / 'run.json'} is incomplete: restore it from a copy")
-            if (settings["format"], settings["version"]) != (FORMAT, VERSION):
-                raise StorageError(f"{target} was made by another release, which has to continue it")
-            card = parse_card(_card_text(target, settings), str(target / "card.toml"), settings["overrides"])
+            settings, card = read_settings(target)
             _check_source(target, settings)
         except BaseException:
             lock.close()
@@ -149,22 +146,22 @@ class RunDirectory:
     @property
     def checkpoint(self) -> Path:
         """State of the training."""
-        return self.path / "checkpoint"
+        return self.path / stored.CHECKPOINT
 
     @property
     def sampler(self) -> Path:
         """The frozen sampler with the record of its training."""
-        return self.path / "sampler"
+        return self.path / stored.SAMPLER
 
     @property
     def integration(self) -> Path:
         """The integral, its batches and the distribution of weights."""
-        return self.path / "integration"
+        return self.path / stored.INTEGRATION
 
     @property
     def two_stage(self) -> Path:
         """The surrogate of a two-stage unweighting, where it pays."""
-        return self.path / "two_stage"
+        return self.path / stored.TWO_STAGE
 
     @property
     def events(self) -> Path:
@@ -188,7 +185,7 @@ class RunDirectory:
 
     def seconds(self) -> dict[str, float]:
         """Seconds spent so far in each stage, over all sessions; nothing else depends on them."""
-        path = self.path / "seconds.json"
+        path = self.path / SECONDS
         if not path.is_file():
             return {}
         with suppress(CorruptFileError):
@@ -197,7 +194,26 @@ class RunDirectory:
 
     def store_seconds(self, seconds: Mapping[str, float]) -> None:
         """Remember the seconds spent in each stage."""
-        write_json(self.path / "seconds.json", dict(seconds))
+        write_json(self.path / SECONDS, dict(seconds))
+
+
+def read_settings(path: str | Path) -> tuple[dict[str, Any], Card]:
+    """The content of ``run.json`` and the card of a run; nothing is locked or changed.
+
+    Raises
+    ------
+    StorageError
+        If another release made the run, or its card was changed since it began.
+    CorruptFileError
+        If ``run.json`` is damaged.
+    """
+    target = Path(path)
+    settings = read_json(target / "run.json")
+    if not isinstance(settings, dict) or not settings.keys() >= _FIELDS:
+        raise CorruptFileError(f"{target / 'run.json'} is incomplete: restore it from a copy")
+    if (settings["format"], settings["version"]) != (FORMAT, VERSION):
+        raise StorageError(f"{target} was made by another release, which has to continue it")
+    return settings, parse_card(_card_text(target, settings), str(target / "card.toml"), settings["overrides"])
 
 
 def _digest(text: str) -> str:

@@ -23,11 +23,12 @@ from nisampler.events import (
     write_events,
     write_points,
 )
+from nisampler.result import Result
 from nisampler.run.directory import RunDirectory
 from nisampler.run.job import Job, build_job
-from nisampler.run.stages import Integrated, Trained, integrate, train
+from nisampler.run.stages import chain
 from nisampler.ui.monitor import SILENT, LogMonitor, Monitor, Monitors
-from nisampler.unweighting.unweighter import Unweighter, UnweightingConfig
+from nisampler.unweighting.unweighter import UnweightingConfig
 
 SUFFIX = ".h5"
 CHECKSUMS = "checksums.json"
@@ -111,22 +112,15 @@ class Generator:
     ----------
     job
         The process.
-    trained, integrated
-        The frozen sampler, and w_max and the integral.
+    result
+        The frozen sampler, w_max and the integral.
     streams
         Source of all random numbers; shard k uses those of number k only.
     """
 
-    def __init__(self, job: Job, trained: Trained, integrated: Integrated, streams: Streams) -> None:
-        self._job, self._integrated, self._streams = job, integrated, streams
-        self._unweighter = integrated.stages or Unweighter(
-            job.integrand,
-            trained.sampler,
-            integrated.max_weight,
-            integrated.efficiencies["chosen"],
-            streams,
-            job.card.unweighting,
-        )
+    def __init__(self, job: Job, result: Result, streams: Streams) -> None:
+        self._job, self._result, self._streams = job, result, streams
+        self._unweighter = result.unweighter(streams)
 
     def fill(self, folder: Path, n: int, shard_size: int, monitor: Monitor) -> Generated:
         """Make the missing shards of n events in `folder`.
@@ -173,11 +167,11 @@ class Generator:
         points = self._unweighter.generate(size, index)
         if job.process.has_events:
             generator = self._streams.generator("event record", index)
-            batch = job.process.events(points.x, points.weights, generator)
-            info = job.init_info(self._integrated.estimate, self._integrated.signed)
+            batch = job.process.events(points.u, points.weights, generator)
+            info = job.init_info(self._result.estimate, self._result.signed)
             write_events(path, batch, info, size)
         else:
-            write_points(path, point_batch(job, points.x, points.weights), job.process.unit, size)
+            write_points(path, point_batch(job, points.u, points.weights), job.process.unit, size)
         spent = {name: count - before[name] for name, count in job.integrand.counts().items()}
         shard = Shard(
             events=size,
@@ -280,9 +274,8 @@ def generate_events(
     _claim(target, order)
     with cpu_threads(settings["threads"]):
         job = build_job(directory.card, settings["process"], settings["device"])
-        trained = train(job, directory, monitor)
-        integrated = integrate(job, directory, trained, monitor)
-        generator = Generator(job, trained, integrated, Streams(seed))
+        stages = chain(job, directory, monitor)
+        generator = Generator(job, stages.integrate(stages.train()), Streams(seed))
         made = generator.fill(target / "shards", n, directory.card.events.shard_size, monitor)
         names = finish(job, target / "shards", target, n)
     same = f"seed {seed} is that of the run itself: these events repeat the run's own"

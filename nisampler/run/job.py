@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass, replace
 
+from nisampler.api import ChainConfig
 from nisampler.base.device import resolve_device
 from nisampler.base.estimate import Estimate
 from nisampler.base.rng import Streams
@@ -49,6 +50,11 @@ class Job:
         """Of the card; the sampler is chosen for the card's events unless `training.events` says otherwise."""
         settings = self.card.training
         return replace(settings, events=self.card.events.n) if settings.events is None else settings
+
+    def chain(self, threads: int) -> ChainConfig:
+        """What the chain of this run is told."""
+        card = self.card
+        return ChainConfig(self.training, card.integration, card.unweighting, card.seed, threads)
 
     @property
     def formats(self) -> tuple[str, ...]:

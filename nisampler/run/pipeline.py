@@ -11,11 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from nisampler.api import CHECKPOINT_SECONDS
 from nisampler.base.device import cpu_threads
+from nisampler.base.estimate import Estimate
 from nisampler.base.storage import atomic_write, read_json, write_json
 from nisampler.base.versions import finite, versions
+from nisampler.base.weights import importance_weights
 from nisampler.errors import NisamplerError, StorageError
 from nisampler.events import ShardSet
+from nisampler.result import Result
 from nisampler.run import lookup
 from nisampler.run.card import parse_card, read_card_text
 from nisampler.run.directory import RunDirectory
@@ -23,8 +27,9 @@ from nisampler.run.generate import Generated, Generator, finish, overweight_warn
 from nisampler.run.job import Job, build_job, card_device
 from nisampler.run.report import RunReport, render
 from nisampler.run.result import integral_text
-from nisampler.run.stages import CHECKPOINT_SECONDS, Clock, Integrated, Trained, integrate, train
-from nisampler.training.costs import Choice
+from nisampler.run.stages import Clock, chain
+from nisampler.samplers.base import Sampler
+from nisampler.stored import plain
 from nisampler.ui import plots
 from nisampler.ui.distributions import (
     Comparison,
@@ -120,31 +125,34 @@ def _execute(directory: RunDirectory, monitor: Monitor, clock: Clock, checkpoint
         monitor.line(f"warning: {text}")
     if card.events.n:
         job.process.prepare_events()
+    stages = chain(job, directory, monitor)
     with clock.stage("training"):
-        trained = train(job, directory, monitor, checkpoint_seconds)
-    monitor.line(f"sampler: {trained.name}, {trained.counts['calls']} calls")
-    if trained.choice is not None:
-        monitor.line(f"choice: {Choice.of(trained.choice).line()}")
+        trained = stages.train(checkpoint_seconds)
+    training = trained.result
+    monitor.line(f"sampler: {training.sampler.describe()}, {trained.counts['calls']} calls")
+    if training.choice is not None:
+        monitor.line(f"choice: {training.choice.line()}")
     with clock.stage("integration"):
-        integrated = integrate(job, directory, trained, monitor)
-    efficiency = 100 * integrated.efficiencies["at_0p1"]
-    unit = integrated.estimate.unit
-    monitor.line(f"integral: {integrated.estimate} {unit}".rstrip() + f", efficiency {efficiency:.1f} % at 0.1 %")
-    if integrated.stages is not None:
-        monitor.line(f"two stages: {integrated.stages.gain.line()}")
+        found = stages.integrate(trained)
+    monitor.line(
+        f"integral: {found.estimate} {found.estimate.unit}".rstrip()
+        + f", efficiency {100 * found.efficiencies.at_0p1:.1f} % at 0.1 %"
+    )
+    if found.stages is not None:
+        monitor.line(f"two stages: {found.stages.gain.line()}")
     with clock.stage("generation"):
-        made, names = _events(job, directory, trained, integrated, monitor)
-    result = _result(job, directory, trained, integrated, made)
+        made, names = _events(job, directory, found, monitor)
+    result = _result(job, found, made)
     result |= {"files": names, "seconds": clock.seconds}
-    result["unweighting"] |= _speed(integrated, made, result["calls"], clock.seconds)
+    result["unweighting"] |= _speed(found, made, result["calls"], clock.seconds)
     result["warnings"] += changed
     write_json(directory.result, result)
     with clock.stage("report"):
-        comparisons, spent = _draw(job, directory, trained, integrated, result)
+        comparisons, spent = _draw(job, directory, found, result)
         result["calls"]["report"] = spent["calls"]
         result["calls"]["nonfinite"] += spent["nonfinite"]
         write_json(directory.result, result)
-        _write_report(directory, trained, integrated, result, comparisons)
+        _write_report(directory, found, result, comparisons)
     result["seconds"] = clock.seconds
     write_json(directory.result, result)
     for text in result["warnings"]:
@@ -153,25 +161,21 @@ def _execute(directory: RunDirectory, monitor: Monitor, clock: Clock, checkpoint
     return result
 
 
-def _events(
-    job: Job, directory: RunDirectory, trained: Trained, integrated: Integrated, monitor: Monitor
-) -> tuple[Generated, list[str]]:
+def _events(job: Job, directory: RunDirectory, found: Result, monitor: Monitor) -> tuple[Generated, list[str]]:
     settings = job.card.events
     if settings.n == 0:
         return Generated(()), []
-    generator = Generator(job, trained, integrated, job.streams)
+    generator = Generator(job, found, job.streams)
     made = generator.fill(directory.events, settings.n, settings.shard_size, monitor)
     return made, finish(job, directory.events, directory.path, settings.n)
 
 
-def _speed(
-    integrated: Integrated, made: Generated, calls: Mapping[str, int], seconds: Mapping[str, float]
-) -> dict[str, float]:
+def _speed(found: Result, made: Generated, calls: Mapping[str, int], seconds: Mapping[str, float]) -> dict[str, float]:
     """Events per integrand call and per second; without events those that the integration lets expect."""
     if made.events:
         expected, stage = float(made.events), "generation"
     else:
-        expected, stage = integrated.efficiencies["chosen"] * calls["integration"], "integration"
+        expected, stage = found.efficiencies.chosen * calls["integration"], "integration"
     return {
         "events_per_call": expected / max(calls[stage], 1),
         "events_per_second": expected / max(seconds[stage], 1e-3),
@@ -184,56 +188,61 @@ def _changed_versions(before: Mapping[str, str]) -> list[str]:
     return [f"versions changed since the run began, bytes may differ: {', '.join(changed)}"] if changed else []
 
 
-def _result(
-    job: Job, directory: RunDirectory, trained: Trained, integrated: Integrated, made: Generated
-) -> dict[str, Any]:
-    estimate, efficiencies = integrated.estimate, integrated.efficiencies
-    calls = {
-        "training": trained.counts["calls"],
-        "integration": integrated.counts["calls"] - trained.counts["calls"],
-        "generation": made.calls,
-        "report": 0,
-        "nonfinite": integrated.counts["nonfinite"] + made.nonfinite,
+def _result(job: Job, found: Result, made: Generated) -> dict[str, Any]:
+    """The content of ``result.json``, but for files, seconds and speed."""
+    training, choice = found.training, found.training.choice
+    data: dict[str, Any] = {
+        "process": job.process.name,
+        "parameters": job.card.parameters,
+        "seed": job.card.seed,
+        "device": job.device,
+        "threads": found.threads,
+        "integral": _integral(found.estimate),
+        "unweighting": _worth(found, made),
+        "calls": {
+            "training": found.calls["detection"] + found.calls["training"],
+            "integration": found.calls["integration"],
+            "generation": made.calls,
+            "report": 0,
+            "nonfinite": found.calls["nonfinite"] + made.nonfinite,
+        },
+        "sampler": {
+            "name": found.sampler.describe(),
+            "choice": None if choice is None else asdict(choice),
+            "candidates": [asdict(candidate) for candidate in training.candidates],
+        },
+        "training": {"steps": training.steps, "steps_per_call": training.steps_per_call},
+        "versions": versions(),
+        "warnings": [*found.warnings, *overweight_warnings(made, job.card.unweighting)],
     }
-    overweight = made.overweight_fraction
-    result: dict[str, Any] = finite(
-        {
-            "process": job.process.name,
-            "parameters": job.card.parameters,
-            "seed": job.card.seed,
-            "device": job.device,
-            "threads": directory.settings["threads"],
-            "integral": {
-                "value": estimate.value,
-                "error": estimate.error,
-                "unit": estimate.unit,
-                "chi2_per_dof": estimate.chi2_per_dof,
-                "n_points": estimate.n,
-            },
-            "unweighting": {
-                "efficiency_strict": efficiencies["strict"],
-                "efficiency_0p1": efficiencies["at_0p1"],
-                "efficiency_1": efficiencies["at_1"],
-                "efficiency_generated": made.efficiency,
-                "ess_fraction": efficiencies["ess_fraction"],
-                "cut_efficiency": efficiencies["cut"],
-                "max_weight": integrated.max_weight,
-                "two_stage": None if integrated.stages is None else asdict(integrated.stages.gain),
-                "overweight_fraction": integrated.overweight_fraction if overweight is None else overweight,
-                "n_events": made.events,
-            },
-            "calls": calls,
-            "sampler": {"name": trained.name, "choice": trained.choice, "candidates": trained.candidates},
-            "training": {"steps": trained.steps, "steps_per_call": trained.steps_per_call},
-            "versions": versions(),
-            "warnings": [
-                *trained.warnings,
-                *integrated.warnings,
-                *overweight_warnings(made, job.card.unweighting),
-            ],
-        }
-    )
-    return result
+    return dict(finite(data))
+
+
+def _integral(estimate: Estimate) -> dict[str, Any]:
+    return {
+        "value": estimate.value,
+        "error": estimate.error,
+        "unit": estimate.unit,
+        "chi2_per_dof": estimate.chi2_per_dof,
+        "n_points": estimate.n,
+    }
+
+
+def _worth(found: Result, made: Generated) -> dict[str, Any]:
+    """What the weights are worth for unweighting, and what was made of them."""
+    worth, overweight = found.efficiencies, made.overweight_fraction
+    return {
+        "efficiency_strict": worth.strict,
+        "efficiency_0p1": worth.at_0p1,
+        "efficiency_1": worth.at_1,
+        "efficiency_generated": made.efficiency,
+        "ess_fraction": worth.ess_fraction,
+        "cut_efficiency": worth.cut,
+        "max_weight": found.max_weight,
+        "two_stage": None if found.stages is None else asdict(found.stages.gain),
+        "overweight_fraction": found.distribution.overweight if overweight is None else overweight,
+        "n_events": made.events,
+    }
 
 
 def redraw(directory: RunDirectory, style: str | None = None) -> Path:
@@ -256,26 +265,25 @@ def redraw(directory: RunDirectory, style: str | None = None) -> Path:
     sheet = plots.style_sheet(style)
     if not directory.result.is_file():
         raise StorageError(f"{directory.path} is not finished: `nisampler resume {directory.path}` first")
-    monitor = SILENT
     with cpu_threads(directory.settings["threads"]):
         job = build_job(directory.card, directory.settings["process"], directory.settings["device"])
-        trained = train(job, directory, monitor)
-        integrated = integrate(job, directory, trained, monitor)
+        stages = chain(job, directory, SILENT)
+        found = stages.integrate(stages.train())
         result = read_json(directory.result)
-        comparisons, _ = _draw(job, directory, trained, integrated, result)
-        _write_report(directory, trained, integrated, result, comparisons, sheet)
+        comparisons, _ = _draw(job, directory, found, result)
+        _write_report(directory, found, result, comparisons, sheet)
     return directory.report
 
 
 def _draw(
-    job: Job, directory: RunDirectory, trained: Trained, integrated: Integrated, result: dict[str, Any]
+    job: Job, directory: RunDirectory, found: Result, result: dict[str, Any]
 ) -> tuple[tuple[Comparison, ...], dict[str, int]]:
     """The distributions of the report and the integrand's counters for them; if they fail, a warning in `result`."""
     before = job.integrand.counts()
     comparisons: tuple[Comparison, ...] = ()
     try:
         if result["unweighting"]["n_events"]:
-            comparisons = _comparisons(job, directory, trained, integrated)
+            comparisons = _comparisons(job, directory, found)
     except NisamplerError as error:
         text = f"the report lacks the distributions, {type(error).__name__}: {error}"
         if text not in result["warnings"]:
@@ -285,22 +293,21 @@ def _draw(
 
 def _write_report(
     directory: RunDirectory,
-    trained: Trained,
-    integrated: Integrated,
+    found: Result,
     result: Mapping[str, Any],
     comparisons: tuple[Comparison, ...],
     sheet: plots.Sheet = plots.PLAIN,
 ) -> None:
-    means = np.asarray(integrated.batch_means)
+    means = np.asarray(found.integration.batch_means)
     spread = float(means.std(ddof=1)) if len(means) > 1 else 0.0
     n = result["unweighting"]["n_events"]
     data = RunReport(
         result=result,
-        history=trained.history,
+        history=plain(found.training.history),
         batches=[(float(mean), spread) for mean in means],
-        weight_edges=integrated.weight_edges,
-        weight_counts=integrated.weight_counts,
-        w_max=integrated.max_weight / integrated.mean_weight if n else None,
+        weight_edges=found.distribution.edges,
+        weight_counts=found.distribution.counts,
+        w_max=found.max_weight / found.distribution.mean if n else None,
         comparisons=comparisons,
         style=sheet,
     )
@@ -308,24 +315,24 @@ def _write_report(
         handle.write(render(data))
 
 
-def _weighted_points(job: Job, trained: Trained, n: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def _weighted_points(job: Job, sampler: Sampler, n: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """`n` cube points of the frozen sampler with weights f/q, zeros included."""
-    integrand = trained.sampler.view(job.integrand)
+    integrand = sampler.view(job.integrand)
     for index, size in enumerate(sizes(n, _REPORT_BATCH)):
-        generator = job.streams.generator("report", index, device=trained.sampler.device)
-        u, log_q = trained.sampler.sample(size, generator)
-        yield u, integrand(u).to(u.device) * torch.exp(-log_q)
+        generator = job.streams.generator("report", index, device=sampler.device)
+        u, log_q = sampler.sample(size, generator)
+        yield u, importance_weights(integrand(u), log_q)
 
 
-def _comparisons(job: Job, directory: RunDirectory, trained: Trained, integrated: Integrated) -> tuple[Comparison, ...]:
+def _comparisons(job: Job, directory: RunDirectory, found: Result) -> tuple[Comparison, ...]:
     """Each observable, or coordinate, of weighted points and of the written events."""
     observables = job.process.observables
     domain = job.integrand.domain.cpu().numpy()
     axes = observable_axes(observables) if job.process.has_events else coordinate_axes(domain)
     weighted = tuple(Histogram(axis) for axis in axes)
     unweighted = tuple(Histogram(axis) for axis in axes)
-    n = min(_REPORT_POINTS, integrated.estimate.n // 4)
-    for index, (u, weights) in enumerate(_weighted_points(job, trained, n)):
+    n = min(_REPORT_POINTS, found.estimate.n // 4)
+    for index, (u, weights) in enumerate(_weighted_points(job, found.sampler, n)):
         kept = weights != 0.0
         for histogram in weighted:
             histogram.count += int((~kept).sum())
@@ -340,5 +347,5 @@ def _comparisons(job: Job, directory: RunDirectory, trained: Trained, integrated
     else:
         for points in point_batches(directory.events):
             fill_points(unweighted, points)
-    value = integrated.estimate.value
+    value = found.estimate.value
     return tuple(Comparison.of(a, b, value) for a, b in zip(weighted, unweighted, strict=True))

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from nisampler.base.rng import Streams
-from nisampler.base.weights import efficiencies_at
+from nisampler.base.weights import efficiencies_at, importance_weights
 from nisampler.density.integrand import Integrand
 from nisampler.errors import ConfigError, CorruptFileError, NonFiniteError, ShapeError, UnweightingError
 from nisampler.integration.integrator import IntegrationConfig, latent_points
@@ -176,12 +176,12 @@ class TwoStageUnweighter(Unweighter):
         self.gain = gain
 
     def _try(self, latent: Tensor, thresholds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x, log_q = self.sampler.map(latent)
-        proposed = _cut_off(self.surrogate(x, log_q), self.max_surrogate)
+        u, log_q = self.sampler.map(latent)
+        proposed = _cut_off(self.surrogate(u, log_q), self.max_surrogate)
         passed = torch.nonzero(thresholds[0] * self.max_surrogate < proposed).squeeze(1)
-        weights = self.integrand(x[passed]).to(x.device) * torch.exp(-log_q[passed])
+        weights = importance_weights(self.integrand(u[passed]), log_q[passed])
         ratio = torch.zeros_like(log_q).index_copy(0, passed, weights / proposed[passed] / self.max_ratio)
-        return x, ratio, thresholds[1] < ratio.abs()
+        return u, ratio, thresholds[1] < ratio.abs()
 
     def state(self) -> State:
         """Tensors and JSON metadata for `load`."""

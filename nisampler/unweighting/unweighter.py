@@ -6,15 +6,18 @@ keep their excess, so the events are unbiased whatever w_max is.
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nisampler.base.rng import Streams
-from nisampler.base.weights import efficiencies_at, kish_ess
+from nisampler.base.weights import efficiencies_at, importance_weights, kish_ess
+from nisampler.density.channels import multichannel_of
 from nisampler.density.integrand import Integrand
 from nisampler.errors import ConfigError, EventCountError, UnweightingError
 from nisampler.samplers.base import Sampler
@@ -122,12 +125,14 @@ class Efficiencies:
 
 @dataclass(frozen=True)
 class UnweightedPoints:
-    """Accepted points of the unit cube.
+    """Accepted points.
 
     Attributes
     ----------
     x
-        Shape (n, dim), float64.
+        Points of the domain (n, dim), float64; with channels the points (n, ...) that they made.
+    u
+        The same points in the unit cube (n, dim), float64.
     weights
         Shape (n,): ±1, and beyond for the overweight ones.
     trials
@@ -135,6 +140,7 @@ class UnweightedPoints:
     """
 
     x: Tensor
+    u: Tensor
     weights: Tensor
     trials: int
 
@@ -207,7 +213,7 @@ class Unweighter:
             raise ConfigError(f"ask for at least one event, got {n}")
         size = 2 ** math.ceil(math.log2(min(_LARGEST_BATCH, _BATCH_EVENTS / self.efficiency)))
         most = min(self.config.max_trials * n, _PATIENCE * n / self.efficiency + _LARGEST_BATCH)
-        kept_x: list[Tensor] = []
+        kept_u: list[Tensor] = []
         kept_w: list[Tensor] = []
         found = trials = 0
         while found < n:
@@ -221,15 +227,22 @@ class Unweighter:
                 latent, thresholds = self._draw(size, shard, batch)
             rate = (found + 1) / (trials + 1 / self.efficiency)
             part = slice(begin, begin + self._wanted((n - found) / rate))
-            x, ratio, accepted = self._try(latent[part], thresholds[:, part])
+            u, ratio, accepted = self._try(latent[part], thresholds[:, part])
             order = torch.nonzero(accepted).squeeze(1)[: n - found]
-            trials += len(x) if found + len(order) < n else int(order[-1]) + 1
-            kept_x.append(x[order])
+            trials += len(u) if found + len(order) < n else int(order[-1]) + 1
+            kept_u.append(u[order])
             kept_w.append(ratio[order])
             found += len(order)
         weights = torch.cat(kept_w)
         weights = torch.sign(weights) * weights.abs().clamp(min=1.0)
-        return UnweightedPoints(torch.cat(kept_x), weights, trials)
+        u = torch.cat(kept_u)
+        return UnweightedPoints(physical_points(self.integrand, u), u, weights, trials)
+
+    def with_streams(self, streams: Streams) -> Self:
+        """The same with other random numbers."""
+        other = copy.copy(self)
+        other.streams = streams
+        return other
 
     def _wanted(self, points: float) -> int:
         """How many points to evaluate at once where so many are wanted."""
@@ -245,6 +258,17 @@ class Unweighter:
 
     def _try(self, latent: Tensor, thresholds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Points of the cube, their w/w_max and whether they are accepted."""
-        x, log_q = self.sampler.map(latent)
-        ratio = self.integrand(x).to(x.device) * torch.exp(-log_q) / self.max_weight
-        return x, ratio, thresholds[0] < ratio.abs()
+        u, log_q = self.sampler.map(latent)
+        ratio = importance_weights(self.integrand(u), log_q) / self.max_weight
+        return u, ratio, thresholds[0] < ratio.abs()
+
+
+def physical_points(integrand: Integrand, u: Tensor) -> Tensor:
+    """Cube points u (n, dim) as points x of the function: of its domain, or those (n, ...) that its channels make.
+
+    >>> physical_points(Integrand(lambda x: x.sum(1), domain=[(10, 12)]), torch.tensor([[0.5]]))
+    tensor([[11.]], dtype=torch.float64)
+    """
+    x = integrand.to_domain(u)
+    channels = multichannel_of(integrand.function, 1)
+    return (x if channels is None else channels.points(x)[1]).to(u.device)

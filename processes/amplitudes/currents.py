@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from nisampler.base.checks import checked
+from nisampler.errors import AmplitudeError
 from nisampler.events.columns import UNKNOWN_SPIN
 from nisampler.processes.amplitudes.tree import chiral_spins
 from nisampler.processes.constants import (
@@ -23,8 +23,6 @@ from nisampler.processes.constants import (
 )
 from nisampler.processes.parameters import StandardModel, ZPrime
 
-Charge = Literal[1, -1]
-"""Charge of a W."""
 QUARK_KINDS: tuple[FermionType, ...] = ("up", "down")
 
 
@@ -177,7 +175,7 @@ class ChargedCurrent:
 
     Raises
     ------
-    ConfigError
+    AmplitudeError
         If the charge is neither.
 
     Examples
@@ -188,13 +186,14 @@ class ChargedCurrent:
     >>> ChargedCurrent(0)
     Traceback (most recent call last):
     ...
-    nisampler.errors.ConfigError: charge = 0: must be 1 or -1
+    nisampler.errors.AmplitudeError: the charge of the W must be +1 or -1, got 0
     """
 
     kinds = 1
 
-    def __init__(self, charge: Charge, model: StandardModel | None = None) -> None:
-        checked("charge", charge, Charge)
+    def __init__(self, charge: int, model: StandardModel | None = None) -> None:
+        if charge not in (1, -1):
+            raise AmplitudeError(f"the charge of the W must be +1 or -1, got {charge!r}")
         self.charge = charge
         self.model = StandardModel() if model is None else model
         self.leptons = (-charge * ELECTRON, charge * ELECTRON_NEUTRINO)

@@ -10,7 +10,7 @@ from typing import Any
 from nisampler.density.maps import Channel
 from nisampler.processes.amplicol.amplitude import AmplicolAmplitude
 from nisampler.processes.amplicol.particles import NAMES
-from nisampler.processes.amplitudes.currents import Charge, ChargedCurrent, LeptonicCurrent, NeutralCurrent
+from nisampler.processes.amplitudes.currents import ChargedCurrent, LeptonicCurrent, NeutralCurrent
 from nisampler.processes.amplitudes.drell_yan import DrellYan
 from nisampler.processes.amplitudes.protocol import Amplitude
 from nisampler.processes.amplitudes.top_pair import TopPair
@@ -164,7 +164,7 @@ def create_ttbar_jet(**parameters: Any) -> HadronProcess:
     return _top_pair("ttbar_jet", 1, parameters)
 
 
-def _w_jets(name: str, charge: Charge, parameters: dict[str, Any]) -> HadronProcess:
+def _w_jets(name: str, charge: int, parameters: dict[str, Any]) -> HadronProcess:
     card, model = WJetsParameters(**parameters), StandardModel()
     maps = {"W": BreitWigner(model.mass_w, model.width_w)}
     return _lepton_pair(name, card, ChargedCurrent(charge, model), charge * W_BOSON, maps)

@@ -11,8 +11,8 @@ from nisampler.base.checks import Finite, Limit, Natural, NonNegative, Positive,
 from nisampler.errors import ConfigError
 from nisampler.processes.constants import MASS_TOP
 from nisampler.processes.hadron.scales import ScaleName
-from nisampler.processes.parameters import VectorAxial
-from nisampler.processes.partons.alpha_s import Loops, StrongCoupling
+from nisampler.processes.parameters import Couplings
+from nisampler.processes.partons.alpha_s import Coupling, Loops
 
 Jets = Annotated[Natural, Field(le=3)]
 Distance = Annotated[Finite, Field(gt=0.0, lt=math.pi)]
@@ -65,7 +65,7 @@ class CollisionParameters:
     scale: ScaleName = "m_Z"
     mu_r_factor: Positive = 1.0
     mu_f_factor: Positive = 1.0
-    alpha_s: StrongCoupling | None = None
+    alpha_s: Coupling | None = None
     alpha_s_loops: Loops = 1
     channels: Literal["chili", "topology"] = "chili"
     workers: Natural = 0
@@ -173,9 +173,9 @@ class ZPrimeParameters(LeptonPairParameters):
     m_max: Limit = 1000.0
     m_z_prime: Positive = 400.0
     width_z_prime: Positive = 0.5
-    z_prime_up: VectorAxial | None = None
-    z_prime_down: VectorAxial | None = None
-    z_prime_lepton: VectorAxial | None = None
+    z_prime_up: Couplings | None = None
+    z_prime_down: Couplings | None = None
+    z_prime_lepton: Couplings | None = None
 
 
 @settings

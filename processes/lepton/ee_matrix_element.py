@@ -24,7 +24,7 @@ from nisampler.processes.constants import (
     FermionType,
     Flavour,
 )
-from nisampler.processes.parameters import SineSquared
+from nisampler.processes.parameters import Share
 from nisampler.processes.phase_space.kinematics import dot
 from nisampler.processes.phase_space.three_body import DurhamCut
 
@@ -76,7 +76,7 @@ class EEToThreeJetsParameters:
     alpha_em: Positive = ALPHA_EM
     m_z: Positive = MASS_Z
     gamma_z: Positive = WIDTH_Z
-    sin2_theta_w: SineSquared = SIN2_THETA_W
+    sin2_theta_w: Share = SIN2_THETA_W
     flavours: Row[Flavour] = MASSLESS_QUARKS
     phase_space: Literal["durham", "kt"] = "durham"
 

@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from nisampler.base.checks import Finite, Positive, Row, checked
+from nisampler.base.checks import Finite, checked
 from nisampler.errors import ConfigError
 from nisampler.processes.constants import MASS_Z, THRESHOLDS
 from nisampler.processes.partons.devices import OnDevices
@@ -23,7 +23,7 @@ from nisampler.processes.partons.interpolation import CubicAxis, powers
 
 Loops = Literal[1, 2, 3]
 """Orders of the beta function."""
-StrongCoupling = Annotated[Finite, Field(gt=0.0, lt=1.0)]
+Coupling = Annotated[Finite, Field(gt=0.0, lt=1.0)]
 """A strong coupling."""
 
 # Knots of the table in ln mu^2: the interpolation is then good to 1e-8 where alpha_s < 1/2.
@@ -88,8 +88,8 @@ class TabulatedAlphaS:
     def __init__(self, scales: Sequence[float], values: Sequence[float]) -> None:
         if len(scales) != len(values) or len(scales) < 2:
             raise ConfigError(f"an alpha_s table has as many scales as values, two or more; got {len(scales)} scales")
-        checked("scales", tuple(scales), Row[Positive])
-        checked("values", tuple(values), Row[Positive])
+        if not all(0 < number < math.inf for number in (*scales, *values)):
+            raise ConfigError("the scales and the values of an alpha_s table are positive and finite")
         starts = [0, *(i for i in range(1, len(scales)) if scales[i] == scales[i - 1])]
         knots, table = [], []
         for start, stop in zip(starts, [*starts[1:], len(scales)], strict=True):
@@ -155,7 +155,7 @@ class RunningAlphaS(TabulatedAlphaS):
         q_max: float = 1e6,
     ) -> None:
         checked("loops", loops, Loops)
-        checked("alpha_s_mz", alpha_s_mz, StrongCoupling)
+        checked("alpha_s_mz", alpha_s_mz, Coupling)
         if not 0 < q_min < mass_z < q_max < math.inf:
             raise ConfigError(f"alpha_s needs 0 < q_min < mass_z < q_max, got {q_min}, {mass_z}, {q_max}")
         self.alpha_s_mz, self.mass_z, self.loops, self.masses = alpha_s_mz, mass_z, loops, masses

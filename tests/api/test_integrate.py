@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from torch import Tensor
 from training_settings import training
 
 import nisampler
-from nisampler.api import Result, integrate
+from nisampler.api import integrate
 from nisampler.base.device import resolve_device
 from nisampler.base.estimate import pull
 from nisampler.density.integrand import Integrand
@@ -27,7 +27,8 @@ from nisampler.errors import (
 )
 from nisampler.integration.integrator import IntegrationConfig
 from nisampler.processes.functions.functions import annulus, camel
-from nisampler.training.records import Progress
+from nisampler.result import Result
+from nisampler.ui.monitor import Monitor
 from nisampler.unweighting.unweighter import UnweightingConfig
 
 QUICK: dict[str, Any] = {
@@ -72,8 +73,19 @@ def test_the_seed_decides_everything(result: Result) -> None:
     assert integrate(camel(2), seed=1, **QUICK).estimate != result.estimate
 
 
+class Told(Monitor):
+    """Remembers the stages that it hears of."""
+
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
+
+    def progress(self, stage: str, done: int, total: int, figures: Mapping[str, str]) -> None:
+        self.seen.add(stage)
+
+
+@pytest.mark.filterwarnings("ignore::nisampler.errors.ScalarFunctionWarning")
 def test_options_reach_their_parts() -> None:
-    told: list[Progress] = []
+    told = Told()
     small = training(calls=6000, sampler="vegas", on=False)
     found = integrate(
         lambda x: x[0] * x[1] ** 2,
@@ -83,10 +95,10 @@ def test_options_reach_their_parts() -> None:
         training=small,
         integration=IntegrationConfig(points=2048, method="mc"),
         unweighting=UnweightingConfig("strict"),
-        on_progress=told.append,
+        progress=told,
     )
     assert found.estimate.value == pytest.approx(2 * 26 / 3, abs=4.5 * found.estimate.error)
-    assert found.max_weight == float(found.integration.weights.abs().max()) and told
+    assert found.max_weight == float(found.integration.weights.abs().max()) and told.seen >= {"training", "integration"}
     assert found.sampler.describe().startswith("vegas") and "tree" not in found.sampler.describe()
 
 

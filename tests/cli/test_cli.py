@@ -185,7 +185,7 @@ def raising(error: BaseException) -> Callable[..., Any]:
 
 
 def test_interrupt_says_how_to_resume(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nisampler.run.pipeline.train", raising(KeyboardInterrupt()))
+    monkeypatch.setattr("nisampler.api.Chain.train", raising(KeyboardInterrupt()))
     code, _, err = call("run", folder / "card.toml", "-o", tmp_path / "run", "--quiet")
     assert code == 130 and err == f"interrupted: `nisampler resume {tmp_path / 'run'}` continues\n"
     code, _, err = call("resume", tmp_path / "run", "--quiet")
@@ -202,7 +202,7 @@ def test_interrupt_says_how_to_resume(folder: Path, tmp_path: Path, monkeypatch:
 def test_other_errors_are_one_message(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
 ) -> None:
-    monkeypatch.setattr("nisampler.run.pipeline.train", raising(error))
+    monkeypatch.setattr("nisampler.api.Chain.train", raising(error))
     code, _, err = call("run", folder / "card.toml", "-o", tmp_path / "run", "--quiet")
     assert code == 1 and words in err
 

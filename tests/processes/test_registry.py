@@ -10,11 +10,10 @@ import pytest
 import torch
 
 from nisampler.base.rng import Streams
-from nisampler.errors import CardError, ConfigError, ProcessError, UnknownProcessError
+from nisampler.errors import ConfigError, ProcessError, UnknownProcessError
 from nisampler.processes import registry
 from nisampler.processes.base import Process
 from nisampler.processes.lepton.ee_to_3jets import EEToThreeJets
-from nisampler.run.pipeline import start
 
 GENERATED = {"ttbar_jet"}  # from pyamplicol, which the tests do without
 EXAMPLE = Path(__file__).parents[2] / "examples" / "my_matrix_element.py"
@@ -127,28 +126,6 @@ def test_unknown_names_list_the_known_ones() -> None:
 def test_wrong_parameters_are_named(name: str, parameters: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         registry.create(name, **parameters)
-
-
-@pytest.mark.parametrize(
-    ("name", "parameters", "message"),
-    [
-        ("z_jets", {"n_jets": 9}, "n_jets = 9: must be a whole number, at least 0 and at most 3"),
-        ("z_prime", {"z_prime_up": [0.5]}, "z_prime_up = [0.5]: must be a list of 2 values, each a number"),
-        ("ee_to_3jets", {"y_cut": 0.5}, "y_cut = 0.5: must be a number, more than 0 and less than 0.333333"),
-        ("gauss", {"dim": 2, "sigma": 0.0}, "sigma = 0.0: must be a number, more than 0"),
-    ],
-)
-def test_card_and_python_give_the_same_message(
-    name: str, parameters: dict[str, Any], message: str, tmp_path: Path
-) -> None:
-    with pytest.raises(ConfigError) as caught:
-        registry.create(name, **parameters)
-    assert str(caught.value) == message
-    card = tmp_path / "card.toml"
-    card.write_text(f'process = "{name}"\n[parameters]\n' + "".join(f"{k} = {v}\n" for k, v in parameters.items()))
-    with pytest.raises(CardError) as caught_card, start(card, tmp_path / "run", {}):
-        pass
-    assert str(caught_card.value) == f"parameters: {message}"
 
 
 def test_value_outside_its_range() -> None:

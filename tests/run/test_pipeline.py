@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nisampler.api import Chain
 from nisampler.errors import CorruptFileError, NonFiniteError, StorageError, ZeroIntegrandError
 from nisampler.events import check_file, iterate_points, read_events
 from nisampler.run import pipeline
@@ -244,7 +245,7 @@ def test_errors_of_the_system_reach_the_log(
     def fail(*_: Any) -> Any:
         raise error
 
-    monkeypatch.setattr(pipeline, "train", fail)
+    monkeypatch.setattr(Chain, "train", fail)
     with start(points_card, tmp_path / "run") as directory, pytest.raises(type(error)):
         execute(directory)
     assert f"{type(error).__name__}: {error}" in (tmp_path / "run" / "run.log").read_text()

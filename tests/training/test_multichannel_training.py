@@ -25,7 +25,7 @@ from torch import Tensor
 from training_settings import training
 from windows import PULL_LIMIT, assert_calibrated
 
-from nisampler.api import Result, integrate
+from nisampler.api import integrate
 from nisampler.base.estimate import pull
 from nisampler.base.rng import Streams
 from nisampler.base.storage import load_checkpoint, save_checkpoint
@@ -35,6 +35,7 @@ from nisampler.density.integrand import Integrand
 from nisampler.errors import ChannelError, ConfigError, NonFiniteError, TrainingDivergedError
 from nisampler.flows import CouplingConfig, NetConfig, Spline
 from nisampler.integration.integrator import IntegrationConfig, Integrator
+from nisampler.result import Result
 from nisampler.samplers.base import Sampler, State
 from nisampler.samplers.multichannel import MultichannelSampler
 from nisampler.samplers.registry import sampler_from_state
@@ -346,8 +347,9 @@ def test_the_whole_chain(result: Result) -> None:
 
 def test_events_of_the_whole_chain(result: Result) -> None:
     points = result.unweight(8000)
-    assert points.x.shape == (8000, 4) and points.overweight_fraction < 5e-3
-    m, c, y = z_prime_function().points(points.x)[1].unbind(1)
+    assert points.u.shape == (8000, 4) and points.overweight_fraction < 5e-3
+    assert torch.equal(points.x, z_prime_function().points(points.u)[1])
+    m, c, y = points.x.unbind(1)
     weights = points.weights / points.weights.sum()
     assert float((weights * c**2).sum()) == pytest.approx(0.4, abs=5 * 0.3 / 8000**0.5)
     assert float((weights * y).sum()) == pytest.approx(0.5, abs=5 * 0.23 / 8000**0.5)

@@ -93,7 +93,7 @@ def test_forgetting_the_overweights_is_found() -> None:
 def test_accepting_all_is_found() -> None:
     sampler = rough_sampler()
     x, _ = weights_of(FUNCTION, sampler, 30_000)
-    everything = UnweightedPoints(x, torch.ones(30_000).double(), 30_000)
+    everything = UnweightedPoints(x, x, torch.ones(30_000).double(), 30_000)
     assert disagreement(everything) < 1e-6
 
 

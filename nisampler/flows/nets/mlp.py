@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Literal
 
@@ -41,7 +42,11 @@ def overwriting(name: str) -> Callable[[Tensor], Tensor]:
     function = activation_function(name)
     if name not in ("silu", "relu", "leaky_relu", "elu"):
         return function
-    return lambda x: function(x, inplace=not torch.is_grad_enabled())  # type: ignore[call-arg]
+    return partial(_overwrite, function)
+
+
+def _overwrite(function: Callable[..., Tensor], x: Tensor) -> Tensor:
+    return function(x, inplace=not torch.is_grad_enabled())
 
 
 def join_context(x: Tensor, context: Tensor | None, context_dim: int) -> Tensor:

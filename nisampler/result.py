@@ -1,0 +1,457 @@
+"""An integral, the frozen sampler behind it, and what it is worth for unweighting; saved, loaded and sent around."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn, Self
+
+import torch
+from torch import Tensor
+
+from nisampler.base.checks import Count, Natural, checked
+from nisampler.base.device import cpu_threads, resolve_device
+from nisampler.base.estimate import Estimate
+from nisampler.base.rng import Streams
+from nisampler.base.storage import load_checkpoint, read_json, save_checkpoint, write_json
+from nisampler.base.weights import importance_weights
+from nisampler.density.channels import multichannel_of
+from nisampler.density.integrand import Integrand
+from nisampler.errors import ConfigError, MissingFunctionError, StorageError
+from nisampler.integration.integrator import IntegrationResult
+from nisampler.samplers.base import Sampler
+from nisampler.stored import INTEGRATION, SAMPLER, TWO_STAGE, Integrated, Trained, WeightDistribution, require_stages
+from nisampler.training.records import TrainingResult
+from nisampler.unweighting.two_stage import TwoStageUnweighter
+from nisampler.unweighting.unweighter import (
+    Efficiencies,
+    UnweightedPoints,
+    Unweighter,
+    UnweightingConfig,
+    physical_points,
+)
+
+SECONDS = "seconds.json"
+# Points of a weighted sample that the function gets at once.
+_BATCH = 65_536
+
+
+@dataclass(frozen=True)
+class AbsentFunction:
+    """Stands for the function of a result that was read without it; a call says how to hand it in.
+
+    Attributes
+    ----------
+    source
+        What is stored of the function: its name, unit, domain, and whether it has channels.
+    reason
+        Why it is not there, if there is more to say.
+    """
+
+    source: Mapping[str, Any]
+    reason: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of the function."""
+        return str(self.source["name"])
+
+    @property
+    def unit(self) -> str:
+        """Of its values."""
+        return str(self.source["unit"])
+
+    def __call__(self, x: Tensor) -> NoReturn:
+        """MissingFunctionError."""
+        raise self.error("its values")
+
+    def error(self, wanted: str) -> MissingFunctionError:
+        """What is missing for what is wanted."""
+        text = f"{wanted}: this needs the function {self.name}, which is not stored with a result"
+        return MissingFunctionError(
+            f"{text}{f' ({self.reason})' if self.reason else ''}; hand it in by nisampler.load(folder, function)"
+        )
+
+
+@dataclass(frozen=True)
+class WeightedPoints:
+    """Points drawn from the frozen sampler; their weighted mean is the integral.
+
+    `x`, `values` and `weights` raise MissingFunctionError where the result was read without its function and they
+    cannot be had.
+
+    Attributes
+    ----------
+    u
+        Points of the unit cube (n, dim), float64.
+    log_q
+        Log of the density (n,) that they were drawn from, per volume of the domain (of the cube, with channels).
+    """
+
+    u: Tensor
+    log_q: Tensor
+    _x: Tensor | MissingFunctionError
+    _values: Tensor | MissingFunctionError
+
+    @property
+    def x(self) -> Tensor:
+        """Points of the domain (n, dim); with channels the points (n, ...) that they made."""
+        return _present(self._x)
+
+    @property
+    def values(self) -> Tensor:
+        """Values (n,) of the function; with channels each times its weight over the density of its channel."""
+        return _present(self._values)
+
+    @property
+    def weights(self) -> Tensor:
+        """Values over densities (n,)."""
+        return importance_weights(self.values, self.log_q)
+
+
+def _present(found: Tensor | MissingFunctionError) -> Tensor:
+    if isinstance(found, MissingFunctionError):
+        raise found
+    return found
+
+
+@dataclass(frozen=True)
+class Result:
+    """An integral, the frozen sampler behind it, and what it is worth for unweighting.
+
+    It prints as its estimate; `summary()` tells the rest, `unweight(n)` draws unit-weight points, `sample(n)` weighted
+    ones, `save(folder)` stores it for `nisampler.load`.
+
+    Attributes
+    ----------
+    training
+        The frozen sampler and the record of its training.
+    integration
+        Estimate, batches and moments. Its weights are not stored: a result that was read has none.
+    distribution
+        Histogram of the weights.
+    efficiencies, max_weight
+        What the weights are worth, and w_max.
+    integrand
+        The function, seen on the unit cube.
+    streams, unweighting, threads
+        Source of random numbers, and settings of the unweighting.
+    calls, seconds
+        Of each stage; calls "nonfinite" counts values that were NaN or infinite.
+    stages
+        Draws points in two stages, where that is wanted or pays.
+
+    Examples
+    --------
+    >>> import nisampler
+    >>> quick = {
+    ...     "training": nisampler.TrainingConfig(calls=5000),
+    ...     "integration": nisampler.IntegrationConfig(points=4096),
+    ... }
+    >>> result = nisampler.integrate(lambda x: 2 * x[:, 0], domain=[(0, 3), (5, 6)], **quick)
+    >>> abs(result.estimate.value - 9) < 5 * result.estimate.error
+    True
+    >>> points = result.sample(100)
+    >>> points.x.shape, bool((points.x[:, 1] >= 5).all())
+    (torch.Size([100, 2]), True)
+    """
+
+    training: TrainingResult
+    integration: IntegrationResult
+    distribution: WeightDistribution
+    efficiencies: Efficiencies
+    max_weight: float
+    integrand: Integrand
+    streams: Streams
+    unweighting: UnweightingConfig
+    calls: Mapping[str, int] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    threads: int = 1
+    stages: TwoStageUnweighter | None = None
+
+    @property
+    def estimate(self) -> Estimate:
+        """Value and error."""
+        return self.integration.estimate
+
+    @property
+    def sampler(self) -> Sampler:
+        """The frozen proposal."""
+        return self.training.sampler
+
+    @property
+    def signed(self) -> bool:
+        """Whether a weight was negative."""
+        return self.integration.moments.negatives > 0
+
+    @property
+    def events_per_call(self) -> float:
+        """Expected unweighted events per integrand call."""
+        return self.efficiencies.chosen if self.stages is None else 1.0 / self.stages.gain.calls_with
+
+    @property
+    def events_per_second(self) -> float:
+        """Expected unweighted events per second, from the pace of the integration, or the costs behind two stages.
+
+        NaN where the pace is not known.
+        """
+        if self.stages is not None:
+            return 1.0 / self.stages.gain.seconds_with
+        return self.efficiencies.chosen * self.calls["integration"] / self.seconds.get("integration", math.nan)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What went wrong, makes the error doubtful, or is slow."""
+        found = [*self.training.warnings, *self.integration.warnings]
+        return [*found, scalar_advice(self.integrand)] if self.integrand.kind == "scalar" else found
+
+    def __str__(self) -> str:
+        return str(self.estimate)
+
+    def summary(self) -> str:
+        """The result in a few lines, with every count and warning."""
+        e, calls, choice = self.efficiencies, self.calls, self.training.choice
+        lines = [
+            self.estimate.summary(),
+            f"sampler      {self.sampler.describe()}",
+            *([] if choice is None else [f"choice       {choice.line()}"]),
+            f"efficiency   {e.at_0p1:.3f} at 0.1 % overweight, {e.at_1:.3f} at 1 %, {e.strict:.3f} strict; "
+            f"ESS/N {e.ess_fraction:.3f}, non-zero {e.cut:.3f}",
+            f"unweighting  {self.events_per_call:.3g} events per call, {self.events_per_second:.3g} per second",
+            *([] if self.stages is None else [f"two stages   {self.stages.gain.line()}"]),
+            f"calls        {calls['detection']} to find the kind of function, {calls['training']} training, "
+            f"{calls['integration']} integration; {calls['nonfinite']} not finite",
+            *(["function     called with one point at a time"] if self.integrand.kind == "scalar" else []),
+            f"steps        {self.training.steps}; each point of the training served {self.training.steps_per_call:.3g}",
+        ]
+        return "\n".join(lines + [f"warning      {warning}" for warning in self.warnings])
+
+    def unweight(self, n: int, shard: int = 0) -> UnweightedPoints:
+        """Exactly n points of the domain with unit weights (signed; overweight ones keep their excess).
+
+        Parameters
+        ----------
+        n
+            How many.
+        shard
+            Another number gives other points; fewer points are the first ones of more.
+
+        Raises
+        ------
+        EventCountError
+            If they cannot be found within the configured number of trials.
+        MissingFunctionError
+            If the result was read without its function.
+        """
+        with cpu_threads(self.threads):
+            return self.unweighter().generate(checked("n", n, Count), checked("shard", shard, Natural))
+
+    def unweighter(self, streams: Streams | None = None) -> Unweighter:
+        """What draws the unit-weight points, in one stage or two; with other `streams` it draws other ones.
+
+        Raises
+        ------
+        MissingFunctionError
+            If the result was read without its function.
+        """
+        if isinstance(self.integrand.function, AbsentFunction):
+            raise self.integrand.function.error("unit-weight points")
+        if self.stages is not None:
+            return self.stages.with_streams(streams or self.streams)
+        efficiency, w_max = self.efficiencies.chosen, self.max_weight
+        return Unweighter(self.integrand, self.sampler, w_max, efficiency, streams or self.streams, self.unweighting)
+
+    def sample(self, n: int, shard: int = 0) -> WeightedPoints:
+        """Exactly n independent points of the frozen sampler with weights f/q, whose mean is the integral.
+
+        Without the function the points know neither values nor weights.
+
+        Parameters
+        ----------
+        n
+            How many.
+        shard
+            Another number gives other points.
+        """
+        generator = self.streams.generator("sample", checked("shard", shard, Natural), device=self.sampler.device)
+        with cpu_threads(self.threads):
+            u, log_q = self.sampler.sample(checked("n", n, Count), generator)
+            volume, absent = self.integrand.volume, self.integrand.function
+            x: Tensor | MissingFunctionError
+            values: Tensor | MissingFunctionError
+            if isinstance(absent, AbsentFunction):
+                x = (
+                    absent.error("points of channels")
+                    if absent.source["channels"]
+                    else physical_points(self.integrand, u)
+                )
+                values = absent.error("values and weights")
+            else:
+                view = self.sampler.view(self.integrand)
+                x = physical_points(self.integrand, u)
+                values = torch.cat([view(part).to(u.device) for part in torch.split(u, _BATCH)]) / volume
+        return WeightedPoints(u, log_q - math.log(volume), x, values)
+
+    def save(self, folder: str | Path) -> Path:
+        """Store everything but the function: sampler, integral and surrogate, as a run directory holds them.
+
+        The files are safetensors and JSON, with checksums. The folder appears complete or not at all.
+
+        Parameters
+        ----------
+        folder
+            A new or empty one.
+
+        Returns
+        -------
+        Path
+            The folder, for `nisampler.load`.
+
+        Raises
+        ------
+        StorageError
+            If the folder holds anything, or cannot be written.
+        """
+        target = Path(folder)
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise StorageError(f"{target} exists and is not empty: choose another folder")
+        temporary = target.absolute().with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+        try:
+            temporary.mkdir(parents=True)
+            self.write(temporary)
+            os.rename(temporary, target)
+        except BaseException as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if isinstance(error, OSError) and not isinstance(error, StorageError):
+                raise StorageError(f"cannot write {target}: {error.strerror or error}") from error
+            raise
+        return target
+
+    def write(self, folder: Path) -> None:
+        """The stages as `save` stores them, in a folder that is there."""
+        trained = Trained(self.training, self.calls, self.integrand.counts())
+        save_checkpoint(folder / SAMPLER, *trained.state())
+        self.write_integration(folder)
+        write_json(folder / SECONDS, dict(self.seconds))
+
+    def write_integration(self, folder: Path) -> None:
+        """The integral and the surrogate, in the folder of their sampler."""
+        if self.stages is not None:
+            save_checkpoint(folder / TWO_STAGE, *self.stages.state())
+        stored = Integrated(
+            result=self.integration,
+            efficiencies=self.efficiencies,
+            max_weight=self.max_weight,
+            distribution=self.distribution,
+            calls=self.calls,
+            counts=self.integrand.counts(),
+            two_stage=self.stages is not None,
+            source=self._source(),
+        )
+        save_checkpoint(folder / INTEGRATION, *stored.state())
+
+    def _source(self) -> dict[str, Any]:
+        """What the function and the settings were, for a reader that has neither."""
+        integrand = self.integrand
+        if isinstance(integrand.function, AbsentFunction):
+            return dict(integrand.function.source)
+        return {
+            "name": integrand.name,
+            "unit": integrand.unit,
+            "channels": multichannel_of(integrand.function, 1) is not None,
+            "domain": integrand.domain.tolist(),
+            "kind": integrand.kind,
+            "nonfinite": integrand.allowed_nonfinite,
+            "steer": integrand.names[integrand.steered] if integrand.names else None,
+            "seed": self.streams.seed,
+            "threads": self.threads,
+            "device": str(self.sampler.device),
+            "unweighting": asdict(self.unweighting),
+        }
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        function: Callable[..., Any] | Integrand | None = None,
+        device: str | None = None,
+        reason: str = "",
+    ) -> Self:
+        """The result that `save` stored, or that a run left; see `nisampler.load`, which also builds processes by name.
+
+        `reason` is added to the message about a missing function.
+        """
+        place = Path(folder)
+        require_stages(place)
+        stored = Integrated.read(place)
+        where = _device(stored.source["device"]) if device is None else resolve_device(device)
+        trained = Trained.read(place, where)
+        return cls.of(place, trained, stored, _integrand(stored.source, function, where, reason))
+
+    @classmethod
+    def of(cls, folder: Path, trained: Trained, stored: Integrated, integrand: Integrand) -> Self:
+        """The result of stages that were read from a folder, with the surrogate that lies beside them."""
+        sampler, source = trained.result.sampler, stored.source
+        streams, unweighting = Streams(source["seed"]), UnweightingConfig(**source["unweighting"])
+        stages = None
+        if stored.two_stage:
+            state = load_checkpoint(folder / TWO_STAGE, sampler.device)
+            stages = TwoStageUnweighter.load(integrand, sampler, state, streams, unweighting)
+        return cls(
+            training=trained.result,
+            integration=stored.result,
+            distribution=stored.distribution,
+            efficiencies=stored.efficiencies,
+            max_weight=stored.max_weight,
+            integrand=integrand,
+            streams=streams,
+            unweighting=unweighting,
+            calls=stored.calls,
+            seconds=_seconds(folder),
+            threads=source["threads"],
+            stages=stages,
+        )
+
+
+def scalar_advice(integrand: Integrand) -> str:
+    """What to tell about a function that takes one point at a time."""
+    return (
+        f"{integrand.name} is called with one point at a time, which is slow: let it take points (n, {integrand.dim}) "
+        "and return values (n,), as in `def f(x): return x[:, 0] * x[:, 1]`"
+    )
+
+
+def _integrand(
+    source: Mapping[str, Any], function: Callable[..., Any] | Integrand | None, device: torch.device, reason: str
+) -> Integrand:
+    """The integrand of a stored result."""
+    dim = len(source["domain"])
+    if isinstance(function, Integrand):
+        if function.dim != dim:
+            raise ConfigError(f"the result belongs to a function of {dim} coordinates, this one has {function.dim}")
+        return function
+    box, limit = source["domain"], source["nonfinite"]
+    if function is None:
+        return Integrand(AbsentFunction(source, reason), dim, domain=box, kind="torch", nonfinite=limit, device=device)
+    kind, steer = source["kind"], source["steer"]
+    return Integrand(function, dim, domain=box, kind=kind, nonfinite=limit, device=device, steer=steer)
+
+
+def _device(name: str) -> torch.device:
+    """The device that a result was made on, or the CPU where it is not there."""
+    with suppress(ConfigError):
+        return resolve_device(name)
+    return torch.device("cpu")
+
+
+def _seconds(folder: Path) -> dict[str, float]:
+    """Seconds of each stage, as far as they are known."""
+    with suppress(StorageError, TypeError, ValueError, AttributeError):
+        return {str(name): float(value) for name, value in read_json(folder / SECONDS).items()}
+    return {}

@@ -1,0 +1,206 @@
+"""The stages of a chain as tensors and JSON, and back: what the folders `sampler/` and `integration/` hold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Self, TypeVar, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nisampler.base.estimate import Estimate
+from nisampler.base.moments import Moments
+from nisampler.base.storage import has_checkpoint, load_checkpoint
+from nisampler.base.versions import finite
+from nisampler.errors import CorruptFileError, StorageError
+from nisampler.integration.integrator import IntegrationResult
+from nisampler.samplers.base import State
+from nisampler.samplers.registry import sampler_from_state
+from nisampler.training.costs import Choice
+from nisampler.training.records import Candidate, TrainingRecord, TrainingResult
+from nisampler.unweighting.unweighter import Efficiencies
+
+CHECKPOINT, SAMPLER, INTEGRATION, TWO_STAGE = "checkpoint", "sampler", "integration", "two_stage"
+
+# Of the histogram of |w| over its mean: 200 bins for each of 16 decades.
+_EDGES = np.geomspace(1e-10, 1e6, 16 * 200 + 1)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class WeightDistribution:
+    """How the weights of an integration are distributed.
+
+    Attributes
+    ----------
+    edges, counts
+        Histogram of |w| over its mean, zeros left out: shapes (b + 1,) and (b,).
+    mean
+        Mean of |w|.
+    overweight
+        Fraction of the sum of |w| that lies above w_max.
+    """
+
+    edges: NDArray[np.float64]
+    counts: NDArray[np.float64]
+    mean: float
+    overweight: float
+
+    @classmethod
+    def of(cls, weights: Tensor, max_weight: float) -> Self:
+        """The distribution of weights (n,) with this w_max.
+
+        Examples
+        --------
+        >>> found = WeightDistribution.of(torch.tensor([1.0, -2.0, 0.0, 5.0]), 4.0)
+        >>> found.mean, found.overweight, found.counts.sum().item()
+        (2.0, 0.125, 3.0)
+        """
+        size = weights.abs()
+        mean = float(size.mean())
+        scaled = (size / mean).cpu().numpy()
+        counts = np.histogram(scaled[scaled > 0], _EDGES)[0].astype(np.float64)
+        return cls(_EDGES, counts, mean, float((size - max_weight).clamp(min=0.0).sum() / size.sum()))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A training as it is stored: its result, and the counters of the integrand at its end."""
+
+    result: TrainingResult
+    calls: Mapping[str, int]
+    counts: Mapping[str, int]
+
+    def state(self) -> State:
+        """Tensors and JSON metadata."""
+        result = self.result
+        tensors, sampler = result.sampler.state()
+        return tensors, {
+            "sampler": sampler,
+            "history": plain(result.history),
+            "candidates": plain(result.candidates),
+            "warnings": list(result.warnings),
+            "steps": result.steps,
+            "steps_per_call": result.steps_per_call,
+            "choice": None if result.choice is None else plain(result.choice),
+            "calls": dict(self.calls),
+            "counts": dict(self.counts),
+        }
+
+    @classmethod
+    def read(cls, folder: Path, device: torch.device) -> Self:
+        """The training in a folder; CorruptFileError names what is damaged."""
+        tensors, meta = load_checkpoint(folder / SAMPLER, device)
+        with _understood(folder / SAMPLER):
+            result = TrainingResult(
+                sampler_from_state(tensors, meta["sampler"]),
+                [filled(TrainingRecord, record) for record in meta["history"]],
+                [filled(Candidate, candidate) for candidate in meta["candidates"]],
+                list(meta["warnings"]),
+                meta["steps"],
+                meta["steps_per_call"],
+                None if meta["choice"] is None else Choice.of(meta["choice"]),
+            )
+            return cls(result, meta["calls"], meta["counts"])
+
+
+@dataclass(frozen=True)
+class Integrated:
+    """An integration as it is stored: without its weights, but with their distribution.
+
+    Attributes
+    ----------
+    result, efficiencies, max_weight, distribution
+        The integral, and what its weights are worth with w_max.
+    calls, counts
+        Calls so far by stage, and the counters of the integrand at the end.
+    two_stage
+        Whether a surrogate is stored beside it.
+    source
+        What the integrand and its settings are, see `nisampler.result.Result.save`.
+    """
+
+    result: IntegrationResult
+    efficiencies: Efficiencies
+    max_weight: float
+    distribution: WeightDistribution
+    calls: Mapping[str, int]
+    counts: Mapping[str, int]
+    two_stage: bool
+    source: Mapping[str, Any]
+
+    def state(self) -> State:
+        """Tensors and JSON metadata."""
+        result, weights = self.result, self.distribution
+        tensors = {"weight_edges": torch.from_numpy(weights.edges), "weight_counts": torch.from_numpy(weights.counts)}
+        return tensors, {
+            "estimate": plain(result.estimate),
+            "batch_means": list(result.batch_means),
+            "moments": plain(result.moments),
+            "warnings": list(result.warnings),
+            "mean_weight": weights.mean,
+            "overweight_fraction": weights.overweight,
+            "max_weight": self.max_weight,
+            "efficiencies": plain(self.efficiencies),
+            "calls": dict(self.calls),
+            "counts": dict(self.counts),
+            "two_stage": self.two_stage,
+            "source": finite(dict(self.source)),
+        }
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """The integration in a folder; CorruptFileError names what is damaged."""
+        tensors, meta = load_checkpoint(folder / INTEGRATION)
+        with _understood(folder / INTEGRATION):
+            result = IntegrationResult(
+                filled(Estimate, meta["estimate"]),
+                meta["batch_means"],
+                filled(Moments, meta["moments"]),
+                torch.zeros(0, dtype=torch.float64),
+                meta["warnings"],
+            )
+            edges, counts = tensors["weight_edges"].numpy(), tensors["weight_counts"].numpy()
+            distribution = WeightDistribution(edges, counts, meta["mean_weight"], meta["overweight_fraction"])
+            efficiencies = filled(Efficiencies, meta["efficiencies"])
+            rest = {name: meta[name] for name in ("max_weight", "calls", "counts", "two_stage", "source")}
+        return cls(result=result, efficiencies=efficiencies, distribution=distribution, **rest)
+
+
+def is_stored(folder: Path | None, stage: str) -> bool:
+    """Whether a folder holds this stage."""
+    return folder is not None and has_checkpoint(folder / stage)
+
+
+def require_stages(folder: Path) -> None:
+    """StorageError unless a folder holds a sampler and its integral."""
+    if not (is_stored(folder, SAMPLER) and is_stored(folder, INTEGRATION)):
+        raise StorageError(f"{folder} holds no finished integration: `nisampler resume` finishes a run")
+
+
+def plain(data: Any) -> Any:
+    """A dataclass, or a list of them, as JSON; what is not finite becomes None."""
+    return [plain(item) for item in data] if isinstance(data, list) else finite(asdict(data))
+
+
+def filled(cls: type[T], data: Mapping[str, Any]) -> T:
+    """The dataclass whose `plain` form this is: a number that JSON has no form for is NaN, and an error infinite."""
+    numbers = {item.name for item in fields(cast(Any, cls)) if item.type in ("float", float)}
+    missing = {name: math.inf if name == "error" else math.nan for name in numbers}
+    return cls(**{name: missing.get(name) if value is None else value for name, value in data.items()})
+
+
+@contextmanager
+def _understood(folder: Path) -> Iterator[None]:
+    """What goes wrong in reading metadata, as a CorruptFileError that names the folder."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CorruptFileError(f"{folder} does not hold what this release stores: {error}") from error
