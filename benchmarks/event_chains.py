@@ -19,7 +19,7 @@ from torch import Tensor
 from nisampler import Integrand, TrainingConfig, integrate
 from nisampler.base.weights import efficiencies_at
 from nisampler.processes.registry import create
-from nisampler.training.costs import integration_points
+from nisampler.training.costs import integration_calls
 from nisampler.training.records import Progress
 from nisampler.unweighting.unweighter import UnweightedPoints
 
@@ -99,7 +99,7 @@ def unweighted(weigh: Weigh, job: Row, watch: Stopwatch) -> Row:
     """
     weights = weigh(_FIRST)[1]
     efficiency = efficiencies_at(weights, [_OVERWEIGHT])[0][1]
-    more = integration_points(job["events"], efficiency) - len(weights)
+    more = integration_calls(job["events"], efficiency) - len(weights)
     parts = [weights, *(weigh(min(_LARGEST, more - first))[1] for first in range(0, max(0, more), _LARGEST))]
     weights = torch.cat(parts)
     largest, efficiency = efficiencies_at(weights, [_OVERWEIGHT])[0]

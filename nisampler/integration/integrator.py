@@ -8,19 +8,25 @@ evenly than independent points do, and the spread over independent scramblings g
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from nisampler.base.checks import Count, Fraction, Whole, settings
 from nisampler.base.estimate import Estimate
+from nisampler.base.estimates import Estimates
 from nisampler.base.moments import Moments
 from nisampler.base.rng import Streams
 from nisampler.density.integrand import Integrand
 from nisampler.errors import ConfigError, NonFiniteError, ZeroIntegrandError
+from nisampler.integration.sums import Sums
 from nisampler.samplers.base import Sampler
-from nisampler.training.costs import integration_points
+from nisampler.training.costs import integration_calls
+from nisampler.ui.monitor import SILENT, Monitor
 
 _FEWEST_BATCHES = 24
 _POINTS = 1_000_000
@@ -31,16 +37,16 @@ _LARGEST_SPREAD = 0.25
 _TOGETHER = 8192
 
 
-@dataclass(frozen=True)
+@settings
 class IntegrationConfig:
     """How to integrate with a frozen sampler.
 
     Parameters
     ----------
     points
-        Integrand calls of one round; rounded down to a whole number of equal batches. None takes 1,000,000, or, where
-        the sampler was chosen for a number of events, as many as these need
-        (`nisampler.training.costs.integration_points`).
+        Integrand calls of one round, at least 48; rounded down to a whole number of equal batches. None takes
+        1,000,000, or, where the sampler was chosen for a number of events, as many as these need
+        (`nisampler.training.costs.integration_calls`).
     method
         "sobol": each batch is an independent scrambling of a Sobol set. "mc": independent points.
     target
@@ -49,26 +55,27 @@ class IntegrationConfig:
         Most integrand calls in all rounds.
     keep_weights
         Most weights that are kept for efficiencies and plots.
+
+    Raises
+    ------
+    ConfigError
+        If a number is out of range, or one round has more than `max_points`.
+
+    Examples
+    --------
+    >>> IntegrationConfig(points=100_000, target=1e-3).shape()
+    (24, 4096)
     """
 
-    points: int | None = None
-    method: str = "sobol"
-    target: float = 0.0
-    max_points: int = 100_000_000
-    keep_weights: int = 4_000_000
+    points: Annotated[Whole, Field(ge=2 * _FEWEST_BATCHES)] | None = None
+    method: Literal["sobol", "mc"] = "sobol"
+    target: Fraction = 0.0
+    max_points: Count = 100_000_000
+    keep_weights: Count = 4_000_000
 
     def __post_init__(self) -> None:
-        if self.method not in ("sobol", "mc"):
-            raise ConfigError(f"method must be 'sobol' or 'mc', got {self.method!r}")
-        for name in ("points", "max_points", "keep_weights"):
-            if not isinstance(getattr(self, name), int | None if name == "points" else int):
-                raise ConfigError(f"{name} must be an integer, got {getattr(self, name)!r}")
-        if self.round < 2 * _FEWEST_BATCHES:
-            raise ConfigError(f"points must be at least {2 * _FEWEST_BATCHES}, got {self.points}")
-        if not 0.0 <= self.target < 1.0:
-            raise ConfigError(f"target is a relative error in [0, 1), got {self.target}")
-        if self.max_points < self.round or self.keep_weights < 1:
-            raise ConfigError("max_points must be at least points, and keep_weights at least 1")
+        if self.max_points < self.round:
+            raise ConfigError(f"max_points = {self.max_points}: must be at least the {self.round} points of a round")
 
     @property
     def round(self) -> int:
@@ -79,7 +86,7 @@ class IntegrationConfig:
         """The same with the points that so many events of this efficiency need, unless a number was given."""
         if self.points is not None or not events:
             return self
-        return replace(self, points=min(integration_points(events, efficiency), self.max_points))
+        return replace(self, points=min(integration_calls(events, efficiency), self.max_points))
 
     def shape(self) -> tuple[int, int]:
         """Number of batches of a round and points in each; for Sobol sets a power of two."""
@@ -89,27 +96,33 @@ class IntegrationConfig:
 
 @dataclass(frozen=True)
 class IntegrationResult:
-    """An integral with its error and the weights behind it.
+    """Integrals with their errors and the weights behind the one that steers.
 
     Attributes
     ----------
+    estimates
+        All integrals with their covariance, by the names of the function or as "0", "1", ...
     estimate
-        Value and error.
+        Value and error of the one that steers.
     batch_means
-        The integral in each independent batch.
+        That integral in each independent batch.
     moments
-        Of all weights, in units of a power of two.
+        Of all its weights, in units of a power of two.
     weights
-        The weights f/q that were kept, float64.
+        Its weights f/q that were kept, float64.
     warnings
-        What makes the error doubtful, if anything does.
+        What makes an error doubtful, if anything does.
     """
 
+    estimates: Estimates
     estimate: Estimate
     batch_means: list[float]
     moments: Moments
     weights: Tensor
     warnings: list[str] = field(default_factory=list)
+
+    def __getitem__(self, key: str | int) -> Estimate:
+        return self.estimates[key]
 
     @property
     def cut_efficiency(self) -> float:
@@ -118,7 +131,12 @@ class IntegrationResult:
 
 
 def latent_points(n: int, dim: int, streams: Streams, index: int, method: str, device: torch.device) -> Tensor:
-    """Batch number `index` of uniform points (n, dim), float64: a scrambled Sobol set or independent ones."""
+    """Batch number `index` of uniform points (n, dim), float64: a scrambled Sobol set or independent ones.
+
+    >>> u = latent_points(4, 1, Streams(1), 0, "sobol", torch.device("cpu"))
+    >>> sorted((4 * u).long().flatten().tolist())
+    [0, 1, 2, 3]
+    """
     generator = streams.generator("integration", index, device=device)
     uniform = torch.rand(n, dim, generator=generator, dtype=torch.float64, device=device)
     if method == "mc":
@@ -140,6 +158,14 @@ class Integrator:
         See `IntegrationConfig`.
     streams
         Source of all random numbers.
+
+    Examples
+    --------
+    >>> from nisampler.samplers.base import UniformSampler
+    >>> integrand = Integrand(lambda x: {"norm": x[:, 0], "x": x[:, 0] ** 2}, dim=1)
+    >>> result = Integrator(integrand, UniformSampler(1), IntegrationConfig(points=1000)).run()
+    >>> f"{result['x'] / result['norm']:.2f}"
+    '0.67 ± 0.00'
     """
 
     def __init__(
@@ -153,98 +179,105 @@ class Integrator:
         self.config = config or IntegrationConfig()
         self.streams = streams or Streams(0)
 
-    def run(self, on_progress: Callable[[int, int, Estimate | None], None] | None = None) -> IntegrationResult:
+    def run(self, monitor: Monitor = SILENT) -> IntegrationResult:
         """Integrate to the budget or the target error.
 
-        `on_progress` is called after each batch with the points done, the points planned and, after each round, the
-        estimate.
+        Parameters
+        ----------
+        monitor
+            Is told the points done and planned after each batch, and the relative error after each round.
 
         Raises
         ------
         ZeroIntegrandError
             If every value was zero.
+        NonFiniteError
+            If a weight or an integral leaves the range of floating-point numbers.
         """
-        batches, size = self.config.shape()
-        counted = self.integrand.counts()
-        scale = 0.0  # a power of two near the first weights, so that squares neither overflow nor vanish
-        parts: list[Moments] = []
+        config, nonfinite = self.config, self.integrand.nonfinite
+        batches, size = config.shape()
+        sums: Sums | None = None
         kept: list[Tensor] = []
-        room = self.config.keep_weights
+        room = config.keep_weights
         while True:
-            for weights in self._round(len(parts), batches, size):
-                largest = float(weights.abs().max())
-                if not math.isfinite(largest):
-                    raise NonFiniteError(
-                        f"{self.integrand.name}: a weight f/q is not finite; divide the function by a constant"
-                    )
-                scale = scale or (2.0 ** math.floor(math.log2(largest)) if largest else 0.0)
-                parts.append(Moments.from_tensor(weights / (scale or 1.0)))
+            for weights in self._round(0 if sums is None else sums.batches, batches, size):
+                sums = self._sums() if sums is None else sums
+                sums.add(weights)
                 if room > 0:
-                    kept.append(weights[:room])
+                    kept.append(weights[:room, sums.steered].clone())
                     room -= len(kept[-1])
-                if on_progress is not None:
-                    on_progress(len(parts) * size, -(-len(parts) // batches) * batches * size, None)
-            moments = Moments.merge_all(parts)
-            if moments.sum_abs == 0.0:
+                monitor.progress("integration", sums.count, -(-sums.batches // batches) * batches * size, {})
+            if sums is None or sums.total.sum_abs == 0.0:
                 raise ZeroIntegrandError(
-                    f"{self.integrand.name} is zero at all {moments.count} points of the integration"
+                    f"{self.integrand.name} is zero at all {batches * size} points of the integration"
                 )
-            estimate = self._estimate(parts, moments, size)
-            estimate = replace(estimate, value=estimate.value * scale, error=estimate.error * scale)
-            if on_progress is not None:
-                on_progress(len(parts) * size, len(parts) * size, estimate)
-            reached = estimate.relative_error <= self.config.target
-            if not self.config.target or reached or (len(parts) + batches) * size > self.config.max_points:
+            monitor.progress("integration", sums.count, sums.count, {"error": f"{sums.relative_error:.1e}"})
+            reached = not config.target or sums.reached(config.target)
+            if reached or sums.count + batches * size > config.max_points:
                 break
-        if not math.isfinite(estimate.value) or not estimate.error >= 0.0:
-            raise NonFiniteError(
-                f"the integral of {self.integrand.name} leaves the range of floating-point numbers "
-                f"({estimate.value} ± {estimate.error}); divide the function by a constant"
-            )
-        warnings = self._warnings(moments, self.integrand.nonfinite - counted["nonfinite"])
-        if self.config.target and not reached:
-            warnings.append(
-                f"the target error {self.config.target:g} was not reached within {self.config.max_points} points"
-            )
-        means = [part.mean * scale for part in parts]
-        return IntegrationResult(estimate, means, moments, torch.cat(kept), warnings)
+        estimates = sums.estimates()
+        _check(sums, estimates)
+        warnings = _warnings(sums, self.integrand.nonfinite - nonfinite)
+        if not reached:
+            warnings.append(f"the target error {config.target:g} was not reached within {config.max_points} points")
+        return IntegrationResult(
+            estimates, estimates[sums.steered], sums.batch_means, sums.total, torch.cat(kept), warnings
+        )
+
+    def _sums(self) -> Sums:
+        """Empty sums, once a first call has told which integrals there are."""
+        integrand = self.integrand
+        names, dependent = integrand.names or ("0",), self.config.method == "sobol"
+        return Sums(names, integrand.steered, dependent, integrand.unit, integrand.name)
 
     def _round(self, first: int, batches: int, size: int) -> Iterator[Tensor]:
+        """Weights (size, k) of each batch of a round."""
         dim, method, device = self.sampler.dim, self.config.method, self.sampler.device
         step = max(1, _TOGETHER // size)
         for begin in range(first, first + batches, step):
             group = range(begin, min(begin + step, first + batches))
             u = torch.cat([latent_points(size, dim, self.streams, index, method, device) for index in group])
             x, log_q = self.sampler.map(u)
-            yield from torch.split(self.integrand(x).to(log_q.device) * torch.exp(-log_q), size)
+            yield from torch.split(self.integrand.values(x).to(log_q.device) * torch.exp(-log_q).unsqueeze(1), size)
 
-    def _estimate(self, parts: list[Moments], moments: Moments, size: int) -> Estimate:
-        unit = self.integrand.unit
-        if self.config.method == "mc":
-            return Estimate.from_batches(parts, unit)
-        means = [part.mean for part in parts]
-        return Estimate.from_batch_means(means, size, ess_fraction=moments.ess_fraction, unit=unit)
 
-    def _warnings(self, moments: Moments, nonfinite: int) -> list[str]:
-        warnings = []
-        share = moments.max_abs / moments.sum_abs
-        if share > _LARGEST_SHARE:
-            warnings.append(
-                f"a single point carries {100 * share:.1f} % of the integral: value and error are not reliable; "
-                "train longer, or map the variables closer to the peak"
+def _check(sums: Sums, estimates: Estimates) -> None:
+    for index, estimate in enumerate(estimates.values()):
+        if not math.isfinite(estimate.value) or not estimate.error >= 0.0:
+            raise NonFiniteError(
+                f"the integral of {sums.label(index)} leaves the range of floating-point numbers "
+                f"({estimate.value} ± {estimate.error}); divide the function by a constant"
             )
-        elif moments.m2 <= 1e-20 * moments.sum_squares:
-            warnings.append(
-                f"all {moments.count} weights are equal: a feature in less than {3.0 / moments.count:.1e} of the "
-                "volume would not have been seen"
-            )
-        elif max(moments.maximum - moments.mean, moments.mean - moments.minimum) ** 2 > _LARGEST_SPREAD * moments.m2:
-            warnings.append(
-                "a single point makes up most of the variance: there may be a peak that has hardly been seen, "
-                "and the error is not reliable; train longer, or map the variables closer to the peak"
-            )
-        if nonfinite:
-            warnings.append(
-                f"{nonfinite} of {moments.count} values of the integration were NaN or infinite and count as zero"
-            )
-        return warnings
+
+
+def _warnings(sums: Sums, nonfinite: int) -> list[str]:
+    """What makes the errors doubtful, first that of the integral that steers."""
+    order = sorted(range(len(sums.names)), key=lambda index: index != sums.steered)
+    warnings = []
+    for index in order:
+        text = _doubt(sums.totals[index])
+        warnings += [text if index == sums.steered else f"{sums.names[index]}: {text}"] if text else []
+    if nonfinite:
+        warnings.append(f"{nonfinite} of {sums.count} values of the integration were NaN or infinite and count as zero")
+    return warnings
+
+
+def _doubt(moments: Moments) -> str:
+    """What makes an error doubtful; empty if nothing does."""
+    share = moments.max_abs / moments.sum_abs if moments.sum_abs else 0.0
+    if share > _LARGEST_SHARE:
+        return (
+            f"a single point carries {100 * share:.1f} % of the integral: value and error are not reliable; "
+            "train longer, or map the variables closer to the peak"
+        )
+    if moments.m2 <= 1e-20 * moments.sum_squares:
+        return (
+            f"all {moments.count} weights are equal: a feature in less than {3.0 / moments.count:.1e} of the "
+            "volume would not have been seen"
+        )
+    if max(moments.maximum - moments.mean, moments.mean - moments.minimum) ** 2 > _LARGEST_SPREAD * moments.m2:
+        return (
+            "a single point makes up most of the variance: there may be a peak that has hardly been seen, "
+            "and the error is not reliable; train longer, or map the variables closer to the peak"
+        )
+    return ""

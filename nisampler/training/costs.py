@@ -141,7 +141,7 @@ def rounded(seconds: float) -> float:
     return float(tuning.COST_STEP ** round(math.log(max(seconds, 1e-9), tuning.COST_STEP)))
 
 
-def integration_points(events: int, efficiency: float) -> int:
+def integration_calls(events: int, efficiency: float) -> int:
     """Integrand calls of the integration before `events` events are unweighted with this efficiency.
 
     As many as find w_max to the accuracy that 0.1 % overweight needs, which takes some points above it, and a tenth of
@@ -155,7 +155,7 @@ def integration_points(events: int, efficiency: float) -> int:
 
 def points_of(events: int, efficiency: float) -> float:
     """Points of the integration and the generation together."""
-    return events / max(efficiency, 1e-9) + integration_points(events, efficiency)
+    return events / max(efficiency, 1e-9) + integration_calls(events, efficiency)
 
 
 def flow_efficiency(vegas: float, calls: int, flows: int = 1) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from scipy import stats
 from torch import Tensor
 from windows import p_limit
 
-from nisampler.base.estimate import Estimate, pull
+from nisampler.base.estimate import pull
 from nisampler.base.rng import Streams
 from nisampler.density.integrand import Integrand
 from nisampler.errors import ConfigError, IntegrandCallError, ZeroIntegrandError
@@ -19,6 +20,7 @@ from nisampler.integration.integrator import IntegrationConfig, IntegrationResul
 from nisampler.processes.functions.functions import camel, gauss, poly
 from nisampler.samplers.base import Sampler, UniformSampler
 from nisampler.samplers.tree import TreeSampler, grow_tree
+from nisampler.ui.monitor import Monitor
 
 METHODS = ("sobol", "mc")
 
@@ -189,13 +191,18 @@ def test_the_shape_of_a_round(points: int) -> None:
 
 
 def test_progress_is_told() -> None:
-    told: list[tuple[int, int, Estimate | None]] = []
-    integrand = Integrand(camel(2))
+    told: list[tuple[int, int, dict[str, str]]] = []
+
+    class Listener(Monitor):
+        def progress(self, stage: str, done: int, total: int, figures: Mapping[str, str]) -> None:
+            assert stage == "integration"
+            told.append((done, total, dict(figures)))
+
     config = IntegrationConfig(points=4096, target=1e-7, max_points=13_000)
-    Integrator(integrand, UniformSampler(2), config, Streams(1)).run(lambda *progress: told.append(progress))
+    result = Integrator(Integrand(camel(2)), UniformSampler(2), config, Streams(1)).run(Listener())
     assert all(0 < done <= planned for done, planned, _ in told)
-    done = [done for done, _, estimate in told if estimate is not None]
-    assert done == [4096, 8192, 12_288]
+    assert [done for done, _, figures in told if figures] == [4096, 8192, 12_288]
+    assert told[-1][2]["error"] == f"{result.estimate.relative_error:.1e}"
 
 
 def test_the_seed_decides() -> None:

@@ -31,7 +31,7 @@ from nisampler.training.costs import (
     Meter,
     Option,
     flow_efficiency,
-    integration_points,
+    integration_calls,
     points_of,
     rounded,
 )
@@ -290,8 +290,8 @@ def test_trees_are_grown_in_a_part_of_the_time() -> None:
 
 
 def test_points_of_the_integration_follow_the_events() -> None:
-    assert [integration_points(n, 0.5) for n in (1000, 100_000, 10**6, 10**8)] == [16384, 20000, 200_000, 1_000_000]
-    assert integration_points(100_000, 0.0) == 1_000_000
+    assert [integration_calls(n, 0.5) for n in (1000, 100_000, 10**6, 10**8)] == [16384, 20000, 200_000, 1_000_000]
+    assert integration_calls(100_000, 0.0) == 1_000_000
     assert points_of(100_000, 0.5) == 220_000
     config = IntegrationConfig()
     assert config.round == config.for_events(0, 0.5).round == 1_000_000
@@ -330,7 +330,7 @@ def test_the_engine_tells_the_choice_in_one_line() -> None:
     assert lines == [f"choice       {choice.line()}"]
     for part in ("flow 2x16 for 200000 events", "VEGAS", " s"):
         assert part in lines[0]
-    expected = integration_points(200_000, result.training.efficiency)
+    expected = integration_calls(200_000, result.training.efficiency)
     assert 0.9 * expected < result.calls["integration"] <= expected
     plain = engine.integrate(camel(2), training=settings, integration=IntegrationConfig(points=4096))
     assert plain.training.choice is None and "choice" not in plain.summary()
