@@ -13,7 +13,6 @@ import torch
 
 from nisampler.base.checks import Natural, checked
 from nisampler.base.device import cpu_threads, resolve_device
-from nisampler.base.estimate import Estimate
 from nisampler.base.rng import Streams
 from nisampler.base.storage import load_checkpoint, save_checkpoint
 from nisampler.density.integrand import Integrand
@@ -185,7 +184,7 @@ class Chain:
         start, before = time.perf_counter(), self.integrand.calls
         training, config, unweighting = trained.result, self.config.integration, self.config.unweighting
         config = config.for_events(self.config.training.events or 0, training.efficiency)
-        found = Integrator(self.integrand, training.sampler, config, self.streams).run(self._told)
+        found = Integrator(self.integrand, training.sampler, config, self.streams).run(self.monitor)
         seconds = self._seconds | {"integration": time.perf_counter() - start}
         w_max = unweighting.max_weight(found.weights, self.streams)
         worth = Efficiencies.of(found.weights, w_max)
@@ -212,10 +211,6 @@ class Chain:
             stages=stages,
         )
 
-    def _told(self, done: int, total: int, estimate: Estimate | None) -> None:
-        figures = {} if estimate is None else {"error": f"{estimate.relative_error:.1e}"}
-        self.monitor.progress("integration", done, total, figures)
-
 
 class _Checkpoints:
     """Stores the trainer now and then, and always when a sampler was chosen and where the last stage begins."""
@@ -239,6 +234,7 @@ def integrate(
     *,
     domain: Sequence[tuple[float, float]] | None = None,
     kind: Kind = "auto",
+    steer: str | int | None = None,
     seed: int = 0,
     device: str = "auto",
     training: TrainingConfig | None = None,
@@ -256,13 +252,16 @@ def integrate(
     ----------
     function
         Maps points (n, dim) to values (n,), as torch tensors or NumPy arrays, or one point (dim,) to a number; or an
-        `Integrand`, which has more options.
+        `Integrand`, which has more options. For several integrals at once it returns (n, k) or a dictionary of (n,).
     dim
         Number of coordinates, if neither `domain` nor the function tells it.
     domain
         One (low, high) pair for each coordinate; the unit cube by default.
     kind
         "torch", "numpy" or "scalar" instead of finding out.
+    steer
+        Name or number of the integral, among several, that the sampler learns and events are drawn from; the first one
+        by default.
     seed
         Same seed, same numbers.
     device
@@ -310,14 +309,24 @@ def integrate(
     True
     >>> result.unweight(10).x.shape
     torch.Size([10, 2])
+
+    Several integrals on the same points know their covariance:
+
+    >>> both = nisampler.integrate(
+    ...     lambda x: {"norm": x[:, 0], "x2": x[:, 0] ** 3},
+    ...     dim=1, training=quick, integration=nisampler.IntegrationConfig(points=4096)
+    ... )
+    >>> ratio = both["x2"] / both["norm"]
+    >>> abs(ratio.value - 0.5) < 5 * ratio.error, ratio.relative_error < 0.01
+    (True, True)
     """
     place = resolve_device(device)
     if isinstance(function, Integrand):
-        if dim not in (None, function.dim) or domain is not None or kind != "auto":
-            raise ConfigError("dim, domain and kind belong to the Integrand: set them there")
+        if dim not in (None, function.dim) or domain is not None or kind != "auto" or steer is not None:
+            raise ConfigError("dim, domain, kind and steer belong to the Integrand: set them there")
         integrand = function
     else:
-        integrand = Integrand(function, dim, domain=domain, kind=kind, device=place)
+        integrand = Integrand(function, dim, domain=domain, kind=kind, device=place, steer=steer)
     training = training or TrainingConfig()
     if events is not None:
         training = replace(training, events=checked("events", events, Natural))

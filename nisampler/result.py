@@ -18,6 +18,7 @@ from torch import Tensor
 from nisampler.base.checks import Count, Natural, checked
 from nisampler.base.device import cpu_threads, resolve_device
 from nisampler.base.estimate import Estimate
+from nisampler.base.estimates import Estimates
 from nisampler.base.rng import Streams
 from nisampler.base.storage import load_checkpoint, read_json, save_checkpoint, write_json
 from nisampler.base.weights import importance_weights
@@ -181,6 +182,15 @@ class Result:
         return self.integration.estimate
 
     @property
+    def estimates(self) -> Estimates:
+        """All integrals of the function, with their covariance."""
+        return self.integration.estimates
+
+    def __getitem__(self, key: str | int) -> Estimate:
+        """One of several integrals, by its name or number."""
+        return self.estimates[key]
+
+    @property
     def sampler(self) -> Sampler:
         """The frozen proposal."""
         return self.training.sampler
@@ -219,6 +229,7 @@ class Result:
         e, calls, choice = self.efficiencies, self.calls, self.training.choice
         lines = [
             self.estimate.summary(),
+            *([f"integrals    {self.estimates}"] if len(self.estimates) > 1 else []),
             f"sampler      {self.sampler.describe()}",
             *([] if choice is None else [f"choice       {choice.line()}"]),
             f"efficiency   {e.at_0p1:.3f} at 0.1 % overweight, {e.at_1:.3f} at 1 %, {e.strict:.3f} strict; "

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nisampler.base.estimate import Estimate
+from nisampler.base.estimates import Estimates
 from nisampler.base.moments import Moments
 from nisampler.base.storage import has_checkpoint, load_checkpoint
 from nisampler.base.versions import finite
@@ -141,7 +141,8 @@ class Integrated:
         result, weights = self.result, self.distribution
         tensors = {"weight_edges": torch.from_numpy(weights.edges), "weight_counts": torch.from_numpy(weights.counts)}
         return tensors, {
-            "estimate": plain(result.estimate),
+            "estimates": result.estimates.to_dict(),
+            "steered": result.steered,
             "batch_means": list(result.batch_means),
             "moments": plain(result.moments),
             "warnings": list(result.warnings),
@@ -161,7 +162,8 @@ class Integrated:
         tensors, meta = load_checkpoint(folder / INTEGRATION)
         with _understood(folder / INTEGRATION):
             result = IntegrationResult(
-                filled(Estimate, meta["estimate"]),
+                Estimates.from_dict(meta["estimates"]),
+                meta["steered"],
                 meta["batch_means"],
                 filled(Moments, meta["moments"]),
                 torch.zeros(0, dtype=torch.float64),

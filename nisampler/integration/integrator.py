@@ -102,8 +102,8 @@ class IntegrationResult:
     ----------
     estimates
         All integrals with their covariance, by the names of the function or as "0", "1", ...
-    estimate
-        Value and error of the one that steers.
+    steered
+        Number of the one that steers.
     batch_means
         That integral in each independent batch.
     moments
@@ -115,11 +115,16 @@ class IntegrationResult:
     """
 
     estimates: Estimates
-    estimate: Estimate
+    steered: int
     batch_means: list[float]
     moments: Moments
     weights: Tensor
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def estimate(self) -> Estimate:
+        """Value and error of the integral that steers."""
+        return self.estimates[self.steered]
 
     def __getitem__(self, key: str | int) -> Estimate:
         return self.estimates[key]
@@ -220,9 +225,7 @@ class Integrator:
         warnings = _warnings(sums, self.integrand.nonfinite - nonfinite)
         if not reached:
             warnings.append(f"the target error {config.target:g} was not reached within {config.max_points} points")
-        return IntegrationResult(
-            estimates, estimates[sums.steered], sums.batch_means, sums.total, torch.cat(kept), warnings
-        )
+        return IntegrationResult(estimates, sums.steered, sums.batch_means, sums.total, torch.cat(kept), warnings)
 
     def _sums(self) -> Sums:
         """Empty sums, once a first call has told which integrals there are."""
