@@ -15,15 +15,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from nisampler.base import tuning
 from nisampler.base.checks import Finite, Fraction, NonNegative, Row, settings
 from nisampler.base.storage import part, prefixed
 from nisampler.errors import ConfigError, TrainingDivergedError
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 """Makes an optimizer from parameters: `torch.optim.SGD`, or `functools.partial(torch.optim.SGD, lr=0.1)`."""
-
-# What a roll-back does to the learning rate, and how many are tried.
-_LOWER_RATE, _MOST_ROLL_BACKS = 0.3, 5
 
 
 def adamw(learning_rate: float, weight_decay: float = 0.0, fused: bool = True) -> OptimizerFactory:
@@ -134,12 +132,12 @@ class RollBacks:
             If there were too many.
         """
         count = self.count + 1
-        if count > _MOST_ROLL_BACKS:
+        if count > tuning.MOST_ROLL_BACKS:
             raise TrainingDivergedError(
                 f"training diverged {count} times, last {where} because {why}; lower learning_rate (now {rate:g}) or "
                 f"{advice}"
             )
-        self.count, self.rate_scale = count, self.rate_scale * _LOWER_RATE
+        self.count, self.rate_scale = count, self.rate_scale * tuning.ROLLED_BACK_RATE
         return f"training diverged {where} ({why}): rolled back, learning rate lowered to {rate * self.rate_scale:.1e}"
 
 

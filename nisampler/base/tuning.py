@@ -73,6 +73,9 @@ NORM_MEMORY = 0.98
 COLLAPSE, DISCOVERY = 0.1, 1.2
 """A quality below this share of the best one is a collapse, unless the integral grew by the second factor: a new peak.
 Chosen; no benchmark collapses."""
+ROLLED_BACK_RATE, MOST_ROLL_BACKS = 0.3, 5
+"""What a roll-back makes of the learning rate, and how many are tried, for flows and for showers. Chosen; no benchmark
+diverges."""
 EFFICIENCY_SATURATED = 0.99
 """Efficiency at 0.1 % overweight that leaves next to nothing to gain. Chosen; `benchmarks/integrals.py` would show
 it."""
@@ -138,3 +141,38 @@ INTEGRATION_FEWEST, INTEGRATION_MOST, INTEGRATION_OF_POINTS = 2**14, 1_000_000, 
 `benchmarks/end_to_end.py` would show it."""
 OVERWEIGHT, OVERWEIGHT_POINTS = 1e-3, 5.0
 """The overweight that an integration must be able to measure, and points above w_max that tell it. Chosen."""
+
+# Unweighting
+
+EVENT_BATCH_LARGEST, EVENT_BATCH_EVENTS = 65_536, 8192
+"""Most points whose random numbers belong together, and events that they are to give. Chosen; `benchmarks/growth.py`
+would show it. Other numbers give other events."""
+EVENT_SLICE_LEAST, EVENT_SLICE_CPU = 256, 16_384
+"""Points that are evaluated at once: in multiples of the first number, and on a CPU no more than fit its caches.
+Chosen; `benchmarks/growth.py` would show it."""
+PATIENCE = 1000.0
+"""How many times the trials that are expected end a generation with an error. Chosen: no honest one gets there."""
+BOOTSTRAPS = 101
+"""Resampled sets of points behind the bootstrap policy of w_max (2001.10028). Chosen, odd for a median."""
+
+# Two stages (2109.11964)
+
+HELD_OUT, SURROGATE_POINTS = 0.25, 2**20
+"""Share of the points that is held out for the maxima, and most points of an integration to use. Chosen;
+`benchmarks/two_stage.py` would show it."""
+SURROGATE_STEP, SURROGATE_POINT, COSTLY_CALL = 4e-3, 2e-5, 1e-3
+"""Seconds of a training step and of the surrogate on one core of a server, and of a call where nothing is known of it.
+`benchmarks/two_stage.py` measures the first two."""
+SURROGATE_CUTS = (0.0, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+"""Shares of the surrogate's sum that may lie above s_max: the quickest of these is taken. Chosen;
+`benchmarks/two_stage.py` would show it."""
+SURROGATE_LEAST_STEPS, SURROGATE_MOST_STEPS, SURROGATE_PASSES = 1000, 10_000, 40
+"""Fewest and most steps of a surrogate, and how often each point is seen in between. Chosen;
+`benchmarks/two_stage.py` would show it."""
+SURROGATE_SQUARED = 0.5
+"""Share of the steps with the squared logarithm as loss, before the Rényi divergence. Chosen;
+`benchmarks/two_stage.py` would show it."""
+SURROGATE_WARM_UP, SURROGATE_CLIP = 100, 1.0
+"""Steps of warming up, and largest norm of a gradient. Chosen; `benchmarks/two_stage.py` would show it."""
+SURROGATE_FEWEST = 256
+"""Fewest points with a non-zero weight to learn from. Chosen: fewer tell nothing of a tail."""

@@ -20,6 +20,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from nisampler.base import tuning
 from nisampler.base.checks import Count, Finite, Positive, settings
 from nisampler.base.optim import COSINE, Stepper, adamw
 from nisampler.base.rng import Streams
@@ -29,14 +30,8 @@ from nisampler.errors import CorruptFileError, ShapeError, TrainingDivergedError
 from nisampler.flows.nets.mlp import NetConfig
 from nisampler.samplers.base import Sampler, State
 
-# Points seen by the network and by all channels at once, and fewest with a non-zero weight to learn from.
-_TILE, _CHUNK, _FEWEST = 8192, 65_536, 256
-# Steps of warming up, norm of a gradient, least width of a feature, and how many widths a feature may be away.
-_WARM, _CLIP, _NARROWEST, _FARTHEST = 100, 1.0, 1e-6, 10.0
-# Steps where their number follows from that of the points: fewest, most, and how often each point is seen.
-_LEAST_STEPS, _MOST_STEPS, _PASSES = 1000, 10_000, 40
-# Share of the steps with the squared logarithm as loss, before the Rényi divergence.
-_SQUARED = 0.5
+# Points seen by the network and by all channels at once; least width of a feature, and how many widths it may be away.
+_TILE, _CHUNK, _NARROWEST, _FARTHEST = 8192, 65_536, 1e-6, 10.0
 
 
 @settings
@@ -76,7 +71,10 @@ class SurrogateConfig:
 
     def steps_for(self, points: int) -> int:
         """Steps of a training on so many points."""
-        return self.steps or min(_MOST_STEPS, max(_LEAST_STEPS, _PASSES * points // self.batch))
+        return self.steps or min(
+            tuning.SURROGATE_MOST_STEPS,
+            max(tuning.SURROGATE_LEAST_STEPS, tuning.SURROGATE_PASSES * points // self.batch),
+        )
 
 
 class SurrogateNet(nn.Module):
@@ -244,8 +242,10 @@ class Surrogate:
         known = self.known(x, log_q)
         size = weights.double().abs()[known.inside]
         found = size > 0.0
-        if int(found.sum()) < _FEWEST:
-            raise UnweightingError(f"a surrogate needs {_FEWEST} points with a non-zero weight, got {int(found.sum())}")
+        if int(found.sum()) < tuning.SURROGATE_FEWEST:
+            raise UnweightingError(
+                f"a surrogate needs {tuning.SURROGATE_FEWEST} points with a non-zero weight, got {int(found.sum())}"
+            )
         features, log_f = known.features, torch.log(size) - known.log_factor
         generator = streams.generator("surrogate weights")
         net = SurrogateNet(features.shape[1], config, generator).to(x.device)
@@ -287,7 +287,7 @@ def _train(net: SurrogateNet, features: Tensor, log_w: Tensor, log_factor: Tenso
     ⟨s⟩/⟨w⟩, the integrand calls for an event. Only this sees points where the integrand is zero.
     """
     config, steps = net.config, net.config.steps_for(len(features))
-    stepper = Stepper(net, adamw(config.learning_rate), lambda step: _rate(step, steps), _CLIP)
+    stepper = Stepper(net, adamw(config.learning_rate), lambda step: _rate(step, steps), tuning.SURROGATE_CLIP)
     offset, width = (net.centre + log_factor).float(), float(net.width)
     log_w, power = log_w.float(), config.order - 1.0
     for step in range(steps):
@@ -298,7 +298,7 @@ def _train(net: SurrogateNet, features: Tensor, log_w: Tensor, log_factor: Tenso
         log_r = log_w[index][found] - log_s[found]
         if not len(log_r):
             continue
-        if step < _SQUARED * steps:
+        if step < tuning.SURROGATE_SQUARED * steps:
             loss = log_r.square().mean()
         else:
             tail = torch.logsumexp(log_w[index][found] + power * log_r, 0) / power
@@ -312,4 +312,4 @@ def _train(net: SurrogateNet, features: Tensor, log_w: Tensor, log_factor: Tenso
 
 def _rate(step: float, steps: int) -> float:
     """Factor of the learning rate: a straight line up, and a cosine down."""
-    return min(1.0, (step + 1) / _WARM) * COSINE(step / steps)
+    return min(1.0, (step + 1) / tuning.SURROGATE_WARM_UP) * COSINE(step / steps)

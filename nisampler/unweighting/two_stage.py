@@ -17,6 +17,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
+from nisampler.base import tuning
 from nisampler.base.rng import Streams
 from nisampler.base.weights import efficiencies_at, importance_weights
 from nisampler.density.integrand import Integrand
@@ -26,13 +27,6 @@ from nisampler.samplers.base import Sampler, State
 from nisampler.training.costs import Choice, Meter
 from nisampler.unweighting.surrogate import Surrogate, SurrogateConfig
 from nisampler.unweighting.unweighter import Efficiencies, Unweighter, UnweightingConfig
-
-# Share of the points that are held out from the training for the maxima, and most points of an integration to use.
-_HELD_OUT, _MOST_POINTS = 0.25, 2**20
-# Seconds of a training step and of the surrogate on one core of a server, and of a call where nothing is known of it.
-_TRAINING_STEP, _SURROGATE, _COSTLY_CALL = 4e-3, 2e-5, 1e-3
-# Shares of the surrogate's sum that may lie above s_max: the quickest of these is taken.
-_CUTS = (0.0, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 
 
 @dataclass(frozen=True)
@@ -249,18 +243,18 @@ def prepare_two_stage(
     """
     start, meter = perf_counter(), Meter()
     unweighting = unweighting or UnweightingConfig()
-    with meter.timed("point", min(len(weights), _MOST_POINTS)):
+    with meter.timed("point", min(len(weights), tuning.SURROGATE_POINTS)):
         x, log_q = integration_points(sampler, len(weights), streams, integration or IntegrationConfig())
     seen = weights[: len(x)].abs().to(x.device)
     if seen.shape != log_q.shape:
         raise ShapeError(f"expected weights of shape (n,), got {tuple(weights.shape)}")
-    cut = round((1.0 - _HELD_OUT) * len(x))
+    cut = round((1.0 - tuning.HELD_OUT) * len(x))
     surrogate = Surrogate(integrand, sampler)
     surrogate.fit(x[:cut], log_q[:cut], seen[:cut], config or SurrogateConfig(), streams)
     with meter.timed("surrogate", len(x) - cut):
         values = surrogate(x[cut:], log_q[cut:])
     seconds = {name: value or meter.seconds(name) for name, value in asdict(costs).items()}
-    options = [_stages(values, seen[cut:], level, unweighting, streams) for level in _CUTS]
+    options = [_stages(values, seen[cut:], level, unweighting, streams) for level in tuning.SURROGATE_CUTS]
     best = min(options, key=lambda stages: stages.seconds(seconds))
     max_weight = unweighting.max_weight(weights, streams)
     gain = _gain(best, values, weights.abs(), max_weight, seconds, perf_counter() - start)
@@ -295,13 +289,13 @@ def two_stages(
     known = 0.0 if choice is None else choice.costs.get("call", 0.0)
     if unweighting.two_stage == "never" or (unweighting.two_stage == "auto" and not known):
         return None
-    costs = StageCosts(_COSTLY_CALL)
+    costs = StageCosts(tuning.COSTLY_CALL)
     if choice is not None and known:
         # drawing a point and evaluating the surrogate cost about as much as a flow does; no clock is read
-        flow = choice.costs.get("large", _SURROGATE)
+        flow = choice.costs.get("large", tuning.SURROGATE_POINT)
         costs = StageCosts(known / efficiencies.cut, flow, flow)
-        points = round((1.0 - _HELD_OUT) * min(len(weights), _MOST_POINTS))
-        preparation = _TRAINING_STEP * SurrogateConfig().steps_for(points)
+        points = round((1.0 - tuning.HELD_OUT) * min(len(weights), tuning.SURROGATE_POINTS))
+        preparation = tuning.SURROGATE_STEP * SurrogateConfig().steps_for(points)
         worth = worth_preparing(choice.events, efficiencies.chosen, efficiencies.cut, costs, preparation)
         if unweighting.two_stage == "auto" and not worth:
             return None
@@ -315,7 +309,7 @@ def integration_points(
 ) -> tuple[Tensor, Tensor]:
     """The first n points of an integration (or 2^20 if it had more) again: x (n, dim), and log q(x) (n,)."""
     size = integration.shape()[1]
-    n = min(n, _MOST_POINTS)
+    n = min(n, tuning.SURROGATE_POINTS)
     parts = []
     for index in range(-(-n // size)):
         u = latent_points(size, sampler.dim, streams, index, integration.method, sampler.device)

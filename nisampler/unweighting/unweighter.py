@@ -15,19 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nisampler.base import tuning
 from nisampler.base.rng import Streams
 from nisampler.base.weights import efficiencies_at, importance_weights, kish_ess
 from nisampler.density.channels import multichannel_of
 from nisampler.density.integrand import Integrand
 from nisampler.errors import ConfigError, EventCountError, UnweightingError
 from nisampler.samplers.base import Sampler
-
-# Points whose random numbers belong together, events that they are to give, and points evaluated at once: in multiples
-# of the least number, and on a CPU no more than fit its caches.
-_LARGEST_BATCH, _BATCH_EVENTS = 65_536, 8192
-_LEAST_SLICE, _CPU_SLICE = 256, 16_384
-_PATIENCE = 1000.0
-_BOOTSTRAPS = 101
 
 
 @dataclass(frozen=True)
@@ -86,7 +80,7 @@ class UnweightingConfig:
         if self.policy == "quantile":
             return float(size[max(0, math.ceil((1.0 - self.overweight) * size.size) - 1)]) or float(size[-1])
         # The largest of n resampled ordered weights is size[floor(n max(u))]; max(u) is distributed as u^(1/n).
-        largest = streams.numpy("bootstrap").random(_BOOTSTRAPS) ** (1.0 / size.size)
+        largest = streams.numpy("bootstrap").random(tuning.BOOTSTRAPS) ** (1.0 / size.size)
         index = np.minimum((largest * size.size).astype(np.int64), size.size - 1)
         return float(np.median(size[index]))
 
@@ -211,8 +205,8 @@ class Unweighter:
         """
         if n < 1:
             raise ConfigError(f"ask for at least one event, got {n}")
-        size = 2 ** math.ceil(math.log2(min(_LARGEST_BATCH, _BATCH_EVENTS / self.efficiency)))
-        most = min(self.config.max_trials * n, _PATIENCE * n / self.efficiency + _LARGEST_BATCH)
+        size = 2 ** math.ceil(math.log2(min(tuning.EVENT_BATCH_LARGEST, tuning.EVENT_BATCH_EVENTS / self.efficiency)))
+        most = min(self.config.max_trials * n, tuning.PATIENCE * n / self.efficiency + tuning.EVENT_BATCH_LARGEST)
         kept_u: list[Tensor] = []
         kept_w: list[Tensor] = []
         found = trials = 0
@@ -246,8 +240,8 @@ class Unweighter:
 
     def _wanted(self, points: float) -> int:
         """How many points to evaluate at once where so many are wanted."""
-        most = _CPU_SLICE if self.sampler.device.type == "cpu" else _LARGEST_BATCH
-        return min(most, _LEAST_SLICE * math.ceil(points / _LEAST_SLICE))
+        most = tuning.EVENT_SLICE_CPU if self.sampler.device.type == "cpu" else tuning.EVENT_BATCH_LARGEST
+        return min(most, tuning.EVENT_SLICE_LEAST * math.ceil(points / tuning.EVENT_SLICE_LEAST))
 
     def _draw(self, size: int, shard: int, batch: int) -> tuple[Tensor, Tensor]:
         """Latent points (size, dim) and thresholds (decisions, size), all the random numbers of a batch."""
