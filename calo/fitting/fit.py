@@ -20,8 +20,8 @@ from nisampler.calo.data.files import Indices, ShowerReader, split
 from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.fitting.part_queue import PartQueue
 from nisampler.calo.fitting.ranks import ranks
+from nisampler.calo.fitting.records import PartResult
 from nisampler.calo.fitting.store import DESCRIPTION, describe, save_model
-from nisampler.calo.fitting.training import PartResult
 from nisampler.calo.models import ShowerModel, build_model
 from nisampler.calo.recipe import FitOptions
 from nisampler.errors import ConfigError, StorageError

@@ -11,8 +11,9 @@ import torch
 from nisampler.base.rng import Streams
 from nisampler.calo.data.batches import ShowerData
 from nisampler.calo.fitting.ranks import Ranks
+from nisampler.calo.fitting.records import RECORD, PartResult, stage_of
 from nisampler.calo.fitting.store import load_base, part_folder, save_base
-from nisampler.calo.fitting.training import RECORD, PartResult, fit_part, restore_part, stage_of
+from nisampler.calo.fitting.training import fit_part, restore_part
 from nisampler.calo.models import ShowerModel
 from nisampler.calo.recipe import FitOptions, Part
 from nisampler.errors import ModelError

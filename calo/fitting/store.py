@@ -10,8 +10,9 @@ import torch
 
 from nisampler._version import __version__
 from nisampler.base.storage import has_checkpoint, load_checkpoint, read_json, save_checkpoint, write_json
+from nisampler.base.storage import part as named
 from nisampler.calo.detector.geometry import Geometry
-from nisampler.calo.fitting.training import RECORD
+from nisampler.calo.fitting.records import RECORD
 from nisampler.calo.models import ShowerModel, build_model
 from nisampler.errors import CorruptFileError, GeometryError, ModelError, StorageError
 
@@ -196,7 +197,7 @@ def load_model(folder: str | Path, geometry: Geometry | None = None, device: tor
         tensors, meta = load_checkpoint(place) if has_checkpoint(place) else ({}, {"done": False})
         if not (finished and meta["done"]):
             raise ModelError(f"the training of {folder} is not finished: `nisampler calo fit --resume` continues it")
-        states[part.name] = {name.removeprefix("best."): tensor for name, tensor in tensors.items()}
+        states[part.name] = named(tensors, "best.")
     try:
         for part in model.parts:
             part.module.load_state_dict(states[part.name])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
@@ -255,7 +255,7 @@ class Stepper:
 
         A number that an optimizer keeps outside of a tensor becomes one, under "optimizer.index.number.name".
         """
-        tensors = prefixed(copies(self.module), "model.")
+        tensors = prefixed(copies(self.module.state_dict()), "model.")
         tensors["steps"] = torch.tensor(self.steps)
         for index, memory in self.optimizer.state_dict()["state"].items():
             for name, value in memory.items():
@@ -278,6 +278,7 @@ class Stepper:
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": memories})
 
 
+@dataclass
 class Best:
     """The weights with the lowest figure of merit so far.
 
@@ -290,15 +291,15 @@ class Best:
     (2, 3)
     """
 
-    def __init__(self) -> None:
-        self.figure, self.epoch = math.inf, 0
-        self.weights: dict[str, Tensor] = {}
+    figure: float = math.inf
+    epoch: int = 0
+    weights: dict[str, Tensor] = field(default_factory=dict)
 
     def note(self, figure: float, epoch: int, module: nn.Module) -> bool:
         """Keep the weights and buffers of a module if the figure is the lowest one; says whether it is."""
         better = figure < self.figure
         if better:
-            self.figure, self.epoch, self.weights = figure, epoch, copies(module)
+            self.figure, self.epoch, self.weights = figure, epoch, copies(module.state_dict())
         return better
 
     def waited(self, epoch: int) -> int:
@@ -310,12 +311,12 @@ class Best:
         module.load_state_dict(self.weights)
 
 
-def copies(module: nn.Module) -> dict[str, Tensor]:
-    """Copies of all weights and buffers of a module, by name.
+def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies of named tensors, such as the weights and buffers of a module.
 
     Examples
     --------
-    >>> sorted(copies(nn.Linear(2, 1)))
+    >>> sorted(copies(nn.Linear(2, 1).state_dict()))
     ['bias', 'weight']
     """
-    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}

@@ -102,9 +102,9 @@ def test_every_group_keeps_its_own_rate() -> None:
     def groups(_: Any) -> torch.optim.Optimizer:
         return torch.optim.SGD([{"params": [net.weight], "lr": 0.1}, {"params": [net.bias]}], lr=0.4)
 
-    stepper, before = Stepper(net, groups), copies(net)
+    stepper, before = Stepper(net, groups), copies(net.state_dict())
     stepper.step(net.weight.sum() + net.bias.sum(), 0.5)
-    moves = [float((before[name] - tensor).abs()) for name, tensor in copies(net).items()]
+    moves = [float((before[name] - tensor).abs()) for name, tensor in copies(net.state_dict()).items()]
     assert moves == pytest.approx([0.05, 0.2], rel=1e-5)
 
 
@@ -166,7 +166,7 @@ def test_the_best_weights_are_kept_and_put_back() -> None:
     for epoch, figure in enumerate((0.5, 0.2, math.nan, 0.3), 1):
         with torch.no_grad():
             net.weight.fill_(epoch)
-        seen[epoch] = copies(net)
+        seen[epoch] = copies(net.state_dict())
         assert best.note(figure, epoch, net) == (epoch <= 2)
     assert (best.epoch, best.figure, best.waited(4)) == (2, 0.2, 2)
     best.restore(net)

@@ -252,17 +252,17 @@ def test_resume_in_the_twentieth_flow(
 
 def _count_losses(monkeypatch: pytest.MonkeyPatch, trained: list[str]) -> dict[str, int]:
     """Calls of the losses by part, from now on."""
-    from nisampler.calo.fitting import training
+    from nisampler.calo.fitting import trainer
 
     counts: dict[str, int] = {}
-    losses = training.PartTrainer._losses
+    losses = trainer.PartTrainer._losses
 
     def counted(self: Any, voxels: Tensor, incident: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         counts[self.part.name] = counts.get(self.part.name, 0) + 1
         trained.append(self.part.name)
         return losses(self, voxels, incident, generator)
 
-    monkeypatch.setattr(training.PartTrainer, "_losses", counted)
+    monkeypatch.setattr(trainer.PartTrainer, "_losses", counted)
     return counts
 
 

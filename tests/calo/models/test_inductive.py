@@ -15,7 +15,8 @@ from nisampler.calo.data.batches import MemorySource, ShowerData
 from nisampler.calo.data.showers import Showers
 from nisampler.calo.detector.geometries import geometry as registered
 from nisampler.calo.detector.geometry import Geometry, IncidentEnergy, Layer
-from nisampler.calo.fitting.training import PartResult, fit_part
+from nisampler.calo.fitting.records import PartResult
+from nisampler.calo.fitting.training import fit_part
 from nisampler.calo.models import FlowConfig, ModelConfig, build_model
 from nisampler.calo.models.base import symmetry_table
 from nisampler.calo.models.flows import build_flow

@@ -15,7 +15,8 @@ from torch import Tensor
 from nisampler.calo.data.batches import MemorySource, ShowerData
 from nisampler.calo.data.showers import Showers
 from nisampler.calo.detector.geometry import Geometry, IncidentEnergy, Layer
-from nisampler.calo.fitting.training import PartResult, fit_part
+from nisampler.calo.fitting.records import PartResult
+from nisampler.calo.fitting.training import fit_part
 from nisampler.calo.models import FlowConfig, ModelConfig, build_model
 from nisampler.calo.models.student import StudentModel
 from nisampler.calo.preprocessing.preprocessing import PreprocessingConfig
