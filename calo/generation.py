@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from nisampler.base.checks import Count, Natural, checked
 from nisampler.base.rng import Streams
-from nisampler.calo.data.files import ShowerReader, ShowerWriter
+from nisampler.calo.data.files import ShowerReader
 from nisampler.calo.data.showers import Showers, Voxels
+from nisampler.calo.data.writer import ShowerWriter
 from nisampler.calo.detector.geometry import Floats, Geometry
 from nisampler.calo.models import ShowerModel
 from nisampler.errors import ConfigError, ModelError
@@ -41,6 +42,11 @@ class GeneratedShowers:
         Means of E_tot/E_inc and of the share of voxels above the threshold.
     seconds
         Of the wall clock.
+
+    Examples
+    --------
+    >>> GeneratedShowers(100, 0, 1, 0.85, 0.3, 2.0).showers
+    100
     """
 
     showers: int
@@ -60,6 +66,16 @@ def read_incident(path: str | Path, geometry: Geometry, n: int | None) -> Floats
         If the file has fewer.
     NisamplerError
         As the reader does.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with ShowerWriter(f"{folder}/a.h5", geometry("toy")) as writer:
+    ...         writer.append(Showers(np.array([1e3, 2e3]), np.ones((2, 240), dtype=np.float32)))
+    ...     read_incident(f"{folder}/a.h5", geometry("toy"), 1)
+    array([1000.])
     """
     with ShowerReader(path, geometry) as reader:
         if n is not None and n > len(reader):
@@ -79,6 +95,13 @@ def freeze_draw(model: ShowerModel, seed: int, draw: int) -> None:
         If the number is negative.
     ModelError
         If the model has no variational weights.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> from nisampler.calo.models import build_model
+    >>> model = build_model("small-inn-bayesian", geometry("toy"))
+    >>> freeze_draw(model, seed=1, draw=0)
     """
     checked("draw", draw, Natural)
     model.draw_posterior(Streams(seed).generator("posterior", draw))
@@ -95,6 +118,14 @@ class ShowerGenerator:
         Of all random numbers.
     limit
         Showers that may be drawn again altogether.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> from nisampler.calo.models import build_model
+    >>> generator = ShowerGenerator(build_model("small-inn", geometry("toy")).eval(), seed=1, limit=10)
+    >>> generator.draw(generator.incident(3, 0), 0).voxels.shape
+    (3, 240)
     """
 
     def __init__(self, model: ShowerModel, seed: int, limit: int) -> None:
@@ -180,6 +211,15 @@ def generate(
         If too many showers had to be drawn again.
     StorageError
         If the file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> from nisampler.calo.models import build_model
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     generate(build_model("small-inn", geometry("toy")).eval(), 3, f"{folder}/a.h5").showers
+    3
     """
     checked("n", n, Count)
     checked("shard", shard, Count)

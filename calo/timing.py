@@ -20,8 +20,8 @@ import torch
 
 from nisampler.base.checks import Count, Positive, checked
 from nisampler.base.device import resolve_device
-from nisampler.calo.data.files import ShowerWriter
 from nisampler.calo.data.showers import Showers
+from nisampler.calo.data.writer import ShowerWriter
 from nisampler.calo.fitting.store import load_model
 from nisampler.calo.generation import ShowerGenerator
 from nisampler.calo.models import ShowerModel
@@ -49,6 +49,11 @@ class TimingRow:
         Median of the time to write them, compressed.
     reason
         Why it did not run.
+
+    Examples
+    --------
+    >>> TimingRow("cpu", 100, reason="did not run: out of memory").generate is None
+    True
     """
 
     device: str
@@ -63,7 +68,12 @@ class TimingRow:
 
 @dataclass(frozen=True)
 class Timing:
-    """The rows, seconds to load the model on each device, parameter counts and the machine."""
+    """The rows, seconds to load the model on each device, parameter counts and the machine.
+
+    >>> row = TimingRow("cpu", 100, 3, 0.2, 0.1, 0.3, 0.01)
+    >>> Timing([row], {"cpu": 0.5}, 10, 10, {}).to_dict()["parameters_training"]
+    10
+    """
 
     rows: list[TimingRow]
     load_seconds: dict[str, float]
@@ -88,7 +98,13 @@ def _cells(row: TimingRow) -> list[str]:
 
 
 def count_parameters(model: ShowerModel) -> tuple[int, int]:
-    """Numbers of parameters of the trained parts, and of what generation needs."""
+    """Numbers of parameters of the trained parts, and of what generation needs.
+
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> from nisampler.calo.models import build_model
+    >>> count_parameters(build_model("small-inn", geometry("toy")))
+    (3551772, 3551772)
+    """
 
     def count(modules: Sequence[torch.nn.Module]) -> int:
         return sum(p.numel() for p in {id(p): p for module in modules for p in module.parameters()}.values())
@@ -149,7 +165,14 @@ def time_batches(
     budget: float = 600.0,
     monitor: Monitor = SILENT,
 ) -> list[TimingRow]:
-    """Time a model that is on the device; parameters and errors as for `time_model`."""
+    """Time a model that is on the device; parameters and errors as for `time_model`.
+
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> from nisampler.calo.models import build_model
+    >>> model = build_model("small-inn", geometry("toy")).eval()
+    >>> [row.batch for row in time_batches(model, "cpu", (1, 5), repeats=1)]
+    [1, 5]
+    """
     _check(batches, repeats, budget)
     sizes = sorted(set(batches))
     rows: list[TimingRow] = []

@@ -28,7 +28,13 @@ _GPU_SHARE = 0.5
 
 
 class ShowerSource(Protocol):
-    """Showers that can be gone through often: voxels (m, v) and incident energies (m,) in MeV, float32."""
+    """Showers that can be gone through often: voxels (m, v) and incident energies (m,) in MeV, float32.
+
+    >>> showers = Showers(np.array([1e3, 2e3, 3e3]), np.ones((3, 4), dtype=np.float32))
+    >>> source_of: ShowerSource = MemorySource(showers)
+    >>> [len(voxels) for voxels, _ in source_of.ordered(2)]
+    [2, 1]
+    """
 
     def __len__(self) -> int:
         """Number of showers."""
@@ -70,6 +76,13 @@ class MemorySource:
     ------
     ShowerDataError
         If there is no shower.
+
+    Examples
+    --------
+    >>> showers = Showers(np.array([1e3, 2e3, 3e3]), np.ones((3, 4), dtype=np.float32))
+    >>> voxels, incident = next(MemorySource(showers).shuffled(2, np.random.default_rng(0)))
+    >>> voxels.shape, incident.shape
+    (torch.Size([2, 4]), torch.Size([2]))
     """
 
     def __init__(self, showers: Showers, device: torch.device | str = "cpu") -> None:
@@ -134,6 +147,17 @@ class StreamedSource:
     ------
     ShowerDataError
         If there is no shower.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from nisampler.calo.data.writer import ShowerWriter
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with ShowerWriter(f"{folder}/a.h5", geometry("toy")) as writer:
+    ...         writer.append(Showers(np.array([1e3, 2e3]), np.ones((2, 240), dtype=np.float32)))
+    ...     len(StreamedSource(f"{folder}/a.h5", geometry("toy"), np.arange(2)))
+    2
     """
 
     def __init__(
@@ -183,7 +207,13 @@ class StreamedSource:
 
 @dataclass(frozen=True)
 class ShowerData:
-    """What a model learns from and what it is validated with."""
+    """What a model learns from and what it is validated with.
+
+    >>> showers = MemorySource(Showers(np.array([1e3, 2e3]), np.ones((2, 4), dtype=np.float32)))
+    >>> voxels, _ = next(ShowerData(showers, showers).window(slice(0, 3)).training.ordered(2))
+    >>> voxels.shape
+    torch.Size([2, 3])
+    """
 
     training: ShowerSource
     validation: ShowerSource
@@ -221,6 +251,17 @@ def source(
         If the memory is not positive.
     ShowerDataError
         If there is no shower, or one that is read is malformed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from nisampler.calo.data.writer import ShowerWriter
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with ShowerWriter(f"{folder}/a.h5", geometry("toy")) as writer:
+    ...         writer.append(Showers(np.array([1e3, 2e3]), np.ones((2, 240), dtype=np.float32)))
+    ...     type(source(f"{folder}/a.h5", geometry("toy"), np.arange(2))).__name__
+    'MemorySource'
     """
     if not memory > 0:
         raise ConfigError(f"memory must be a positive number of bytes, got {memory}")

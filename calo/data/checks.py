@@ -35,6 +35,10 @@ def check_incident(incident: Floats, where: object, first: int = 0) -> None:
     ------
     ShowerDataError
         The message names the first such event and how many there are.
+
+    Examples
+    --------
+    >>> check_incident(np.array([1e3, 2e3]), "a.h5")
     """
     wrong = np.flatnonzero(~((incident > 0) & np.isfinite(incident)))
     if len(wrong):
@@ -62,6 +66,11 @@ def check_voxels(voxels: Voxels, geometry: Geometry, where: object, first: int =
     ------
     ShowerDataError
         The message names the event, the voxel and its layer, and how many voxels are wrong.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> check_voxels(np.zeros((1, 240), dtype=np.float32), geometry("toy"), "a.h5")
     """
     if not voxels.size or (voxels.min() >= 0 and voxels.max() < np.inf):  # NaN fails the first comparison
         return
@@ -105,6 +114,11 @@ def check_units(incident: Floats, geometry: Geometry, where: object, unit: str =
     ------
     ShowerDataError
         If more than half fit the law in GeV instead of MeV, or the other way round.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> check_units(np.array([1e3, 1e4]), geometry("toy"), "a.h5")
     """
     law = geometry.incident
     if _share(law, incident) >= 0.5:
@@ -131,6 +145,11 @@ def check_scale(showers: Showers, geometry: Geometry, where: object, first: int 
     ------
     ShowerDataError
         The message gives the ratio and names the events.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> check_scale(Showers(np.array([1e3]), np.ones((1, 240), dtype=np.float32)), geometry("toy"), "a.h5")
     """
     total = showers.voxels.sum(axis=1, dtype=np.float64)
     ratios = (total / showers.incident)[total > 0]
@@ -160,6 +179,11 @@ def check_order(showers: Showers, geometry: Geometry, where: object, first: int 
     ------
     ShowerDataError
         The message names the layer and the order that is expected.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> check_order(Showers(np.array([1e3]), np.ones((1, 240), dtype=np.float32)), geometry("toy"), "a.h5")
     """
     if len(showers) < _MIN_SHOWERS_ORDER:
         return

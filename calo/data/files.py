@@ -1,4 +1,4 @@
-"""Showers in HDF5, written and read in blocks, so that memory is bounded whatever the size of a file.
+"""Showers in HDF5, read in blocks, so that memory is bounded whatever the size of a file.
 
 The datasets are those of `nisampler.calo.data.layouts`. Any floating-point type is read. Incident energies are written
 in float64 and voxels in float32: the evaluation script of the CaloChallenge divides one by the other and needs float64,
@@ -13,16 +13,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from nisampler._version import __version__
 from nisampler.base.rng import Streams
-from nisampler.base.storage import atomic_write
 from nisampler.calo.data.checks import check_incident, check_order, check_scale, check_units, check_voxels
 from nisampler.calo.data.layouts import columns_of
 from nisampler.calo.data.showers import Showers
@@ -41,10 +38,9 @@ from nisampler.errors import (
 Indices = NDArray[np.int64]
 
 _BLOCK_BYTES = 1 << 26  # of voxels in memory at a time
-_CHUNK_BYTES = 1 << 20  # of an HDF5 chunk: a few showers of 40,500 voxels, about a thousand of 240
 _CACHE_BYTES = 1 << 24  # holds the chunks that the end of a block left unfinished
-_ROWS = 4096
-_CELLS = "cells"
+CELLS = "cells"
+"""Attribute of a file with the fingerprint of its geometry."""
 
 
 @contextmanager
@@ -90,6 +86,19 @@ class ShowerReader:
         If datasets are missing, empty, of unequal length, of the wrong shape or type, or if values or units are wrong.
     GeometryError
         If the layout cannot hold the geometry, or the file says that it was written for other cells.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from nisampler.calo.data.writer import ShowerWriter
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> toy = geometry("toy")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with ShowerWriter(f"{folder}/a.h5", toy) as writer:
+    ...         writer.append(Showers(np.array([1e3, 2e3]), np.ones((2, 240), dtype=np.float32)))
+    ...     with ShowerReader(f"{folder}/a.h5", toy) as reader:
+    ...         len(reader), reader.read(1, 2).incident
+    (2, array([2000.]))
     """
 
     def __init__(self, path: str | Path, geometry: Geometry, layout: Layout | None = None) -> None:
@@ -139,7 +148,7 @@ class ShowerReader:
                 raise ShowerDataError(
                     f"{self.path}: {found[0]} rows in {name}, but {n} in {self._columns.energy}; write the file again"
                 )
-        cells = self._file.attrs.get(_CELLS, self.geometry.digest)
+        cells = self._file.attrs.get(CELLS, self.geometry.digest)
         if cells != self.geometry.digest:
             raise GeometryError(
                 f"{self.path} was written for the geometry {self._file.attrs.get('geometry')!r}, whose cells are not "
@@ -295,114 +304,6 @@ def _guess(shape: tuple[int, ...]) -> str:
     return f"{count} voxels are those of {' or '.join(names)}"
 
 
-class ShowerWriter:
-    """A file of showers that appears complete or not at all.
-
-    Use it in a ``with`` statement: if the block raises, the file that was there stays as it was.
-
-    Parameters
-    ----------
-    path
-        The file to make or replace.
-    geometry
-        The cells of the showers.
-    layout
-        Default: that of the geometry.
-
-    Attributes
-    ----------
-    count
-        Showers written so far.
-
-    Raises
-    ------
-    StorageError
-        If the folder cannot be written.
-    GeometryError
-        If the layout cannot hold the geometry.
-    ShowerDataError
-        At the end, if no shower was written.
-    """
-
-    def __init__(self, path: str | Path, geometry: Geometry, layout: Layout | None = None) -> None:
-        self.path, self.geometry, self.count = Path(path), geometry, 0
-        self._columns = columns_of(geometry, layout)
-        with ExitStack() as stack:
-            handle = stack.enter_context(atomic_write(self.path))
-            self._file = stack.enter_context(h5py.File(handle.name, "w", rdcc_nbytes=_CACHE_BYTES))
-            self._data = self._make()
-            self._stack = stack.pop_all()
-
-    def _make(self) -> dict[str, Any]:
-        """Empty datasets that can grow, by name."""
-        shapes: list[tuple[str, tuple[int, ...], type[np.floating[Any]]]] = [(self._columns.energy, (1,), np.float64)]
-        shapes += [(name, shape, np.float32) for name, _, shape in self._columns.voxels]
-        if self._columns.overflow:
-            shapes.append(("overflow", (self.geometry.n_layers,), np.float32))
-        rows = min(_ROWS, max(1, _CHUNK_BYTES // (4 * self.geometry.n_voxels)))
-        self._file.attrs["generator"] = f"nisampler {__version__}"
-        self._file.attrs["geometry"] = self.geometry.name
-        self._file.attrs[_CELLS] = self.geometry.digest
-        return {
-            name: self._file.create_dataset(
-                name,
-                shape=(0, *shape),
-                maxshape=(None, *shape),
-                chunks=(rows, *shape),
-                dtype=dtype,
-                compression="gzip",
-                compression_opts=1,
-            )
-            for name, shape, dtype in shapes
-        }
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None and self.count == 0:
-            with self._stack:
-                raise ShowerDataError(f"{self.path}: no shower was written, so no file was made; append at least one")
-        try:
-            self._stack.__exit__(kind, error, trace)
-        except (OSError, RuntimeError) as failure:
-            if failure is error or isinstance(failure, StorageError):
-                raise
-            raise StorageError(f"cannot write {self.path}: {failure}") from failure
-
-    def append(self, showers: Showers) -> None:
-        """Add showers at the end.
-
-        A CaloGAN file gets zeros as overflow, since showers do not carry it.
-
-        Raises
-        ------
-        ShapeError
-            If the showers have another number of voxels.
-        ShowerDataError
-            If an energy is negative or not finite; the message names event (counted in the file) and voxel.
-        StorageError
-            If the disk is full or the file cannot be written.
-        """
-        self.geometry.check(showers.voxels)
-        check_incident(showers.incident, self.path, self.count)
-        check_voxels(showers.voxels, self.geometry, self.path, self.count)
-        start, stop = self.count, self.count + len(showers)
-        columns: dict[str, NDArray[Any]] = {self._columns.energy: showers.incident[:, None] / self._columns.factor}
-        for name, where, shape in self._columns.voxels:
-            columns[name] = showers.voxels[:, where].reshape(-1, *shape)
-        try:
-            for name, data in self._data.items():
-                data.resize(stop, axis=0)
-                if name in columns:
-                    data[start:stop] = columns[name]
-        except OSError as error:
-            raise StorageError(f"cannot write {self.path}: {error}") from error
-        self.count = stop
-
-
 def read_showers(path: str | Path, geometry: Geometry, limit: int | None = None) -> Showers:
     """The first `limit` showers of a file (default: all), in memory.
 
@@ -412,6 +313,17 @@ def read_showers(path: str | Path, geometry: Geometry, limit: int | None = None)
         As `ShowerReader`.
     ConfigError
         If the limit is not positive.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from nisampler.calo.data.writer import ShowerWriter
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with ShowerWriter(f"{folder}/a.h5", geometry("toy")) as writer:
+    ...         writer.append(Showers(np.array([1e3, 2e3]), np.ones((2, 240), dtype=np.float32)))
+    ...     read_showers(f"{folder}/a.h5", geometry("toy"), limit=1).voxels.shape
+    (1, 240)
     """
     if limit is not None and limit < 1:
         raise ConfigError(f"limit must be at least 1, got {limit}")
@@ -441,6 +353,12 @@ def split(n: int, fractions: Sequence[float], seed: int) -> tuple[Indices, ...]:
     ------
     ConfigError
         If a fraction is negative or the sum exceeds 1, or n is negative.
+
+    Examples
+    --------
+    >>> first, second = split(10, (0.7, 0.3), seed=1)
+    >>> len(first), len(second), set(first) & set(second)
+    (7, 3, set())
     """
     total = math.fsum(fractions)
     if n < 0 or not all(fraction >= 0 for fraction in fractions) or not total <= 1 + 1e-9:

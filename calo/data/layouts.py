@@ -16,7 +16,12 @@ from nisampler.errors import GeometryError
 
 
 class Columns(NamedTuple):
-    """Where a layout keeps what: the incident energies and their unit, and the name, place and shape of the voxels."""
+    """Where a layout keeps what: the incident energies and their unit, and the name, place and shape of the voxels.
+
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> columns_of(geometry("toy"), None).factor
+    1.0
+    """
 
     energy: str
     unit: str
@@ -36,6 +41,12 @@ def columns_of(geometry: Geometry, layout: Layout | None) -> Columns:
     ------
     GeometryError
         If there is no such layout, or it cannot hold the geometry.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> columns_of(geometry("toy"), None).energy
+    'incident_energies'
     """
     chosen: str = geometry.layout if layout is None else layout
     everything = slice(0, geometry.n_voxels)

@@ -30,6 +30,12 @@ class Showers:
     ------
     ShapeError
         If the shapes are not (n,) and (n, n_voxels).
+
+    Examples
+    --------
+    >>> showers = Showers(np.array([1e3, 2e3]), np.ones((2, 4), dtype=np.float32))
+    >>> len(showers), showers[1:].incident
+    (2, array([2000.]))
     """
 
     incident: Floats

@@ -105,6 +105,15 @@ def read_binning(
         If the file cannot be read.
     GeometryError
         If it is not a binning, does not have the particle, or is not registered and something is not given.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_binning(f"{folder}/binning.xml", geometry("toy"))
+    ...     read_binning(f"{folder}/binning.xml") == geometry("toy")
+    True
     """
     try:
         particle, pdg, layers = _particle(_parse(Path(path).read_bytes()), particle)
@@ -133,6 +142,15 @@ def write_binning(path: str | Path, geometry: Geometry) -> None:
         say that.
     StorageError
         If the file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_binning(f"{folder}/binning.xml", geometry("toy"))
+    ...     Path(folder, "binning.xml").read_text().count("<Layer ")
+    5
     """
     numbered = {layer.id: layer for layer in geometry.layers}
     if list(numbered) != sorted(numbered) or min(numbered) < 0:

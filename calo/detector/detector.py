@@ -40,6 +40,12 @@ class Stack:
     ------
     GeometryError
         If lengths differ, or depths do not increase.
+
+    Examples
+    --------
+    >>> stack = Stack(np.array([0.0, 1.0, 2.0]), np.array([0, 0]), np.ones(2), np.ones(2))
+    >>> stack.slices(0)
+    slice(0, 2, None)
     """
 
     edges: Floats
@@ -83,6 +89,11 @@ class Response:
         Median displacement of a crossing from its spot, mm.
     soft_share, soft_energy, soft_distance
         Soft deposits per crossing, their mean energy in MeV (exponential) and median displacement in mm.
+
+    Examples
+    --------
+    >>> Response(crossing=2.0).gamma_shape > 0
+    True
     """
 
     crossing: float
@@ -106,6 +117,9 @@ class EarlyLayer:
     E is in GeV, and exp(m) with the polynomial m of coefficients `mean` is the mean of L. The normal number n has the
     correlation `following` to the residual of the first slice behind the early ones, shares a part `shared` with the
     other early slices, and is independent for the rest. Crossings in the slice have the mean energy `crossing`.
+
+    >>> EarlyLayer((2.872, 0.1776, 0.0163), 0.46, 0.5, 0.3, 3.0).crossing
+    3.0
     """
 
     mean: tuple[float, float, float]
@@ -131,6 +145,11 @@ class EarlyLayers:
         Coefficients of 1, ln E and ln² E in the mean of ln(L + 1) of the slice behind them.
     spread
         Standard deviation of its residual.
+
+    Examples
+    --------
+    >>> len(EarlyLayers().slices)
+    4
     """
 
     slices: tuple[EarlyLayer, ...] = (
@@ -166,6 +185,12 @@ class Detector:
     conserve
         The deposits of a shower add up to what its profile leaves in the cells: total absorption, where every
         deposit is read out.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> isinstance(detector(geometry("toy")), Detector)
+    True
     """
 
     medium: Medium
@@ -301,6 +326,12 @@ def detector(geometry: Geometry) -> Detector:
     ------
     GeometryError
         If the name of the geometry is not known here, or its layers do not fit.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> int(detector(geometry("toy")).stack.layer.max())
+    4
     """
     if geometry.name not in _DETECTORS:
         raise GeometryError(

@@ -135,6 +135,11 @@ def geometry(name: str) -> Geometry:
     ------
     GeometryError
         If there is none; the message lists those that are.
+
+    Examples
+    --------
+    >>> geometry("ds2").n_voxels
+    6480
     """
     try:
         return GEOMETRIES[name]

@@ -41,6 +41,12 @@ class IncidentEnergy:
     ------
     GeometryError
         If the values are not positive and increasing, or the counts do not fit them.
+
+    Examples
+    --------
+    >>> law = IncidentEnergy("discrete", (256.0, 512.0), (1, 3))
+    >>> law.sample(4, np.random.default_rng(0)).tolist()
+    [512.0, 512.0, 256.0, 256.0]
     """
 
     kind: Literal["discrete", "log-uniform", "uniform"]
@@ -88,6 +94,12 @@ class Layer:
     ------
     GeometryError
         If edges do not increase.
+
+    Examples
+    --------
+    >>> layer = Layer.polar(0, 4, (0, 5, 10))
+    >>> layer.shape, layer.n_voxels
+    ((4, 2), 8)
     """
 
     id: int
@@ -165,6 +177,16 @@ class Geometry:
     ------
     GeometryError
         If there is no layer, an id is used twice, or the threshold is negative.
+
+    Examples
+    --------
+    >>> incident = IncidentEnergy("log-uniform", (1e3, 1e5))
+    >>> layers = (Layer.polar(0, 4, (0, 5, 10)), Layer.polar(1, 1, (0, 5)))
+    >>> plain = Geometry("plain", "electron", 11, layers, 0.1, incident)
+    >>> plain.sizes, plain.slice(1)
+    ((8, 1), slice(8, 9, None))
+    >>> plain.layer_energies(np.ones((1, 9)))
+    array([[8., 1.]])
     """
 
     name: str

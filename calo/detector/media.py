@@ -33,6 +33,12 @@ class Element:
     ------
     GeometryError
         If a number is not positive.
+
+    Examples
+    --------
+    >>> lead = Element("Pb", 82, 207.2, 11.35, 5.612, 12.74)
+    >>> round(lead.critical_energy, 2)
+    6.4
     """
 
     name: str
@@ -81,6 +87,11 @@ class Medium:
         ê = 1/(1 + 0.007 (Z_p - Z_a)): signal of a shower relative to that of minimally ionising particles.
     mip_fraction
         Share of the energy loss of a minimally ionising particle that is in the active material.
+
+    Examples
+    --------
+    >>> Medium(5.6, 16.0, 7.4, 82.0).visible_fraction
+    1.0
     """
 
     radiation_length: float
@@ -111,6 +122,12 @@ def mixture(parts: Sequence[tuple[Element, float]]) -> Medium:
     ------
     GeometryError
         If there is no part, or a share is not positive.
+
+    Examples
+    --------
+    >>> lead = Element("Pb", 82, 207.2, 11.35, 5.612, 12.74)
+    >>> round(mixture([(lead, 1.0)]).radiation_length, 3)
+    4.944
     """
     if not parts or min(share for _, share in parts) <= 0:
         raise GeometryError(f"a mixture needs parts of positive volume, got {[share for _, share in parts]}")

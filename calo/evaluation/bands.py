@@ -38,6 +38,15 @@ class Band:
         (b,) standard deviation of the density between the draws.
     counting
         (b,) root mean square of the counting errors of the draws; entries of one shower count as independent.
+
+    Examples
+    --------
+    >>> from nisampler.ui.histograms import Axis
+    >>> draws = [Counts(Axis("x", "$x$", np.array([0.0, 1.0, 2.0]))) for _ in range(2)]
+    >>> for counts, values in zip(draws, ([0.5, 1.5], [0.5, 0.7]), strict=True):
+    ...     counts.fill(values)
+    >>> Band.between(draws).deviation.round(3)
+    array([0.354, 0.354])
     """
 
     deviation: Floats
@@ -60,6 +69,12 @@ class Bands:
         Where the draws are, and how many showers of each were counted.
     histograms
         By name, as `quantities` and `VOXELS` call them.
+
+    Examples
+    --------
+    >>> band = Band(np.array([0.1, 0.2]), np.array([0.1, 0.1]))
+    >>> round(Bands(("a.h5", "b.h5"), (10, 10), {"total": band}).over_counting(), 3)
+    1.581
     """
 
     files: tuple[str, ...]

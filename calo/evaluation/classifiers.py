@@ -70,6 +70,11 @@ def classifier_config(name: str) -> ClassifierConfig:
     ------
     ConfigError
         If there is none of that name.
+
+    Examples
+    --------
+    >>> classifier_config("small-high").inputs
+    'high-ratios'
     """
     if name not in CLASSIFIERS:
         raise ConfigError(f"classifier must be one of {', '.join(CLASSIFIERS)}, got {name!r}")
@@ -96,6 +101,12 @@ class ClassifierResult:
         Showers left out because the other class has fewer.
     epochs_run, best_epoch
         Epochs of the training, and the one that was kept.
+
+    Examples
+    --------
+    >>> result = ClassifierResult(0.6, 0.1, 0.55, 0.65, "small-high", "small/2", 1, 600, 200, 200, 0, 0, 30, 20)
+    >>> result.as_dict()["auc"]
+    0.6
     """
 
     auc: float
@@ -126,6 +137,12 @@ class ClassifierSummary:
     ----------
     results
         One for each seed; each has its own split, initial weights and order of batches.
+
+    Examples
+    --------
+    >>> result = ClassifierResult(0.6, 0.1, 0.55, 0.65, "small-high", "small/2", 1, 600, 200, 200, 0, 0, 30, 20)
+    >>> ClassifierSummary((result, result)).mean("auc")
+    0.6
     """
 
     results: tuple[ClassifierResult, ...]
@@ -189,6 +206,16 @@ def classify(
         If there are too few showers, or energies are negative or not finite.
     TrainingDivergedError
         If the loss is not finite.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> rng = np.random.default_rng(0)
+    >>> first, second = (Showers(np.full(100, 1e3), rng.random((100, 240)) * scale) for scale in (1.0, 2.0))
+    >>> config = replace(classifier_config("small-high"), epochs=2, hidden=(8,))
+    >>> classify(first, second, geometry("toy"), config, seed=1).epochs_run
+    2
     """
     for name, sample in (("reference", reference), ("generated", generated)):
         check_showers(sample, geometry, name)
@@ -242,6 +269,16 @@ def classify_many(
     ------
     ConfigError
         If there is no seed, or one is named twice.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> rng = np.random.default_rng(0)
+    >>> first, second = (Showers(np.full(100, 1e3), rng.random((100, 240))) for _ in range(2))
+    >>> config = replace(classifier_config("small-high"), epochs=1, hidden=(8,))
+    >>> len(classify_many(first, second, geometry("toy"), config, (1, 2)).results)
+    2
     """
     if not seeds or len(set(seeds)) != len(seeds):
         raise ConfigError(f"seeds must be at least one and all different, got {list(seeds)}")

@@ -31,6 +31,11 @@ def scores(table: Mapping[str, Mapping[str, Sequence[float]]], style: Sheet = PL
         By classifier and sample, the AUC of each seed.
     style
         From `nisampler.ui.plots.style_sheet`.
+
+    Examples
+    --------
+    >>> scores({"small-low": {"model": [0.6, 0.62], FLOOR: [0.5]}}).axes[0].get_xlabel()[:24]
+    'area under the ROC curve'
     """
     with mpl.rc_context(style):
         samples = list(dict.fromkeys(name for row in table.values() for name in row))
@@ -82,6 +87,12 @@ def auc_time(
         Drawn in pale grey: other hardware, other data, another classifier.
     style
         From `nisampler.ui.plots.style_sheet`.
+
+    Examples
+    --------
+    >>> speed = Speed(0.7, 0.01, {("cpu", 1): 30.0, ("cpu", 100): 2.0})
+    >>> auc_time({"model": speed}, Speed(0.5, 0.01), "small-low").axes[0].get_xscale()
+    'log'
     """
     with mpl.rc_context(style):
         known = published or {}
@@ -185,6 +196,11 @@ def posteriors(
         (N, N) the same over the test showers of each sample.
     style
         From `nisampler.ui.plots.style_sheet`.
+
+    Examples
+    --------
+    >>> len(posteriors(["a", "b"], [-0.7, -0.7], [[-0.1, -2.0], [-2.0, -0.1]]).axes)
+    2
     """
     with mpl.rc_context(style):
         values = np.array([list(reference), *(list(row) for row in confusion)])

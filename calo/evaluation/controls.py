@@ -30,6 +30,14 @@ def shuffle_voxels(
     ------
     ConfigError
         If there are fewer than two neighbours.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> showers = Showers(np.full(4, 1e3), np.arange(960.0, dtype=np.float32).reshape(4, 240))
+    >>> mixed = shuffle_voxels(showers, geometry("toy"), np.random.default_rng(0), neighbours=None)
+    >>> bool((np.sort(mixed.voxels, axis=0) == showers.voxels).all())
+    True
     """
     geometry.check(showers.voxels)
     n = len(showers)

@@ -19,6 +19,12 @@ def layer_correlations(energies: Floats) -> Floats:
     ------
     ShapeError
         If there are fewer than two showers.
+
+    Examples
+    --------
+    >>> layer_correlations(np.array([[1.0, 2.0], [2.0, 1.0], [3.0, 0.0]])).round(6)
+    array([[ 1., -1.],
+           [-1.,  1.]])
     """
     if energies.ndim != 2 or len(energies) < 2:
         raise ShapeError(f"correlations need at least two showers, got energies of shape {energies.shape}")
@@ -39,6 +45,11 @@ def mean_difference(first: Floats, second: Floats) -> float:
     ------
     ShapeError
         If their shapes differ.
+
+    Examples
+    --------
+    >>> mean_difference(np.eye(2), np.array([[1.0, 0.5], [0.5, 1.0]]))
+    0.5
     """
     if first.shape != second.shape or first.ndim != 2 or first.shape[0] != first.shape[1]:
         raise ShapeError(f"matrices of shapes {first.shape} and {second.shape} cannot be compared")

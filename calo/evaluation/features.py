@@ -22,7 +22,12 @@ _LOG_OFFSET = 1e-8
 
 
 def angular_layers(geometry: Geometry) -> tuple[int, ...]:
-    """Positions of the layers with centres and widths in eta and phi: all but polar ones with one angular bin."""
+    """Positions of the layers with centres and widths in eta and phi: all but polar ones with one angular bin.
+
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> angular_layers(geometry("toy"))
+    (0, 1, 2, 3, 4)
+    """
     return tuple(
         position
         for position, layer in enumerate(geometry.layers)
@@ -52,6 +57,13 @@ class Features:
         (n, L) share of the cells without energy.
     hottest
         (n,) largest energy in a cell, MeV.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> features = Features.of(Showers(np.array([1e3]), np.ones((1, 240), dtype=np.float32)), geometry("toy"))
+    >>> features.total, features.response
+    (array([240.]), array([0.24]))
     """
 
     incident: Floats

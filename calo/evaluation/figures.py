@@ -37,7 +37,11 @@ _MOST_NUMBERS = 8
 
 
 def lines(names: Sequence[str]) -> dict[str, Line]:
-    """A line of its own colour and dashes for every sample, told apart without colours too; the floor is grey."""
+    """A line of its own colour and dashes for every sample, told apart without colours too; the floor is grey.
+
+    >>> list(lines(["model", FLOOR]))
+    ['model', 'reference, other half']
+    """
     styles = cycle(zip(_COLOURS, _DASHES, strict=True))
     found: dict[str, Line] = {}
     for name in names:
@@ -63,6 +67,14 @@ def histogram(
         From `nisampler.ui.plots.style_sheet`.
     bands
         By candidate, the spread over draws of its weights: one standard deviation up and down from its line.
+
+    Examples
+    --------
+    >>> first, second = (Counts(Axis("x", "$x$", np.array([0.0, 1.0, 2.0]))) for _ in range(2))
+    >>> first.fill([0.5, 1.5])
+    >>> second.fill([0.5, 0.6])
+    >>> histogram(first, {"model": second}).axes[0].get_ylabel()
+    'density'
     """
     log, title = reference.axis.log, "voxels" if reference.axis.name == VOXELS else "showers"
     curves = []
@@ -87,7 +99,14 @@ def _filled(edges: Floats, counts: Sequence[Counts]) -> tuple[float, float]:
 def layer_profile(
     reference: Features, others: Mapping[str, Features], geometry: Geometry, style: Sheet = PLAIN
 ) -> Figure:
-    """Mean energy of the layers over the incident energy, with the ratio to the reference."""
+    """Mean energy of the layers over the incident energy, with the ratio to the reference.
+
+    >>> from nisampler.calo.data.showers import Showers
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> features = Features.of(Showers(np.full(5, 1e3), np.ones((5, 240), dtype=np.float32)), geometry("toy"))
+    >>> layer_profile(features, {"model": features}, geometry("toy")).axes[1].get_xlabel()
+    'layer'
+    """
     axis = Axis("layer", "layer", np.arange(geometry.n_layers + 1, dtype=np.float64) - 0.5)
     curves = [Curve(name, *_layer_shares(others[name]), look) for name, look in lines(list(others)).items()]
     with mpl.rc_context(style):
@@ -114,7 +133,15 @@ def _layer_ticks(axis: Axes, geometry: Geometry, most: int = 16) -> None:
 def response(
     reference: Features, others: Mapping[str, Features], incident: IncidentEnergy, style: Sheet = PLAIN
 ) -> Figure:
-    """Mean of E_tot/E_inc above, its relative width below, against the incident energy."""
+    """Mean of E_tot/E_inc above, its relative width below, against the incident energy.
+
+    >>> from nisampler.calo.data.showers import Showers
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> voxels = np.random.default_rng(0).random((20, 240)).astype(np.float32)
+    >>> features = Features.of(Showers(np.full(20, 1e3), voxels), geometry("toy"))
+    >>> response(features, {"model": features}, geometry("toy").incident).axes[1].get_ylabel()
+    'relative width'
+    """
     with mpl.rc_context(style):
         figure, axes = panels((1.0, 1.0), 6.6, top=0.3 + 0.28 * -(-(len(others) + 1) // 2))
         samples = {"reference": reference, **others}
@@ -178,6 +205,12 @@ def correlations(reference: Floats, others: Mapping[str, Floats], geometry: Geom
         For the numbers of the layers.
     style
         From `nisampler.ui.plots.style_sheet`.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> len(correlations(np.eye(5), {"model": np.eye(5)}, geometry("toy")).axes)
+    6
     """
     with mpl.rc_context(style):
         rows = max(len(others), 1)
@@ -215,6 +248,12 @@ def separations(
         For the numbers of the layers.
     style
         From `nisampler.ui.plots.style_sheet`.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> separations({"model": {"energy": {0: 1e-3, 1: 1e-2}}}, geometry("toy")).axes[0].get_title(loc="left")
+    'model'
     """
     with mpl.rc_context(style):
         families = list(next(iter(tables.values())))
@@ -253,6 +292,11 @@ def training(records: Mapping[str, Sequence[Mapping[str, Any]]], style: Sheet = 
         By part, records with ``epoch`` and ``loss``, and with ``validation`` where it was measured.
     style
         From `nisampler.ui.plots.style_sheet`.
+
+    Examples
+    --------
+    >>> training({"energies": [{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0}]}).axes[0].get_xlabel()
+    'epoch'
     """
     with mpl.rc_context(style):
         figure = Figure(figsize=(WIDTH, 0.6 + 3.0 * len(records)), layout="constrained")

@@ -37,6 +37,11 @@ def check_showers(showers: Showers, geometry: Geometry, name: str) -> None:
         If the showers have another number of cells than the geometry.
     ShowerDataError
         If a cell is negative or not finite, or an incident energy not positive and finite.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> check_showers(Showers(np.array([1e3]), np.ones((1, 240), dtype=np.float32)), geometry("toy"), "generated")
     """
     if showers.voxels.shape[1] != geometry.n_voxels:
         raise GeometryError(
@@ -134,6 +139,11 @@ class InputKind:
         What to keep of a sample.
     inputs
         (geometry, *rows of the columns) -> inputs (n, d), on the device and in the dtype of the rows.
+
+    Examples
+    --------
+    >>> sorted(INPUTS)
+    ['high', 'high-ratios', 'log-hits', 'log-low', 'low', 'low-normed']
     """
 
     columns: Callable[[Showers, Geometry], Columns]
@@ -160,6 +170,11 @@ def input_kind(name: str) -> InputKind:
     ------
     ConfigError
         If there is none of that name.
+
+    Examples
+    --------
+    >>> input_kind("low").columns.__name__
+    '_cells'
     """
     if name not in INPUTS:
         raise ConfigError(f"inputs must be one of {', '.join(INPUTS)}, got {name!r}")
@@ -167,7 +182,12 @@ def input_kind(name: str) -> InputKind:
 
 
 def input_vectors(showers: Showers, geometry: Geometry, name: str, dtype: torch.dtype = torch.float64) -> Tensor:
-    """All inputs of a sample at once, (n, d): for tests, distances and small samples."""
+    """All inputs of a sample at once, (n, d): for tests, distances and small samples.
+
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> input_vectors(Showers(np.array([1e3]), np.ones((1, 240), dtype=np.float32)), geometry("toy"), "low").shape
+    torch.Size([1, 241])
+    """
     kind = input_kind(name)
     check_showers(showers, geometry, "given")
     return kind.inputs(geometry, *(column.to(dtype) for column in kind.columns(showers, geometry)))

@@ -54,6 +54,13 @@ class Measured:
         Label and voxels of a few showers, each followed by its neighbour.
     bands
         Spread of the histograms over draws of the weights, by name; empty where there are none.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> showers = Showers(np.array([1e3, 2e3]), np.random.default_rng(0).random((2, 240)))
+    >>> measure("reference", "reference", "a.h5", showers, geometry("toy"), None, showers).mean.shape
+    (240,)
     """
 
     name: str
@@ -95,6 +102,15 @@ def measure(
     ------
     ShowerDataError
         If there are fewer than two showers.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> showers = Showers(np.array([1e3, 2e3]), np.random.default_rng(0).random((2, 240)))
+    >>> reference = measure("reference", "reference", "a.h5", showers, geometry("toy"), None, showers)
+    >>> model = measure("model", "candidate", "b.h5", showers, geometry("toy"), reference, showers)
+    >>> model.neighbours.distance
+    array([0., 0.])
     """
     if len(showers) < 2:
         raise ShowerDataError(f"{name} has {len(showers)} showers; an evaluation needs at least two, better thousands")
@@ -136,7 +152,15 @@ def _voxels(showers: Showers, geometry: Geometry, axis: Axis) -> tuple[Floats, C
 
 
 def differences(sample: Measured, reference: Measured, geometry: Geometry) -> dict[str, Any]:
-    """How far a sample is from the reference in everything but classifiers and distances, as JSON data."""
+    """How far a sample is from the reference in everything but classifiers and distances, as JSON data.
+
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> showers = Showers(np.array([1e3, 2e3]), np.random.default_rng(0).random((2, 240)))
+    >>> reference = measure("reference", "reference", "a.h5", showers, geometry("toy"), None, showers)
+    >>> model = measure("model", "candidate", "b.h5", showers, geometry("toy"), reference, showers)
+    >>> differences(model, reference, geometry("toy"))["separation"]["total"]
+    {'mean': 0.0, 'largest': 0.0}
+    """
     found = _compared(sample, reference, geometry)
     families: dict[str, list[float]] = {}
     histograms: dict[str, Any] = {VOXELS: _as_json(Difference.between(reference.spectrum, sample.spectrum))}
@@ -157,7 +181,14 @@ def differences(sample: Measured, reference: Measured, geometry: Geometry) -> di
 
 
 def layer_separations(sample: Measured, reference: Measured, geometry: Geometry) -> dict[str, dict[int, float]]:
-    """Separation power by family and position of the layer."""
+    """Separation power by family and position of the layer.
+
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> showers = Showers(np.array([1e3, 2e3]), np.random.default_rng(0).random((2, 240)))
+    >>> reference = measure("reference", "reference", "a.h5", showers, geometry("toy"), None, showers)
+    >>> layer_separations(reference, reference, geometry("toy"))["energy"]
+    {0: 0.0, 1: 0.0, 2: 0.0, 3: 0.0, 4: 0.0}
+    """
     table: dict[str, dict[int, float]] = {family: {} for family in FAMILIES}
     for quantity, difference in _compared(sample, reference, geometry):
         if quantity.layer is not None:

@@ -52,6 +52,12 @@ class MulticlassResult:
         Showers of each sample left out because another one has fewer.
     epochs_run, best_epoch
         Epochs of the training, and the one that was kept.
+
+    Examples
+    --------
+    >>> posteriors, sizes = ((-0.2, -1.0), -0.7, ((-0.1, -2.0), (-2.0, -0.1))), (9, 9, 9, 9, (0, 0), 5, 4)
+    >>> MulticlassResult(("a", "b"), *posteriors, 0.9, "small-high", "small/2", 1, *sizes).accuracy
+    0.9
     """
 
     names: tuple[str, ...]
@@ -101,6 +107,17 @@ def multiclass(
         If there are fewer than two samples.
     GeometryError, ShowerDataError, TrainingDivergedError
         As in `classify`.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> from nisampler.calo.evaluation.classifiers import classifier_config
+    >>> rng = np.random.default_rng(0)
+    >>> samples = {name: Showers(np.full(100, 1e3), rng.random((100, 240))) for name in "ab"}
+    >>> config = replace(classifier_config("small-high"), epochs=1, hidden=(8,))
+    >>> multiclass(samples["a"], samples, geometry("toy"), config, seed=1).names
+    ('a', 'b')
     """
     if len(samples) < 2:
         raise ConfigError(f"a comparison needs the showers of at least two models, got {list(samples)}")

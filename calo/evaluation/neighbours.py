@@ -27,6 +27,11 @@ class Neighbours:
         (m,) position of the nearest reference shower.
     distance
         (m,) root mean square over the cells of the difference of log10 E.
+
+    Examples
+    --------
+    >>> Neighbours(np.array([3]), np.array([0.5])).distance.min().item()
+    0.5
     """
 
     index: NDArray[np.int64]
@@ -52,6 +57,13 @@ def nearest(showers: Showers, reference: Showers, geometry: Geometry, pool: int 
     ------
     ShapeError
         If the reference is empty or has other cells.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> showers = Showers(np.array([1e3, 2e3]), np.random.default_rng(0).random((2, 240)).astype(np.float32))
+    >>> nearest(showers, showers, geometry("toy")).distance
+    array([0., 0.])
     """
     geometry.check(showers.voxels)
     geometry.check(reference.voxels)

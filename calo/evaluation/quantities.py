@@ -39,6 +39,11 @@ class Quantity:
         Its column in the array of `Features`.
     axis
         Name, label and bins.
+
+    Examples
+    --------
+    >>> Quantity("energy", 2, 2, Axis("energy_2", "$E$", np.array([1.0, 10.0]), log=True)).name
+    'energy_2'
     """
 
     family: str
@@ -68,6 +73,14 @@ def quantities(reference: Features, geometry: Geometry) -> tuple[Quantity, ...]:
     ------
     ShapeError
         If the features belong to another geometry.
+
+    Examples
+    --------
+    >>> from nisampler.calo.data.showers import Showers
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> features = Features.of(Showers(np.array([1e3]), np.ones((1, 240), dtype=np.float32)), geometry("toy"))
+    >>> [quantity.name for quantity in quantities(features, geometry("toy"))[:3]]
+    ['response', 'total', 'energy_0']
     """
     angular = angular_layers(geometry)
     if reference.energy.shape[1] != geometry.n_layers or reference.eta.shape[1] != len(angular):
@@ -83,7 +96,14 @@ def quantities(reference: Features, geometry: Geometry) -> tuple[Quantity, ...]:
 
 
 def spectrum_axis(reference: Features, geometry: Geometry) -> Axis:
-    """49 logarithmic bins of the energy of a cell, from the threshold to the largest of the reference."""
+    """49 logarithmic bins of the energy of a cell, from the threshold to the largest of the reference.
+
+    >>> from nisampler.calo.data.showers import Showers
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> features = Features.of(Showers(np.array([1e3]), np.ones((1, 240), dtype=np.float32)), geometry("toy"))
+    >>> len(spectrum_axis(features, geometry("toy")).centres)
+    49
+    """
     edges = _logarithmic(reference.hottest, geometry, _SPECTRUM_BINS)
     return Axis("voxels", "energy of a voxel [MeV]", edges, log=True)
 

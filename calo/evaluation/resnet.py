@@ -25,7 +25,11 @@ def _convolution(n_in: int, n_out: int, size: int, stride: int, generator: torch
 
 
 class BasicBlock(nn.Module):
-    """relu(x + f(x)) with two 3x3x3 convolutions in f; the shortcut is a 1x1x1 convolution where shapes change."""
+    """relu(x + f(x)) with two 3x3x3 convolutions in f; the shortcut is a 1x1x1 convolution where shapes change.
+
+    >>> BasicBlock(2, 4, 2, torch.Generator().manual_seed(0))(torch.zeros(1, 2, 4, 4, 4)).shape
+    torch.Size([1, 4, 2, 2, 2])
+    """
 
     def __init__(self, n_in: int, n_out: int, stride: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -63,6 +67,12 @@ class ResNet3D(nn.Module):
     ------
     GeometryError
         If the geometry has no grid.
+
+    Examples
+    --------
+    >>> network = ResNet3D((5, 8, 6), 1, torch.Generator().manual_seed(0)).eval()
+    >>> network(torch.ones(2, 241)).shape
+    torch.Size([2, 1])
     """
 
     def __init__(self, grid: tuple[int, int, int] | None, d_out: int, generator: torch.Generator) -> None:

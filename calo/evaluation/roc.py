@@ -50,6 +50,11 @@ def auc(scores: NDArray[Any], labels: NDArray[Any]) -> float:
     ------
     ShapeError, ConfigError, NonFiniteError
         If the rows do not match, a class is missing, or a score is not finite.
+
+    Examples
+    --------
+    >>> auc(np.array([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1]))
+    0.75
     """
     scores, positive = _scores_and_labels(scores, labels)
     n1 = int(positive.sum())
@@ -65,6 +70,12 @@ class IsotonicCalibration:
     ----------
     scores, probabilities
         Knots (k,), both increasing; outside them the map is constant.
+
+    Examples
+    --------
+    >>> scores, labels = np.array([-1.0, 0.0, 1.0, 2.0]), np.array([0, 1, 0, 1])
+    >>> IsotonicCalibration.fit(scores, labels)(np.array([0.5])).round(3)
+    array([0.5])
     """
 
     scores: Floats
@@ -88,7 +99,11 @@ class IsotonicCalibration:
 
 
 def cross_entropy(probabilities: NDArray[Any], labels: NDArray[Any]) -> float:
-    """Mean of -log p(true class) in nats, of probabilities (n,) of class 1 strictly between 0 and 1."""
+    """Mean of -log p(true class) in nats, of probabilities (n,) of class 1 strictly between 0 and 1.
+
+    >>> round(cross_entropy(np.array([0.5, 0.5]), np.array([0, 1])), 6)
+    0.693147
+    """
     probabilities, positive = _scores_and_labels(probabilities, labels)
     if not ((probabilities > 0) & (probabilities < 1)).all():
         raise ConfigError("probabilities must lie strictly between 0 and 1: calibrate or clip them first")
@@ -112,6 +127,11 @@ def jensen_shannon(probabilities: NDArray[Any], labels: NDArray[Any]) -> float:
     ------
     ConfigError
         If the classes differ in size, or as in `cross_entropy`.
+
+    Examples
+    --------
+    >>> round(jensen_shannon(np.array([0.5, 0.5]), np.array([0, 1])), 6)
+    0.0
     """
     labels = np.asarray(labels)
     entropy = cross_entropy(probabilities, labels)

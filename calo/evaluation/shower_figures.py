@@ -24,7 +24,12 @@ _SMALLEST_ARC = np.pi / 48
 
 
 def chosen_layers(geometry: Geometry, most: int = 6) -> tuple[int, ...]:
-    """Positions of at most so many layers, evenly spaced, the first and the last among them."""
+    """Positions of at most so many layers, evenly spaced, the first and the last among them.
+
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> chosen_layers(geometry("ds2"))
+    (0, 9, 18, 26, 35, 44)
+    """
     count = min(most, geometry.n_layers)
     return tuple(int(place) for place in np.unique(np.linspace(0, geometry.n_layers - 1, count).round()))
 
@@ -44,6 +49,12 @@ def average_showers(
         Of both.
     style
         From `nisampler.ui.plots.style_sheet`.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> len(average_showers(np.ones(240), np.ones(240), "model", geometry("toy")).axes)
+    17
     """
     layers = chosen_layers(geometry)
     with mpl.rc_context(style):
@@ -75,6 +86,12 @@ def pairs(showers: Sequence[tuple[str, NDArray[Any]]], geometry: Geometry, style
         Their cells.
     style
         From `nisampler.ui.plots.style_sheet`.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> len(pairs([("a shower", np.ones(240))], geometry("toy")).axes)
+    6
     """
     layers = chosen_layers(geometry)
     with mpl.rc_context(style):

@@ -50,6 +50,16 @@ class Marginals(Transform):
     ------
     ConfigError
         If there are fewer than twelve knots or two levels.
+
+    Examples
+    --------
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> step = Marginals([2], knots=12, levels=2)
+    >>> x, conditions = torch.rand(500, 2, generator=generator), torch.rand(500, 1, generator=generator)
+    >>> step.fit(x, conditions, torch.tensor([0, 1]))
+    >>> y, _ = step(x, conditions)
+    >>> torch.allclose(step.inverse(y, conditions)[0], x, atol=1e-4)
+    True
     """
 
     levels: Tensor

@@ -76,6 +76,11 @@ class PreprocessingConfig:
     ------
     ConfigError
         If a setting is unknown, out of range or contradicts another one.
+
+    Examples
+    --------
+    >>> PreprocessingConfig(output_cut=0.01).cut
+    0.01
     """
 
     threshold: NonNegative = 0.0
@@ -122,6 +127,14 @@ class VoxelPreprocessing(Transform):
         Sizes of the layers.
     config
         What to do.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> step = VoxelPreprocessing(geometry("toy"), PreprocessingConfig())
+    >>> augmented = step.augment(torch.rand(2, 240), torch.Generator().manual_seed(0))
+    >>> augmented.shape, step(augmented)[0].shape
+    (torch.Size([2, 245]), torch.Size([2, 245]))
     """
 
     def __init__(self, geometry: Geometry, config: PreprocessingConfig) -> None:
@@ -258,6 +271,16 @@ class Preprocessing(Transform):
         Sizes of the layers.
     config
         What to do.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> step = VoxelPreprocessing(geometry("toy"), PreprocessingConfig())
+    >>> augmented = step.augment(torch.rand(2, 240), torch.Generator().manual_seed(0))
+    >>> whole, incident = Preprocessing(geometry("toy"), PreprocessingConfig()), torch.full((2, 1), 1e3)
+    >>> y, _ = whole(augmented, incident)
+    >>> torch.allclose(whole.inverse(y, incident)[0], augmented, rtol=1e-2, atol=1e-3)
+    True
     """
 
     context_dim = 1

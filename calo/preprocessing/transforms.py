@@ -39,6 +39,14 @@ class LayerScale(Transform):
         "layer", "threshold", or "maximum" for constants `units` that are set later.
     gap
         Logarithmic distance of the noise from the threshold.
+
+    Examples
+    --------
+    >>> scale = LayerScale([2, 1], threshold=0.0)
+    >>> x = torch.tensor([[1.0, 3.0, 2.0, 0.99, 0.99]])
+    >>> y, _ = scale(x)
+    >>> torch.allclose(scale.inverse(y)[0], x)
+    True
     """
 
     units: Tensor
@@ -125,6 +133,11 @@ class StickBreaking(Transform):
     """Layer energies to u_0 = sum of E_k / (f E_inc) and u_k = E_{k-1} / (sum of E_j, j >= k-1) (2210.14245).
 
     The context is the incident energy (n, 1).
+
+    >>> energies, incident = torch.tensor([[30.0, 20.0]]), torch.tensor([[100.0]])
+    >>> y, _ = StickBreaking()(energies, incident)
+    >>> torch.allclose(StickBreaking().inverse(y, incident)[0], energies)
+    True
     """
 
     context_dim = 1
@@ -151,6 +164,11 @@ class LogSticks(Transform):
 
     The log-odds of `StickBreaking`, without the cancellation in 1 - u: exact for layers that hold a millionth of the
     shower. The context is the incident energy (n, 1).
+
+    >>> energies, incident = torch.tensor([[30.0, 20.0]]), torch.tensor([[100.0]])
+    >>> y, _ = LogSticks()(energies, incident)
+    >>> torch.allclose(LogSticks().inverse(y, incident)[0], energies)
+    True
     """
 
     context_dim = 1
@@ -177,6 +195,12 @@ class ShiftedLog(Transform):
     ------
     ConfigError
         If alpha is negative.
+
+    Examples
+    --------
+    >>> y, log_det = ShiftedLog(1.0)(torch.tensor([[0.0]]))
+    >>> y.item(), log_det.item()
+    (0.0, -0.0)
     """
 
     def __init__(self, alpha: float = 0.0) -> None:
@@ -199,6 +223,10 @@ class LogLogit(Transform):
     r"""y = logit_alpha(1 + log(z + 10^-k) / (k log 10)) for 0 <= z <= 1: k decades below one (2405.20407, eq. B.5).
 
     Values beyond one are mapped, too, up to 10^(k alpha).
+
+    >>> x = torch.tensor([[0.1, 0.5]])
+    >>> torch.allclose(LogLogit().inverse(LogLogit()(x)[0])[0], x)
+    True
     """
 
     def __init__(self, alpha: float = 1e-2, decades: float = 7.0) -> None:
@@ -218,7 +246,13 @@ class LogLogit(Transform):
 
 
 class Standardise(Transform):
-    """y = (x - mean) / spread with constants that `fit` takes from data and that are saved with the model."""
+    """y = (x - mean) / spread with constants that `fit` takes from data and that are saved with the model.
+
+    >>> step = Standardise(1)
+    >>> step.fit(torch.tensor([[1.0], [3.0]]))
+    >>> step(torch.tensor([[2.0]]))[0].item()
+    0.0
+    """
 
     mean: Tensor
     spread: Tensor
@@ -254,7 +288,11 @@ class Standardise(Transform):
 
 
 def incident_of(x: Tensor, context: Tensor | None) -> Tensor:
-    """The context as incident energies (n, 1); ShapeError if it has another shape."""
+    """The context as incident energies (n, 1); ShapeError if it has another shape.
+
+    >>> incident_of(torch.zeros(2, 3), torch.ones(2, 1)).shape
+    torch.Size([2, 1])
+    """
     if context is None or context.shape != (x.shape[0], 1):
         shape = None if context is None else tuple(context.shape)
         raise ShapeError(f"expected incident energies of shape ({x.shape[0]}, 1), got {shape}")

@@ -34,6 +34,13 @@ class Profile:
         α and β, shape (n,); β in 1/X0.
     tau_scale
         What turns t into the shower depth τ = t · tau_scale of the radial profile, shape (n,).
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.media import Medium
+    >>> profile = average_profile(np.array([1e4]), Medium(5.6, 16.0, 7.4, 82.0))
+    >>> profile.fractions(np.zeros(1), np.array([0.0, 10.0, 1000.0])).sum(axis=-1).round(6)
+    array([1.])
     """
 
     shape: Floats
@@ -74,7 +81,12 @@ def _profile(maximum: Floats, shape: Floats, tau_scale: Floats | None = None) ->
 
 
 def average_profile(energy: Floats, medium: Medium) -> Profile:
-    """The mean longitudinal profile: T and α are linear in ln(E/E_c), τ = t/T."""
+    """The mean longitudinal profile: T and α are linear in ln(E/E_c), τ = t/T.
+
+    >>> from nisampler.calo.detector.media import Medium
+    >>> average_profile(np.array([1e4, 1e5]), Medium(5.6, 16.0, 7.4, 82.0)).maximum.round(1)
+    array([13.3, 15.6])
+    """
     log_y = _log_y(energy, medium)
     maximum = log_y - 0.858
     shape = 0.21 + (0.492 + 2.38 / medium.Z) * log_y
@@ -95,6 +107,12 @@ def draw_profile(energy: Floats, medium: Medium, rng: np.random.Generator) -> Pr
         Homogeneous, or sampling if it has a sampling frequency.
     rng
         Two normal numbers for each shower are taken from it.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.media import Medium
+    >>> draw_profile(np.array([1e4, 1e5]), Medium(5.6, 16.0, 7.4, 82.0), np.random.default_rng(0)).maximum.shape
+    (2,)
     """
     log_y = _log_y(energy, medium)
     maximum = log_y - 0.812
@@ -118,7 +136,13 @@ def draw_profile(energy: Floats, medium: Medium, rng: np.random.Generator) -> Pr
 
 
 def spot_profile(profile: Profile, medium: Medium) -> Profile:
-    """The longitudinal profile of the number of spots: a little earlier and flatter than that of the energy."""
+    """The longitudinal profile of the number of spots: a little earlier and flatter than that of the energy.
+
+    >>> from nisampler.calo.detector.media import Medium
+    >>> medium = Medium(5.6, 16.0, 7.4, 82.0)
+    >>> spot_profile(average_profile(np.array([1e4]), medium), medium).maximum.shape
+    (1,)
+    """
     if medium.sampling_frequency is None:
         maximum, shape = 0.698 + 0.00212 * medium.Z, 0.639 + 0.00334 * medium.Z
     else:
@@ -137,6 +161,13 @@ def spot_number(energy: Floats, medium: Medium, resolution: float) -> Floats:
         93 ln(Z) E^0.876 spots in a homogeneous one, 10.3/c E^0.959 in a sampling one.
     resolution
         c of σ(E)/E = c/√(E/GeV); only for a sampling medium.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.media import Medium
+    >>> numbers = spot_number(np.array([1e4, 1e5]), Medium(5.6, 16.0, 7.4, 82.0), 0.1)
+    >>> bool(numbers[1] > numbers[0])
+    True
     """
     if medium.sampling_frequency is None:
         return 93.0 * float(np.log(medium.Z)) * energy**0.876
@@ -153,6 +184,13 @@ class Radial:
         R_C and R_T, any shape, in the unit of the radii that are asked for.
     core_weight
         p in [0, 1], same shape.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.media import Medium
+    >>> radial = radial_profile(np.array([1e4]), np.array([1.0]), Medium(5.6, 16.0, 7.4, 82.0))
+    >>> bool((radial.scaled(np.array([2.0])).core == 2 * radial.core).all())
+    True
     """
 
     core: Floats
@@ -210,6 +248,12 @@ def radial_profile(energy: Floats, tau: Floats, medium: Medium) -> Radial:
         Shape (n,), GeV.
     tau
         Shape (n, m): depth relative to that of the shower's maximum.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.media import Medium
+    >>> radial_profile(np.array([1e4]), np.array([[0.5, 1.0]]), Medium(5.6, 16.0, 7.4, 82.0)).core.shape
+    (1, 2)
     """
     log_e = np.log(energy)[:, None]
     Z = medium.Z

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from nisampler.base.checks import Count, checked
 from nisampler.base.rng import Streams
-from nisampler.calo.data.files import ShowerWriter
 from nisampler.calo.data.showers import Showers
+from nisampler.calo.data.writer import ShowerWriter
 from nisampler.calo.detector.detector import ELECTRON, PHOTON, PION, Detector, EarlyLayers, detector
 from nisampler.calo.detector.geometry import Geometry, Layer
 from nisampler.calo.simulation import pions
@@ -60,6 +60,13 @@ class Simulator:
     ------
     GeometryError
         If the particle is not an electron, positron, photon or charged pion, or the layers do not fit.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> toy = geometry("toy")
+    >>> Simulator(toy, detector(toy)).simulate(np.array([1e4, 2e4]), np.random.default_rng(0)).shape
+    (2, 240)
     """
 
     def __init__(self, geometry: Geometry, detector: Detector) -> None:
@@ -279,12 +286,24 @@ def simulator(geometry: Geometry) -> Simulator:
     ------
     GeometryError
         If no detector is known for it, or the particle cannot be simulated.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> voxels = simulator(geometry("toy")).simulate(np.array([1e4]), np.random.default_rng(0))
+    >>> bool(0 < voxels.sum() < 1e4)
+    True
     """
     return Simulator(geometry, detector(geometry))
 
 
 def shard_size(geometry: Geometry) -> int:
-    """Number of showers that are simulated and written at a time: it bounds the memory and depends on nothing else."""
+    """Number of showers that are simulated and written at a time: it bounds the memory and depends on nothing else.
+
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> shard_size(geometry("toy")) >= shard_size(geometry("ds3"))
+    True
+    """
     return min(_SHARD_SHOWERS, max(1, _SHARD_VOXELS // geometry.n_voxels))
 
 
@@ -316,6 +335,14 @@ def simulate_file(
         If `n` is not positive or the seed is out of range.
     GeometryError
         If the geometry cannot be simulated.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     simulate_file(f"{folder}/a.h5", geometry("toy"), 5, seed=1)["showers"]
+    5.0
     """
     checked("n", n, Count)
     streams, engine, size = Streams(seed), simulator(geometry), shard_size(geometry)

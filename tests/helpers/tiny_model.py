@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nisampler.calo.data.files import ShowerWriter
 from nisampler.calo.data.showers import Showers
+from nisampler.calo.data.writer import ShowerWriter
 from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.recipe import Recipe
 from nisampler.errors import ModelError

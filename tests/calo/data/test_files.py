@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nisampler.calo.data.files import ShowerReader, ShowerWriter, read_showers, split
+from nisampler.calo.data.files import ShowerReader, read_showers, split
 from nisampler.calo.data.showers import Showers
+from nisampler.calo.data.writer import ShowerWriter
 from nisampler.calo.detector.binning import write_binning
 from nisampler.calo.detector.geometries import GEOMETRIES, geometry
 from nisampler.calo.detector.geometry import Geometry, IncidentEnergy, Layer

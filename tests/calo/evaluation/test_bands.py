@@ -12,8 +12,9 @@ import pytest
 from matplotlib.patches import StepPatch
 
 from nisampler.base.storage import read_json
-from nisampler.calo.data.files import ShowerReader, ShowerWriter, read_showers
+from nisampler.calo.data.files import ShowerReader, read_showers
 from nisampler.calo.data.showers import Showers
+from nisampler.calo.data.writer import ShowerWriter
 from nisampler.calo.detector.geometry import Geometry, IncidentEnergy, Layer
 from nisampler.calo.evaluation import bands, figures
 from nisampler.calo.evaluation.bands import VOXELS, Band, Bands, measure_bands

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from nisampler.base.storage import read_json
-from nisampler.calo.data.files import ShowerWriter
 from nisampler.calo.data.showers import Showers
+from nisampler.calo.data.writer import ShowerWriter
 from nisampler.calo.detector.geometries import geometry
 from nisampler.calo.detector.geometry import Geometry, IncidentEnergy, Layer
 from nisampler.calo.evaluation.evaluate import CONTROL, EvaluationOptions, evaluate

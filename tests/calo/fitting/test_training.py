@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from nisampler.base.rng import Streams
 from nisampler.calo.data.batches import MemorySource, ShowerData, StreamedSource, pieces, source
-from nisampler.calo.data.files import ShowerWriter
 from nisampler.calo.data.showers import Showers
+from nisampler.calo.data.writer import ShowerWriter
 from nisampler.calo.detector.geometries import geometry
 from nisampler.calo.fitting.trainer import PartTrainer
 from nisampler.calo.fitting.training import fit_part
