@@ -9,6 +9,7 @@ takes the divergence of the velocity along the way.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -80,18 +81,17 @@ class ContinuousTransform(Transform):
     def _with_density(
         self, x: Tensor, context: Tensor | None, start: float, end: float, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor]:
-        keep = torch.is_grad_enabled()
-        with torch.inference_mode(False), torch.enable_grad():
-            if not keep:  # copies, as tensors of the inference mode have no derivatives
-                x, context = x.detach().clone(), None if context is None else context.detach().clone()
-            signs = self._signs(x, generator) if self.config.divergence == "hutchinson" else None
+        if torch.is_inference_mode_enabled():  # copies, as tensors of the inference mode have no derivatives
+            with torch.inference_mode(False), torch.no_grad():
+                x, context = x.clone(), None if context is None else context.clone()
+                return self._with_density(x, context, start, end, generator)
+        signs = self._signs(x, generator) if self.config.divergence == "hutchinson" else None
 
-            def rates(t: float, state: Tensor) -> Tensor:
-                found = self._rates(t, state, context, signs, keep)
-                return found if keep else found.detach()
+        def rates(t: float, state: Tensor) -> Tensor:
+            return self._rates(t, state[:, :-1], context, signs)
 
-            state = torch.cat([x, x.new_zeros(len(x), 1)], dim=1)
-            state = integrate(rates, state, start, end, self.config.steps, self.solver)
+        state = torch.cat([x, torch.zeros_like(x[:, :1])], dim=1)
+        state = integrate(rates, state, start, end, self.config.steps, self.solver)
         return state[:, :-1], state[:, -1]
 
     def _signs(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -100,19 +100,17 @@ class ContinuousTransform(Transform):
         bits = torch.randint(2, x.shape, generator=generator, device=generator.device)
         return (2 * bits - 1).to(x.device, x.dtype)
 
-    def _rates(self, t: float, state: Tensor, context: Tensor | None, signs: Tensor | None, keep: bool) -> Tensor:
+    def _rates(self, t: float, x: Tensor, context: Tensor | None, signs: Tensor | None) -> Tensor:
         """d(x, log det)/dt (n, dim + 1)."""
-        x = state[:, :-1]
-        x = x if x.requires_grad else x.requires_grad_(True)
-        v = self.velocity(x, x.new_full((len(x), 1), t), context)
+        time = torch.full_like(x[:, :1], t)
+        found: Any = torch.func.vjp(lambda x: self.velocity(x, time, context), x)
+        v, pull = found
         if signs is None:
-            columns = [
-                torch.autograd.grad(v[:, i].sum(), x, create_graph=keep, retain_graph=True)[0][:, i]
-                for i in range(self.dim)
-            ]
+            unit = torch.eye(self.dim, dtype=v.dtype, device=v.device)
+            columns = [pull(unit[i].expand_as(v))[0][:, i] for i in range(self.dim)]
             divergence = torch.stack(columns, dim=1).sum(1)
         else:
-            divergence = (torch.autograd.grad((v * signs).sum(), x, create_graph=keep)[0] * signs).sum(1)
+            divergence = (pull(signs)[0] * signs).sum(1)
         return torch.cat([v, divergence.unsqueeze(1)], dim=1)
 
 
@@ -143,7 +141,7 @@ class ContinuousFlow(Flow):
         ShapeError, DomainError
             As `log_prob`.
         """
-        self._check_shapes(x, context)
+        context = self._context(x, context)
         self._check_domain(x, "line")
         pairs = self.transform.config.pairs
         x, context = x.repeat(pairs, 1), None if context is None else context.repeat(pairs, 1)
@@ -165,7 +163,7 @@ class ContinuousFlow(Flow):
         ShapeError, DomainError
             As a `Flow`.
         """
-        self._check_shapes(x, context)
+        context = self._context(x, context)
         self._check_domain(x, "line")
         z, log_det = self.transform(x, context, generator)
         return self.base.log_prob(z) + log_det
@@ -186,7 +184,7 @@ class ContinuousFlow(Flow):
         """
         weight = next(self.parameters())
         z = self.base.sample(n, generator, device=weight.device, dtype=dtype or weight.dtype)
-        self._check_shapes(z, context)
+        context = self._context(z, context)
         return self.transform.transport(z, context, 0.0, 1.0)
 
 

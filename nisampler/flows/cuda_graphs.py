@@ -56,9 +56,9 @@ class CudaGraphs:
             self._recordings[whole] = self._record(function, x, context)
         return self._recordings[whole](x, context)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> CudaGraphs:
-        """The copy of a module has other weights, so nothing that was recorded."""
-        return CudaGraphs(self.most, self._record)
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The copy of a module, here or in another process, has other weights, so nothing that was recorded."""
+        return CudaGraphs, (self.most, self._record)
 
 
 def record_cuda_graph(function: Function, x: Tensor, context: Tensor | None) -> Function:

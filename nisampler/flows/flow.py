@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from nisampler.errors import ConfigError, DomainError, ShapeError
 from nisampler.flows.cuda_graphs import CudaGraphs
-from nisampler.flows.distributions import Base, UniformCube
+from nisampler.flows.distributions import Base, UniformCube, traced
 from nisampler.flows.transforms import Transform
 
 _ROUNDING = 1e-6
@@ -57,8 +57,12 @@ class Flow(nn.Module):
         """Number of coordinates."""
         return self.base.dim
 
+    def forward(self, *arguments: Any, **options: Any) -> Tensor:
+        """What `log_prob` gives: a wrapper such as `DistributedDataParallel` calls a module by this name."""
+        return self.log_prob(*arguments, **options)
+
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Log density at x (n, dim) given a context (n, context_dim): shape (n,).
+        """Log density at x (n, dim) given a context (n, context_dim), or (context_dim,) for all points: shape (n,).
 
         Raises
         ------
@@ -72,7 +76,7 @@ class Flow(nn.Module):
 
     def to_latent(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The latent point z (n, dim) of x and log |det dz/dx| (n,); raises as `log_prob`."""
-        self._check_shapes(x, context)
+        context = self._context(x, context)
         self._check_domain(x, self.domain)
         return self._tiled(x, context, inverse=False)
 
@@ -84,7 +88,7 @@ class Flow(nn.Module):
         Parameters
         ----------
         z, context
-            Latent points (n, dim), and contexts (n, context_dim).
+            Latent points (n, dim), and contexts (n, context_dim), or one context (context_dim,) for all points.
         products
             `torch.bfloat16` or `torch.float16`: multiply the matrices of float32 networks in this precision, which is
             quicker where the hardware has it. The networks then give slightly other splines, but x and log q(x) come
@@ -102,7 +106,7 @@ class Flow(nn.Module):
         """
         if products not in (None, torch.bfloat16, torch.float16):
             raise ConfigError(f"products must be None, torch.bfloat16 or torch.float16, got {products}")
-        self._check_shapes(z, context)
+        context = self._context(z, context)
         self._check_domain(z, "unit" if isinstance(self.base, UniformCube) else "line")
         if products is None:
             x, log_det = self._tiled(z, context, inverse=True)
@@ -131,7 +135,7 @@ class Flow(nn.Module):
     def _tiled(self, x: Tensor, context: Tensor | None, inverse: bool) -> tuple[Tensor, Tensor]:
         """Apply one direction of the transform, tile by tile and without any records where that is faster."""
         function = self.transform.inverse if inverse else self.transform
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if torch.is_grad_enabled() or traced():
             return function(x, context)
         if x.is_cuda and self.graphs is not None:
             return self.graphs(self.transform, function, x, context, inverse)
@@ -144,19 +148,21 @@ class Flow(nn.Module):
                 y[part], log_det[part] = function(x[part], None if context is None else context[part])
         return y, log_det
 
-    def _check_shapes(self, x: Tensor, context: Tensor | None) -> None:
+    def _context(self, x: Tensor, context: Tensor | None) -> Tensor | None:
+        """The context of each point x, once the shapes are known to fit."""
         if x.dim() != 2 or x.shape[1] != self.dim:
             raise ShapeError(f"expected points of shape (n, {self.dim}), got {tuple(x.shape)}")
+        wanted = (x.shape[0], self.context_dim)
         if context is None and self.context_dim == 0:
-            return
-        if context is None or context.shape != (x.shape[0], self.context_dim):
+            return None
+        if context is None or self.context_dim == 0 or context.shape not in (wanted, (1, wanted[1]), wanted[1:]):
             shape = None if context is None else tuple(context.shape)
-            wanted = (x.shape[0], self.context_dim) if self.context_dim else None
-            raise ShapeError(f"expected a context of shape {wanted}, got {shape}")
+            raise ShapeError(f"expected a context of shape {wanted if wanted[1] else None}, got {shape}")
+        return context.expand(wanted)
 
     def _check_domain(self, x: Tensor, domain: str) -> None:
         """One reduction for the whole batch; NaN fails it too."""
-        if x.shape[0] == 0 or torch.compiler.is_compiling():
+        if x.shape[0] == 0 or traced():
             return
         low, high = (float(bound) for bound in torch.aminmax(x.detach()))
         if domain == "unit" and not (low >= -_ROUNDING and high <= 1 + _ROUNDING):

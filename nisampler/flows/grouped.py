@@ -193,6 +193,10 @@ class GroupedFlow(nn.Module):
         """Number of flows."""
         return self._groups
 
+    def forward(self, x: Tensor, group: Tensor) -> Tensor:
+        """What `log_prob` gives: a wrapper such as `DistributedDataParallel` calls a module by this name."""
+        return self.log_prob(x, group)
+
     def log_prob(self, x: Tensor, group: Tensor) -> Tensor:
         """Log density (n,) at x (n, dim) of the flow of each point's group (n,); raises as `to_latent`."""
         return self.to_latent(x, group)[1]

@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from nisampler.errors import ConfigError
 from nisampler.flows.splines.rational_quadratic import (
@@ -95,16 +94,22 @@ def fused(x: Tensor) -> bool:
     return compiler is not None and _installed(compiler)
 
 
-@cache
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _installed(compiler: str) -> bool:
-    """Whether a compiler is there; said once if not."""
+    """Whether a compiler is there, which torch.compile asks once."""
+    return _found(compiler)
+
+
+@cache
+def _found(compiler: str) -> bool:
+    """Looks for a compiler, and says once if there is none."""
     if importlib.util.find_spec(compiler) is not None:
         return True
     command = "pip install 'nisampler[fast]'" if compiler == "numba" else "pip install triton"
     warnings.warn(
         f"splines run in plain torch, several times slower than with {compiler}: {command}",
         FastPathWarning,
-        stacklevel=2,
+        stacklevel=3,
     )
     return False
 
@@ -144,13 +149,15 @@ def spline(
         return boxed(plain, x, bound) if bound else plain(x)
     points, raw = _reversed(x), _reversed(params.to(x.dtype))
     flat, flat_raw = points.reshape(-1, points.shape[-1]), raw.reshape(raw.shape[0], -1, points.shape[-1])
-    y, log_slope, _ = torch.ops.nisampler.rational_quadratic(flat, flat_raw, inverse, BOUNDARIES.index(boundary), bound)
+    inside = torch._C._are_functorch_transforms_active() and not torch.compiler.is_compiling()
+    operator: Any = _Spline.apply if inside else torch.ops.nisampler.rational_quadratic
+    y, log_slope, _ = operator(flat, flat_raw, inverse, BOUNDARIES.index(boundary), bound)
     return _reversed(y.view(points.shape)), _reversed(log_slope.view(points.shape))
 
 
 def _reversed(tensor: Tensor) -> Tensor:
     """The tensor with its axes in the opposite order."""
-    return tensor.permute(*range(tensor.dim() - 1, -1, -1))
+    return tensor.permute([-1 - axis for axis in range(tensor.dim())])
 
 
 def boxed(function: Callable[[Tensor], tuple[Tensor, Tensor]], x: Tensor, bound: float) -> tuple[Tensor, Tensor]:
@@ -191,8 +198,6 @@ def _backward(
 
 def _run(name: str, tensors: tuple[Tensor, ...], inverse: bool, shape: Shape) -> None:
     """Call a kernel, on the CPU with as many threads as torch has."""
-    if tensors[0].is_meta:
-        return
     if tensors[0].is_cuda:
         getattr(_kernels("triton"), name)(*tensors, inverse, shape)
         return
@@ -218,25 +223,84 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count() or 1, "spline")
 
 
+def _fake(x: Tensor, raw: Tensor, inverse: bool, boundary: int, bound: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Shapes and types of the results, for a compiler."""
+    kept = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    return kept, torch.empty_like(kept), torch.empty_like(kept, dtype=torch.int16)
+
+
+def _fake_gradient(
+    x: Tensor, raw: Tensor, index: Tensor, g_y: Tensor, g_log: Tensor, inverse: bool, boundary: int, bound: float
+) -> tuple[Tensor, Tensor]:
+    return tuple(torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (x, raw))  # type: ignore[return-value]
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.save_for_backward(*inputs[:2], output[2])
+    ctx.settings = inputs[2:]
+    ctx.mark_non_differentiable(output[2])
+
+
+def _gradient(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    found = torch.ops.nisampler.rational_quadratic_gradient(*ctx.saved_tensors, *grads[:2], *ctx.settings)
+    return (*found, None, None, None)
+
+
+def _refuse(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    raise ConfigError("rational-quadratic splines have first derivatives only: take a cubic one for second derivatives")
+
+
+def _batched(operator: Callable[..., Any], tensors: int, info: Any, in_dims: tuple[Any, ...], *given: Any) -> Any:
+    """The operator under vmap: the batch joins the samples, the last axis of the first `tensors` of `given`."""
+    count = info.batch_size
+
+    def joined(tensor: Tensor, axis: int | None) -> Tensor:
+        whole = tensor.unsqueeze(-2).expand(*tensor.shape[:-1], count, -1) if axis is None else tensor.movedim(axis, -2)
+        return whole.flatten(-2)
+
+    found = operator(*(joined(t, axis) for t, axis in zip(given[:tensors], in_dims, strict=False)), *given[tensors:])
+    return tuple(t.unflatten(-1, (count, -1)) for t in found), tuple(t.dim() - 1 for t in found)
+
+
 class _Spline(torch.autograd.Function):
-    """The operator with its gradient."""
+    """The operator inside `torch.func` and `torch.vmap`, which do not see through operators of a library."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, raw: Tensor, inverse: bool, boundary: int, bound: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        with torch._C._AutoDispatchBelowAutograd():
-            y, log_slope, index = torch.ops.nisampler.rational_quadratic(x, raw, inverse, boundary, bound)
-        ctx.save_for_backward(x, raw, index)
-        ctx.settings = inverse, boundary, bound
-        ctx.mark_non_differentiable(index)
-        return y, log_slope, index
+    def forward(*arguments: Any) -> Any:
+        return torch.ops.nisampler.rational_quadratic(*arguments)
 
     @staticmethod
-    @once_differentiable
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        _keep(ctx, inputs, output)
+
+    @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        found = torch.ops.nisampler.rational_quadratic_gradient(*ctx.saved_tensors, *grads[:2], *ctx.settings)
-        return (*found, None, None, None)
+        gradient: Any = _SplineGradient.apply
+        return (*gradient(*ctx.saved_tensors, *grads[:2], *ctx.settings), None, None, None)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> Any:
+        return _batched(_Spline.apply, 2, info, in_dims, *arguments)
+
+
+class _SplineGradient(torch.autograd.Function):
+    """The gradient of the operator there."""
+
+    @staticmethod
+    def forward(*arguments: Any) -> Any:
+        return torch.ops.nisampler.rational_quadratic_gradient(*arguments)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        """Nothing is kept: there are no second derivatives."""
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return _refuse(ctx, *grads)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> Any:
+        return _batched(_SplineGradient.apply, 5, info, in_dims, *arguments)
 
 
 def _register() -> torch.library.Library:
@@ -248,10 +312,15 @@ def _register() -> torch.library.Library:
         "rational_quadratic_gradient(Tensor x, Tensor raw, Tensor index, Tensor g_y, Tensor g_log, "
         f"{options}) -> (Tensor, Tensor)"
     )
-    for device in ("CPU", "CUDA", "Meta"):
+    for device in ("CPU", "CUDA"):
         library.impl("rational_quadratic", _forward, device)
         library.impl("rational_quadratic_gradient", _backward, device)
-    library.impl("rational_quadratic", _Spline.apply, "Autograd")
+    for name, fake, gradient, keep in (
+        ("nisampler::rational_quadratic", _fake, _gradient, _keep),
+        ("nisampler::rational_quadratic_gradient", _fake_gradient, _refuse, None),
+    ):
+        torch.library.register_fake(name, fake, lib=library)
+        torch.library.register_autograd(name, gradient, setup_context=keep, lib=library)
     return library  # type: ignore[no-any-return]
 
 
