@@ -84,6 +84,16 @@ class Process(ABC):
         raise ProcessError(f"{self.name} has no event record; it can be integrated and unweighted as points")
 
 
+def draw(shares: Tensor, uniform: Tensor) -> Tensor:
+    """An index (n,) for each row of non-negative shares (n, k), with their probabilities, by numbers in [0, 1) (n,).
+
+    >>> draw(torch.tensor([[1.0, 3.0], [3.0, 1.0]]), torch.tensor([0.5, 0.5]))
+    tensor([1, 0])
+    """
+    cumulative = shares.cumsum(1)
+    return (uniform.unsqueeze(1) * cumulative[:, -1:] >= cumulative[:, :-1]).sum(1)
+
+
 @dataclass(frozen=True)
 class FunctionParameters:
     """Parameters of a test function as a process.

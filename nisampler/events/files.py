@@ -110,14 +110,10 @@ class EventFile:
 def read_events(path: str | Path) -> EventBatch:
     """All events of a file in memory; `EventFile.open(path).batches()` streams a long one.
 
-    >>> import tempfile
-    >>> from nisampler.events.info import ProcessInfo
-    >>> info = InitInfo((11, -11), (5.0, 5.0), (ProcessInfo(1.0, 0.1),))
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     count = write_events(f"{folder}/events.h5", EventBatch.empty(4), info)
-    ...     events = read_events(f"{folder}/events.h5")
-    >>> len(events)
-    0
+    >>> read_events("nowhere.h5")
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.StorageError: cannot read nowhere.h5: no such file
     """
     return EventFile.open(path).read()
 

@@ -306,10 +306,11 @@ def iterate_hdf5(path: str | Path, chunk: int = _ROWS_READ) -> Iterator[EventBat
 
     Examples
     --------
-    >>> next(iterate_hdf5("nowhere.h5"))
-    Traceback (most recent call last):
-    ...
-    nisampler.errors.StorageError: cannot read nowhere.h5: no such file
+    >>> import tempfile
+    >>> info = InitInfo((11, -11), (5.0, 5.0), (ProcessInfo(1.0, 0.1),))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     count = write_hdf5(f"{folder}/no.h5", EventBatch.empty(4), info)
+    ...     assert list(iterate_hdf5(f"{folder}/no.h5")) == []
     """
     for columns in _chunks(Path(path), EVENT_FORMAT, chunk):
         yield EventBatch(**columns)

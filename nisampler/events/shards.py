@@ -76,14 +76,10 @@ class ShardSet:
 
     Examples
     --------
-    >>> import tempfile
-    >>> from nisampler.events.info import ProcessInfo
-    >>> info = InitInfo((11, -11), (5.0, 5.0), (ProcessInfo(1.0, 0.1),))
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     count = write_events(shard_path(folder, 0, ".h5"), EventBatch.empty(4), info)
-    ...     shards = ShardSet.open(folder)
-    >>> shards.count(), len(shards.files)
-    (0, 1)
+    >>> ShardSet.open("nowhere")
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.StorageError: nowhere holds no event shards
     """
 
     files: tuple[EventFile, ...]

@@ -13,6 +13,7 @@ from torch import Tensor
 from nisampler.events.batch import FINAL, INCOMING, UNKNOWN_SPIN, EventBatch
 from nisampler.events.columns import RESONANCE
 from nisampler.processes.amplitudes.protocol import Amplitude
+from nisampler.processes.base import draw
 from nisampler.processes.partons.luminosity import Pdf
 from nisampler.processes.phase_space.kinematics import mass
 
@@ -182,16 +183,6 @@ def _incoming_densities(source: EventSource, points: PartonPoints, chosen: Tenso
     """Densities x f (n, 2) of the two incoming partons of each event."""
     rows = [tuple(source.pdf.column(pdg) for pdg in item.initial) for item in source.amplitude.subprocesses]
     return points.densities.gather(2, _of_subprocess(rows, chosen).unsqueeze(2)).squeeze(2)
-
-
-def draw(shares: Tensor, uniform: Tensor) -> Tensor:
-    """An index (n,) for each row of non-negative shares (n, k), with their probabilities, by numbers in [0, 1) (n,).
-
-    >>> draw(torch.tensor([[1.0, 3.0], [3.0, 1.0]]), torch.tensor([0.5, 0.5]))
-    tensor([1, 0])
-    """
-    cumulative = shares.cumsum(1)
-    return (uniform.unsqueeze(1) * cumulative[:, -1:] >= cumulative[:, :-1]).sum(1)
 
 
 class _Layout:

@@ -14,7 +14,7 @@ from nisampler.events.batch import EventBatch
 from nisampler.events.columns import FINAL, INCOMING, UNKNOWN_SPIN
 from nisampler.events.columns import FIRST_COLOUR_TAG as TAG
 from nisampler.events.observables import Observable
-from nisampler.processes.base import BeamInfo, Process
+from nisampler.processes.base import BeamInfo, Process, draw
 from nisampler.processes.constants import ELECTRON, GEV2_PB, GLUON
 from nisampler.processes.lepton.ee_matrix_element import (
     EEToThreeJetsParameters,
@@ -141,9 +141,8 @@ class EEToThreeJets(Process):
         outside = int((~self._passes(momenta)).sum())
         if outside:
             raise DomainError(f"{outside} of {len(u)} points lie outside the cut and cannot become events")
-        cumulative = self.flavour_probabilities(momenta).cumsum(1)
-        draw = torch.rand(len(u), generator=generator, dtype=torch.float64, device=generator.device)
-        index = (draw.to(u.device).unsqueeze(1) >= cumulative[:, :-1]).sum(1)
+        uniform = torch.rand(len(u), generator=generator, dtype=torch.float64, device=generator.device)
+        index = draw(self.flavour_probabilities(momenta), uniform.to(u.device))
         quarks = np.asarray(self.parameters.flavours, dtype=np.int32)[index.cpu().numpy()]
         return self._record(momenta, quarks, weights)
 

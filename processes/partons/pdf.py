@@ -272,13 +272,10 @@ def read_grid(path: Path) -> list[SubGrid]:
 
     Examples
     --------
-    >>> import tempfile
-    >>> text = "Format: lhagrid1\\n---\\n0.1 1.0\\n1.0 100.0\\n21\\n2 2 0 0\\n---\\n"
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     size = Path(folder, "toy_0000.dat").write_text(text)
-    ...     grids = read_grid(Path(folder, "toy_0000.dat"))
-    >>> grids[0].q.tolist()
-    [1.0, 100.0]
+    >>> read_grid(Path("nowhere.dat"))
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.PdfError: cannot read the PDF grid nowhere.dat: [Errno 2] No such file or directory: 'nowhere.dat'
     """
     try:
         text = path.read_text(encoding="ascii")

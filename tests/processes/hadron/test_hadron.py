@@ -12,9 +12,10 @@ import torch
 from nisampler.errors import AmplitudeError, DomainError, ShapeError
 from nisampler.events.rules import violations
 from nisampler.processes.amplitudes.protocol import SubProcess
+from nisampler.processes.base import draw
 from nisampler.processes.constants import GEV2_PB
 from nisampler.processes.hadron.cuts import Cuts, MassCut, TransverseMomentumCut
-from nisampler.processes.hadron.events import FinalState, draw
+from nisampler.processes.hadron.events import FinalState
 from nisampler.processes.hadron.process import HadronProcess, HadronSetup
 from nisampler.processes.hadron.scales import make_scales
 
