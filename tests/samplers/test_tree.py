@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
+from itertools import pairwise
+from statistics import median
+
 import pytest
 import torch
 from hypothesis import given
@@ -36,23 +40,27 @@ def heavy_tail(u: Tensor) -> Tensor:
     return torch.exp(1.2 * phase)
 
 
+@cache
+def typical(config: TreeConfig) -> tuple[float, float]:
+    """ESS fraction and efficiency on an annulus, medians over nine sets of points: one in ten has an unlucky leaf."""
+    function, sets = annulus(), [rand(40_000, 2, seed) for seed in range(9)]
+    found = [worth(grow_tree(u, function(u), config), function, 2) for u in sets]
+    return median(ess for ess, _ in found), median(efficiency for _, efficiency in found)
+
+
 def test_gain_on_an_annulus() -> None:
-    function = annulus()
-    u = rand(40_000, 2, 1)
-    before = float(function(u).mean())
-    assert before < 0.52
-    assert worth(grow_tree(u, function(u), TreeConfig(order=2.0)), function, 2)[0] > 0.83
-    assert worth(grow_tree(u, function(u), TreeConfig(order=8.0)), function, 2)[1] > before
+    """A high order protects the largest weights, at the price of some of the effective points."""
+    (ess, efficiency), (high_ess, high_efficiency) = (typical(TreeConfig(order=order)) for order in (2.0, 8.0))
+    assert annulus().integral < 0.52
+    assert ess > 0.8 and 0.7 < high_ess < ess
+    assert high_efficiency > 1.5 * efficiency
 
 
-def test_more_leaves_and_points_gain_more() -> None:
-    function = annulus()
-    u = rand(40_000, 2, 1)
-    gains = [
-        worth(grow_tree(u, function(u), TreeConfig(leaves=n, order=2.0)), function, 2)[0] for n in (1, 10, 100, 600)
-    ]
-    assert gains == sorted(gains)
-    assert gains[0] == pytest.approx(float(function(u).mean()), abs=0.01)
+def test_more_leaves_gain_more() -> None:
+    gains = [typical(TreeConfig(leaves=n, order=2.0))[0] for n in (1, 10, 100)]
+    assert all(more > 1.1 * less for less, more in pairwise(gains))
+    assert typical(TreeConfig(order=2.0))[0] > 0.95 * gains[-1]
+    assert gains[0] == pytest.approx(annulus().integral, abs=0.015)
 
 
 def test_shrinkage_protects_the_tail() -> None:
@@ -119,7 +127,7 @@ def test_importance_undoes_the_density_of_the_points() -> None:
     crowded = u**2
     factor = 2 * crowded.sqrt().squeeze(1)
     target = lambda x: 0.2 + x[:, 0]  # noqa: E731
-    config = TreeConfig(leaves=8, order=2.0)
+    config = TreeConfig(leaves=40, order=2.0)
     right = grow_tree(crowded, target(crowded), config, factor)
     x = torch.tensor([[0.1], [0.5], [0.9]], dtype=torch.float64)
     expected = (0.2 + x[:, 0]) / 0.7

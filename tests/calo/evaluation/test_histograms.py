@@ -92,7 +92,7 @@ def test_chi_square_of_two_samples_of_one_law_follows_its_law() -> None:
              for _ in range(200)]  # fmt: skip
     assert {degrees for _, degrees in found} == {9}
     assert ks_accepts([chi2 for chi2, _ in found], stats.chi2(9).cdf)
-    shifted, _ = chi_square(counts(*rng.normal(size=400), axis=axis), counts(*rng.normal(0.6, 1, 900), axis=axis))
+    shifted, _ = chi_square(counts(*rng.normal(size=400), axis=axis), counts(*rng.normal(1.0, 1, 900), axis=axis))
     assert shifted > 2 * stats.chi2(9).isf(1e-4)
 
 
