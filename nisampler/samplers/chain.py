@@ -82,6 +82,11 @@ class ChainSampler(Sampler):
 
 
 def chain(*samplers: Sampler | None) -> Sampler:
-    """The samplers that are given, in a chain if there are several."""
+    """The samplers that are given, in a chain if there are several.
+
+    >>> from nisampler.samplers.base import UniformSampler
+    >>> chain(None, UniformSampler(2)).describe()
+    'uniform'
+    """
     present = [sampler for sampler in samplers if sampler is not None]
     return present[0] if len(present) == 1 else ChainSampler(present)

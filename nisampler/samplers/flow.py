@@ -98,6 +98,11 @@ class FlowSampler(TrainableSampler):
 
 
 def coupling_config(settings: Mapping[str, Any]) -> CouplingConfig:
-    """The configuration whose `dataclasses.asdict` this is."""
+    """The configuration whose `dataclasses.asdict` this is.
+
+    >>> config = CouplingConfig(Spline(bins=4), NetConfig(hidden=8, layers=1))
+    >>> coupling_config(dataclasses.asdict(config)) == config
+    True
+    """
     parts = {"spline": Spline(**settings["spline"]), "net": NetConfig(**settings["net"])}
     return CouplingConfig(**{**settings, **parts})

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 
 from nisampler.base import tuning
-from nisampler.errors import ConfigError
+from nisampler.base.checks import Count, Positive, checked
 from nisampler.samplers.base import Sampler, State
 
 Array = NDArray[np.float64]
@@ -33,6 +34,12 @@ class VegasGrid:
     ----------
     nodes
         Float64, shape (dim, increments + 1), rising from 0 to 1 in each row.
+
+    Examples
+    --------
+    >>> grid = VegasGrid(torch.tensor([[0.0, 0.25, 1.0]], dtype=torch.float64))
+    >>> grid.map(torch.tensor([[0.25], [0.75]], dtype=torch.float64))[0].flatten().tolist()
+    [0.125, 0.625]
     """
 
     nodes: Tensor
@@ -120,11 +127,19 @@ class VegasAdapter:
         Damping of the refinement; smaller is slower and steadier.
     nodes
         A grid to continue from; the uniform one by default.
+
+    Examples
+    --------
+    >>> adapter, u = VegasAdapter(1, 16), torch.linspace(0.0, 1.0, 1000).unsqueeze(1)
+    >>> adapter.add(u, (u[:, 0] - 0.5).abs())
+    >>> adapter.refine()
+    >>> float(adapter.grid().nodes[0].diff().argmax())
+    7.0
     """
 
     def __init__(self, dim: int, increments: int = 256, alpha: float = 0.5, nodes: Tensor | None = None) -> None:
-        if increments < 2 or alpha <= 0.0:
-            raise ConfigError(f"VEGAS needs increments >= 2 and alpha > 0, got {increments} and {alpha}")
+        increments = checked("increments", increments, Annotated[Count, Field(ge=2)])
+        alpha = checked("alpha", alpha, Positive)
         import vegas  # takes as long as torch does, so not before it is needed
 
         start = [[0.0, 1.0]] * dim if nodes is None else nodes.cpu().tolist()

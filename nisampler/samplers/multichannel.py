@@ -30,7 +30,11 @@ from nisampler.samplers.trainable import TrainableSampler
 
 
 class ChannelModel(nn.Module):
-    """What is trained of a multichannel sampler: its flows, its channel weights, and the shares of the channels."""
+    """What is trained of a multichannel sampler: its flows, its channel weights, and the shares of the channels.
+
+    >>> ChannelModel(torch.tensor([0.5, 0.5])).share
+    tensor([0.5000, 0.5000], dtype=torch.float64)
+    """
 
     share: Tensor
 
@@ -57,6 +61,13 @@ class MultichannelSampler(TrainableSampler):
         Of the flows.
     mixture
         Bring `MixtureWeights` to the integrand instead of the learned channel weights.
+
+    Examples
+    --------
+    >>> sampler = MultichannelSampler(2, (0, 1), ChannelModel(torch.tensor([0.2, 0.8])))
+    >>> x, log_q = sampler.sample(1000, torch.Generator().manual_seed(1))
+    >>> bool((sampler.channel(x) == 1).double().mean() > 0.7)
+    True
     """
 
     kind = "multichannel"

@@ -43,6 +43,11 @@ class TreeConfig:
         A box is cut at one of (cuts - 1) equidistant positions of one coordinate.
     floor
         Share of the mean density that an empty leaf keeps, so that nothing is excluded.
+
+    Examples
+    --------
+    >>> TreeConfig(leaves=100).order
+    4.0
     """
 
     leaves: Count = 4000
@@ -62,6 +67,13 @@ class DensityTree:
         Corners of the boxes in the order of the tree, float64, shape (leaves, dim).
     probability
         Of each leaf, shape (leaves,), positive.
+
+    Examples
+    --------
+    >>> halves = torch.tensor([[0.0], [0.5]]), torch.tensor([[0.5], [1.0]])
+    >>> tree = DensityTree(*halves, torch.tensor([0.8, 0.2]))
+    >>> tree.unmap(torch.tensor([[0.1], [0.9]]))[1].exp()
+    tensor([1.6000, 0.4000])
     """
 
     def __init__(self, low: Tensor, high: Tensor, probability: Tensor) -> None:
@@ -232,6 +244,12 @@ def grow_tree(
     -------
     DensityTree
         On the device of `u`.
+
+    Examples
+    --------
+    >>> u = torch.rand(1000, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    >>> grow_tree(u, (u[:, 0] > 0.5).double(), TreeConfig(leaves=2)).high[0]
+    tensor([0.5000], dtype=torch.float64)
     """
     config = config or TreeConfig()
     points = np.ascontiguousarray(u.double().cpu().numpy())

@@ -42,7 +42,13 @@ class Arm:
 
     Examples
     --------
-    The `FlowTrainer` has one, or two during a trial.
+    >>> from nisampler.flows import CouplingConfig, NetConfig, Spline
+    >>> from nisampler.samplers.flow import FlowSampler
+    >>> config = CouplingConfig(Spline(bins=4), NetConfig(hidden=8, layers=1))
+    >>> arm = Arm(FlowSampler.create(2, config, torch.Generator()), FlowSettings(), 0, RollBacks())
+    >>> points = torch.rand(64, 2), torch.ones(64), torch.zeros(64), torch.zeros(64, 0)
+    >>> abs(arm.step(points, divergence("variance"), 1.0, fraction=0.0)) < 1e-3
+    True
     """
 
     def __init__(self, sampler: TrainableSampler, settings: FlowSettings, fourier: int, roll_backs: RollBacks) -> None:
@@ -87,6 +93,11 @@ class Batch:
         f/q (n,) as the flow and its channel weights were, in units of the scale of the training.
     columns
         What the buffer stores: y, |f|, log g and extra columns, in the dtype of the flow.
+
+    Examples
+    --------
+    >>> Batch(torch.zeros(3, 2), torch.ones(3), ()).weights.sum()
+    tensor(3.)
     """
 
     y: Tensor

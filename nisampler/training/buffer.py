@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nisampler.errors import ConfigError, ShapeError
+from nisampler.base.checks import Count, checked
+from nisampler.errors import ShapeError
 
 
 class Buffer:
@@ -24,6 +25,13 @@ class Buffer:
         Where and in which precision points are kept.
     extra
         Number of further columns.
+
+    Examples
+    --------
+    >>> buffer = Buffer(1, 3)
+    >>> buffer.add(torch.tensor([[0.1], [0.9]]), torch.tensor([1.0, 2.0]), torch.zeros(2))
+    >>> len(buffer), buffer.newest(1)[1]
+    (2, tensor([2.]))
     """
 
     def __init__(
@@ -34,8 +42,7 @@ class Buffer:
         dtype: torch.dtype = torch.float32,
         extra: int = 0,
     ) -> None:
-        if capacity < 1:
-            raise ConfigError(f"a buffer needs room for at least one point, got {capacity}")
+        capacity = checked("capacity", capacity, Count)
         self.x = torch.zeros(capacity, dim, device=device, dtype=dtype)
         self.f = torch.zeros(capacity, device=device, dtype=dtype)
         self.log_g = torch.zeros(capacity, device=device, dtype=dtype)

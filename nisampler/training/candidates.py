@@ -85,7 +85,12 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Grown:
-    """A sampler that trees are to grow behind, with its unseen points (n, dim) and their weights (n,)."""
+    """A sampler that trees are to grow behind, with its unseen points (n, dim) and their weights (n,).
+
+    >>> from nisampler.samplers.base import UniformSampler
+    >>> Grown(UniformSampler(1), torch.rand(3, 1), torch.ones(3)).base.kind
+    'uniform'
+    """
 
     base: Sampler
     unseen: Tensor
@@ -110,7 +115,17 @@ class Finish:
 
     Examples
     --------
-    The `Trainer` runs one as its last stage.
+    >>> from nisampler.base.rng import Streams
+    >>> from nisampler.density.integrand import Integrand
+    >>> from nisampler.samplers.base import UniformSampler
+    >>> from nisampler.training.config import TrainingConfig
+    >>> from nisampler.training.prices import Prices
+    >>> config = TrainingConfig(calls=5000)
+    >>> budget, integrand = CallBudget(config, Prices(config)), Integrand(lambda x: x[:, 0], 1, kind="torch")
+    >>> evaluate = Evaluation(integrand, Streams(1), torch.device("cpu"), budget.prices)
+    >>> comparison = Finish(budget, evaluate, 0.5).run([UniformSampler(1)], 1000, {}, trees=False)
+    >>> [candidate.name for candidate, _ in comparison.entries]
+    ['uniform']
     """
 
     budget: CallBudget

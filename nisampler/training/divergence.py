@@ -23,7 +23,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from nisampler.errors import ConfigError, DomainError, NonFiniteError, ShapeError
+from nisampler.errors import DomainError, NonFiniteError, ShapeError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +37,13 @@ class Divergence(abc.ABC):
     unbiased
         Whether value and gradient are exactly unbiased for a given norm. Where it is false, the docstring says how
         large the bias is.
+
+    Examples
+    --------
+    >>> from nisampler.training.divergences import Variance
+    >>> log_q, f, log_g = torch.zeros(2), torch.tensor([0.5, 1.5]), torch.zeros(2)
+    >>> Variance()(log_q, f, log_g)
+    tensor(0.2500)
     """
 
     name: ClassVar[str]
@@ -106,7 +113,16 @@ class Divergence(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class FDivergence(Divergence):
-    """Those of the form ∫ q φ(p/q): a subclass gives φ and its limit where p = 0."""
+    """Those of the form ∫ q φ(p/q): a subclass gives φ and its limit where p = 0.
+
+    >>> class Hellinger(FDivergence):
+    ...     def _terms(self, log_t, q, p):
+    ...         return 0.5 * (p + q) - q * (0.5 * log_t).exp()
+    ...     def _at_zero(self):
+    ...         return 0.5
+    >>> Hellinger()(torch.zeros(2), torch.tensor([2.0, 0.0]), torch.zeros(2))
+    tensor(0.2929)
+    """
 
     def _estimate(self, log_t: Tensor, log_q_g: Tensor, log_p_g: Tensor, inside: Tensor) -> Tensor:
         q = log_q_g.exp()
@@ -129,13 +145,3 @@ def _check(log_q: Tensor, f: Tensor, log_g: Tensor) -> None:
         if bool(torch.isfinite(f).all()):
             raise DomainError("f must not be negative: pass absolute values of a signed integrand")
         raise NonFiniteError("f has NaN or infinite entries: remove or zero them before training")
-
-
-def check_control(control: float) -> None:
-    if not 0.0 <= control <= 1.0:
-        raise ConfigError(f"control must lie between 0 and 1, got {control!r}")
-
-
-def check_between(name: str, value: float, low: float, high: float) -> None:
-    if not low < value < high:
-        raise ConfigError(f"{name} must lie between {low:g} and {high:g} (exclusive), got {value!r}")

@@ -49,6 +49,18 @@ class FlowTrainer:
         First estimate of the integral of |f|.
     device
         Where flow and buffer live.
+
+    Examples
+    --------
+    >>> from nisampler.flows import CouplingConfig, NetConfig, Spline
+    >>> from nisampler.samplers.flow import FlowSampler
+    >>> def fresh(fourier):
+    ...     net = NetConfig(hidden=8, layers=1, fourier=fourier)
+    ...     return FlowSampler.create(2, CouplingConfig(Spline(bins=4), net), torch.Generator())
+    >>> integrand = Integrand(lambda x: x.prod(1), 2, kind="torch")
+    >>> trainer = FlowTrainer(integrand, TrainingConfig(), Streams(1), fresh, None, 4000, 0.25, torch.device("cpu"))
+    >>> trainer.advance(0)[0].stage
+    'flow'
     """
 
     def __init__(

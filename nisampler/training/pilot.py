@@ -35,7 +35,15 @@ class Pilot:
 
     Examples
     --------
-    The `Trainer` runs one at the end of its survey, where `TrainingConfig.events` is given.
+    The `Trainer` runs one at the end of its survey, where a number of events is given:
+
+    >>> from nisampler.density.integrand import Integrand
+    >>> from nisampler.training.config import TrainingConfig
+    >>> from nisampler.training.costs import Costs
+    >>> from nisampler.training.trainer import Trainer
+    >>> config = TrainingConfig(calls=5000, events=100, costs=Costs(1e-6))
+    >>> Trainer(Integrand(lambda x: x.prod(1), 2, kind="torch"), config).fit().choice.chosen
+    'VEGAS'
     """
 
     chooser: Chooser

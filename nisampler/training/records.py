@@ -27,6 +27,11 @@ class TrainingRecord:
     ess_fraction, efficiency_0p1, relative_error
         Kish's effective sample size over the number of points, unweighting efficiency at 0.1 % overweight, and what
         the integral over these points would be known to.
+
+    Examples
+    --------
+    >>> TrainingRecord("vegas", 500, 1, 0.0, 0.0, 0.4, 0.2, 0.05).stage
+    'vegas'
     """
 
     stage: str
@@ -44,6 +49,9 @@ class Candidate:
     """A sampler that was compared on unseen points, with its efficiency at 0.1 % overweight and its ESS fraction.
 
     `seconds_per_event` follows from the costs; None where the efficiency alone decided.
+
+    >>> Candidate("vegas", 0.3, 0.6).chosen
+    False
     """
 
     name: str
@@ -82,6 +90,10 @@ class TrainingResult:
 
     `steps` optimizer steps were made, and each integrand call of the flow training served `steps_per_call` of them.
     `choice` tells what was chosen for a number of events.
+
+    >>> from nisampler.samplers.base import UniformSampler
+    >>> TrainingResult(UniformSampler(2), candidates=[Candidate("uniform", 0.3, 0.6, chosen=True)]).efficiency
+    0.3
     """
 
     sampler: Sampler

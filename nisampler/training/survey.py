@@ -38,6 +38,12 @@ class Survey(ABC):
         Whether more iterations make the sampler of the survey better.
     trains
         Whether there is something to train after the survey.
+
+    Examples
+    --------
+    >>> survey = make_survey(Integrand(lambda x: x[:, 0], 1, kind="torch"), torch.device("cpu"))
+    >>> survey.found, survey.flows, survey.under_flow()
+    (False, 1, None)
     """
 
     found: bool = False
@@ -99,7 +105,14 @@ class Survey(ABC):
 
 
 class CubeSurvey(Survey):
-    """One grid for the whole cube."""
+    """One grid for the whole cube.
+
+    >>> survey = CubeSurvey(2, torch.device("cpu"))
+    >>> u = torch.rand(1000, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    >>> survey.refine(u, u[:, 0], most_increments=16)
+    >>> survey.sampler().describe()
+    'vegas (16 increments)'
+    """
 
     def __init__(self, dim: int, device: torch.device, function: Multichannel | None = None) -> None:
         super().__init__(function, device)
@@ -197,7 +210,12 @@ class ChannelSurvey(Survey):
 
 
 class StartSurvey(Survey):
-    """No VEGAS, but a sampler of one's own, to be trained where that is possible."""
+    """No VEGAS, but a sampler of one's own, to be trained where that is possible.
+
+    >>> survey = StartSurvey(UniformSampler(2), None, torch.device("cpu"))
+    >>> survey.trains, survey.refines
+    (False, False)
+    """
 
     refines = False
 
