@@ -23,7 +23,7 @@ def resolve_device(name: str | torch.device) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, TypeError) as error:
         raise ConfigError(f"device {str(name)!r} is not available here; use 'auto', 'cpu' or 'cuda'") from error
     return device
 

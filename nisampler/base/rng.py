@@ -8,17 +8,19 @@ no stored generator state.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field
 
-from nisampler.errors import ConfigError
+from nisampler.base.checks import Natural, settings
 
-_SEED_BITS = 63
+Seed = Annotated[Natural, Field(lt=2**63)]
+"""0 ≤ seed < 2^63."""
 
 
-@dataclass(frozen=True)
+@settings
 class Streams:
     """Independent random streams derived from one seed.
 
@@ -30,17 +32,24 @@ class Streams:
     Raises
     ------
     ConfigError
-        If the seed is out of range.
+        If the seed is no integer or out of range.
+
+    Examples
+    --------
+    >>> streams = Streams(1)
+    >>> third, fourth = (torch.rand(1, generator=streams.generator("shower", index)) for index in (3, 4))
+    >>> third == torch.rand(1, generator=Streams(1).generator("shower", 3)), third == fourth
+    (tensor([True]), tensor([False]))
     """
 
-    seed: int
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**_SEED_BITS:
-            raise ConfigError(f"seed must be in [0, 2^{_SEED_BITS}), got {self.seed}")
+    seed: Seed
 
     def integer(self, purpose: str, *indices: int) -> int:
-        """A 63-bit integer that is unique to (seed, purpose, indices)."""
+        """A 63-bit integer that is unique to (seed, purpose, indices).
+
+        >>> Streams(1).integer("events", 0) == Streams(1).integer("events", 0) != Streams(1).integer("events", 1)
+        True
+        """
         text = ":".join([str(self.seed), purpose, *(str(index) for index in indices)])
         digest = hashlib.sha256(text.encode()).digest()
         return int.from_bytes(digest[:8], "little") >> 1

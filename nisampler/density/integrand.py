@@ -85,7 +85,7 @@ class Integrand:
         checked("kind", kind, Kind)
         self.allowed_nonfinite: float = checked("nonfinite", nonfinite, Fraction)
         self.dim = _dimension(function, dim, domain)
-        self.device = resolve_device(str(device))
+        self.device = resolve_device(device)
         self.domain = _box(domain, self.dim).to(self.device)
         self.volume = float((self.domain[:, 1] - self.domain[:, 0]).prod())
         self.unit = str(getattr(function, "unit", ""))

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args, get_type_hints
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nisampler.base.checks import Count, Fraction, Natural, Row, element, must_be, settings, shown, words
-from nisampler.base.rng import Streams
+from nisampler.base.rng import Seed
 from nisampler.density.values import Kind
 from nisampler.errors import CardError, ConfigError
 from nisampler.integration.integrator import IntegrationConfig
@@ -86,7 +86,7 @@ class Card(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     process: str
-    seed: int = 1
+    seed: Seed = 1
     device: str = "auto"
     threads: Count = 1
     parameters: dict[str, Any] = Field(default_factory=dict)
@@ -100,7 +100,6 @@ class Card(BaseModel):
         """Range checks of the keys at the top of the card; a ConfigError names the key."""
         if not self.process:
             raise ConfigError("process must name one; `nisampler processes` lists them")
-        Streams(self.seed)
         if _DEVICE.fullmatch(self.device) is None:
             raise ConfigError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {self.device!r}")
 

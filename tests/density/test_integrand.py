@@ -165,6 +165,7 @@ def test_dimension_comes_from_argument_domain_or_function() -> None:
     integrand = Integrand(Process())
     assert (integrand.dim, integrand.name, integrand.unit) == (3, "mine", "pb")
     assert integrate_plainly(integrand).unit == "pb"
+    assert type(Integrand(lambda x: x[:, 0], np.int64(2)).dim) is int  # type: ignore[arg-type]
     assert Integrand(lambda x: x[:, 0], 2).dim == Integrand(lambda x: x[:, 0], domain=[(0, 1), (0, 2)]).dim == 2
 
 
@@ -188,6 +189,11 @@ def test_dimension_comes_from_argument_domain_or_function() -> None:
         {"dim": 1, "nonfinite": 1.0},
         {"dim": 1, "nonfinite": -0.1},
         {"dim": 1, "nonfinite": math.nan},
+        {"dim": 1, "nonfinite": "0.1"},
+        {"dim": 1, "device": "cuda:77"},
+        {"dim": 1, "device": "abacus"},
+        {"dim": 1, "device": 1.5},
+        {"dim": 1, "kind": None},
     ],
 )
 def test_contradictory_settings_are_named(arguments: dict[str, Any]) -> None:

@@ -227,6 +227,10 @@ def test_errors_of_the_function_come_through() -> None:
     "settings",
     [
         {"points": 47},
+        {"points": 0},
+        {"points": True},
+        {"target": "small"},
+        {"max_points": 0},
         {"points": 1e5},
         {"method": "halton"},
         {"target": -0.1},
