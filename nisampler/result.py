@@ -261,7 +261,7 @@ class Result:
             If the result was read without its function.
         """
         with cpu_threads(self.threads):
-            return self.unweighter().generate(checked("n", n, Count), checked("shard", shard, Natural))
+            return self.unweighter().generate(n, shard)
 
     def unweighter(self, streams: Streams | None = None) -> Unweighter:
         """What draws the unit-weight points, in one stage or two; with other `streams` it draws other ones.

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from nisampler.base import tuning
+from nisampler.base.checks import Positive, settings
 from nisampler.base.rng import Streams
 from nisampler.base.weights import efficiencies_at, importance_weights
 from nisampler.density.integrand import Integrand
-from nisampler.errors import ConfigError, CorruptFileError, NonFiniteError, ShapeError, UnweightingError
+from nisampler.errors import CorruptFileError, NonFiniteError, ShapeError, UnweightingError
 from nisampler.integration.integrator import IntegrationConfig, latent_points
 from nisampler.samplers.base import Sampler, State
 from nisampler.training.costs import Choice, Meter
@@ -29,7 +30,7 @@ from nisampler.unweighting.surrogate import Surrogate, SurrogateConfig
 from nisampler.unweighting.unweighter import Efficiencies, Unweighter, UnweightingConfig
 
 
-@dataclass(frozen=True)
+@settings
 class StageCosts:
     """Seconds on which it depends whether two stages pay.
 
@@ -44,22 +45,15 @@ class StageCosts:
         `nisampler.training.costs`; they influence s_max, and so the events of one seed are only the same
         again if both are given.
 
-    Raises
-    ------
-    ConfigError
-        If a cost is not positive and finite.
+    Examples
+    --------
+    >>> StageCosts(call=1e-3).point is None
+    True
     """
 
-    call: float
-    point: float | None = None
-    surrogate: float | None = None
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if value is None and name != "call":
-                continue
-            if not isinstance(value, float | int) or not 0.0 < value < math.inf:
-                raise ConfigError(f"{name} is a cost in seconds, positive and finite, got {value!r}")
+    call: Positive
+    point: Positive | None = None
+    surrogate: Positive | None = None
 
 
 @dataclass(frozen=True)
@@ -128,6 +122,9 @@ def worth_preparing(events: int, single: float, inside: float, costs: StageCosts
         Fraction of the points that cost a call.
     costs, preparation
         Seconds of a call, and of a preparation as far as they can be foreseen.
+
+    >>> worth_preparing(100_000, single=0.1, inside=1.0, costs=StageCosts(call=1e-3), preparation=60.0)
+    True
     """
     return events * max(0.0, inside / max(single, 1e-9) - 1.0) * costs.call > preparation
 
@@ -244,17 +241,17 @@ def prepare_two_stage(
     start, meter = perf_counter(), Meter()
     unweighting = unweighting or UnweightingConfig()
     with meter.timed("point", min(len(weights), tuning.SURROGATE_POINTS)):
-        x, log_q = integration_points(sampler, len(weights), streams, integration or IntegrationConfig())
-    seen = weights[: len(x)].abs().to(x.device)
-    if seen.shape != log_q.shape:
+        u, log_q = points_again(sampler, len(weights), streams, integration or IntegrationConfig())
+    size = weights[: len(u)].abs().to(u.device)
+    if size.shape != log_q.shape:
         raise ShapeError(f"expected weights of shape (n,), got {tuple(weights.shape)}")
-    cut = round((1.0 - tuning.HELD_OUT) * len(x))
+    seen = _seen(len(u))
     surrogate = Surrogate(integrand, sampler)
-    surrogate.fit(x[:cut], log_q[:cut], seen[:cut], config or SurrogateConfig(), streams)
-    with meter.timed("surrogate", len(x) - cut):
-        values = surrogate(x[cut:], log_q[cut:])
+    surrogate.fit(u[:seen], log_q[:seen], size[:seen], config or SurrogateConfig(), streams)
+    with meter.timed("surrogate", len(u) - seen):
+        values = surrogate(u[seen:], log_q[seen:])
     seconds = {name: value or meter.seconds(name) for name, value in asdict(costs).items()}
-    options = [_stages(values, seen[cut:], level, unweighting, streams) for level in tuning.SURROGATE_CUTS]
+    options = [_stages(values, size[seen:], cut, unweighting, streams) for cut in tuning.SURROGATE_CUTS]
     best = min(options, key=lambda stages: stages.seconds(seconds))
     max_weight = unweighting.max_weight(weights, streams)
     gain = _gain(best, values, weights.abs(), max_weight, seconds, perf_counter() - start)
@@ -286,35 +283,47 @@ def two_stages(
     choice
         How the sampler was chosen for a number of events: its costs decide.
     """
-    known = 0.0 if choice is None else choice.costs.get("call", 0.0)
-    if unweighting.two_stage == "never" or (unweighting.two_stage == "auto" and not known):
+    wish, costs = unweighting.two_stage, StageCosts(tuning.COSTLY_CALL)
+    if wish == "never":
         return None
-    costs = StageCosts(tuning.COSTLY_CALL)
-    if choice is not None and known:
-        # drawing a point and evaluating the surrogate cost about as much as a flow does; no clock is read
-        flow = choice.costs.get("large", tuning.SURROGATE_POINT)
-        costs = StageCosts(known / efficiencies.cut, flow, flow)
-        points = round((1.0 - tuning.HELD_OUT) * min(len(weights), tuning.SURROGATE_POINTS))
-        preparation = tuning.SURROGATE_STEP * SurrogateConfig().steps_for(points)
-        worth = worth_preparing(choice.events, efficiencies.chosen, efficiencies.cut, costs, preparation)
-        if unweighting.two_stage == "auto" and not worth:
+    if choice is not None and choice.costs.get("call", 0.0):
+        costs = _known_costs(choice, efficiencies)
+        if wish == "auto" and not _promising(choice, costs, efficiencies, len(weights)):
             return None
+    elif wish == "auto":
+        return None
     found = prepare_two_stage(integrand, sampler, weights, costs, streams, config, unweighting)
-    quicker = found.gain.seconds_with < found.gain.seconds_without
-    return found if quicker or unweighting.two_stage == "always" else None
+    return found if wish == "always" or found.gain.seconds_with < found.gain.seconds_without else None
 
 
-def integration_points(
-    sampler: Sampler, n: int, streams: Streams, integration: IntegrationConfig
-) -> tuple[Tensor, Tensor]:
-    """The first n points of an integration (or 2^20 if it had more) again: x (n, dim), and log q(x) (n,)."""
+def _known_costs(choice: Choice, efficiencies: Efficiencies) -> StageCosts:
+    """Costs by which a sampler was chosen; no clock is read. A call is one where the integrand may be non-zero."""
+    # drawing a point and evaluating the surrogate cost about as much as a flow does
+    flow = choice.costs.get("large", tuning.SURROGATE_POINT)
+    return StageCosts(choice.costs["call"] / efficiencies.cut, flow, flow)
+
+
+def _promising(choice: Choice, costs: StageCosts, efficiencies: Efficiencies, points: int) -> bool:
+    """Whether a perfect surrogate of so many points would be worth its preparation."""
+    steps = SurrogateConfig().steps_for(_seen(min(points, tuning.SURROGATE_POINTS)))
+    preparation = tuning.SURROGATE_STEP * steps
+    return worth_preparing(choice.events, efficiencies.chosen, efficiencies.cut, costs, preparation)
+
+
+def _seen(points: int) -> int:
+    """How many of the points a surrogate learns from; the others are held out."""
+    return round((1.0 - tuning.HELD_OUT) * points)
+
+
+def points_again(sampler: Sampler, n: int, streams: Streams, integration: IntegrationConfig) -> tuple[Tensor, Tensor]:
+    """The first n points of an integration (or 2^20 if it had more) again: u (n, dim), and log q(u) (n,)."""
     size = integration.shape()[1]
     n = min(n, tuning.SURROGATE_POINTS)
     parts = []
     for index in range(-(-n // size)):
-        u = latent_points(size, sampler.dim, streams, index, integration.method, sampler.device)
-        parts.append(sampler.map(u))
-    return torch.cat([x for x, _ in parts])[:n], torch.cat([log_q for _, log_q in parts])[:n]
+        latent = latent_points(size, sampler.dim, streams, index, integration.method, sampler.device)
+        parts.append(sampler.map(latent))
+    return torch.cat([u for u, _ in parts])[:n], torch.cat([log_q for _, log_q in parts])[:n]
 
 
 def _cut_off(values: Tensor, most: float) -> Tensor:

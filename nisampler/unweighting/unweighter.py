@@ -9,22 +9,24 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
-from typing import Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from nisampler.base import tuning
+from nisampler.base.checks import Count, Finite, Fraction, Natural, checked, settings
 from nisampler.base.rng import Streams
 from nisampler.base.weights import efficiencies_at, importance_weights, kish_ess
 from nisampler.density.channels import multichannel_of
 from nisampler.density.integrand import Integrand
-from nisampler.errors import ConfigError, EventCountError, UnweightingError
+from nisampler.errors import EventCountError, UnweightingError
 from nisampler.samplers.base import Sampler
 
 
-@dataclass(frozen=True)
+@settings
 class UnweightingConfig:
     """How the maximal weight is chosen, and when to give up.
 
@@ -43,22 +45,17 @@ class UnweightingConfig:
         Whether a surrogate of the weight rejects points before the integrand is called, see
         `nisampler.unweighting.two_stage`. "auto": where the costs behind the choice of the sampler
         (`TrainingConfig.events`) say that it pays. "always", "never".
+
+    Examples
+    --------
+    >>> UnweightingConfig("strict").max_weight(torch.tensor([1.0, -3.0]), Streams(0))
+    3.0
     """
 
-    policy: str = "overweight"
-    overweight: float = 1e-3
-    max_trials: float = 1e6
-    two_stage: str = "auto"
-
-    def __post_init__(self) -> None:
-        if self.two_stage not in ("auto", "always", "never"):
-            raise ConfigError(f"two_stage must be one of auto, always, never, got {self.two_stage!r}")
-        if self.policy not in ("overweight", "strict", "quantile", "bootstrap"):
-            raise ConfigError(f"policy must be one of overweight, strict, quantile, bootstrap, got {self.policy!r}")
-        if not 0.0 <= self.overweight < 1.0:
-            raise ConfigError(f"overweight is a fraction in [0, 1), got {self.overweight}")
-        if not self.max_trials >= 1.0:
-            raise ConfigError(f"max_trials must be at least 1, got {self.max_trials}")
+    policy: Literal["overweight", "strict", "quantile", "bootstrap"] = "overweight"
+    overweight: Fraction = 1e-3
+    max_trials: Annotated[Finite, Field(ge=1.0)] = 1e6
+    two_stage: Literal["auto", "always", "never"] = "auto"
 
     def max_weight(self, weights: Tensor, streams: Streams, counts: Tensor | None = None) -> float:
         """w_max for the weights (n,) of an integration, each of which stands for `counts` (n,) points, one by default.
@@ -99,6 +96,11 @@ class Efficiencies:
         Fraction of points with a non-zero weight.
     chosen
         Efficiency at the w_max in use.
+
+    Examples
+    --------
+    >>> Efficiencies.of(torch.tensor([1.0, 1.0, 2.0, 0.0]), 2.0).strict
+    0.5
     """
 
     strict: float
@@ -131,6 +133,12 @@ class UnweightedPoints:
         Shape (n,): ±1, and beyond for the overweight ones.
     trials
         Points tried up to the last accepted one; the rest of its batch was evaluated too.
+
+    Examples
+    --------
+    >>> u = torch.tensor([[0.2], [0.7]])
+    >>> UnweightedPoints(u, u, torch.tensor([1.0, -1.5]), 5).overweight_fraction
+    0.2
     """
 
     x: Tensor
@@ -174,6 +182,14 @@ class Unweighter:
         Source of all random numbers.
     config
         For `max_trials`.
+
+    Examples
+    --------
+    >>> from nisampler.samplers.base import UniformSampler
+    >>> tool = Unweighter(Integrand(lambda x: x[:, 0], 1), UniformSampler(1), 1.0, 0.5, Streams(0))
+    >>> points = tool.generate(100)
+    >>> points.x.shape, bool((points.weights == 1).all())
+    (torch.Size([100, 1]), True)
     """
 
     # Thresholds for each point: one for each decision.
@@ -203,8 +219,7 @@ class Unweighter:
         EventCountError
             If n events took more than `max_trials` trials per event.
         """
-        if n < 1:
-            raise ConfigError(f"ask for at least one event, got {n}")
+        n, shard = checked("n", n, Count), checked("shard", shard, Natural)
         size = 2 ** math.ceil(math.log2(min(tuning.EVENT_BATCH_LARGEST, tuning.EVENT_BATCH_EVENTS / self.efficiency)))
         most = min(self.config.max_trials * n, tuning.PATIENCE * n / self.efficiency + tuning.EVENT_BATCH_LARGEST)
         kept_u: list[Tensor] = []

@@ -23,11 +23,14 @@ from nisampler.errors import (
     IntegrandShapeError,
     NisamplerError,
     NonFiniteError,
+    ScalarFunctionWarning,
     ZeroIntegrandError,
 )
 from nisampler.integration.integrator import IntegrationConfig
 from nisampler.processes.functions.functions import annulus, camel
 from nisampler.result import Result
+from nisampler.samplers.base import UniformSampler
+from nisampler.training.records import Progress
 from nisampler.ui.monitor import Monitor
 from nisampler.unweighting.unweighter import UnweightingConfig
 
@@ -250,3 +253,49 @@ def test_a_spike_that_only_the_integration_sees_is_told() -> None:
 
     found = integrate(Integrand(function, 2, kind="torch"), **QUICK)
     assert any("single point" in warning for warning in found.warnings)
+
+
+def test_a_function_of_one_point_is_told_so() -> None:
+    small = QUICK | {"training": training(calls=5000, sampler="vegas", on=False)}
+    with pytest.warns(ScalarFunctionWarning, match=r"let it take points \(n, 2\)"):
+        found = integrate(lambda x: float(x[0]) * float(x[1]), 2, **small)
+    assert "called with one point at a time" in found.summary()
+    assert any("one point at a time" in warning for warning in found.warnings)
+    vectorised = integrate(lambda x: x[:, 0] * x[:, 1], 2, **small)
+    assert "one point at a time" not in vectorised.summary() and not vectorised.warnings
+
+
+def test_progress_is_shown_where_it_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+    small = QUICK | {"training": training(calls=5000, sampler="vegas", on=False)}
+    told = Told()
+    integrate(camel(2), progress=told, **small)
+    assert told.seen == {"training", "integration"}
+    integrate(camel(2), progress=False, **small)
+    integrate(camel(2), **small)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_bar_in_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    small = QUICK | {"training": training(calls=5000, sampler="vegas", on=False)}
+    integrate(camel(2), **small)
+    shown = capsys.readouterr().out
+    assert "training" in shown and "efficiency" in shown and "error" in shown and "calls" in shown
+    integrate(camel(2), progress=False, **small)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_training_is_stopped_by_a_callback() -> None:
+    seen: list[Progress] = []
+
+    def stop(progress: Progress) -> bool:
+        seen.append(progress)
+        return progress.done > 8000
+
+    found = integrate(camel(2), callback=stop, **(QUICK | {"training": training(calls=20_000, sampler="flow")}))
+    assert seen and any("stopped" in warning for warning in found.warnings) and found.calls["training"] < 20_000
+
+
+def test_a_sampler_of_ones_own() -> None:
+    found = integrate(camel(2), sampler=UniformSampler(2), **QUICK)
+    assert found.sampler.describe() == "uniform" and abs(pull(found.estimate, camel(2).integral)) < 4.5

@@ -115,5 +115,5 @@ def test_one_call_takes_two_stages_where_they_pay() -> None:
 
 
 def test_an_unknown_wish_is_named() -> None:
-    with pytest.raises(ConfigError, match="two_stage must be one of auto, always, never, got 'maybe'"):
+    with pytest.raises(ConfigError, match='two_stage = "maybe": must be "auto" or "always" or "never"'):
         UnweightingConfig(two_stage="maybe")

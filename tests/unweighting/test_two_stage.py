@@ -37,7 +37,7 @@ from nisampler.unweighting.two_stage import (
     StageCosts,
     TwoStageGain,
     TwoStageUnweighter,
-    integration_points,
+    points_again,
     prepare_two_stage,
     worth_preparing,
 )
@@ -232,7 +232,7 @@ def test_the_points_of_the_integration_come_again(kept: int) -> None:
     streams, sampler = Streams(5), UniformSampler(2)
     config = replace(POINTS, keep_weights=kept)
     weights = Integrator(Integrand(FUNCTION, 2), sampler, config, streams).run().weights
-    x, log_q = integration_points(sampler, len(weights), streams, config)
+    x, log_q = points_again(sampler, len(weights), streams, config)
     assert torch.equal(FUNCTION(x) * torch.exp(-log_q), weights) and len(weights) == kept
 
 
