@@ -143,6 +143,13 @@ def time_model(
         If a number is not positive.
     NisamplerError
         As loading does.
+
+    Examples
+    --------
+    >>> time_model("nowhere")
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.StorageError: nowhere is not the folder of a shower model: `nisampler calo fit` makes one
     """
     _check(batches, repeats, budget)
     rows: list[TimingRow] = []

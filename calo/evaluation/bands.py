@@ -133,6 +133,16 @@ def measure_bands(
         If there are fewer than two files, or one is named twice.
     ShowerDataError, GeometryError, CorruptFileError, StorageError
         If a file is not one of showers of this geometry.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> from nisampler.calo.data.showers import Showers
+    >>> features = Features.of(Showers(np.full(2, 1e3), np.ones((2, 240), dtype=np.float32)), geometry("toy"))
+    >>> measure_bands("model", ["a.h5"], geometry("toy"), features)
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.ConfigError: the band of model needs the files of at least two draws, all ...
     """
     if len(set(map(str, files))) < max(2, len(files)):
         raise ConfigError(

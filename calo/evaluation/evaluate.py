@@ -82,6 +82,13 @@ class EvaluationOptions:
     ------
     ConfigError
         If a number is out of range or a classifier unknown.
+
+    Examples
+    --------
+    >>> EvaluationOptions(layers=0)
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.ConfigError: layers = 0: must be a whole number, at least 1
     """
 
     classifiers: Row[str] = ("small-low", "small-high")
@@ -161,6 +168,20 @@ def evaluate(
         If a file is not one of showers of this geometry.
     StorageError
         If the folder cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> from nisampler.calo.simulation.simulator import simulate_file
+    >>> options = EvaluationOptions(classifiers=(), distances=False, report=False)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for seed, name in enumerate(("reference", "model")):
+    ...         made = simulate_file(f"{folder}/{name}.h5", geometry("toy"), 40, seed)
+    ...     files = {"model": f"{folder}/model.h5"}
+    ...     result = evaluate(f"{folder}/reference.h5", files, geometry("toy"), f"{folder}/out", options)
+    >>> list(result["samples"])
+    ['model', 'reference, other half', 'shuffled voxels']
     """
     wanted = options or EvaluationOptions()
     _check_candidates(candidates, wanted)

@@ -43,6 +43,17 @@ class EvaluationReport:
         Histograms are drawn of at most so many.
     style
         Of the figures, from `nisampler.ui.plots.style_sheet`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nisampler.calo.data.showers import Showers
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> from nisampler.calo.evaluation.measure import measure
+    >>> showers, toy = Showers(np.full(2, 1e3), np.ones((2, 240), dtype=np.float32)), geometry("toy")
+    >>> data = EvaluationReport({}, measure("reference", "reference", "a.h5", showers, toy, None, showers), (), toy)
+    >>> data.picture("empty", "Nothing.", Figure()).name
+    'empty'
     """
 
     result: Mapping[str, Any]

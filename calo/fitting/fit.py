@@ -53,6 +53,13 @@ class DataOptions:
     ------
     ConfigError
         If the share is not between 0 and 1, or the others are not positive.
+
+    Examples
+    --------
+    >>> DataOptions("a.h5", validation=1.5)
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.ConfigError: validation = 1.5: must be a number, more than 0 and less than 1
     """
 
     path: str | Path
@@ -63,7 +70,12 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A fitted model, how its parts were trained, the seconds that this process needed, and how many there were."""
+    """A fitted model, how its parts were trained, the seconds that this process needed, and how many there were.
+
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> Fitted(build_model("small-inn", geometry("toy")), [], 1.0, 1.0).processes
+    1
+    """
 
     model: ShowerModel
     parts: list[PartResult]
@@ -112,6 +124,18 @@ def fit(
         If another process failed.
     NisamplerError
         As reading, building and training do.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> from nisampler.calo.simulation.simulator import simulate_file
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     made = simulate_file(f"{folder}/a.h5", geometry("toy"), 30, seed=1)
+    ...     data, options = DataOptions(f"{folder}/a.h5"), FitOptions(epochs=1)
+    ...     fitted = fit(data, geometry("toy"), "small-teacher", f"{folder}/model", options)
+    >>> [part.name for part in fitted.parts]
+    ['energies', 'voxels']
     """
     options, folder = options or FitOptions(), Path(output)
     with ranks() as group:

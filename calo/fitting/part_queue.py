@@ -27,6 +27,13 @@ def waves(parts: Sequence[Part]) -> list[list[Part]]:
     ------
     ModelError
         If a part must come after one that is not there or comes after it.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> from nisampler.calo.models import build_model
+    >>> [[part.name for part in wave] for wave in waves(build_model("small-student", geometry("toy")).parts)]
+    [['energies', 'voxels'], ['student']]
     """
     found: list[list[Part]] = []
     place: dict[str, int] = {}
@@ -56,6 +63,25 @@ class PartQueue:
         As for `nisampler.calo.fitting.fit.fit`.
     ranks
         The processes.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from nisampler.calo.data.batches import MemorySource
+    >>> from nisampler.calo.data.showers import Showers
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> from nisampler.calo.models import build_model
+    >>> import numpy as np
+    >>> from nisampler.ui.monitor import SILENT
+    >>> showers, toy = Showers(np.full(20, 1e4), np.random.default_rng(0).random((20, 240))), geometry("toy")
+    >>> model, data = build_model("small-teacher", toy), ShowerData(MemorySource(showers), MemorySource(showers))
+    >>> model.prepare(showers, torch.Generator().manual_seed(0))
+    >>> options, cpu = FitOptions(epochs=1), torch.device("cpu")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_base(folder, model, finished=False)
+    ...     queue = PartQueue(model, data, Path(folder), options, cpu, SILENT, False, Ranks())
+    ...     [part.name for part in queue.run()]
+    ['energies', 'voxels']
     """
 
     model: ShowerModel

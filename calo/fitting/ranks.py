@@ -19,12 +19,24 @@ _PATIENCE = timedelta(days=365)
 
 
 def is_first() -> bool:
-    """Whether this process is the one that talks to the user; known outside of `ranks`, too."""
+    """Whether this process is the one that talks to the user; known outside of `ranks`, too.
+
+    >>> is_first()
+    True
+    """
     return os.environ.get("RANK", "0") == "0"
 
 
 class Counters(Protocol):
-    """Numbers by name that all processes share; they begin at zero."""
+    """Numbers by name that all processes share; they begin at zero.
+
+    >>> class Alone(dict):
+    ...     def add(self, key, amount):
+    ...         self[key] = self.get(key, 0) + amount
+    ...         return self[key]
+    >>> list(Ranks(0, 2, 0, Alone()).claim("parts", 2))
+    [0, 1]
+    """
 
     def add(self, key: str, amount: int) -> int:
         """Add to a number and return the sum."""
@@ -43,6 +55,11 @@ class Ranks:
         Its number on this machine.
     store
         What they share; None for a single process.
+
+    Examples
+    --------
+    >>> list(Ranks().claim("parts", 3))
+    [0, 1, 2]
     """
 
     rank: int = 0
@@ -114,6 +131,12 @@ def ranks() -> Iterator[Ranks]:
     ------
     ConfigError
         If torch cannot do that, or what torchrun sets in the environment is incomplete.
+
+    Examples
+    --------
+    >>> with ranks() as group:
+    ...     group.count
+    1
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Ranks()

@@ -22,7 +22,11 @@ _FIELDS = {"format", "version", "package", "geometry", "cells", "model", "config
 
 
 def part_folder(folder: str | Path, name: str) -> Path:
-    """Where the checkpoint and the records of a part are."""
+    """Where the checkpoint and the records of a part are.
+
+    >>> part_folder("model", "energies").as_posix()
+    'model/parts/energies'
+    """
     return Path(folder) / "parts" / name
 
 
@@ -43,6 +47,16 @@ def save_base(folder: str | Path, model: ShowerModel, finished: bool) -> None:
     ------
     StorageError
         If the folder cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> model = build_model("small-inn", geometry("toy"))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_base(folder, model, finished=True)
+    ...     load_base(folder, model)
+    True
     """
     save_checkpoint(_base_folder(folder), _base(model), {"finished": finished})
 
@@ -56,6 +70,16 @@ def load_base(folder: str | Path, model: ShowerModel) -> bool:
         If they are those of another model.
     StorageError, CorruptFileError
         If they are missing, truncated or altered.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> model = build_model("small-inn", geometry("toy"))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_base(folder, model, finished=False)
+    ...     load_base(folder, model)
+    False
     """
     base, meta = load_checkpoint(_base_folder(folder))
     # Folders without a word about it are of models with nothing to finish.
@@ -95,6 +119,16 @@ def save_model(
     ------
     StorageError
         If the folder cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> model = build_model("small-inn", geometry("toy"))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_model(f"{folder}/model", model, "small-inn", {"seed": 1}, {})
+    ...     describe(f"{folder}/model")["model"]
+    'small-inn'
     """
     save_base(folder, model, finished=False)
     described = {
@@ -120,6 +154,13 @@ def describe(folder: str | Path) -> dict[str, Any]:
         If there is none, or another release wrote it in a newer format.
     CorruptFileError
         If it is truncated or altered.
+
+    Examples
+    --------
+    >>> describe("nowhere")
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.StorageError: nowhere is not the folder of a shower model: `nisampler calo fit` makes one
     """
     path = Path(folder) / DESCRIPTION
     if not path.is_file():
@@ -141,6 +182,13 @@ def training_records(folder: str | Path) -> dict[str, list[dict[str, Any]]]:
     ------
     StorageError, CorruptFileError
         If there is no model whose training is finished.
+
+    Examples
+    --------
+    >>> training_records("nowhere")
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.StorageError: nowhere is not the folder of a shower model: `nisampler calo fit` makes one
     """
     names = describe(folder)["parts"]
     return {name: read_json(part_folder(folder, name) / RECORD)["history"] for name in names}
@@ -153,6 +201,16 @@ def stored_geometry(folder: str | Path) -> Geometry:
     ------
     StorageError, CorruptFileError
         If there is no model, or its description was altered.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> model = build_model("small-inn", geometry("toy"))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_model(f"{folder}/model", model, "small-inn", {"seed": 1}, {})
+    ...     stored_geometry(f"{folder}/model").name
+    'toy'
     """
     data = describe(folder)
     try:
@@ -184,6 +242,13 @@ def load_model(folder: str | Path, geometry: Geometry | None = None, device: tor
         If its training is not finished, or its weights do not fit its settings.
     StorageError, CorruptFileError
         If files are missing, truncated or altered.
+
+    Examples
+    --------
+    >>> load_model("nowhere")
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.StorageError: nowhere is not the folder of a shower model: `nisampler calo fit` makes one
     """
     data, own = describe(folder), stored_geometry(folder)
     if geometry is not None and geometry.digest != own.digest:

@@ -22,6 +22,12 @@ def build_model(model: str | dict[str, Any] | ModelConfig, geometry: Geometry) -
         If there is no such preset, or the settings are wrong or do not fit the geometry.
     ConfigError
         If a network or a flow refuses its settings.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> [part.name for part in build_model("small", geometry("toy")).parts]
+    ['energies', 'voxels']
     """
     if isinstance(model, str):
         model = preset(model, geometry)

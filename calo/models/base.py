@@ -50,6 +50,13 @@ class ModelPart:
         shape (n, v). None for all layers.
     after
         Names of the parts that must be trained before this one; all others may be trained at the same time.
+
+    Examples
+    --------
+    >>> recipe = Recipe(10, 100, 1e-3)
+    >>> part = ModelPart("energies", nn.Identity(), recipe, lambda voxels, incident, generator: voxels.sum(1))
+    >>> part.name, part.after
+    ('energies', ())
     """
 
     def __init__(
@@ -77,6 +84,14 @@ class ShowerModel(nn.Module, ABC):
         From showers to the coordinates of the flows.
     symmetric
         Turn and mirror training showers at random.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> from nisampler.calo.models import build_model
+    >>> model: ShowerModel = build_model("small-inn", geometry("toy")).eval()
+    >>> model.sample(torch.full((2,), 1e4), torch.Generator().manual_seed(0)).shape
+    torch.Size([2, 240])
     """
 
     symmetries: Tensor
@@ -213,7 +228,13 @@ class ShowerModel(nn.Module, ABC):
 
 
 class CoordinateModel(ShowerModel):
-    """A density of all coordinates of `Preprocessing` together."""
+    """A density of all coordinates of `Preprocessing` together.
+
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> from nisampler.calo.models import build_model
+    >>> isinstance(build_model("small-inn", geometry("toy")), CoordinateModel)
+    True
+    """
 
     @abstractmethod
     def _log_prob(self, y: Tensor, incident: Tensor) -> Tensor:
@@ -246,6 +267,14 @@ class TwoStepModel(CoordinateModel):
         Of the two flows.
     symmetric
         Turn and mirror showers at random in training.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> from nisampler.calo.models import build_model
+    >>> model = build_model("small", geometry("toy"))
+    >>> type(model).__name__, len(model.parts)
+    ('TwoStepModel', 2)
     """
 
     def __init__(
@@ -324,6 +353,14 @@ class OneStepModel(CoordinateModel):
         How it is trained.
     symmetric
         Turn and mirror showers at random in training.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> from nisampler.calo.models import build_model
+    >>> model = build_model("small-inn", geometry("toy"))
+    >>> type(model).__name__, len(model.parts)
+    ('OneStepModel', 1)
     """
 
     def __init__(
@@ -363,7 +400,12 @@ class OneStepModel(CoordinateModel):
 
 
 def voxel_context(geometry: Geometry) -> int:
-    """Length of the condition of flow II."""
+    """Length of the condition of flow II.
+
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> voxel_context(geometry("toy"))
+    11
+    """
     return 1 + 2 * geometry.n_layers
 
 
@@ -372,6 +414,10 @@ def symmetry_table(geometry: Geometry) -> Any:
 
     All layers turn by the same angle, a common multiple of their bins; layers with one angular bin stay as they are.
     Rectangular layers have no symmetry here.
+
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> symmetry_table(geometry("toy")).shape
+    (16, 240)
     """
     bins = [layer.shape[0] for layer in geometry.layers if layer.kind == "polar" and layer.shape[0] > 1]
     if not bins or any(layer.kind == "rectangular" for layer in geometry.layers):

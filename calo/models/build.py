@@ -25,7 +25,13 @@ Builder = Callable[[ModelConfig, Geometry, torch.Generator], ShowerModel]
 
 
 def build(config: ModelConfig, geometry: Geometry) -> ShowerModel:
-    """The model that settings describe, with fresh weights."""
+    """The model that settings describe, with fresh weights.
+
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> from nisampler.calo.models.presets.catalogue import preset
+    >>> type(build(preset("small-inn", geometry("toy")), geometry("toy"))).__name__
+    'OneStepModel'
+    """
     model = _BUILDERS[config.family](config, geometry, torch.Generator().manual_seed(_WEIGHTS_SEED))
     model.config = config.to_dict()
     return model

@@ -57,6 +57,13 @@ class ChainModel(LayerwiseModel):
     ------
     ModelError
         If a flow does not fit.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> from nisampler.calo.models import build_model
+    >>> [part.name for part in build_model("small-l2lflows", geometry("toy")).parts]
+    ['energies', 'layer-00', 'layer-01', 'layer-02', 'layer-03', 'layer-04']
     """
 
     def __init__(
@@ -221,6 +228,12 @@ class HistoryEmbedding(nn.Module):
         A perceptron; it has as many outputs as its width.
     generator
         Source of its initial weights.
+
+    Examples
+    --------
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> HistoryEmbedding(48, 3, NetConfig(hidden=16), generator)(torch.zeros(2, 51)).shape
+    torch.Size([2, 19])
     """
 
     def __init__(self, voxels: int, scalars: int, net: NetConfig, generator: torch.Generator) -> None:
@@ -233,7 +246,12 @@ class HistoryEmbedding(nn.Module):
 
 
 def layer_context(geometry: Geometry, layer: int, history: int) -> int:
-    """Length of the condition of the flow of a layer: the voxels before it, its energy and E_inc."""
+    """Length of the condition of the flow of a layer: the voxels before it, its energy and E_inc.
+
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> [layer_context(geometry("toy"), layer, 2) for layer in range(5)]
+    [2, 50, 98, 98, 98]
+    """
     return geometry.starts[layer] - geometry.starts[max(0, layer - history)] + _SCALARS
 
 
@@ -244,6 +262,14 @@ def layer_flow(geometry: Geometry, layer: int, history: int, config: AnyFlow, ge
     ------
     ModelError
         If the layers have different cells and a flow of images is wanted, or one without a direct density.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> from nisampler.calo.models.config import FlowConfig
+    >>> config = FlowConfig(blocks=2, net=NetConfig(hidden=8))
+    >>> layer_flow(geometry("toy"), 1, 2, config, torch.Generator().manual_seed(0)).dim
+    48
     """
     context = layer_context(geometry, layer, history)
     if isinstance(config, FlowConfig):

@@ -36,6 +36,13 @@ class FlowConfig:
     ------
     ConfigError
         If a setting is unknown or out of range.
+
+    Examples
+    --------
+    >>> FlowConfig("maf", blocks=0)
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.ConfigError: blocks = 0: must be a whole number, at least 1
     """
 
     kind: Literal["coupling", "maf"] = "coupling"
@@ -97,6 +104,12 @@ class ModelConfig:
     ------
     ConfigError
         If the numbers of flows and recipes do not fit the family.
+
+    Examples
+    --------
+    >>> config = ModelConfig("one-step", PreprocessingConfig(), (FlowConfig(),), (Recipe(10, 100, 1e-3),))
+    >>> ModelConfig.from_dict(config.to_dict()) == config
+    True
     """
 
     family: Family

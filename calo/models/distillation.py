@@ -48,6 +48,11 @@ class DistillationConfig:
     ------
     ConfigError
         If beta is not in [0, 1].
+
+    Examples
+    --------
+    >>> DistillationConfig(beta=0.3).steps
+    True
     """
 
     beta: float = 0.5
@@ -72,6 +77,14 @@ class Trace:
         each block.
     parameters
         Raw outputs (n, P d) of the network of each block, in the same order.
+
+    Examples
+    --------
+    >>> from nisampler.calo.models.config import FlowConfig
+    >>> from nisampler.calo.models.flows import build_flow
+    >>> teacher = build_flow(3, FlowConfig("maf", 2, NetConfig(hidden=8)), 0, torch.Generator().manual_seed(0))
+    >>> len(trace(teacher, torch.zeros(4, 3)).points)
+    3
     """
 
     end: Tensor
@@ -97,6 +110,14 @@ def trace(flow: Flow, start: Tensor, context: Tensor | None = None) -> Trace:
         If the flow has other parts.
     ShapeError
         If points or context have the wrong shape.
+
+    Examples
+    --------
+    >>> from nisampler.calo.models.config import FlowConfig
+    >>> from nisampler.calo.models.flows import build_flow
+    >>> teacher = build_flow(3, FlowConfig("maf", 2, NetConfig(hidden=8)), 0, torch.Generator().manual_seed(0))
+    >>> trace(teacher, torch.zeros(4, 3)).end.shape
+    torch.Size([4, 3])
     """
     parts = _parts(flow)
     backward = isinstance(_blocks(parts)[0], InverseAutoregressiveTransform)
@@ -133,6 +154,14 @@ def student_of(teacher: Flow, config: NetConfig, generator: torch.Generator) -> 
     ------
     ModelError
         If the teacher has other parts than permutations and masked autoregressive blocks.
+
+    Examples
+    --------
+    >>> from nisampler.calo.models.config import FlowConfig
+    >>> from nisampler.calo.models.flows import build_flow
+    >>> generator, net = torch.Generator().manual_seed(0), NetConfig(hidden=8)
+    >>> student_of(build_flow(3, FlowConfig("maf", 2, net), 0, generator), net, generator).dim
+    3
     """
     config = replace(config, context_dim=teacher.context_dim)
     parts: list[AutoregressiveTransform | Permutation] = []
@@ -197,6 +226,17 @@ def distillation_loss(
     References
     ----------
     Krause and Shih, 2110.11377, section III; van den Oord et al., 1711.10433.
+
+    Examples
+    --------
+    >>> from nisampler.calo.models.config import FlowConfig
+    >>> from nisampler.calo.models.flows import build_flow
+    >>> generator, net = torch.Generator().manual_seed(0), NetConfig(hidden=8)
+    >>> teacher = build_flow(3, FlowConfig("maf", 2, net), 0, generator)
+    >>> x, student = torch.zeros(4, 3), student_of(teacher, net, generator)
+    >>> teacher = teacher.requires_grad_(False)
+    >>> sorted(distillation_loss(teacher, student, x, None, x, None, DistillationConfig()))
+    ['loss', 'x', 'x_parameters', 'x_steps', 'z', 'z_parameters', 'z_steps']
     """
     _check_pair(teacher, student)
     with torch.no_grad():
@@ -235,6 +275,15 @@ class Distillation:
     ------
     ModelError
         As `student_of` does.
+
+    Examples
+    --------
+    >>> from nisampler.calo.models.config import FlowConfig
+    >>> from nisampler.calo.models.flows import build_flow
+    >>> generator, net = torch.Generator().manual_seed(0), NetConfig(hidden=8)
+    >>> teacher = build_flow(3, FlowConfig("maf", 2, net), 0, generator)
+    >>> Distillation(teacher, net, DistillationConfig(), generator).student.dim
+    3
     """
 
     def __init__(self, teacher: Flow, net: NetConfig, config: DistillationConfig, generator: torch.Generator) -> None:
@@ -263,6 +312,13 @@ def divergence(teacher: Flow, student: Flow, z: Tensor, context: Tensor | None =
 
     q is the density of the student, p that of the teacher; the mean over draws of the base density estimates
     KL(q || p), by which the published students are selected (2110.11377).
+
+    >>> from nisampler.calo.models.config import FlowConfig
+    >>> from nisampler.calo.models.flows import build_flow
+    >>> generator, net = torch.Generator().manual_seed(0), NetConfig(hidden=8)
+    >>> teacher = build_flow(3, FlowConfig("maf", 2, net), 0, generator)
+    >>> divergence(teacher, student_of(teacher, net, generator), torch.zeros(4, 3)).shape
+    torch.Size([4])
     """
     x, log_q = student.from_latent(z, context)
     return log_q - teacher.log_prob(x, context)

@@ -28,7 +28,13 @@ def build_flow(
     generator: torch.Generator,
     groups: tuple[int, ...] | None = None,
 ) -> Flow:
-    """The flow of a config over `dim` coordinates; a MAF does not mix `groups` of consecutive ones."""
+    """The flow of a config over `dim` coordinates; a MAF does not mix `groups` of consecutive ones.
+
+    >>> from nisampler.flows import NetConfig
+    >>> config = FlowConfig(blocks=2, net=NetConfig(hidden=8))
+    >>> build_flow(3, config, 1, torch.Generator().manual_seed(0)).log_prob(torch.zeros(4, 3), torch.ones(4, 1)).shape
+    torch.Size([4])
+    """
     net = replace(config.net, context_dim=context_dim)
     if config.kind == "maf":
         order = AutoregressiveConfig(config.spline, net, config.blocks, config.order, groups)

@@ -46,6 +46,13 @@ class InductiveModel(LayerwiseModel):
     ------
     ModelError
         If the layers differ, or a flow does not fit them.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> from nisampler.calo.models import build_model
+    >>> [part.name for part in build_model("small-icaloflow", geometry("toy")).parts]
+    ['energies', 'first', 'next']
     """
 
     def __init__(
@@ -200,6 +207,13 @@ class InductiveStudentModel(InductiveModel):
     ------
     ModelError
         If the layers differ, or a flow does not fit them or cannot teach.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> from nisampler.calo.models import build_model
+    >>> [part.name for part in build_model("small-icaloflow-student", geometry("toy")).parts]
+    ['energies', 'first', 'next', 'first-student', 'next-student']
     """
 
     def __init__(
@@ -273,6 +287,12 @@ def next_context(geometry: Geometry) -> int:
     ------
     ModelError
         If there are fewer than two layers, or they differ.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> next_context(geometry("toy"))
+    55
     """
     if geometry.grid is None or geometry.n_layers < 2:
         raise ModelError(

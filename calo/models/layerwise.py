@@ -25,6 +25,13 @@ class LayerwiseModel(ShowerModel):
         Flow over L coordinates with a context of one number.
     energy_recipe
         How it is trained.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> from nisampler.calo.models import build_model
+    >>> isinstance(build_model("small-icaloflow", geometry("toy")), LayerwiseModel)
+    True
     """
 
     def __init__(

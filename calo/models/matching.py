@@ -27,6 +27,13 @@ class MatchingModel(TwoStepModel):
         As for every two-step model.
     energy_flow, voxel_flow
         Their losses train them; their densities are needed by `log_prob` only.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> from nisampler.calo.models import build_model
+    >>> [part.name for part in build_model("small-matching", geometry("toy")).parts]
+    ['energies', 'voxels']
     """
 
     energy_flow: ContinuousFlow
@@ -65,6 +72,14 @@ def build_matching(config: ModelConfig, geometry: Geometry, generator: torch.Gen
         If its flows have no velocities.
     ConfigError
         If patches are asked for, and the layers are not alike or patches do not fill them.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> from nisampler.calo.models.presets.catalogue import preset
+    >>> config = preset("small-matching", geometry("toy"))
+    >>> type(build_matching(config, geometry("toy"), torch.Generator().manual_seed(0))).__name__
+    'MatchingModel'
     """
     energies, voxels = config.flows
     if not isinstance(energies, VelocityConfig) or not isinstance(voxels, VelocityConfig):

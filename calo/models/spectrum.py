@@ -20,6 +20,13 @@ class SpectrumMap(nn.Module):
     ----------
     bins
         Of log v; at least two.
+
+    Examples
+    --------
+    >>> step, voxels = SpectrumMap(3), torch.linspace(1.0, 9.0, 60)
+    >>> step.fit(voxels, 2 * voxels)
+    >>> bool((step(voxels) > voxels).all())
+    True
     """
 
     knots: Tensor

@@ -34,6 +34,13 @@ class StudentModel(TwoStepModel):
         Source of its initial weights.
     symmetric
         Turn and mirror showers at random in training.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> from nisampler.calo.models import build_model
+    >>> [part.name for part in build_model("small-student", geometry("toy")).parts]
+    ['energies', 'voxels', 'student']
     """
 
     def __init__(

@@ -29,6 +29,13 @@ def errors(context: typer.Context, unfinished: Path | None = None, resume: str =
         Its `obj` says whether tracebacks are shown.
     unfinished, resume
         A file that is there if interrupted work can be continued, and the command that does so.
+
+    Examples
+    --------
+    >>> context = typer.Context(typer.main.get_command(typer.Typer(callback=lambda: None)), obj=False)
+    >>> with errors(context, resume="nisampler resume run"):
+    ...     "all is well"
+    'all is well'
     """
     console = Console(stderr=True, soft_wrap=True)
 
@@ -62,6 +69,12 @@ def machine(device: str, threads: int) -> Iterator[torch.device]:
     ------
     ConfigError
         If the device is not there, or the number of threads is not positive.
+
+    Examples
+    --------
+    >>> with machine("cpu", threads=1) as place:
+    ...     place.type
+    'cpu'
     """
     from nisampler.base.device import cpu_threads, resolve_device
 
@@ -71,12 +84,22 @@ def machine(device: str, threads: int) -> Iterator[torch.device]:
 
 
 def show(rows: Sequence[tuple[str, str]], quiet: bool = False) -> None:
-    """Names and values in two columns."""
+    """Names and values in two columns.
+
+    >>> show([("integral", "1.02(1)"), ("points", "100")])
+    integral   1.02(1)
+    points     100
+    """
     table([[name, f" {value}"] for name, value in rows], quiet)
 
 
 def table(rows: Sequence[Sequence[str]], quiet: bool = False) -> None:
-    """Cells in columns as wide as their longest cell, two spaces apart."""
+    """Cells in columns as wide as their longest cell, two spaces apart.
+
+    >>> table([["name", "voxels"], ["toy", "240"]])
+    name  voxels
+    toy   240
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     console = Console(soft_wrap=True)
     for row in [] if quiet else rows:

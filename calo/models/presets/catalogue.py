@@ -29,6 +29,12 @@ def preset(name: str, geometry: Geometry) -> ModelConfig:
     ------
     ModelError
         If there is no such preset, or it was published for another geometry.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> preset("small", geometry("toy")).family
+    'two-step'
     """
     if name not in PRESETS:
         raise ModelError(f"no preset is called {name!r}; known: {', '.join(PRESETS)}")

@@ -23,6 +23,13 @@ class Preset:
         From a geometry to settings.
     geometry
         The registered geometry it belongs to; None where it fits every one.
+
+    Examples
+    --------
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> from nisampler.calo.models.presets.catalogue import PRESETS
+    >>> PRESETS["small"].config(geometry("toy")).family
+    'two-step'
     """
 
     text: str
@@ -35,7 +42,12 @@ SMALL_ENERGIES = FlowConfig("coupling", 8, NetConfig(hidden=64, layers=2), Splin
 
 
 def clear_noise(geometry: Geometry) -> PreprocessingConfig:
-    """Empty voxels just below the threshold, normal marginals: what small models learn from fastest."""
+    """Empty voxels just below the threshold, normal marginals: what small models learn from fastest.
+
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> clear_noise(geometry("toy")).noise
+    'below-threshold'
+    """
     return PreprocessingConfig(
         threshold=geometry.threshold,
         noise="below-threshold",
@@ -49,5 +61,10 @@ def clear_noise(geometry: Geometry) -> PreprocessingConfig:
 
 
 def turns(geometry: Geometry) -> bool:
-    """Whether showers look alike from all sides: in simulations without a field along the axis of the particle."""
+    """Whether showers look alike from all sides: in simulations without a field along the axis of the particle.
+
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> turns(geometry("toy"))
+    True
+    """
     return any(layer.kind == "polar" and layer.shape[0] > 1 for layer in geometry.layers)
