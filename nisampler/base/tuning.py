@@ -139,6 +139,15 @@ measurements mostly agree."""
 INTEGRATION_FEWEST, INTEGRATION_MOST, INTEGRATION_OF_POINTS = 2**14, 1_000_000, 0.1
 """Fewest and most points of an integration before a generation, and their share of its points. Chosen;
 `benchmarks/end_to_end.py` would show it."""
+INTEGRATION_POINTS, FEWEST_BATCHES = 1_000_000, 24
+"""Points of an integration by default, and its fewest batches: their means give the error, and with 24 of them it is
+known to 15 %. Chosen; `benchmarks/integrals.py` would show it."""
+LARGEST_SHARE, LARGEST_SPREAD = 0.01, 0.25
+"""A warning is given where one point carries more than this share of the integral, or of the sum of squared deviations.
+Chosen; no benchmark warns."""
+POINTS_TOGETHER = 8192
+"""Points of small batches that are evaluated together, for speed alone. Chosen; `benchmarks/growth.py` would show
+it."""
 OVERWEIGHT, OVERWEIGHT_POINTS = 1e-3, 5.0
 """The overweight that an integration must be able to measure, and points above w_max that tell it. Chosen."""
 

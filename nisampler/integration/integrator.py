@@ -16,6 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from nisampler.base import tuning
 from nisampler.base.checks import Count, Fraction, Whole, settings
 from nisampler.base.estimate import Estimate
 from nisampler.base.estimates import Estimates
@@ -28,13 +29,8 @@ from nisampler.samplers.base import Sampler
 from nisampler.training.costs import integration_calls
 from nisampler.ui.monitor import SILENT, Monitor
 
-_FEWEST_BATCHES = 24
-_POINTS = 1_000_000
+# Numbers of a Sobol set have so many digits: the rest is filled with independent ones.
 _SOBOL_DIGITS = 2.0**-30
-_LARGEST_SHARE = 0.01
-_LARGEST_SPREAD = 0.25
-# Points of small batches that are evaluated together.
-_TOGETHER = 8192
 
 
 @settings
@@ -67,7 +63,7 @@ class IntegrationConfig:
     (24, 4096)
     """
 
-    points: Annotated[Whole, Field(ge=2 * _FEWEST_BATCHES)] | None = None
+    points: Annotated[Whole, Field(ge=2 * tuning.FEWEST_BATCHES)] | None = None
     method: Literal["sobol", "mc"] = "sobol"
     target: Fraction = 0.0
     max_points: Count = 100_000_000
@@ -80,7 +76,7 @@ class IntegrationConfig:
     @property
     def round(self) -> int:
         """Integrand calls of one round."""
-        return self.points or _POINTS
+        return self.points or tuning.INTEGRATION_POINTS
 
     def for_events(self, events: int, efficiency: float) -> IntegrationConfig:
         """The same with the points that so many events of this efficiency need, unless a number was given."""
@@ -90,7 +86,7 @@ class IntegrationConfig:
 
     def shape(self) -> tuple[int, int]:
         """Number of batches of a round and points in each; for Sobol sets a power of two."""
-        size = 2 ** int(math.log2(self.round / _FEWEST_BATCHES))
+        size = 2 ** int(math.log2(self.round / tuning.FEWEST_BATCHES))
         return self.round // size, size
 
 
@@ -236,7 +232,7 @@ class Integrator:
     def _round(self, first: int, batches: int, size: int) -> Iterator[Tensor]:
         """Weights (size, k) of each batch of a round."""
         dim, method, device = self.sampler.dim, self.config.method, self.sampler.device
-        step = max(1, _TOGETHER // size)
+        step = max(1, tuning.POINTS_TOGETHER // size)
         for begin in range(first, first + batches, step):
             group = range(begin, min(begin + step, first + batches))
             u = torch.cat([latent_points(size, dim, self.streams, index, method, device) for index in group])
@@ -268,7 +264,7 @@ def _warnings(sums: Sums, nonfinite: int) -> list[str]:
 def _doubt(moments: Moments) -> str:
     """What makes an error doubtful; empty if nothing does."""
     share = moments.max_abs / moments.sum_abs if moments.sum_abs else 0.0
-    if share > _LARGEST_SHARE:
+    if share > tuning.LARGEST_SHARE:
         return (
             f"a single point carries {100 * share:.1f} % of the integral: value and error are not reliable; "
             "train longer, or map the variables closer to the peak"
@@ -278,7 +274,7 @@ def _doubt(moments: Moments) -> str:
             f"all {moments.count} weights are equal: a feature in less than {3.0 / moments.count:.1e} of the "
             "volume would not have been seen"
         )
-    if max(moments.maximum - moments.mean, moments.mean - moments.minimum) ** 2 > _LARGEST_SPREAD * moments.m2:
+    if max(moments.maximum - moments.mean, moments.mean - moments.minimum) ** 2 > tuning.LARGEST_SPREAD * moments.m2:
         return (
             "a single point makes up most of the variance: there may be a peak that has hardly been seen, "
             "and the error is not reliable; train longer, or map the variables closer to the peak"
