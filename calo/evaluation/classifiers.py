@@ -20,9 +20,10 @@ import torch
 from nisampler.base.rng import Streams
 from nisampler.calo.data.showers import Showers
 from nisampler.calo.detector.geometry import Geometry
-from nisampler.calo.evaluation.fitting import Classifier, ClassifierConfig, split_classes
+from nisampler.calo.evaluation.fitting import Classifier, ClassifierConfig
 from nisampler.calo.evaluation.inputs import check_showers, input_kind
 from nisampler.calo.evaluation.roc import IsotonicCalibration, auc, cross_entropy, jensen_shannon
+from nisampler.calo.evaluation.splitting import split_classes
 from nisampler.errors import ConfigError
 from nisampler.ui.monitor import SILENT, Monitor
 

@@ -19,8 +19,9 @@ from scipy.special import log_softmax
 from nisampler.base.rng import Streams
 from nisampler.calo.data.showers import Showers
 from nisampler.calo.detector.geometry import Geometry
-from nisampler.calo.evaluation.fitting import Classifier, ClassifierConfig, split_classes
+from nisampler.calo.evaluation.fitting import Classifier, ClassifierConfig
 from nisampler.calo.evaluation.inputs import check_showers, input_kind
+from nisampler.calo.evaluation.splitting import split_classes
 from nisampler.errors import ConfigError, ShowerDataError
 from nisampler.ui.monitor import SILENT, Monitor
 
