@@ -25,6 +25,12 @@ class Source:
         Of the numbers, (k, k).
     n
         Points behind them.
+
+    Examples
+    --------
+    >>> both = Source(np.array([[0.04, 0.03], [0.03, 0.09]]), n=100)
+    >>> round(standard_error({both: np.array([1.0, -1.0])}), 6)
+    0.264575
     """
 
     def __init__(self, covariance: Array, n: int) -> None:

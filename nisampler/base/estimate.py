@@ -421,7 +421,11 @@ def _quantize(number: Decimal, step: Decimal, digits: int) -> Decimal:
 
 
 def pull(estimate: Estimate, truth: float) -> float:
-    """Deviation from the truth in standard errors; 0 for an exact hit without error."""
+    """Deviation from the truth in standard errors; 0 for an exact hit without error.
+
+    >>> pull(Estimate(1.5, 0.25, 10), 1.0)
+    2.0
+    """
     difference = estimate.value - truth
     if estimate.error == 0.0:
         return 0.0 if difference == 0.0 else math.copysign(math.inf, difference)
@@ -432,6 +436,9 @@ def student_t_factor(dof: int) -> float:
     """Factor from the standard error of `dof + 1` independent means to half a 68.27 % interval.
 
     It is 1.84 for 1 degree of freedom, 1.03 for 15 and tends to 1. `ConfigError` if `dof` is below 1.
+
+    >>> round(student_t_factor(1), 2), round(student_t_factor(15), 2)
+    (1.84, 1.03)
     """
     if dof < 1:
         raise ConfigError(f"dof must be at least 1, got {dof}")

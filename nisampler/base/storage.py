@@ -58,6 +58,15 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     ------
     StorageError
         If the folder is missing or cannot be written, or the mode does not write a new file.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     with atomic_write(Path(folder) / "a.txt", "w") as handle:
+    ...         _ = handle.write("whole or not at all")
+    ...     (Path(folder) / "a.txt").read_text(), len(sha256(Path(folder) / "a.txt")), remove_stale(folder)
+    ('whole or not at all', 64, [])
     """
     target = Path(path)
     if "w" not in mode:
@@ -110,6 +119,14 @@ def write_json(path: str | Path, data: object) -> None:
     ------
     StorageError
         If `data` holds NaN, infinity or something JSON has no form for, or the file cannot be written.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     write_json(Path(folder) / "a.json", {"b": 1.5})
+    ...     read_json(Path(folder) / "a.json")
+    {'b': 1.5}
     """
     content = _encode_json(data, path)
     with atomic_write(path) as handle:
@@ -187,6 +204,14 @@ def save_checkpoint(directory: str | Path, tensors: Mapping[str, Tensor], meta: 
     ------
     StorageError
         If the metadata is not JSON, or the folder cannot be written.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     _ = save_checkpoint(folder, {"x": torch.ones(2)}, {"step": 3})
+    ...     has_checkpoint(folder), load_checkpoint(folder)
+    (True, ({'x': tensor([1., 1.])}, {'step': 3}))
     """
     folder = Path(directory)
     _encode_json(dict(meta), f"the metadata of {folder / MANIFEST_NAME}")

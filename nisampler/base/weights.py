@@ -24,6 +24,9 @@ def kish_ess(weights: Tensor, counts: Tensor | None = None) -> float:
     r"""Kish's effective sample size :math:`(\sum w)^2 / \sum w^2` of weights (any shape); 0 if all vanish.
 
     With `counts` of the same shape, each weight stands for that many draws.
+
+    >>> kish_ess(torch.tensor([1.0, 1.0, 2.0]))
+    2.6666666666666665
     """
     w = weights.detach().reshape(-1).to(torch.float64)
     if w.numel() == 0:
@@ -64,6 +67,11 @@ def efficiencies_at(
         For weights that are NaN or infinite.
     UnweightingError
         If all weights vanish.
+
+    Examples
+    --------
+    >>> efficiencies_at(torch.tensor([1.0, 1.0, 2.0]), [0.0, 0.5])
+    [(2.0, 0.6666666666666666), (1.0, 1.0)]
     """
     for fraction in overweight_fractions:
         if not 0.0 <= fraction < 1.0:

@@ -50,6 +50,13 @@ class ChannelWeights(nn.Module):
         Of the network.
     generator
         Draws its weights.
+
+    Examples
+    --------
+    >>> weights = ChannelWeights(channels=2, features=1)
+    >>> prior = torch.tensor([[0.25, 0.75]])
+    >>> weights(torch.zeros(1, 1), torch.log(prior)).exp().detach()
+    tensor([[0.2500, 0.7500]], dtype=torch.float64)
     """
 
     shift: Tensor
@@ -148,6 +155,24 @@ class Multichannel:
     ------
     ChannelError
         If there is no channel, dimensions differ, the groups do not fit, or channels without an inverse have no prior.
+
+    Examples
+    --------
+    >>> class Power:
+    ...     dim = 1
+    ...     def __init__(self, power):
+    ...         self.name, self.power = f"power {power}", power
+    ...     def forward(self, u):
+    ...         x = u ** (1 / self.power)
+    ...         return x, self.log_density(x)
+    ...     def inverse(self, x):
+    ...         return x**self.power, self.log_density(x)
+    ...     def log_density(self, x):
+    ...         return torch.log(self.power * x[:, 0] ** (self.power - 1))
+    >>> function = Multichannel(lambda x: 3 * x[:, 0] ** 2, [Power(2.0), Power(4.0)])
+    >>> u = torch.rand(5000, function.dim, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    >>> abs(float(function(u).mean()) - 1) < 0.02
+    True
     """
 
     def __init__(
@@ -331,7 +356,11 @@ class Multichannel:
 
 
 def multichannel_of(function: Callable[..., Any], at_least: int = 2) -> Multichannel | None:
-    """The channels behind a function, if it has at least so many."""
+    """The channels behind a function, if it has at least so many.
+
+    >>> multichannel_of(torch.sin) is None
+    True
+    """
     found = getattr(function, "multichannel", None)
     return found if isinstance(found, Multichannel) and len(found.channels) >= at_least else None
 

@@ -88,7 +88,15 @@ def _through_numpy(function: Callable[[Any], Any], points: Tensor) -> tuple[Tens
 
 
 def invertible(channel: Channel) -> TypeGuard[InvertibleChannel]:
-    """Whether a channel has an inverse."""
+    """Whether a channel has an inverse.
+
+    >>> class OneWay:
+    ...     name, dim = "one way", 1
+    ...     def forward(self, u):
+    ...         return u, torch.zeros(len(u))
+    >>> invertible(OneWay())
+    False
+    """
     return callable(getattr(channel, "inverse", None))
 
 
@@ -126,6 +134,18 @@ def inverses(channels: Sequence[Channel], x: Tensor) -> tuple[Tensor, Tensor]:
     ------
     ChannelError
         If a channel has no inverse, or it leads out of the cube where the channel reaches.
+
+    Examples
+    --------
+    >>> class Half:
+    ...     name, dim = "half", 1
+    ...     def forward(self, u):
+    ...         return u / 2, torch.full((len(u),), math.log(2))
+    ...     def inverse(self, x):
+    ...         return 2 * x, torch.where(x[:, 0] <= 0.5, math.log(2), -math.inf)
+    >>> u, log_g = inverses([Half()], torch.tensor([[0.25], [0.75]]))
+    >>> u.flatten().tolist(), log_g.exp().flatten().tolist()
+    ([0.5, 1.0], [2.0, 0.0])
     """
     cubes, densities = zip(*(channel.inverse(x) for channel in all_invertible(channels)), strict=True)
     u, log_g = torch.stack(cubes), torch.stack(densities, 1)
