@@ -14,6 +14,7 @@ from nisampler.run.directory import RunDirectory
 from nisampler.run.pipeline import execute, start
 from nisampler.run.result import summary
 from nisampler.training.costs import Choice
+from nisampler.training.pilot import Pilot
 from nisampler.training.trainer import Trainer
 
 CARD = """process = "camel"
@@ -92,7 +93,7 @@ def test_a_decision_is_stored_at_once(tmp_path: Path, monkeypatch: pytest.Monkey
             run(tmp_path, "killed", MANY)
     assert has_checkpoint(tmp_path / "killed" / "checkpoint")
     patched = []
-    monkeypatch.setattr(Trainer, "_choose", lambda *_: patched.append(1))
+    monkeypatch.setattr(Pilot, "run", lambda *_: patched.append(1))
     with RunDirectory.open(tmp_path / "killed") as directory:
         resumed = execute(directory)
     assert not patched

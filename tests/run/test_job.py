@@ -45,7 +45,7 @@ def test_unknown_process_suggests_a_name() -> None:
 
 
 def test_wrong_parameters_are_named() -> None:
-    with pytest.raises(CardError, match=r"parameters: .*'y_cutt'"):
+    with pytest.raises(CardError, match=r"parameters: .*y_cutt"):
         job_of('process = "ee_to_3jets"\n[parameters]\ny_cutt = 0.1')
     with pytest.raises(CardError, match=r"parameters: .*y_cut"):
         job_of('process = "ee_to_3jets"\n[parameters]\ny_cut = 0.5')

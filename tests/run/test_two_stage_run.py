@@ -109,7 +109,7 @@ def test_one_call_takes_two_stages_where_they_pay() -> None:
     error = float(points.x.std()) / 2000**0.5
     assert abs(float(points.x.mean(0)[0]) - 0.5) < 4 * error
     one = nisampler.integrate(
-        camel, 2, events=200_000, training=training, unweighting=UnweightingConfig(two_stage="never")
+        camel, 2, events=200_000, training=settings, unweighting=UnweightingConfig(two_stage="never")
     )
     assert one.stages is None and one.estimate == result.estimate
 
