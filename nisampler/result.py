@@ -7,10 +7,9 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -20,15 +19,28 @@ from nisampler.base.device import cpu_threads, resolve_device
 from nisampler.base.estimate import Estimate
 from nisampler.base.estimates import Estimates
 from nisampler.base.rng import Streams
-from nisampler.base.storage import load_checkpoint, read_json, save_checkpoint, write_json
-from nisampler.base.weights import importance_weights
+from nisampler.base.storage import load_checkpoint, save_checkpoint, write_json
 from nisampler.density.channels import multichannel_of
 from nisampler.density.integrand import Integrand
-from nisampler.errors import ConfigError, MissingFunctionError, StorageError
+from nisampler.errors import MissingFunctionError, StorageError
 from nisampler.integration.integrator import IntegrationResult
 from nisampler.samplers.base import Sampler
-from nisampler.stored import INTEGRATION, SAMPLER, TWO_STAGE, Integrated, Trained, WeightDistribution, require_stages
+from nisampler.stored import (
+    INTEGRATION,
+    SAMPLER,
+    SECONDS,
+    TWO_STAGE,
+    AbsentFunction,
+    Integrated,
+    Trained,
+    WeightDistribution,
+    require_stages,
+    stored_device,
+    stored_integrand,
+    stored_seconds,
+)
 from nisampler.training.records import TrainingResult
+from nisampler.unweighting.points import WeightedPoints
 from nisampler.unweighting.two_stage import TwoStageUnweighter
 from nisampler.unweighting.unweighter import (
     Efficiencies,
@@ -38,88 +50,8 @@ from nisampler.unweighting.unweighter import (
     physical_points,
 )
 
-SECONDS = "seconds.json"
 # Points of a weighted sample that the function gets at once.
 _BATCH = 65_536
-
-
-@dataclass(frozen=True)
-class AbsentFunction:
-    """Stands for the function of a result that was read without it; a call says how to hand it in.
-
-    Attributes
-    ----------
-    source
-        What is stored of the function: its name, unit, domain, and whether it has channels.
-    reason
-        Why it is not there, if there is more to say.
-    """
-
-    source: Mapping[str, Any]
-    reason: str = ""
-
-    @property
-    def name(self) -> str:
-        """Of the function."""
-        return str(self.source["name"])
-
-    @property
-    def unit(self) -> str:
-        """Of its values."""
-        return str(self.source["unit"])
-
-    def __call__(self, x: Tensor) -> NoReturn:
-        """MissingFunctionError."""
-        raise self.error("its values")
-
-    def error(self, wanted: str) -> MissingFunctionError:
-        """What is missing for what is wanted."""
-        text = f"{wanted}: this needs the function {self.name}, which is not stored with a result"
-        return MissingFunctionError(
-            f"{text}{f' ({self.reason})' if self.reason else ''}; hand it in by nisampler.load(folder, function)"
-        )
-
-
-@dataclass(frozen=True)
-class WeightedPoints:
-    """Points drawn from the frozen sampler; their weighted mean is the integral.
-
-    `x`, `values` and `weights` raise MissingFunctionError where the result was read without its function and they
-    cannot be had.
-
-    Attributes
-    ----------
-    u
-        Points of the unit cube (n, dim), float64.
-    log_q
-        Log of the density (n,) that they were drawn from, per volume of the domain (of the cube, with channels).
-    """
-
-    u: Tensor
-    log_q: Tensor
-    _x: Tensor | MissingFunctionError
-    _values: Tensor | MissingFunctionError
-
-    @property
-    def x(self) -> Tensor:
-        """Points of the domain (n, dim); with channels the points (n, ...) that they made."""
-        return _present(self._x)
-
-    @property
-    def values(self) -> Tensor:
-        """Values (n,) of the function; with channels each times its weight over the density of its channel."""
-        return _present(self._values)
-
-    @property
-    def weights(self) -> Tensor:
-        """Values over densities (n,)."""
-        return importance_weights(self.values, self.log_q)
-
-
-def _present(found: Tensor | MissingFunctionError) -> Tensor:
-    if isinstance(found, MissingFunctionError):
-        raise found
-    return found
 
 
 @dataclass(frozen=True)
@@ -401,9 +333,9 @@ class Result:
         place = Path(folder)
         require_stages(place)
         stored = Integrated.read(place)
-        where = _device(stored.source["device"]) if device is None else resolve_device(device)
+        where = stored_device(stored.source["device"]) if device is None else resolve_device(device)
         trained = Trained.read(place, where)
-        return cls.of(place, trained, stored, _integrand(stored.source, function, where, reason))
+        return cls.of(place, trained, stored, stored_integrand(stored.source, function, where, reason))
 
     @classmethod
     def of(cls, folder: Path, trained: Trained, stored: Integrated, integrand: Integrand) -> Self:
@@ -424,7 +356,7 @@ class Result:
             streams=streams,
             unweighting=unweighting,
             calls=stored.calls,
-            seconds=_seconds(folder),
+            seconds=stored_seconds(folder),
             threads=source["threads"],
             stages=stages,
         )
@@ -436,33 +368,3 @@ def scalar_advice(integrand: Integrand) -> str:
         f"{integrand.name} is called with one point at a time, which is slow: let it take points (n, {integrand.dim}) "
         "and return values (n,), as in `def f(x): return x[:, 0] * x[:, 1]`"
     )
-
-
-def _integrand(
-    source: Mapping[str, Any], function: Callable[..., Any] | Integrand | None, device: torch.device, reason: str
-) -> Integrand:
-    """The integrand of a stored result."""
-    dim = len(source["domain"])
-    if isinstance(function, Integrand):
-        if function.dim != dim:
-            raise ConfigError(f"the result belongs to a function of {dim} coordinates, this one has {function.dim}")
-        return function
-    box, limit = source["domain"], source["nonfinite"]
-    if function is None:
-        return Integrand(AbsentFunction(source, reason), dim, domain=box, kind="torch", nonfinite=limit, device=device)
-    kind, steer = source["kind"], source["steer"]
-    return Integrand(function, dim, domain=box, kind=kind, nonfinite=limit, device=device, steer=steer)
-
-
-def _device(name: str) -> torch.device:
-    """The device that a result was made on, or the CPU where it is not there."""
-    with suppress(ConfigError):
-        return resolve_device(name)
-    return torch.device("cpu")
-
-
-def _seconds(folder: Path) -> dict[str, float]:
-    """Seconds of each stage, as far as they are known."""
-    with suppress(StorageError, TypeError, ValueError, AttributeError):
-        return {str(name): float(value) for name, value in read_json(folder / SECONDS).items()}
-    return {}

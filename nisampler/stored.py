@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Self, TypeVar, cast
+from typing import Any, NoReturn, Self, TypeVar, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nisampler.base.device import resolve_device
 from nisampler.base.estimates import Estimates
 from nisampler.base.moments import Moments
-from nisampler.base.storage import has_checkpoint, load_checkpoint
+from nisampler.base.storage import has_checkpoint, load_checkpoint, read_json
 from nisampler.base.versions import finite
-from nisampler.errors import CorruptFileError, StorageError
+from nisampler.density.integrand import Integrand
+from nisampler.errors import ConfigError, CorruptFileError, MissingFunctionError, StorageError
 from nisampler.integration.integrator import IntegrationResult
 from nisampler.samplers.base import State
 from nisampler.samplers.registry import sampler_from_state
@@ -27,6 +29,7 @@ from nisampler.training.records import Candidate, TrainingRecord, TrainingResult
 from nisampler.unweighting.unweighter import Efficiencies
 
 CHECKPOINT, SAMPLER, INTEGRATION, TWO_STAGE = "checkpoint", "sampler", "integration", "two_stage"
+SECONDS = "seconds.json"
 
 # Of the histogram of |w| over its mean: 200 bins for each of 16 decades.
 _EDGES = np.geomspace(1e-10, 1e6, 16 * 200 + 1)
@@ -176,6 +179,43 @@ class Integrated:
         return cls(result=result, efficiencies=efficiencies, distribution=distribution, **rest)
 
 
+@dataclass(frozen=True)
+class AbsentFunction:
+    """Stands for the function of a result that was read without it; a call says how to hand it in.
+
+    Attributes
+    ----------
+    source
+        What is stored of the function: its name, unit, domain, and whether it has channels.
+    reason
+        Why it is not there, if there is more to say.
+    """
+
+    source: Mapping[str, Any]
+    reason: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of the function."""
+        return str(self.source["name"])
+
+    @property
+    def unit(self) -> str:
+        """Of its values."""
+        return str(self.source["unit"])
+
+    def __call__(self, x: Tensor) -> NoReturn:
+        """MissingFunctionError."""
+        raise self.error("its values")
+
+    def error(self, wanted: str) -> MissingFunctionError:
+        """What is missing for what is wanted."""
+        text = f"{wanted}: this needs the function {self.name}, which is not stored with a result"
+        return MissingFunctionError(
+            f"{text}{f' ({self.reason})' if self.reason else ''}; hand it in by nisampler.load(folder, function)"
+        )
+
+
 def is_stored(folder: Path | None, stage: str) -> bool:
     """Whether a folder holds this stage."""
     return folder is not None and has_checkpoint(folder / stage)
@@ -206,3 +246,33 @@ def _understood(folder: Path) -> Iterator[None]:
         yield
     except (KeyError, TypeError, AttributeError) as error:
         raise CorruptFileError(f"{folder} does not hold what this release stores: {error}") from error
+
+
+def stored_integrand(
+    source: Mapping[str, Any], function: Callable[..., Any] | Integrand | None, device: torch.device, reason: str
+) -> Integrand:
+    """The integrand of a stored result."""
+    dim = len(source["domain"])
+    if isinstance(function, Integrand):
+        if function.dim != dim:
+            raise ConfigError(f"the result belongs to a function of {dim} coordinates, this one has {function.dim}")
+        return function
+    box, limit = source["domain"], source["nonfinite"]
+    if function is None:
+        return Integrand(AbsentFunction(source, reason), dim, domain=box, kind="torch", nonfinite=limit, device=device)
+    kind, steer = source["kind"], source["steer"]
+    return Integrand(function, dim, domain=box, kind=kind, nonfinite=limit, device=device, steer=steer)
+
+
+def stored_device(name: str) -> torch.device:
+    """The device that a result was made on, or the CPU where it is not there."""
+    with suppress(ConfigError):
+        return resolve_device(name)
+    return torch.device("cpu")
+
+
+def stored_seconds(folder: Path) -> dict[str, float]:
+    """Seconds of each stage, as far as they are known."""
+    with suppress(StorageError, TypeError, ValueError, AttributeError):
+        return {str(name): float(value) for name, value in read_json(folder / SECONDS).items()}
+    return {}

@@ -18,9 +18,9 @@ from typing import IO, Any, Self
 from nisampler import stored
 from nisampler.base.storage import atomic_write, read_json, remove_stale, write_json
 from nisampler.errors import CorruptFileError, StorageError
-from nisampler.result import SECONDS
 from nisampler.run import lookup
 from nisampler.run.card import Card, parse_card
+from nisampler.stored import SECONDS
 
 FORMAT, VERSION = "nisampler-run", 1
 _FIELDS = {"format", "version", "card_sha256", "overrides", "process", "device", "threads", "versions"}
