@@ -168,7 +168,7 @@ def test_coverage_of_estimates_from_moments() -> None:
     pulls = np.array([pull(Estimate.from_moments(Moments.from_tensor(row)), truth) for row in w])
     assert_calibrated(pulls)
     biased = np.array([pull(Estimate.from_moments(Moments.from_tensor(1.02 * row)), truth) for row in w])
-    for wrong, match in ((biased, "mean pull"), (pulls / 0.7, "width"), (pulls / 1.3, "width")):
+    for wrong, match in ((biased, "mean pull"), (pulls / 0.7, r"mean pull|width"), (pulls / 1.3, "width")):
         with pytest.raises(AssertionError, match=match):  # negative controls
             assert_calibrated(wrong)
 
