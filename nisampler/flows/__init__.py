@@ -31,6 +31,7 @@ from nisampler.flows.nets.mlp import MLP, FourierFeatures, NetConfig, ResidualNe
 from nisampler.flows.nets.unet import ConstantMaps, ConvEmbedding, UNet, UNetConfig
 from nisampler.flows.nets.velocity import VelocityConfig, VelocityMLP
 from nisampler.flows.nets.vit import VelocityViT
+from nisampler.flows.saving import Saved, assembly
 from nisampler.flows.splines.families import Spline
 from nisampler.flows.transforms import (
     ActNorm,
@@ -74,6 +75,7 @@ __all__ = [
     "PerPixel",
     "Permutation",
     "ResidualNet",
+    "Saved",
     "Spline",
     "StandardNormal",
     "Transform",
@@ -84,6 +86,7 @@ __all__ = [
     "VelocityConfig",
     "VelocityMLP",
     "VelocityViT",
+    "assembly",
     "binary_masks",
     "channel_mask",
     "continuous_flow",

@@ -117,7 +117,8 @@ def coupling_flow(dim: int, config: CouplingConfig | None = None, *, generator: 
         return config.net.build(d_in, d_out, generator)
 
     masks = coupling_masks(dim, config, generator)
-    return Flow(_base(dim, config.spline), Composition(CouplingTransform(m, build, config.spline) for m in masks))
+    flow = Flow(_base(dim, config.spline), Composition(CouplingTransform(m, build, config.spline) for m in masks))
+    return flow.assembled("coupling", dim=dim, config=config)
 
 
 def maf(dim: int, config: AutoregressiveConfig | None = None, *, generator: torch.Generator | None = None) -> Flow:
@@ -125,19 +126,22 @@ def maf(dim: int, config: AutoregressiveConfig | None = None, *, generator: torc
 
     Raises ConfigError if the groups of the config do not add up to `dim`.
     """
-    return _autoregressive(dim, config, generator, MaskedAutoregressiveTransform)
+    return _autoregressive("maf", dim, config, generator)
 
 
 def iaf(dim: int, config: AutoregressiveConfig | None = None, *, generator: torch.Generator | None = None) -> Flow:
     """An inverse autoregressive flow (1606.04934): parallel `sample`, sequential `log_prob`; raises as `maf`."""
-    return _autoregressive(dim, config, generator, InverseAutoregressiveTransform)
+    return _autoregressive("iaf", dim, config, generator)
+
+
+_AUTOREGRESSIVE: dict[str, type[AutoregressiveTransform]] = {
+    "maf": MaskedAutoregressiveTransform,
+    "iaf": InverseAutoregressiveTransform,
+}
 
 
 def _autoregressive(
-    dim: int,
-    config: AutoregressiveConfig | None,
-    generator: torch.Generator | None,
-    kind: type[AutoregressiveTransform],
+    name: str, dim: int, config: AutoregressiveConfig | None, generator: torch.Generator | None
 ) -> Flow:
     config = config or AutoregressiveConfig()
     generator = generator or torch.Generator().manual_seed(0)
@@ -149,8 +153,9 @@ def _autoregressive(
         if block and dim > 1:
             reverse = config.order == "reverse" or (config.order == "alternate" and block % 2 == 1)
             transforms.append(_reorder(groups, None if reverse else generator))
-        transforms.append(kind(dim, config.spline, config.net, generator))
-    return Flow(_base(dim, config.spline), Composition(transforms))
+        transforms.append(_AUTOREGRESSIVE[name](dim, config.spline, config.net, generator))
+    flow = Flow(_base(dim, config.spline), Composition(transforms))
+    return flow.assembled(name, dim=dim, config=config)
 
 
 def _reorder(groups: tuple[int, ...], generator: torch.Generator | None) -> Permutation:

@@ -221,4 +221,5 @@ def continuous_flow(
         raise ConfigError(f"a velocity over patches needs a grid of {dim} cells, got {grid}")
     else:
         network = VelocityViT(grid, context_dim, config, generator)
-    return ContinuousFlow(ContinuousTransform(dim, network, config))
+    flow = ContinuousFlow(ContinuousTransform(dim, network, config))
+    return flow.assembled("continuous", dim=dim, config=config, context_dim=context_dim, grid=grid)

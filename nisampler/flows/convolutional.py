@@ -235,4 +235,5 @@ def conv_flow(shape: Shape, config: ConvCouplingConfig, *, generator: torch.Gene
     whole: Transform = Composition(transforms)
     if embedding is not None:
         whole = Embedded(whole, embedding)
-    return Flow(StandardNormal(shape[0] * shape[1] * shape[2]), whole)
+    flow = Flow(StandardNormal(shape[0] * shape[1] * shape[2]), whole)
+    return flow.assembled("convolutional", shape=shape, config=config)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nisampler.errors import ConfigError, DomainError, ShapeError
 from nisampler.flows.cuda_graphs import CudaGraphs
 from nisampler.flows.distributions import Base, UniformCube, traced
+from nisampler.flows.saving import Saved
 from nisampler.flows.transforms import Transform
 
 _ROUNDING = 1e-6
@@ -18,7 +19,7 @@ _ROUNDING = 1e-6
 _TILE = 1536
 
 
-class Flow(nn.Module):
+class Flow(Saved):
     """log q(x) = log base(T(x)) + log |det dT/dx|.
 
     Weights and points may have different dtypes: a float32 network on float64 points is inverted to float64

@@ -18,6 +18,7 @@ from nisampler.errors import ConfigError, DomainError, ShapeError
 from nisampler.flows.assemblies import CouplingConfig, coupling_masks
 from nisampler.flows.coupling import CouplingTransform
 from nisampler.flows.nets.mlp import FourierFeatures, NetConfig, activation_function, make_linear
+from nisampler.flows.saving import Saved
 from nisampler.flows.splines.rational_quadratic import segment, solve_segment
 from nisampler.flows.transforms import Composition
 
@@ -131,7 +132,7 @@ def _samples_fastest(x: Tensor) -> Tensor:
     return x.transpose(0, 1).reshape(x.shape[1], x.shape[0] * x.shape[2]).t()
 
 
-class GroupedFlow(nn.Module):
+class GroupedFlow(Saved):
     """G coupling flows on the unit cube with weights of their own, evaluated together: log q(x | group).
 
     Value and gradient are those of G separate flows from `coupling_flow`, whose stacked parameters are the parameters
@@ -182,6 +183,7 @@ class GroupedFlow(nn.Module):
         masks = coupling_masks(dim, config, generator)
         self.transform = Composition(CouplingTransform(mask, build, config.spline) for mask in masks)
         self._dim, self._groups = dim, groups
+        self.assembled("grouped", dim=dim, groups=groups, config=config)
 
     @property
     def dim(self) -> int:
