@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from nisampler.samplers.base import Sampler as Sampler
     from nisampler.samplers.trainable import TrainableSampler as TrainableSampler
     from nisampler.training.config import ChannelSettings as ChannelSettings
+    from nisampler.training.config import ChoiceSettings as ChoiceSettings
     from nisampler.training.config import FlowSettings as FlowSettings
     from nisampler.training.config import TrainingConfig as TrainingConfig
     from nisampler.training.config import TreeSettings as TreeSettings
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Channel": "density.maps",
     "ChannelSettings": "training.config",
+    "ChoiceSettings": "training.config",
     "Costs": "training.costs",
     "Estimate": "base.estimate",
     "FlowSettings": "training.config",

@@ -51,6 +51,7 @@ class Process(ABC):
     name: str
     dim: int
     unit: str = ""
+    seconds_per_call: float | None = None
     parameters: Any = None
     has_events: bool = False
     beams: BeamInfo | None = None
@@ -140,8 +141,8 @@ class FunctionProcess(Process):
 class CallableProcess(Process):
     """A user's own callable with a `dim` attribute.
 
-    Of the other attributes of `Process` (`name`, `unit`, `parameters`, `beams`, `observables`, `momenta`,
-    `events`) it uses those that the callable has.
+    Of the other attributes of `Process` (`name`, `unit`, `seconds_per_call`, `parameters`, `beams`, `observables`,
+    `momenta`, `events`) it uses those that the callable has.
 
     Parameters
     ----------
@@ -171,6 +172,7 @@ class CallableProcess(Process):
         self.dim = checked(f"dim of {name}", getattr(function, "dim", None), Count)
         self.name = str(getattr(function, "name", name))
         self.unit = str(getattr(function, "unit", ""))
+        self.seconds_per_call = getattr(function, "seconds_per_call", None)
         self.parameters = getattr(function, "parameters", None)
         self.beams = getattr(function, "beams", None)
         self.observables = tuple(getattr(function, "observables", ()))

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nisampler.base.checks import Count, Fraction, Natural, checked
+from nisampler.base.checks import Count, Fraction, Natural, Positive, checked
 from nisampler.base.device import resolve_device
 from nisampler.density.values import ADAPTERS, Kind, Values, index_of
 from nisampler.errors import (
@@ -38,7 +38,8 @@ class Integrand:
     ----------
     function
         Called with points x of the domain, float64. It may return negative values, and for several integrals (n, k)
-        or a dictionary of (n,) instead of (n,).
+        or a dictionary of (n,) instead of (n,). An attribute `seconds_per_call` states what a call costs, for the
+        choice of a sampler by numbers of calls.
     dim
         Number of coordinates; by default that of `domain` or of `function.dim`.
     domain
@@ -90,6 +91,9 @@ class Integrand:
         self.volume = float((self.domain[:, 1] - self.domain[:, 0]).prod())
         self.unit = str(getattr(function, "unit", ""))
         self.name = str(getattr(function, "name", getattr(function, "__name__", type(function).__name__)))
+        self.seconds_per_call: float | None = checked(
+            "seconds_per_call", getattr(function, "seconds_per_call", None), Positive | None
+        )
         self._steer: str | int | None = checked("steer", steer, Natural | str | None)
         self._names: tuple[str, ...] | None = None
         self._counts = {"calls": 0, "zeros": 0, "nonfinite": 0}

@@ -1,7 +1,7 @@
 """The sampler with the most unweighted events per second, training included.
 
-Seconds are measured on the machine and rounded; what follows from them is decided once and stored with the training,
-so that a resumed training goes on with the decision that was taken.
+Seconds are stated, or, where a clock is asked for, measured and rounded; what follows from them is decided once and
+stored with the training, so that a resumed training goes on with the decision that was taken.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Chooser:
         if tuning.FLOW_MARGIN * quickest.seconds < best.seconds:
             best = quickest
         options = sorted([*vegas, *flows], key=lambda option: option.seconds)
-        self.take(Choice(self.budget.events, best.name, reason, options, dict(self.prices.known)))
+        self.take(Choice(self.budget.events, best.name, reason, options, dict(self.prices.known), self.prices.measures))
         self.planned = min(self.planned, spent + best.calls + self.budget.finish(best.efficiency, self.planned))
 
     def take(self, choice: Choice | None) -> None:

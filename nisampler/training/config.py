@@ -134,6 +134,27 @@ class ChannelSettings:
 
 
 @settings
+class ChoiceSettings:
+    """How the sampler for a number of events is chosen: `[training.choice]`.
+
+    Parameters
+    ----------
+    choose_by
+        "calls": seconds are foreseen from numbers of calls, points and steps, and what each costs as it is stated: by
+        `TrainingConfig.costs`, by the `seconds_per_call` of a process or function, and else as on one core of a server.
+        The same seed gives the same bytes, however busy the machine is. "clock": what is not given by
+        `TrainingConfig.costs` is measured, so that the choice suits this machine, and another run may choose otherwise.
+
+    Examples
+    --------
+    >>> ChoiceSettings("clock").choose_by
+    'clock'
+    """
+
+    choose_by: Literal["calls", "clock"] = "calls"
+
+
+@settings
 class TrainingConfig:
     """How a sampler adapts to an integrand: `[training]`. The defaults are meant to be good without tuning.
 
@@ -145,13 +166,13 @@ class TrainingConfig:
         "auto" compares flow and VEGAS on unseen points; "flow" or "vegas" keeps to one.
     events
         Unweighted events that will be asked for. With a number, "auto" takes the sampler that makes them in the least
-        time, training included, and trains it no longer than that needs: seconds per integrand call, per point and
-        per training step are measured, rounded, and stored with the decision, which a resumed training does not take
-        again. "vegas" shortens its training likewise, by counting calls alone; "flow" spends them all. 0 chooses by the
-        efficiency alone and reads no clock. None is 0, and in a run card the events of the card.
+        time, training included, and trains it no longer than that needs, by the seconds that a call, a point and a
+        training step cost; the decision is stored, and a resumed training does not take it again. "vegas" shortens its
+        training likewise, by counting calls alone; "flow" spends them all. 0 chooses by the efficiency alone. None is
+        0, and in a run card the events of the card.
     costs
-        Seconds to choose by, in place of measured ones, so that the same seed gives the same bytes for certain.
-    flow, tree, channels
+        Seconds to choose by; see `ChoiceSettings` for what is taken where they are not given.
+    choice, flow, tree, channels
         Settings of the parts.
 
     Examples
@@ -165,6 +186,7 @@ class TrainingConfig:
     sampler: Literal["auto", "flow", "vegas"] = "auto"
     events: Natural | None = None
     costs: Costs | None = None
+    choice: ChoiceSettings = ChoiceSettings()
     flow: FlowSettings = FlowSettings()
     tree: TreeSettings = TreeSettings()
     channels: ChannelSettings = ChannelSettings()

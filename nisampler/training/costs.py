@@ -19,15 +19,14 @@ from nisampler.base.checks import Positive, settings
 
 @settings
 class Costs:
-    """Seconds of everything that the choice of a sampler depends on, to be given in place of measured ones.
+    """Seconds of everything that the choice of a sampler depends on; the defaults are those of one core of a server.
 
-    With `TrainingConfig.costs` no clock is read, so that a run can be repeated exactly: the costs of a run are in its
-    result. The defaults are those of one core of a server.
+    No clock is read for them, so that a run can be repeated exactly: the costs of a run are in its result.
 
     Parameters
     ----------
     call
-        Of one integrand call.
+        Of one integrand call; by default those of a simple matrix element with parton densities.
     grid, tree
         Of one point of VEGAS, and of a density tree behind any sampler.
     growth
@@ -48,7 +47,7 @@ class Costs:
     2e-07
     """
 
-    call: Positive
+    call: Positive = tuning.ASSUMED_CALL
     grid: Positive = 2e-7
     tree: Positive = 1e-7
     growth: Positive = 6e-6
@@ -100,7 +99,9 @@ class Choice:
     options
         What was compared, the quickest first.
     costs
-        Seconds that were measured or given, by the names of `Costs`.
+        Seconds that were measured or stated, by the names of `Costs`.
+    measured
+        Whether they were measured.
 
     Examples
     --------
@@ -113,15 +114,18 @@ class Choice:
     reason: str = ""
     options: list[Option] = field(default_factory=list)
     costs: dict[str, float] = field(default_factory=dict)
+    measured: bool = False
 
     def line(self) -> str:
         """One line for a summary.
 
         >>> Choice(1000, "VEGAS", "", [Option("VEGAS", 0, 0.5, 2.0), Option("flow 2x32", 9000, 0.8, 31.0)]).line()
-        'VEGAS for 1000 events; foreseen: VEGAS 2 s, flow 2x32 31 s'
+        'VEGAS for 1000 events; foreseen by stated costs: VEGAS 2 s, flow 2x32 31 s'
         """
         times = ", ".join(f"{option.name} {option.seconds:.2g} s" for option in self.options)
-        parts = [f"{self.chosen} for {self.events} events", f"foreseen: {times}" if times else "", self.reason]
+        source = "measured" if self.measured else "stated"
+        foreseen = f"foreseen by {source} costs: {times}" if times else ""
+        parts = [f"{self.chosen} for {self.events} events", foreseen, self.reason]
         return "; ".join(part for part in parts if part)
 
     @classmethod

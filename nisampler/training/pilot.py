@@ -1,4 +1,4 @@
-"""A few points and timed steps that tell what VEGAS, a tree and flows are worth for a number of events."""
+"""Points, and steps by the clock if asked for, that tell what VEGAS, a tree and flows are worth for some events."""
 
 from __future__ import annotations
 

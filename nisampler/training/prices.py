@@ -1,4 +1,4 @@
-"""Seconds of calls, points and training steps as far as they are known, measured once or given."""
+"""Seconds of calls, points and training steps as far as they are known, measured once or stated."""
 
 from __future__ import annotations
 
@@ -17,12 +17,17 @@ class Prices:
     Parameters
     ----------
     config
-        `costs` if they are given; otherwise they are measured where a sampler is to be chosen for a number of events.
+        `costs` if they are given; otherwise they are measured where `choice` asks for the clock and a sampler is to be
+        chosen for a number of events.
+    call
+        Seconds of an integrand call as the integrand states it, if it does.
 
     Attributes
     ----------
     measures
-        Whether a clock is read: not for a sampler that is named, nor where costs are given.
+        Whether a clock is read: only if asked for, and not for a sampler that is named, nor where costs are given.
+    told
+        Whether seconds of candidates are shown.
     known
         Seconds, as far as they are known.
     flow
@@ -36,10 +41,11 @@ class Prices:
     0.001001
     """
 
-    def __init__(self, config: TrainingConfig) -> None:
-        self.measures = config.sampler == "auto" and config.costs is None and bool(config.events)
-        self.told = self.measures or config.costs is not None
-        given = config.costs or Costs(tuning.ASSUMED_CALL)
+    def __init__(self, config: TrainingConfig, call: float | None = None) -> None:
+        chooses = config.sampler == "auto" and bool(config.events)
+        self.measures = chooses and config.costs is None and config.choice.choose_by == "clock"
+        self.told = chooses or config.costs is not None
+        given = config.costs or Costs(call or tuning.ASSUMED_CALL)
         self.known: dict[str, float] = {} if self.measures else asdict(given)
         self.meter, self.flow = Meter(), "large"
 
@@ -56,7 +62,7 @@ class Prices:
                 self.known[name] = rounded(max(whole - call, 0.1 * whole))
 
     def call(self) -> float:
-        """Seconds of an integrand call, as far as they were measured."""
+        """Seconds of an integrand call, as far as they are known."""
         return self.meter.seconds("call") if self.measures else self.known["call"]
 
     def point(self, sampler: Sampler) -> float:

@@ -1,8 +1,8 @@
 """Adaptation: survey with VEGAS, training of a flow with buffered steps, and a density tree on top.
 
 All integrand calls of the adaptation come out of one budget. Every random number has a named stream, and nothing
-depends on the clock but the choice of a sampler for a number of events, which is taken once and stored: an interrupted
-training that is resumed ends with the same bytes.
+depends on the clock, unless the choice of a sampler for a number of events is to be taken by it: then it is taken once
+and stored. An interrupted training that is resumed ends with the same bytes.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Trainer:
         self.history: list[TrainingRecord] = []
         self.warnings: list[str] = []
         self.survey = make_survey(integrand, self.device, start)
-        self.budget = CallBudget(self.config, Prices(self.config))
+        self.budget = CallBudget(self.config, Prices(self.config, integrand.seconds_per_call))
         self.chooser = Chooser(self.config, self.budget, self.survey.flows)
         self.evaluate = Evaluation(integrand, self.streams, self.device, self.budget.prices)
         self.flow: FlowTrainer | None = None

@@ -38,22 +38,20 @@ class StageCosts:
     ----------
     call
         Of the integrand at one point where it may be non-zero.
-    point
-        Of drawing a point; measured by default.
-    surrogate
-        Of the surrogate at one point; measured by default. Measured seconds are rounded, see
-        `nisampler.training.costs`; they influence s_max, and so the events of one seed are only the same
-        again if both are given.
+    point, surrogate
+        Of drawing a point, and of the surrogate at one; by default those of one core of a server. None measures: such
+        seconds are rounded, see `nisampler.training.costs`, but they influence s_max, and so the events of one seed
+        may differ from run to run.
 
     Examples
     --------
-    >>> StageCosts(call=1e-3).point is None
-    True
+    >>> StageCosts(call=1e-3).point
+    2e-05
     """
 
     call: Positive
-    point: Positive | None = None
-    surrogate: Positive | None = None
+    point: Positive | None = tuning.SURROGATE_POINT
+    surrogate: Positive | None = tuning.SURROGATE_POINT
 
 
 @dataclass(frozen=True)
@@ -221,7 +219,7 @@ def prepare_two_stage(
     weights
         `IntegrationResult.weights` (n,), as they were kept.
     costs
-        Seconds of an integrand call, and of other things if they are not to be measured.
+        Seconds of an integrand call, and of other things.
     streams, integration
         Those of the integration.
     unweighting
@@ -297,7 +295,7 @@ def two_stages(
 
 
 def _known_costs(choice: Choice, efficiencies: Efficiencies) -> StageCosts:
-    """Costs by which a sampler was chosen; no clock is read. A call is one where the integrand may be non-zero."""
+    """Costs by which a sampler was chosen. A call is one where the integrand may be non-zero."""
     # drawing a point and evaluating the surrogate cost about as much as a flow does
     flow = choice.costs.get("large", tuning.SURROGATE_POINT)
     return StageCosts(choice.costs["call"] / efficiencies.cut, flow, flow)

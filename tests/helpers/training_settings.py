@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from nisampler.training.config import ChannelSettings, FlowSettings, TrainingConfig, TreeSettings
+from nisampler.training.config import ChannelSettings, ChoiceSettings, FlowSettings, TrainingConfig, TreeSettings
 
-PARTS = {"flow": FlowSettings, "channels": ChannelSettings, "tree": TreeSettings}
+PARTS = {"flow": FlowSettings, "channels": ChannelSettings, "tree": TreeSettings, "choice": ChoiceSettings}
 
 
 def training(**settings: Any) -> TrainingConfig:

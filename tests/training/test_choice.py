@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from channel_examples import ridge_function
 from training_settings import training
 
@@ -143,18 +144,55 @@ def test_without_events_no_clock_is_read_and_nothing_is_chosen(clock: FakeClock)
     assert "choice" not in trainer(None, events=0).state()[1]
 
 
-def test_given_costs_read_no_clock_and_missing_ones_do(clock: FakeClock) -> None:
-    trainer(batch=None, calls=6000).fit()
-    assert clock.read == 0
+def test_a_clock_is_read_only_where_it_is_asked_for(clock: FakeClock) -> None:
+    trainer(batch=None, calls=6000, choose_by="clock").fit()
+    counted = trainer(None, batch=None, calls=6000).fit().choice
+    assert clock.read == 0 and counted is not None
+    assert counted.costs == dataclasses.asdict(Costs()) and "foreseen by stated costs" in counted.line()
     clock.step = 10.0
-    one = trainer(None)
+    one = trainer(None, choose_by="clock")
     choice = one.fit().choice
-    assert clock.read > 0 and choice is not None
+    assert clock.read > 0 and choice is not None and "foreseen by measured costs" in choice.line()
     assert set(choice.costs) == {field.name for field in dataclasses.fields(Costs)} - {"small", "small_training"}
     assert all(cost == rounded(cost) > 0.0 for cost in choice.costs.values())
     again = trainer(Costs(**(dataclasses.asdict(Costs(1.0)) | choice.costs))).fit()
     assert again.choice is not None and again.choice.chosen == choice.chosen
     assert again.choice.options == choice.options
+
+
+@pytest.mark.parametrize("step", [1e-6, 1e2])
+def test_a_busy_machine_makes_the_same_events(clock: FakeClock, step: float, tmp_path: Path) -> None:
+    """However long everything takes, and wherever it was killed: the same sampler, after the same calls."""
+
+    def one_run(folder: Path) -> Trainer:
+        one = trainer(None)
+        one.fit(lambda now: save_checkpoint(folder, *now.state()) if now.stage == "survey" else None)
+        return one
+
+    first = one_run(tmp_path / "at")
+    clock.step = step
+    for again in (trainer(None), trainer(None)):
+        again.load_state(*load_checkpoint(tmp_path / "at"))
+        again.fit()
+        assert bytes_of(again, tmp_path / "again") == bytes_of(first, tmp_path / "first")
+    assert bytes_of(one_run(tmp_path / "other"), tmp_path / "again") == bytes_of(first, tmp_path / "first")
+
+
+def test_a_function_states_what_its_call_costs() -> None:
+    class Costly:
+        dim, seconds_per_call = 2, 1e-2
+
+        def __call__(self, x: torch.Tensor) -> torch.Tensor:
+            return camel(2)(x)
+
+    one = trainer(None, Costly())
+    assert one.fit().choice == trainer().fit().choice
+    assert one.choice is not None and one.choice.chosen.startswith("flow")
+    given = trainer(CHEAP, Costly())
+    assert given.budget.prices.call() == CHEAP.call
+    Costly.seconds_per_call = -1.0
+    with pytest.raises(ConfigError, match="seconds_per_call"):
+        Integrand(Costly())
 
 
 def test_more_events_and_dearer_calls_train_longer() -> None:
@@ -228,7 +266,7 @@ def test_resume_gives_the_same_bytes(price: Costs, tmp_path: Path) -> None:
 def test_a_decision_is_not_taken_again(clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A training that began where a call was slow goes on with its flow where it is quick."""
     monkeypatch.setattr(Meter, "seconds", lambda self, name: 1e-2 if name == "call" else 1e-5)
-    slow = trainer(None)
+    slow = trainer(None, choose_by="clock")
 
     def keep(now: Trainer) -> None:
         if now.stage == "flow" and not (tmp_path / "at").exists():
@@ -236,8 +274,8 @@ def test_a_decision_is_not_taken_again(clock: FakeClock, tmp_path: Path, monkeyp
 
     slow.fit(keep)
     monkeypatch.setattr(Meter, "seconds", lambda self, name: 1e-9)
-    assert trainer(None).fit().choice != slow.choice
-    quick = trainer(None)
+    assert trainer(None, choose_by="clock").fit().choice != slow.choice
+    quick = trainer(None, choose_by="clock")
     quick.load_state(*load_checkpoint(tmp_path / "at"))
     quick.fit()
     assert quick.choice == slow.choice and quick.chooser.takes_flow
@@ -340,7 +378,7 @@ def test_the_engine_tells_the_choice_in_one_line() -> None:
 def test_a_choice_survives_json() -> None:
     choice = Choice(5, "VEGAS", "as told", [Option("VEGAS", 1, 0.5, 2.0)], {"call": 1e-6})
     assert Choice.of(dataclasses.asdict(choice)) == choice
-    assert choice.line() == "VEGAS for 5 events; foreseen: VEGAS 2 s; as told"
+    assert choice.line() == "VEGAS for 5 events; foreseen by stated costs: VEGAS 2 s; as told"
 
 
 @pytest.mark.parametrize(

@@ -165,11 +165,21 @@ def test_a_costly_integrand_pays_and_a_cheap_one_does_not() -> None:
     assert not worth_preparing(10**9, 1.0, 0.9, costs, 1.0)
 
 
+def test_no_clock_decides_unless_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "COSTS", StageCosts(call=1e-3))
+    first = prepared(config=POOR)
+    ticks = count()
+    monkeypatch.setattr("nisampler.training.costs.perf_counter", lambda: 10.0 ** next(ticks))
+    again = prepared(config=POOR)
+    assert (first.max_surrogate, first.max_ratio) == (again.max_surrogate, again.max_ratio)
+    assert first.gain.costs == again.gain.costs
+
+
 def test_measured_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = count()
     monkeypatch.setattr("nisampler.training.costs.perf_counter", lambda: 1e-3 * next(ticks))
     monkeypatch.setattr(two_stage, "perf_counter", lambda: 5.0 * next(ticks))
-    monkeypatch.setitem(globals(), "COSTS", StageCosts(call=1e-3))
+    monkeypatch.setitem(globals(), "COSTS", StageCosts(call=1e-3, point=None, surrogate=None))
     gain = prepared(config=POOR).gain
     assert gain.costs["call"] == 1e-3 and gain.preparation == 25.0
     assert gain.costs["point"] == pytest.approx(1e-3 / 24_576, rel=0.2)
