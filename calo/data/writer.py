@@ -7,18 +7,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from nisampler._version import __version__
-from nisampler.base.storage import atomic_write
+from nisampler.base.hdf5_output import new_hdf5
 from nisampler.calo.data.checks import check_incident, check_voxels
 from nisampler.calo.data.files import CELLS
 from nisampler.calo.data.layouts import columns_of
 from nisampler.calo.data.showers import Showers
 from nisampler.calo.detector.geometry import Geometry, Layout
-from nisampler.errors import ShowerDataError, StorageError
+from nisampler.errors import ShowerDataError
 
 _CHUNK_BYTES = 1 << 20  # of an HDF5 chunk: a few showers of 40,500 voxels, about a thousand of 240
 _CACHE_BYTES = 1 << 24  # holds the chunks that the end of a block left unfinished
@@ -69,23 +68,23 @@ class ShowerWriter:
         self.path, self.geometry, self.count = Path(path), geometry, 0
         self._columns = columns_of(geometry, layout)
         with ExitStack() as stack:
-            handle = stack.enter_context(atomic_write(self.path))
-            self._file = stack.enter_context(h5py.File(handle.name, "w", rdcc_nbytes=_CACHE_BYTES))
-            self._data = self._make()
+            self._output = stack.enter_context(new_hdf5(self.path, rdcc_nbytes=_CACHE_BYTES))
+            with self._output.writing():
+                self._data = self._make(self._output.file)
             self._stack = stack.pop_all()
 
-    def _make(self) -> dict[str, Any]:
+    def _make(self, file: Any) -> dict[str, Any]:
         """Empty datasets that can grow, by name."""
         shapes: list[tuple[str, tuple[int, ...], type[np.floating[Any]]]] = [(self._columns.energy, (1,), np.float64)]
         shapes += [(name, shape, np.float32) for name, _, shape in self._columns.voxels]
         if self._columns.overflow:
             shapes.append(("overflow", (self.geometry.n_layers,), np.float32))
         rows = min(_ROWS, max(1, _CHUNK_BYTES // (4 * self.geometry.n_voxels)))
-        self._file.attrs["generator"] = f"nisampler {__version__}"
-        self._file.attrs["geometry"] = self.geometry.name
-        self._file.attrs[CELLS] = self.geometry.digest
+        file.attrs["generator"] = f"nisampler {__version__}"
+        file.attrs["geometry"] = self.geometry.name
+        file.attrs[CELLS] = self.geometry.digest
         return {
-            name: self._file.create_dataset(
+            name: file.create_dataset(
                 name,
                 shape=(0, *shape),
                 maxshape=(None, *shape),
@@ -106,12 +105,7 @@ class ShowerWriter:
         if error is None and self.count == 0:
             with self._stack:
                 raise ShowerDataError(f"{self.path}: no shower was written, so no file was made; append at least one")
-        try:
-            self._stack.__exit__(kind, error, trace)
-        except (OSError, RuntimeError) as failure:
-            if failure is error or isinstance(failure, StorageError):
-                raise
-            raise StorageError(f"cannot write {self.path}: {failure}") from failure
+        self._stack.__exit__(kind, error, trace)
 
     def append(self, showers: Showers) -> None:
         """Add showers at the end.
@@ -134,11 +128,9 @@ class ShowerWriter:
         columns: dict[str, NDArray[Any]] = {self._columns.energy: showers.incident[:, None] / self._columns.factor}
         for name, where, shape in self._columns.voxels:
             columns[name] = showers.voxels[:, where].reshape(-1, *shape)
-        try:
+        with self._output.writing():
             for name, data in self._data.items():
                 data.resize(stop, axis=0)
                 if name in columns:
                     data[start:stop] = columns[name]
-        except OSError as error:
-            raise StorageError(f"cannot write {self.path}: {error}") from error
         self.count = stop

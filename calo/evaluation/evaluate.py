@@ -13,7 +13,7 @@ from scipy.stats import ks_2samp
 from nisampler.base.checks import Count, Natural, Row, Several, settings
 from nisampler.base.device import resolve_device
 from nisampler.base.rng import Streams
-from nisampler.base.storage import atomic_write, write_json
+from nisampler.base.storage import atomic_write, make_folder, write_json
 from nisampler.base.versions import versions
 from nisampler.calo.data.files import ShowerReader, split
 from nisampler.calo.data.showers import Showers
@@ -27,7 +27,7 @@ from nisampler.calo.evaluation.measure import Kind, Measured, differences, measu
 from nisampler.calo.evaluation.multiclass import multiclass
 from nisampler.calo.evaluation.report import EvaluationReport, write_report
 from nisampler.calo.evaluation.table import markdown
-from nisampler.errors import ConfigError, ShowerDataError, StorageError
+from nisampler.errors import ConfigError, ShowerDataError
 from nisampler.ui.monitor import SILENT, Monitor
 
 REFERENCE = "reference"
@@ -185,11 +185,7 @@ def evaluate(
     """
     wanted = options or EvaluationOptions()
     _check_candidates(candidates, wanted)
-    folder = Path(output)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"cannot make {folder}: {error.strerror or error}") from error
+    folder = make_folder(output)
     halves = _halves(Path(reference), geometry, wanted)
     base = measure(REFERENCE, "reference", str(reference), halves[0], geometry, None, halves[0])
     bands = {name: measure_bands(name, files, geometry, base.features, monitor) for name, files in wanted.bands.items()}

@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from nisampler.base.storage import atomic_write
+from nisampler.base.storage import atomic_write, make_folder
 from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.evaluation import comparison_figures, figures, shower_figures
 from nisampler.calo.evaluation.bands import VOXELS, Band
@@ -18,7 +18,6 @@ from nisampler.calo.evaluation.measure import Measured, layer_separations
 from nisampler.calo.evaluation.published import PUBLISHED, Speed
 from nisampler.calo.evaluation.quantities import FAMILIES, quantities
 from nisampler.calo.evaluation.table import mean_of, table_rows
-from nisampler.errors import StorageError
 from nisampler.ui import plots
 from nisampler.ui.page import Card, Page, Picture, Table
 
@@ -77,11 +76,7 @@ def write_report(folder: Path, data: EvaluationReport) -> None:
     StorageError
         If the folder cannot be written.
     """
-    target = folder / "figures"
-    try:
-        target.mkdir(exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"cannot make {target}: {error.strerror or error}") from error
+    target = make_folder(folder / "figures")
     page = _page(data)
     for picture in page.pictures:
         with atomic_write(target / f"{picture.name}.svg") as handle:

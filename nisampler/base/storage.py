@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import io
 import json
 import os
+import stat
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,6 +21,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as dump_tensors
 from torch import Tensor
 
+from nisampler.base.locks import is_free
 from nisampler.errors import CorruptFileError, StorageError
 
 STALE_SUFFIX = ".nisampler-partial"
@@ -31,7 +36,7 @@ _CHUNK = 1 << 20
 
 def _sync_directory(directory: Path) -> None:
     """Make a rename in `directory` durable (a no-op where directories cannot be opened)."""
-    with suppress(PermissionError):
+    with suppress(OSError):
         handle = os.open(directory, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -40,24 +45,109 @@ def _sync_directory(directory: Path) -> None:
 
 
 @contextmanager
+def naming(path: str | Path, doing: str = "write") -> Iterator[None]:
+    """Errors of the system as `StorageError` with the file and the reason.
+
+    >>> with naming("a.txt", "read"):
+    ...     open("a.txt")
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.StorageError: cannot read a.txt: No such file or directory
+    """
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        raise StorageError(f"cannot {doing} {path}: {error.strerror or error}") from error
+
+
+def make_folder(path: str | Path) -> Path:
+    """Make a folder, and those above it, unless it is there.
+
+    Raises
+    ------
+    StorageError
+        If that fails; the message says why.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     make_folder(f"{folder}/a/b").is_dir()
+    True
+    """
+    folder = Path(path)
+    with naming(folder, "make"):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+class _PartialFile(io.FileIO):
+    """A new file whose errors name the file that it is going to be; its writer holds its lock."""
+
+    def __init__(self, path: Path, target: Path) -> None:
+        self._target = target
+        super().__init__(path, "x+")
+        # Where a file system has no locks, nobody can take one either, and partial files are left alone.
+        with suppress(OSError):
+            fcntl.flock(self, fcntl.LOCK_EX)
+
+    def write(self, data: Any, /) -> int:
+        with naming(self._target):
+            return super().write(data)
+
+    def truncate(self, size: int | None = None, /) -> int:
+        with naming(self._target):
+            return super().truncate(size)
+
+
+def _refuse_special(target: Path) -> None:
+    """StorageError for what a file must not replace: links, folders, devices, pipes."""
+    try:
+        mode = os.lstat(target).st_mode
+    except OSError:
+        return
+    if not stat.S_ISREG(mode):
+        kind = "link" if stat.S_ISLNK(mode) else "folder" if stat.S_ISDIR(mode) else "device or pipe"
+        raise StorageError(f"cannot write {target}: it is a {kind}, not a file; give the name of a file")
+
+
+def _open_partial(target: Path) -> tuple[Path, _PartialFile]:
+    """A partial file beside `target`."""
+    _clean(target.parent)
+    while True:
+        temporary = target.parent / f".{target.name}.{uuid.uuid4().hex}{STALE_SUFFIX}"
+        try:
+            raw = _PartialFile(temporary, target)
+        except OSError as error:
+            raise StorageError(f"cannot write {target}: {error.strerror or error}") from error
+        # Between its creation and its lock another process may have taken the file for a dead one.
+        if temporary.exists():
+            return temporary, raw
+        raw.close()
+
+
+@contextmanager
 def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a temporary file that replaces `path` when the block ends without an exception.
 
     The temporary file lies in the same folder, is flushed and synchronised to disk, and then renamed over
     `path`: a reader sees the old or the new content, never a part of it. If the block raises, the temporary
-    file is removed and `path` is untouched.
+    file is removed and `path` is untouched. What killed processes left of the same file is removed, too.
 
     Parameters
     ----------
     path
-        The file to make or replace; its folder must exist.
+        The file to make or replace; its folder must exist. Only a regular file is replaced.
     mode
-        ``"wb"``, ``"w+b"`` or ``"w"`` (text is UTF-8 with ``\\n`` line ends).
+        ``"wb"``, ``"w+b"`` (both may be read back) or ``"w"`` (text is UTF-8 with ``\\n`` line ends).
 
     Raises
     ------
     StorageError
-        If the folder is missing or cannot be written, or the mode does not write a new file.
+        If the folder is missing, the file cannot be written, e.g. because the disk is full, `path` is a link, a folder
+        or a device, or the mode does not write a new file.
 
     Examples
     --------
@@ -71,21 +161,19 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     target = Path(path)
     if "w" not in mode:
         raise StorageError(f"atomic_write makes new files: mode must contain 'w', got {mode!r}")
-    temporary = target.parent / f".{target.name}.{uuid.uuid4().hex}{STALE_SUFFIX}"
-    text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
+    _refuse_special(target)
+    temporary, raw = _open_partial(target)
     try:
-        handle = open(temporary, mode, **text)
-    except OSError as error:
-        raise StorageError(f"cannot write in {target.parent}: {error.strerror or error}") from error
-    try:
-        with handle:
+        # Closing the raw file rather than the buffer drops, after an error, what waits to be written.
+        with raw:
+            handle: Any = io.BufferedRandom(raw, _CHUNK)
+            if "b" not in mode:
+                handle = io.TextIOWrapper(handle, "utf-8", newline="\n")
             yield handle
             handle.flush()
-            os.fsync(handle.fileno())
-        try:
-            os.replace(temporary, target)
-        except OSError as error:
-            raise StorageError(f"cannot replace {target}: {error.strerror or error}") from error
+            with naming(target):
+                os.fsync(raw.fileno())
+                os.replace(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -93,14 +181,32 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
 
 
 def remove_stale(directory: str | Path) -> list[Path]:
-    """Delete the temporary files that killed runs left in `directory`; returns what was removed.
+    """Delete the temporary files that dead processes left in `directory`; returns what was removed.
 
-    Call it only where no other process is writing. A missing directory counts as an empty one.
+    Those of living processes are locked and stay. A missing directory counts as an empty one.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     _ = Path(folder, f".a.txt.0{STALE_SUFFIX}").write_text("left by a killed process")
+    ...     [path.name for path in remove_stale(folder)]
+    ['.a.txt.0.nisampler-partial']
     """
-    stale = sorted(Path(directory).glob(f".*{STALE_SUFFIX}"))
-    for path in stale:
-        path.unlink(missing_ok=True)
-    return stale
+    removed = []
+    for path in sorted(Path(directory).glob(f".*{STALE_SUFFIX}")):
+        with suppress(OSError), path.open("rb") as handle:
+            if is_free(handle):
+                path.unlink()
+                removed.append(path)
+    return removed
+
+
+@lru_cache(maxsize=256)
+def _clean(folder: Path) -> None:
+    """`remove_stale`, when this process first writes in a folder: looking each time is slow where there are many."""
+    with suppress(OSError):
+        remove_stale(folder)
 
 
 def _encode_json(data: object, where: object) -> bytes:
@@ -147,10 +253,8 @@ def read_json(path: str | Path) -> Any:
     CorruptFileError
         If it is not valid JSON (NaN and Infinity included).
     """
-    try:
+    with naming(path, "read"):
         content = Path(path).read_bytes()
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
     try:
         return json.loads(content.decode(), parse_constant=_refuse_constant)
     except ValueError as error:
@@ -166,12 +270,9 @@ def sha256(path: str | Path) -> str:
         If the file cannot be read.
     """
     digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as handle:
-            while piece := handle.read(_CHUNK):
-                digest.update(piece)
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+    with naming(path, "read"), open(path, "rb") as handle:
+        while piece := handle.read(_CHUNK):
+            digest.update(piece)
     return digest.hexdigest()
 
 
@@ -215,10 +316,7 @@ def save_checkpoint(directory: str | Path, tensors: Mapping[str, Tensor], meta: 
     """
     folder = Path(directory)
     _encode_json(dict(meta), f"the metadata of {folder / MANIFEST_NAME}")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"cannot make {folder}: {error.strerror or error}") from error
+    make_folder(folder)
     content = dump_tensors({name: _plain(tensor) for name, tensor in sorted(tensors.items())})
     digest = hashlib.sha256(content).hexdigest()
     name = f"{_TENSOR_PREFIX}{digest}{_TENSOR_SUFFIX}"

@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nisampler._version import __version__
-from nisampler.base.storage import atomic_write
+from nisampler.base.hdf5_output import HDF5Output, new_hdf5
 from nisampler.errors import CorruptFileError, EventCountError, EventFormatError, StorageError
 from nisampler.events.batch import EventBatch, PointBatch
 from nisampler.events.columns import COLUMN_NAMES, OPTIONAL
@@ -69,21 +69,23 @@ def _append(group: Any, columns: dict[str, NDArray[Any]], start: int) -> None:
 
 
 @contextmanager
-def _new_file(path: Path, kind: str) -> Iterator[Any]:
+def _new_file(path: Path, kind: str) -> Iterator[HDF5Output]:
     """An HDF5 file that appears under `path` once it is complete."""
     if path.suffix not in (".h5", ".hdf5"):
         raise EventFormatError(f"{path}: the name of an HDF5 file must end in .h5 or .hdf5")
-    with atomic_write(path) as handle, h5py.File(handle.name, "w") as file:
-        file.attrs["format"] = kind
-        file.attrs["version"] = SCHEMA_VERSION
-        file.attrs["generator"] = f"nisampler {__version__}"
-        yield file
+    with new_hdf5(path) as output:
+        with output.writing():
+            output.file.attrs["format"] = kind
+            output.file.attrs["version"] = SCHEMA_VERSION
+            output.file.attrs["generator"] = f"nisampler {__version__}"
+        yield output
 
 
-def _close_count(file: Any, path: Path, found: int, declared: int | None) -> None:
+def _close_count(output: HDF5Output, path: Path, found: int, declared: int | None) -> None:
     if declared is not None and found != declared:
         raise EventCountError(f"{path}: {declared} rows were declared, {found} were made")
-    file.attrs["n"] = found
+    with output.writing():
+        output.file.attrs["n"] = found
 
 
 def _write_init(file: Any, info: InitInfo) -> None:
@@ -124,6 +126,8 @@ def write_hdf5(
         If an event breaks a rule of the record; nothing is written then.
     EventCountError
         If the number of events is not the declared one.
+    StorageError
+        If the file cannot be written.
 
     Examples
     --------
@@ -136,16 +140,19 @@ def write_hdf5(
     """
     target = Path(path)
     source = CheckedBatches(batches, info, target)
-    with _new_file(target, EVENT_FORMAT) as file:
-        file.attrs["units"] = json.dumps(_UNITS, sort_keys=True)
-        _write_init(file, info)
-        group = file.create_group("events")
+    with _new_file(target, EVENT_FORMAT) as output:
+        with output.writing():
+            output.file.attrs["units"] = json.dumps(_UNITS, sort_keys=True)
+            _write_init(output.file, info)
+            group = output.file.create_group("events")
         for batch in source:
             if len(batch):
-                _append(group, batch.columns(), source.count - len(batch))
+                with output.writing():
+                    _append(group, batch.columns(), source.count - len(batch))
         if source.count == 0:
-            _append(group, EventBatch.empty().columns(), 0)
-        _close_count(file, target, source.count, n_events)
+            with output.writing():
+                _append(group, EventBatch.empty().columns(), 0)
+        _close_count(output, target, source.count, n_events)
     return source.count
 
 
@@ -174,10 +181,11 @@ def write_points(
     target, count = Path(path), 0
     source = iter((batches,) if isinstance(batches, PointBatch) else batches)
     first = next(source, PointBatch(np.zeros((0, 0)), np.zeros(0)))
-    with _new_file(target, POINT_FORMAT) as file:
-        file.attrs["units"] = json.dumps({"weights": unit})
-        file.attrs["unit"] = unit
-        group = file.create_group("points")
+    with _new_file(target, POINT_FORMAT) as output:
+        with output.writing():
+            output.file.attrs["units"] = json.dumps({"weights": unit})
+            output.file.attrs["unit"] = unit
+            group = output.file.create_group("points")
         for batch in chain((first,), source):
             if batch.dim != first.dim:
                 raise EventFormatError(f"{target}: points of dimension {batch.dim} after {first.dim}")
@@ -185,9 +193,10 @@ def write_points(
                 batch.validate()
             except EventFormatError as error:
                 raise EventFormatError(f"{target}, batch starting after point {count}: {error}") from error
-            _append(group, {"x": batch.x, "weights": batch.weights}, count)
+            with output.writing():
+                _append(group, {"x": batch.x, "weights": batch.weights}, count)
             count += len(batch)
-        _close_count(file, target, count, n_points)
+        _close_count(output, target, count, n_points)
     return count
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import glob
 import hashlib
 import os
 import shutil
-import socket
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,6 +14,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from nisampler import stored
+from nisampler.base.locks import lock_folder
 from nisampler.base.storage import atomic_write, read_json, remove_stale, write_json
 from nisampler.errors import CorruptFileError, StorageError
 from nisampler.run import lookup
@@ -93,7 +92,7 @@ class RunDirectory:
             parent.mkdir(parents=True, exist_ok=True)
             _remove_partial(target)
             temporary.mkdir()
-            lock = _take_lock(temporary)
+            lock = lock_folder(temporary)
             with atomic_write(temporary / "card.toml", "w") as handle:
                 handle.write(card_text)
             write_json(temporary / "run.json", content)
@@ -121,7 +120,7 @@ class RunDirectory:
         target = Path(path)
         if not (target / "run.json").is_file():
             raise StorageError(f"{target} is not a run directory: `nisampler run CARD --output DIR` makes one")
-        lock = _take_lock(target)
+        lock = lock_folder(target)
         try:
             settings, card = read_settings(target)
             _check_source(target, settings)
@@ -246,7 +245,7 @@ def _check_source(target: Path, settings: Mapping[str, Any]) -> None:
 def _remove_partial(target: Path) -> None:
     """Delete what killed attempts to make `target` left; those of living processes are locked and stay."""
     for stale in target.absolute().parent.glob(f".{glob.escape(target.name)}.{'[0-9a-f]' * 32}.partial"):
-        with suppress(OSError), _take_lock(stale):
+        with suppress(OSError), lock_folder(stale):
             shutil.rmtree(stale, ignore_errors=True)
 
 
@@ -259,19 +258,3 @@ def _refuse_occupied(target: Path) -> None:
         raise StorageError(f"{target} exists and is not empty: choose another --output")
     if target.exists() and not target.is_dir():
         raise StorageError(f"{target} is a file: choose another --output")
-
-
-def _take_lock(folder: Path) -> IO[str]:
-    """An exclusive lock that the system frees when the process ends, however it ends."""
-    handle = (folder / ".lock").open("a+", encoding="utf-8")
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        handle.seek(0)
-        owner = handle.read().strip() or "another process"
-        handle.close()
-        raise StorageError(f"{folder} is in use by {owner}: wait for it, or end it") from error
-    handle.truncate(0)
-    handle.write(f"process {os.getpid()} on {socket.gethostname()}")
-    handle.flush()
-    return handle

@@ -13,7 +13,7 @@ import torch
 
 from nisampler.base.device import cpu_threads
 from nisampler.base.rng import Streams
-from nisampler.base.storage import read_json, remove_stale, sha256, write_json
+from nisampler.base.storage import make_folder, read_json, remove_stale, sha256, write_json
 from nisampler.errors import CorruptFileError, StorageError
 from nisampler.events import (
     PointBatch,
@@ -134,10 +134,7 @@ class Generator:
         StorageError
             If the folder cannot be written.
         """
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(f"cannot make {folder}: {error.strerror or error}") from error
+        make_folder(folder)
         remove_stale(folder)
         shards = []
         done = 0
@@ -303,8 +300,5 @@ def _claim(target: Path, order: dict[str, Any]) -> None:
         return
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise StorageError(f"{target} exists and is not empty: choose another --output")
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"cannot make {target}: {error.strerror or error}") from error
+    make_folder(target)
     write_json(path, order)

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from nisampler.base.storage import naming
+
 _SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -144,5 +146,5 @@ class LogMonitor(LineMonitor):
     def line(self, text: str) -> None:
         """Append `text`, every line of it with the time."""
         stamp = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        with self._path.open("a", encoding="utf-8") as handle:
+        with naming(self._path), self._path.open("a", encoding="utf-8") as handle:
             handle.writelines(f"{stamp} {part}\n" for part in text.splitlines())

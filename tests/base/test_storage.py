@@ -58,22 +58,42 @@ def test_an_exception_leaves_the_target_untouched(error, tmp_path):
 
 
 def test_atomic_write_names_what_is_wrong(tmp_path):
-    with pytest.raises(StorageError, match="cannot write in"), atomic_write(tmp_path / "no" / "a"):
+    with pytest.raises(StorageError, match="cannot write"), atomic_write(tmp_path / "no" / "a"):
         pass
     with pytest.raises(StorageError, match="must contain 'w'"), atomic_write(tmp_path / "a", "ab"):
         pass
     (tmp_path / "folder").mkdir()
-    with pytest.raises(StorageError, match="cannot replace"), atomic_write(tmp_path / "folder") as handle:
+    with pytest.raises(StorageError, match="it is a folder"), atomic_write(tmp_path / "folder") as handle:
         handle.write(b"")
     assert names(tmp_path) == ["folder"]
 
 
 def test_remove_stale(tmp_path):
-    for name in ("kept.json", f".a.json.12{STALE_SUFFIX}", f".b.34{STALE_SUFFIX}"):
-        (tmp_path / name).write_bytes(b"x")
-    assert len(remove_stale(tmp_path)) == 2
-    assert names(tmp_path) == ["kept.json"]
+    with atomic_write(tmp_path / "living") as handle:
+        handle.write(b"x")
+        for name in ("kept.json", f".a.json.12{STALE_SUFFIX}", f".b.34{STALE_SUFFIX}"):
+            (tmp_path / name).write_bytes(b"x")
+        assert len(remove_stale(tmp_path)) == 2
+    assert names(tmp_path) == ["kept.json", "living"]
     assert remove_stale(tmp_path / "missing") == []
+
+
+DYING = """
+import os, signal, sys
+from nisampler.base.storage import atomic_write
+with atomic_write(sys.argv[1]) as handle:
+    handle.write(b"half")
+    handle.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_the_next_writer_takes_away_what_a_killed_one_left(tmp_path):
+    died = subprocess.run([sys.executable, "-c", DYING, str(tmp_path / "a")])
+    assert died.returncode == -signal.SIGKILL and len(names(tmp_path)) == 1
+    with atomic_write(tmp_path / "b") as handle:
+        handle.write(b"whole")
+    assert names(tmp_path) == ["b"]
 
 
 def test_json_is_deterministic_and_strict(tmp_path):

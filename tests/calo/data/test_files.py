@@ -335,7 +335,7 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
         ShowerReader(tmp_path / "none.h5", TOY)
     with pytest.raises(StorageError, match="no such file"):
         ShowerReader(tmp_path, TOY)
-    with pytest.raises(StorageError, match="cannot write in"):
+    with pytest.raises(StorageError, match="cannot write"):
         ShowerWriter(tmp_path / "none" / "s.h5", TOY)
 
 
