@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from nisampler.base.checks import Count, Row, checked, settings
 from nisampler.errors import ConfigError
 from nisampler.flows.autoregressive import (
     AutoregressiveTransform,
@@ -23,7 +24,7 @@ from nisampler.flows.splines.families import Spline
 from nisampler.flows.transforms import Composition, Permutation, Transform
 
 
-@dataclass(frozen=True)
+@settings
 class CouplingConfig:
     """Settings of a coupling flow.
 
@@ -47,16 +48,10 @@ class CouplingConfig:
     spline: Spline = field(default_factory=Spline)
     net: NetConfig = field(default_factory=NetConfig)
     masks: Literal["binary", "exchange", "random"] = "binary"
-    blocks: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.masks not in ("binary", "exchange", "random"):
-            raise ConfigError(f"masks must be 'binary', 'exchange' or 'random', got {self.masks!r}")
-        if self.blocks is not None and self.blocks < 1:
-            raise ConfigError(f"a flow needs at least one block, got {self.blocks}")
+    blocks: Count | None = None
 
 
-@dataclass(frozen=True)
+@settings
 class AutoregressiveConfig:
     """Settings of a masked autoregressive flow.
 
@@ -80,17 +75,13 @@ class AutoregressiveConfig:
 
     spline: Spline = field(default_factory=lambda: Spline(domain="line"))
     net: NetConfig = field(default_factory=NetConfig)
-    blocks: int = 4
+    blocks: Count = 4
     order: Literal["reverse", "random", "alternate"] = "reverse"
-    groups: tuple[int, ...] | None = None
+    groups: Row[Count] | None = None
 
     def __post_init__(self) -> None:
-        if self.order not in ("reverse", "random", "alternate"):
-            raise ConfigError(f"order must be 'reverse', 'random' or 'alternate', got {self.order!r}")
-        if self.groups is not None and (not self.groups or min(self.groups) < 1):
-            raise ConfigError(f"the groups of coordinates must have at least one member each, got {self.groups}")
-        if self.blocks < 1:
-            raise ConfigError(f"a flow needs at least one block, got {self.blocks}")
+        if self.groups == ():
+            raise ConfigError("groups = (): must be the sizes of one group or more, or None for a single one")
         if self.net.fourier:
             raise ConfigError("Fourier features are for coupling flows; set fourier = 0")
         if self.net.kind == "bayesian":
@@ -110,7 +101,7 @@ def coupling_flow(dim: int, config: CouplingConfig | None = None, *, generator: 
     >>> x.shape, bool((log_q.abs() < 1e-5).all())
     (torch.Size([5, 3]), True)
     """
-    config = config or CouplingConfig()
+    dim, config = checked("dim", dim, Count), config or CouplingConfig()
     generator = generator or torch.Generator().manual_seed(0)
 
     def build(d_in: int, d_out: int) -> torch.nn.Module:
@@ -143,9 +134,9 @@ _AUTOREGRESSIVE: dict[str, type[AutoregressiveTransform]] = {
 def _autoregressive(
     name: str, dim: int, config: AutoregressiveConfig | None, generator: torch.Generator | None
 ) -> Flow:
-    config = config or AutoregressiveConfig()
+    dim, config = checked("dim", dim, Count), config or AutoregressiveConfig()
     generator = generator or torch.Generator().manual_seed(0)
-    groups = config.groups or (dim,)
+    groups = (dim,) if config.groups is None else config.groups
     if sum(groups) != dim:
         raise ConfigError(f"the groups {groups} hold {sum(groups)} coordinates, but the flow has {dim}")
     transforms: list[Transform] = []

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from nisampler.errors import ShapeError
 from nisampler.flows.coupling import split_parameters
-from nisampler.flows.nets.mlp import FourierFeatures, NetConfig, activation_function, join_context
+from nisampler.flows.nets.mlp import ACTIVATIONS, FourierFeatures, NetConfig, join_context
 from nisampler.flows.splines.families import Spline
 from nisampler.flows.transforms import Transform
 
@@ -72,7 +72,7 @@ class MADE(nn.Module):
         degrees = torch.tensor(numbers)
         self.features = FourierFeatures(dim, 0, config.centre)
         self.residual = config.kind == "residual"
-        self._activation = activation_function(config.activation)
+        self._activation = ACTIVATIONS[config.activation]
         coordinates = torch.arange(dim)
         between = degrees[:, None] >= degrees[None, :]
         self.input = MaskedLinear(degrees[:, None] > coordinates[None, :], generator)

@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nisampler.base.checks import Count, Natural, checked
 from nisampler.errors import ConfigError
 from nisampler.flows.distributions import StandardNormal
 from nisampler.flows.flow import Flow
 from nisampler.flows.nets.velocity import Sizes, VelocityConfig, VelocityMLP
 from nisampler.flows.nets.vit import VelocityViT
-from nisampler.flows.solvers import integrate, solver_named
+from nisampler.flows.solvers import SOLVERS, integrate
 from nisampler.flows.transforms import Transform
 
 _PROBE_SEED = 20181002
@@ -50,7 +51,7 @@ class ContinuousTransform(Transform):
         super().__init__()
         self.dim, self.network = dim, network
         self.context_dim: int = getattr(network, "context_dim", 0)
-        self.config, self.solver = config, solver_named(config.solver)
+        self.config, self.solver = config, SOLVERS[config.solver]
 
     def velocity(self, x: Tensor, t: Tensor, context: Tensor | None = None) -> Tensor:
         """v (n, dim) at points (n, dim) and times (n, 1) given a context."""
@@ -214,6 +215,8 @@ def continuous_flow(
         If a "velocity-vit" has no grid of `dim` cells, or its patches do not fill it.
     """
     generator = generator or torch.Generator().manual_seed(0)
+    dim, context_dim = checked("dim", dim, Count), checked("context_dim", context_dim, Natural)
+    grid = checked("grid", grid, Sizes | None)
     network: nn.Module
     if config.kind == "velocity-mlp":
         network = VelocityMLP(dim, context_dim, config, generator)

@@ -8,11 +8,12 @@ The activation norm of GLOW is `PerPixel(ActNorm(C), ...)`, its invertible 1x1 c
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import torch
 from torch import Tensor, nn
 
+from nisampler.base.checks import Count, Natural, checked, settings
 from nisampler.errors import ConfigError, ShapeError
 from nisampler.flows.coupling import CouplingTransform
 from nisampler.flows.distributions import StandardNormal
@@ -30,8 +31,9 @@ def squeezed_shape(shape: Shape, factor: Size) -> Shape:
     ConfigError
         If a side is not divisible by its factor.
     """
-    channels, height, width = shape
-    if min(shape) < 1 or min(factor) < 1 or height % factor[0] or width % factor[1]:
+    channels, height, width = checked("shape", shape, Shape)
+    checked("factor", factor, Size)
+    if height % factor[0] or width % factor[1]:
         raise ConfigError(f"images of shape {shape} cannot be squeezed by {factor}: each side must be divisible")
     return channels * factor[0] * factor[1], height // factor[0], width // factor[1]
 
@@ -133,7 +135,7 @@ class Embedded(Transform):
         return self.transform.inverse(y, self.embedding(context))
 
 
-@dataclass(frozen=True)
+@settings
 class ConvCouplingConfig:
     """Settings of a convolutional coupling flow; the defaults are those of 2405.20407, tables 5 to 7.
 
@@ -161,21 +163,13 @@ class ConvCouplingConfig:
 
     unet: UNetConfig
     squeeze: Size = (2, 2)
-    blocks: int = 8
+    blocks: Count = 8
     spline: Spline = field(default_factory=lambda: Spline(bins=8, domain="line", bound=15.0))
-    context_images: int = 0
-    context_scalars: int = 0
-    embedding: int = 8
+    context_images: Natural = 0
+    context_scalars: Natural = 0
+    embedding: Count = 8
 
     def __post_init__(self) -> None:
-        if self.blocks < 1 or self.embedding < 1:
-            raise ConfigError(f"a flow needs blocks >= 1 and embedding >= 1, got {self.blocks} and {self.embedding}")
-        if len(self.squeeze) != 2 or min(self.squeeze) < 1:
-            raise ConfigError(f"the squeezing factor must be (height, width), got {self.squeeze}")
-        if self.context_images < 0 or self.context_scalars < 0:
-            raise ConfigError(
-                f"the context cannot hold {self.context_images} images and {self.context_scalars} numbers"
-            )
         if self.spline.domain != "line":
             raise ConfigError("convolutional flows are flows on the line: choose Spline(domain='line')")
 
@@ -203,6 +197,7 @@ def conv_flow(shape: Shape, config: ConvCouplingConfig, *, generator: torch.Gene
     (torch.Size([5, 144]), 2)
     """
     generator = generator or torch.Generator().manual_seed(0)
+    shape = checked("shape", shape, Shape)
     inner = squeezed_shape(shape, config.squeeze)
     mask, size, channels = channel_mask(inner), inner[1:], inner[0]
     embedding: nn.Module | None = None

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nisampler.errors import ConfigError
+from nisampler.base.checks import Count, checked
 
 Pair = tuple[Tensor, Tensor]
 Function = Callable[[Tensor, Tensor | None], Pair]
@@ -38,9 +38,8 @@ class CudaGraphs:
     def __init__(
         self, most: int = 4, record: Callable[[Function, Tensor, Tensor | None], Function] | None = None
     ) -> None:
-        if most < 1:
-            raise ConfigError(f"at least one recording must be kept, got {most}")
-        self.most, self._record = most, record or record_cuda_graph
+        self.most: int = checked("most", most, Count)
+        self._record = record or record_cuda_graph
         self._recordings: dict[Any, Function] = {}
 
     def __call__(self, module: nn.Module, function: Function, x: Tensor, context: Tensor | None, *key: object) -> Pair:

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from nisampler.errors import ConfigError
+from nisampler.base.checks import Count, checked
 
 _ROUNDING = 1e-6
 
@@ -33,9 +33,7 @@ class Base(nn.Module, ABC):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        if dim < 1:
-            raise ConfigError(f"the number of dimensions must be at least 1, got {dim}")
-        self.dim = dim
+        self.dim: int = checked("dim", dim, Count)
 
     @abstractmethod
     def log_prob(self, z: Tensor) -> Tensor:

@@ -8,11 +8,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from nisampler.base.checks import checked
 from nisampler.errors import ConfigError, DomainError, ShapeError
 from nisampler.flows.cuda_graphs import CudaGraphs
 from nisampler.flows.distributions import Base, UniformCube, traced
 from nisampler.flows.saving import Saved
 from nisampler.flows.transforms import Transform
+
+Domain = Literal["unit", "line"]
 
 _ROUNDING = 1e-6
 # Points that go through a flow at a time on a CPU where no gradient is wanted: their hidden units stay in its cache.
@@ -43,13 +46,12 @@ class Flow(Saved):
         If the domain is unknown.
     """
 
-    def __init__(self, base: Base, transform: Transform, domain: Literal["unit", "line"] | None = None) -> None:
+    def __init__(self, base: Base, transform: Transform, domain: Domain | None = None) -> None:
         super().__init__()
-        if domain not in (None, "unit", "line"):
-            raise ConfigError(f"the domain of a flow must be 'unit' or 'line', got {domain!r}")
         self.base = base
         self.transform = transform
-        self.domain = domain or ("unit" if isinstance(base, UniformCube) else "line")
+        given: Domain | None = checked("domain", domain, Domain | None)
+        self.domain: Domain = given or ("unit" if isinstance(base, UniformCube) else "line")
         self.context_dim: int = _context_dim(transform)
         self.graphs: CudaGraphs | None = None
 

@@ -14,10 +14,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from nisampler.base.checks import Count, checked
 from nisampler.errors import ConfigError, DomainError, ShapeError
 from nisampler.flows.assemblies import CouplingConfig, coupling_masks
 from nisampler.flows.coupling import CouplingTransform
-from nisampler.flows.nets.mlp import FourierFeatures, NetConfig, activation_function, make_linear
+from nisampler.flows.nets.mlp import ACTIVATIONS, FourierFeatures, NetConfig, make_linear
 from nisampler.flows.saving import Saved
 from nisampler.flows.splines.rational_quadratic import segment, solve_segment
 from nisampler.flows.transforms import Composition
@@ -104,7 +105,7 @@ class GroupedMLP(nn.Module):
         sizes = [self.features.d_out] + [config.hidden] * config.layers
         self.hidden = nn.ModuleList(GroupedLinear(groups, a, b, generator) for a, b in pairwise(sizes))
         self.output = GroupedLinear(groups, config.hidden, d_out, None)
-        self._activation = activation_function(config.activation)
+        self._activation = ACTIVATIONS[config.activation]
 
     def forward(self, x: Tensor, group: Tensor) -> Tensor:
         features = self.features(x.to(self.output.bias.dtype))
@@ -169,8 +170,7 @@ class GroupedFlow(Saved):
         config = config or CouplingConfig()
         net = config.net
         generator = generator or torch.Generator().manual_seed(0)
-        if groups < 1:
-            raise ConfigError(f"a grouped flow needs at least one group, got {groups}")
+        dim, groups = checked("dim", dim, Count), checked("groups", groups, Count)
         if config.spline.domain == "line" or net.kind != "mlp" or net.context_dim:
             raise ConfigError(
                 "a grouped flow takes splines on 'unit' or 'circle', networks of kind 'mlp' and no context; got domain "

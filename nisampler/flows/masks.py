@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nisampler.errors import ConfigError
+from nisampler.base.checks import Count, checked
 
 
 def binary_masks(dim: int) -> list[Tensor]:
@@ -24,7 +24,7 @@ def binary_masks(dim: int) -> list[Tensor]:
     ConfigError
         If `dim` is less than one.
     """
-    _check_dim(dim)
+    checked("dim", dim, Count)
     if dim == 1:
         return [torch.ones(1, dtype=torch.bool)]
     index = torch.arange(dim)
@@ -37,7 +37,7 @@ def binary_masks(dim: int) -> list[Tensor]:
 
 def exchange_masks(dim: int, n: int) -> list[Tensor]:
     """`n` masks that alternate between the first and the second half of the coordinates (1605.08803)."""
-    _check_dim(dim)
+    checked("dim", dim, Count)
     if dim == 1:
         return binary_masks(1) * n
     first = torch.arange(dim) < dim // 2
@@ -46,7 +46,7 @@ def exchange_masks(dim: int, n: int) -> list[Tensor]:
 
 def random_masks(dim: int, n: int, generator: torch.Generator) -> list[Tensor]:
     """`n` masks of random halves of the coordinates, each followed by its complement."""
-    _check_dim(dim)
+    checked("dim", dim, Count)
     if dim == 1:
         return binary_masks(1) * n
     masks: list[Tensor] = []
@@ -55,8 +55,3 @@ def random_masks(dim: int, n: int, generator: torch.Generator) -> list[Tensor]:
         mask = order < dim // 2
         masks += [mask, ~mask]
     return masks[:n]
-
-
-def _check_dim(dim: int) -> None:
-    if dim < 1:
-        raise ConfigError(f"the number of dimensions must be at least 1, got {dim}")

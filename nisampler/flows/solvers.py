@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
-from nisampler.errors import ConfigError
+SolverName = Literal["euler", "midpoint", "rk4"]
 
 
 @dataclass(frozen=True)
@@ -28,20 +29,13 @@ class Solver:
     weights: tuple[float, ...]
 
 
-SOLVERS: dict[str, Solver] = {
+SOLVERS: dict[SolverName, Solver] = {
     "euler": Solver(1, (0.0,), ((),), (1.0,)),
     "midpoint": Solver(2, (0.0, 0.5), ((), (0.5,)), (0.0, 1.0)),
     "rk4": Solver(
         4, (0.0, 0.5, 0.5, 1.0), ((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)), (1 / 6, 1 / 3, 1 / 3, 1 / 6)
     ),
 }  # fmt: skip
-
-
-def solver_named(name: str) -> Solver:
-    """Look up a solver by name; raises ConfigError if there is none."""
-    if name not in SOLVERS:
-        raise ConfigError(f"solver must be one of {', '.join(SOLVERS)}, got {name!r}")
-    return SOLVERS[name]
 
 
 def integrate(

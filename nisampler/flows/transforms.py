@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nisampler.base.checks import Positive, checked
 from nisampler.errors import ConfigError, ShapeError
 
 
@@ -172,9 +174,7 @@ class Logit(Transform):
 
     def __init__(self, alpha: float = 1e-6) -> None:
         super().__init__()
-        if not 0 < alpha < 0.5:
-            raise ConfigError(f"alpha must be in (0, 1/2), got {alpha}")
-        self.alpha = alpha
+        self.alpha: float = checked("alpha", alpha, Annotated[Positive, Field(lt=0.5)])
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         scale = 1 - 2 * self.alpha

@@ -16,7 +16,7 @@ from nisampler.errors import ConfigError, DomainError, ShapeError
 from nisampler.flows.continuous import ContinuousFlow, ContinuousTransform, continuous_flow
 from nisampler.flows.nets.velocity import TimeFeatures, VelocityConfig, VelocityMLP
 from nisampler.flows.nets.vit import Patches, VelocityViT
-from nisampler.flows.solvers import SOLVERS, integrate, solver_named
+from nisampler.flows.solvers import SOLVERS, SolverName, integrate
 
 MLP = VelocityConfig(hidden=16, layers=2, frequencies=2, solver="rk4", steps=20)
 VIT = replace(MLP, kind="velocity-vit", patch=(1, 2, 1), heads=2, expansion=2)
@@ -70,10 +70,10 @@ def its_density() -> torch.distributions.MultivariateNormal:
     return torch.distributions.MultivariateNormal(carried[:3, 3], carried[:3, :3] @ carried[:3, :3].T)
 
 
-def error_of(name: str, steps: int) -> float:
+def error_of(name: SolverName, steps: int) -> float:
     """At t = 1 of dx/dt = 2 x t."""
     x = torch.ones(1, 1, dtype=torch.float64)
-    found = integrate(lambda t, x: 2 * x * t, x, 0.0, 1.0, steps, solver_named(name))
+    found = integrate(lambda t, x: 2 * x * t, x, 0.0, 1.0, steps, SOLVERS[name])
     return abs(float(found) - math.e)
 
 
@@ -388,15 +388,15 @@ def test_draws_are_reproducible() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kind": "mlp"}, "'velocity-mlp' or 'velocity-vit'"),
-        ({"hidden": 0}, "hidden of a velocity"),
-        ({"layers": 0}, "layers of a velocity"),
-        ({"steps": 0}, "steps of a velocity"),
-        ({"frequencies": -1}, "frequencies"),
+        ({"kind": "mlp"}, 'must be "velocity-mlp" or "velocity-vit"'),
+        ({"hidden": 0}, "hidden = 0: must be a whole number, at least 1"),
+        ({"layers": 0}, "layers = 0: must be"),
+        ({"steps": 0}, "steps = 0: must be"),
+        ({"frequencies": -1}, "frequencies = -1: must be a whole number, at least 0"),
         ({"kind": "velocity-vit", "hidden": 10, "heads": 4}, "4 heads do not divide a width of 10"),
-        ({"divergence": "trace"}, "'exact' or 'hutchinson'"),
-        ({"activation": "step"}, "activation must be"),
-        ({"solver": "dopri5"}, "solver must be one of euler, midpoint, rk4"),
+        ({"divergence": "trace"}, 'divergence = "trace": must be "exact" or "hutchinson"'),
+        ({"activation": "step"}, 'activation = "step": must be "silu" or'),
+        ({"solver": "dopri5"}, 'solver = "dopri5": must be "euler" or "midpoint" or "rk4"'),
     ],
 )
 def test_wrong_settings_are_named(changes: dict[str, Any], message: str) -> None:

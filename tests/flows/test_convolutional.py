@@ -349,7 +349,7 @@ def test_published_numbers_of_parameters_are_met_within_one_per_cent(name: str) 
 def test_wrong_settings_and_shapes_are_refused() -> None:
     for shape, factor in (((1, 5, 4), (2, 2)), ((1, 4, 9), (2, 2)), ((0, 4, 4), (2, 2)), ((1, 4, 4), (0, 1))):
         for function in (squeeze, squeezed_shape):
-            with pytest.raises(ConfigError, match="squeezed"):
+            with pytest.raises(ConfigError, match=r"squeezed|must be a list of [23] values"):
                 function(shape, factor)
     with pytest.raises(ConfigError, match="two channels"):
         channel_mask((1, 4, 4))
@@ -359,7 +359,7 @@ def test_wrong_settings_and_shapes_are_refused() -> None:
         conv_flow(SHAPE, replace(PLAIN, unet=replace(UNET, kernels=((2, 2),))))
     options = ({"blocks": 0}, {"embedding": 0}, {"context_images": -1}, {"context_scalars": -1}, {"squeeze": (2,)})
     for option in (*options, {"squeeze": (0, 2)}, {"spline": Spline()}):
-        with pytest.raises(ConfigError):
+        with pytest.raises(ConfigError, match=f"(?i){next(iter(option))}"):
             replace(PLAIN, **option)  # type: ignore[arg-type]
     for function in (PerPixel(ActNorm(4), INNER), PerPixel(ActNorm(4), INNER).inverse):
         with pytest.raises(ShapeError, match="flat images"):

@@ -276,7 +276,7 @@ def test_bases() -> None:
         assert one.shape == (7, 2)
         assert one.dtype == torch.float64
         assert torch.equal(one, two)
-    with pytest.raises(ConfigError, match="dimensions"):
+    with pytest.raises(ConfigError, match="dim = 0: must be"):
         UniformCube(0)
 
 

@@ -54,5 +54,5 @@ def test_one_dimension_has_one_mask() -> None:
 
 @pytest.mark.parametrize("dim", [0, -3])
 def test_no_dimensions_are_refused(dim: int) -> None:
-    with pytest.raises(ConfigError, match="dimensions"):
+    with pytest.raises(ConfigError, match=f"dim = {dim}: must be a whole number, at least 1"):
         binary_masks(dim)

@@ -8,6 +8,7 @@ import pickle  # noqa: TID251
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from typing import get_args
 
 import pytest
 import torch
@@ -207,8 +208,8 @@ def test_distributed_data_parallel(name: str, single_process: None) -> None:
 
 
 @of_torch
-@pytest.mark.parametrize("backend", fused_spline.BACKENDS)
-def test_compiled_with_and_without_the_fused_kernel(backend: str) -> None:
+@pytest.mark.parametrize("backend", get_args(fused_spline.Backend))
+def test_compiled_with_and_without_the_fused_kernel(backend: fused_spline.Backend) -> None:
     """Value and gradients of both directions through the compiler's tracing; its last step is torch's own affair."""
     torch.compiler.reset()
     flow = build("coupling-small")

@@ -150,7 +150,8 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     weights = {f"weights.{key}": value for key, value in build("maf").state_dict().items()}
     for arguments, message in (
         ({"dim": 3}, "size mismatch"),
-        ({"dim": 4, "config": {"blocks": 0}}, "block"),
+        ({"dim": 4, "config": {"blocks": 0}}, "config.*blocks = 0|blocks = 0: must be"),
+        ({"dim": 4, "config": {"spline": {"colour": 1}}}, "unknown setting spline.colour"),
         ({"dimension": 4}, "dimension"),
     ):
         save_checkpoint(tmp_path, weights, {"assembly": "maf", "arguments": arguments})

@@ -431,7 +431,7 @@ def test_wrong_settings_and_shapes_are_refused() -> None:
         with pytest.raises(ConfigError, match="mask"):
             coupling(Spline(), mask=mask)(torch.Generator())
     for options in ({"kind": "cnn"}, {"hidden": 0}, {"layers": 0}, {"fourier": -1}, {"activation": "step"}):
-        with pytest.raises(ConfigError):
+        with pytest.raises(ConfigError, match=f"{next(iter(options))} = .*: must be"):
             NetConfig(**options)  # type: ignore[arg-type]
     for name in ("coupling-cubic-unit", "maf-unit"):
         transform, _, _ = setup(name)

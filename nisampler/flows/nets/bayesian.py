@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from nisampler.base.checks import Finite, Positive, checked
 from nisampler.errors import ConfigError
 
 # Variances below this give no gradient: the derivative of the root is infinite at zero.
@@ -56,10 +57,10 @@ class VariationalLinear(nn.Module):
         generator: torch.Generator | None,
     ) -> None:
         super().__init__()
-        check_prior(prior_precision, initial_log_variance)
-        self.prior_precision = prior_precision
+        self.prior_precision: float = checked("prior_precision", prior_precision, Positive)
+        start: float = checked("initial_log_variance", initial_log_variance, Finite)
         self.mean = nn.Parameter(torch.zeros(d_out, d_in))
-        self.log_variance = nn.Parameter(torch.full((d_out, d_in), float(initial_log_variance)))
+        self.log_variance = nn.Parameter(torch.full((d_out, d_in), start))
         self.bias = nn.Parameter(torch.zeros(d_out))
         if generator is not None:
             scale = 1 / math.sqrt(d_in)
@@ -96,14 +97,6 @@ class VariationalLinear(nn.Module):
         square = self.mean.square() + self.log_variance.exp()
         excess = self.prior_precision * square - self.log_variance - (1 + math.log(self.prior_precision))
         return 0.5 * excess.sum()
-
-
-def check_prior(prior_precision: float, initial_log_variance: float) -> None:
-    """ConfigError unless the settings of a variational layer are in range."""
-    if not 0 < prior_precision < math.inf:
-        raise ConfigError(f"prior_precision must be positive and finite, got {prior_precision}")
-    if not math.isfinite(initial_log_variance):
-        raise ConfigError(f"initial_log_variance must be finite, got {initial_log_variance}")
 
 
 def kl(module: nn.Module) -> Tensor:

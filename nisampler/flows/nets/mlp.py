@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import Literal
@@ -17,10 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nisampler.errors import ConfigError, ShapeError
-from nisampler.flows.nets.bayesian import VariationalLinear, check_prior
+from nisampler.base.checks import Count, Finite, Natural, Positive, settings
+from nisampler.errors import ShapeError
+from nisampler.flows.nets.bayesian import VariationalLinear
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+Activation = Literal["silu", "relu", "leaky_relu", "gelu", "elu", "tanh"]
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "silu": functional.silu,
     "relu": functional.relu,
     "leaky_relu": functional.leaky_relu,
@@ -30,16 +31,9 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def activation_function(name: str) -> Callable[[Tensor], Tensor]:
-    """Look up an activation by name; raises ConfigError if there is none."""
-    if name not in ACTIVATIONS:
-        raise ConfigError(f"activation must be one of {sorted(ACTIVATIONS)}, got {name!r}")
-    return ACTIVATIONS[name]
-
-
-def overwriting(name: str) -> Callable[[Tensor], Tensor]:
-    """The same for values that nothing else needs: they are overwritten where no gradient is wanted."""
-    function = activation_function(name)
+def overwriting(name: Activation) -> Callable[[Tensor], Tensor]:
+    """An activation of values that nothing else needs: they are overwritten where no gradient is wanted."""
+    function = ACTIVATIONS[name]
     if name not in ("silu", "relu", "leaky_relu", "elu"):
         return function
     return partial(_overwrite, function)
@@ -159,7 +153,7 @@ class ResidualNet(nn.Module):
         self.first = nn.ModuleList(Linear(size, size, generator) for _ in range(config.layers))
         self.second = nn.ModuleList(Linear(size, size, generator) for _ in range(config.layers))
         self.output = Linear(size, d_out)
-        self._activation = activation_function(config.activation)
+        self._activation = ACTIVATIONS[config.activation]
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         x = self.features(x.to(self.output.bias.dtype))
@@ -169,14 +163,14 @@ class ResidualNet(nn.Module):
         return self.output(self._activation(x))  # type: ignore[no-any-return]
 
 
-@dataclass(frozen=True)
+@settings
 class NetConfig:
     """What a conditioner looks like.
 
     Parameters
     ----------
     kind
-        "mlp", "residual", or "bayesian": an MLP whose weights have a posterior, see `flows.bayesian`.
+        "mlp", "residual", or "bayesian": an MLP whose weights have a posterior, see `flows.nets.bayesian`.
     hidden, layers
         Width, and number of hidden layers (blocks of two layers for "residual").
     activation
@@ -198,24 +192,14 @@ class NetConfig:
     """
 
     kind: Literal["mlp", "residual", "bayesian"] = "mlp"
-    hidden: int = 64
-    layers: int = 3
-    activation: str = "silu"
-    fourier: int = 0
-    context_dim: int = 0
+    hidden: Count = 64
+    layers: Count = 3
+    activation: Activation = "silu"
+    fourier: Natural = 0
+    context_dim: Natural = 0
     centre: bool = False
-    prior_precision: float = 500.0
-    initial_log_variance: float = -9.0
-
-    def __post_init__(self) -> None:
-        if self.kind not in ("mlp", "residual", "bayesian"):
-            raise ConfigError(f"network kind must be 'mlp', 'residual' or 'bayesian', got {self.kind!r}")
-        if self.hidden < 1 or self.layers < 1:
-            raise ConfigError(f"a network needs hidden >= 1 and layers >= 1, got {self.hidden} and {self.layers}")
-        if self.fourier < 0 or self.context_dim < 0:
-            raise ConfigError(f"fourier and context_dim must be >= 0, got {self.fourier} and {self.context_dim}")
-        activation_function(self.activation)
-        check_prior(self.prior_precision, self.initial_log_variance)
+    prior_precision: Positive = 500.0
+    initial_log_variance: Finite = -9.0
 
     def build(self, d_in: int, d_out: int, generator: torch.Generator) -> nn.Module:
         """A fresh network; its weights depend on `generator` alone."""

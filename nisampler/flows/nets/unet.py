@@ -7,21 +7,24 @@ Images are flat vectors in C order, (n, C H W), as everywhere in this package. A
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nisampler.base.checks import Count, Natural, Row, checked, settings
 from nisampler.errors import ConfigError, ShapeError
-from nisampler.flows.nets.mlp import activation_function, join_context
+from nisampler.flows.nets.mlp import ACTIVATIONS, Activation, join_context
 
-Size = tuple[int, int]
-Shape = tuple[int, int, int]
+Size = Annotated[tuple[Count, Count], Field(strict=False)]
+"""Height and width."""
+Shape = Annotated[tuple[Count, Count, Count], Field(strict=False)]
+"""Channels, height and width."""
 
 
-@dataclass(frozen=True)
+@settings
 class UNetConfig:
     """What a U-Net looks like.
 
@@ -40,7 +43,7 @@ class UNetConfig:
     norm
         "batch", "group" (up to 8 groups of maps, each image for itself) or "none", after the inner convolutions.
     activation
-        A key of `nets.ACTIVATIONS`.
+        A key of `ACTIVATIONS`.
 
     Raises
     ------
@@ -48,22 +51,15 @@ class UNetConfig:
         If a setting is unknown or out of range.
     """
 
-    hidden: int = 32
-    kernels: tuple[Size, ...] = ()
+    hidden: Count = 32
+    kernels: Row[Size] = ()
     cyclic: Literal[0, 1] | None = None
     norm: Literal["batch", "group", "none"] = "batch"
-    activation: str = "leaky_relu"
+    activation: Activation = "leaky_relu"
 
     def __post_init__(self) -> None:
-        if self.hidden < 1:
-            raise ConfigError(f"a U-Net needs hidden >= 1, got {self.hidden}")
-        if not self.kernels or any(len(kernel) != 2 or min(kernel) < 1 for kernel in self.kernels):
-            raise ConfigError(f"a U-Net needs kernels of the form (height, width), one per level, got {self.kernels}")
-        if self.cyclic not in (0, 1, None):
-            raise ConfigError(f"the cyclic axis must be 0, 1 or None, got {self.cyclic!r}")
-        if self.norm not in ("batch", "group", "none"):
-            raise ConfigError(f"norm must be 'batch', 'group' or 'none', got {self.norm!r}")
-        activation_function(self.activation)
+        if not self.kernels:
+            raise ConfigError("a U-Net needs kernels of the form (height, width), one for each level, got none")
 
 
 class UNet(nn.Module):
@@ -103,7 +99,7 @@ class UNet(nn.Module):
         super().__init__()
         _check_levels(size, config.kernels)
         self.context_dim = context_channels * size[0] * size[1]
-        self._activation = activation_function(config.activation)
+        self._activation = ACTIVATIONS[config.activation]
         self._shape = (channels[0] + context_channels, *size)
         before, down, up, after = [], [], [], []
         width, inputs = config.hidden, self._shape[0]
@@ -170,7 +166,7 @@ class _Block(nn.Module):
         else:
             self.second = Convolution(width, last, 3, config.cyclic, None)
         self._last = last is not None
-        self._activation = activation_function(config.activation)
+        self._activation = ACTIVATIONS[config.activation]
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.second(self._activation(self.first_norm(self.first(x))))
@@ -216,10 +212,8 @@ class ConvEmbedding(nn.Module):
         cyclic: int | None = None,
     ) -> None:
         super().__init__()
-        if images < 1 or scalars < 0 or channels < 1:
-            raise ConfigError(
-                f"an embedding needs images >= 1, scalars >= 0 and channels >= 1, got {images}, {scalars}, {channels}"
-            )
+        images, scalars = checked("images", images, Count), checked("scalars", scalars, Natural)
+        channels = checked("channels", channels, Count)
         _check_levels(size, (factor,))
         self.size, self.images = size, images
         self.context_dim = images * size[0] * size[1] + scalars

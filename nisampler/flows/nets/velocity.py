@@ -6,21 +6,23 @@ dtype of their weights.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
+from nisampler.base.checks import Count, Natural, settings
 from nisampler.errors import ConfigError
-from nisampler.flows.nets.mlp import FourierFeatures, NetConfig, activation_function, join_context
-from nisampler.flows.solvers import solver_named
+from nisampler.flows.nets.mlp import Activation, FourierFeatures, NetConfig, join_context
+from nisampler.flows.solvers import SolverName
 
-Sizes = tuple[int, int, int]
+Sizes = Annotated[tuple[Count, Count, Count], Field(strict=False)]
+"""Of a grid or a patch, along its three axes."""
 Divergence = Literal["exact", "hutchinson"]
 
 
-@dataclass(frozen=True)
+@settings
 class VelocityConfig:
     """A continuous flow: the network of its velocity, and how that is integrated.
 
@@ -50,32 +52,21 @@ class VelocityConfig:
     """
 
     kind: Literal["velocity-mlp", "velocity-vit"] = "velocity-mlp"
-    hidden: int = 128
-    layers: int = 3
-    activation: str = "silu"
-    frequencies: int = 8
+    hidden: Count = 128
+    layers: Count = 3
+    activation: Activation = "silu"
+    frequencies: Natural = 8
     patch: Sizes = (1, 1, 1)
-    heads: int = 4
-    expansion: int = 4
-    solver: Literal["euler", "midpoint", "rk4"] = "midpoint"
-    steps: int = 16
+    heads: Count = 4
+    expansion: Count = 4
+    solver: SolverName = "midpoint"
+    steps: Count = 16
     divergence: Divergence = "exact"
-    pairs: int = 1
+    pairs: Count = 1
 
     def __post_init__(self) -> None:
-        if self.kind not in ("velocity-mlp", "velocity-vit"):
-            raise ConfigError(f"a velocity is 'velocity-mlp' or 'velocity-vit', got {self.kind!r}")
-        for name in ("hidden", "layers", "heads", "expansion", "steps", "pairs"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} of a velocity must be at least 1, got {getattr(self, name)}")
-        if self.frequencies < 0:
-            raise ConfigError(f"frequencies of the time must be >= 0, got {self.frequencies}")
         if self.kind == "velocity-vit" and self.hidden % self.heads:
             raise ConfigError(f"{self.heads} heads do not divide a width of {self.hidden}")
-        if self.divergence not in ("exact", "hutchinson"):
-            raise ConfigError(f"divergence must be 'exact' or 'hutchinson', got {self.divergence!r}")
-        activation_function(self.activation)
-        solver_named(self.solver)
 
 
 class TimeFeatures(nn.Module):

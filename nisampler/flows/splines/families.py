@@ -14,12 +14,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from nisampler.base.checks import Positive, Whole, settings
 from nisampler.errors import ConfigError, ShapeError
 from nisampler.flows.splines import fused_spline
 from nisampler.flows.splines.rational_quadratic import Boundary, n_params
@@ -178,7 +180,7 @@ _COUNTS: dict[str, tuple[int, dict[str, int]]] = {
 _BOUNDARIES: dict[str, Boundary] = {"unit": "free", "line": "linear", "circle": "periodic"}
 
 
-@dataclass(frozen=True)
+@settings
 class Spline:
     """A family of one-dimensional splines: its kind, number of bins and domain.
 
@@ -203,19 +205,9 @@ class Spline:
     """
 
     kind: Kind = "rational_quadratic"
-    bins: int = 10
+    bins: Annotated[Whole, Field(ge=3)] = 10
     domain: Domain = "unit"
-    bound: float = 5.0
-
-    def __post_init__(self) -> None:
-        if self.kind not in _FUNCTIONS:
-            raise ConfigError(f"spline kind must be one of {sorted(_FUNCTIONS)}, got {self.kind!r}")
-        if self.domain not in _BOUNDARIES:
-            raise ConfigError(f"spline domain must be one of {sorted(_BOUNDARIES)}, got {self.domain!r}")
-        if self.bins < 3:
-            raise ConfigError(f"a spline needs at least 3 bins, got {self.bins}")
-        if not 0 < self.bound < math.inf:
-            raise ConfigError(f"the tail bound must be positive and finite, got {self.bound}")
+    bound: Positive = 5.0
 
     @property
     def boundary(self) -> Boundary:

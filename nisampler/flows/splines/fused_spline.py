@@ -17,11 +17,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, partial
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from nisampler.base.checks import checked
 from nisampler.errors import ConfigError
 from nisampler.flows.splines.rational_quadratic import (
     BOUNDARIES,
@@ -32,11 +33,11 @@ from nisampler.flows.splines.rational_quadratic import (
     rational_quadratic,
 )
 
-BACKENDS = ("auto", "reference")
+Backend = Literal["auto", "reference"]
 # Fewest points for which several threads are worth their start, and the most bins that a number of a bin can name.
 _THREADED, _MOST_BINS = 8192, 32_767
 
-_chosen = "auto"
+_chosen: Backend = "auto"
 
 
 class FastPathWarning(UserWarning):
@@ -68,7 +69,7 @@ class Shape(NamedTuple):
 
 
 @contextmanager
-def using(backend: str) -> Iterator[None]:
+def using(backend: Backend) -> Iterator[None]:
     """Choose how splines are evaluated: "auto", fused where a kernel is there, or "reference".
 
     Raises
@@ -77,9 +78,7 @@ def using(backend: str) -> Iterator[None]:
         If there is no such backend.
     """
     global _chosen
-    if backend not in BACKENDS:
-        raise ConfigError(f"the spline backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
-    before, _chosen = _chosen, backend
+    before, _chosen = _chosen, checked("backend", backend, Backend)
     try:
         yield
     finally:

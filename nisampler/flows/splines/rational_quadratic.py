@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from nisampler.errors import ConfigError, ShapeError
+from nisampler.base.checks import Several, checked
+from nisampler.errors import ShapeError
 
 Boundary = Literal["free", "linear", "periodic"]
 
@@ -33,11 +34,8 @@ _SLOPES = {"free": 1, "linear": -1, "periodic": 0}
 
 def n_params(bins: int, boundary: Boundary = "free") -> int:
     """Number of raw parameters per coordinate: 3K+1 (free), 3K-1 (linear tails) or 3K (periodic)."""
-    if boundary not in _SLOPES:
-        raise ConfigError(f"boundary must be one of {sorted(_SLOPES)}, got {boundary!r}")
-    if bins < 2:
-        raise ConfigError(f"a spline needs at least 2 bins, got {bins}")
-    return 3 * bins + _SLOPES[boundary]
+    checked("boundary", boundary, Boundary)
+    return 3 * int(checked("bins", bins, Several)) + _SLOPES[boundary]
 
 
 def count_bins(x: Tensor, params: Tensor, boundary: Boundary) -> int:
