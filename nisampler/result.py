@@ -23,6 +23,7 @@ from nisampler.base.storage import load_checkpoint, save_checkpoint, write_json
 from nisampler.density.channels import multichannel_of
 from nisampler.density.integrand import Integrand
 from nisampler.errors import MissingFunctionError, StorageError
+from nisampler.figures import Figures
 from nisampler.integration.integrator import IntegrationResult
 from nisampler.samplers.base import Sampler
 from nisampler.stored import (
@@ -40,6 +41,7 @@ from nisampler.stored import (
     stored_seconds,
 )
 from nisampler.training.records import TrainingResult
+from nisampler.ui.page import Table
 from nisampler.unweighting.points import WeightedPoints
 from nisampler.unweighting.two_stage import TwoStageUnweighter
 from nisampler.unweighting.unweighter import (
@@ -50,16 +52,19 @@ from nisampler.unweighting.unweighter import (
     physical_points,
 )
 
+# Stages that call the function, in words.
+_CALLS = {"detection": "to find its kind", "training": "training", "integration": "integration"}
+
 # Points of a weighted sample that the function gets at once.
 _BATCH = 65_536
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """An integral, the frozen sampler behind it, and what it is worth for unweighting.
 
-    It prints as its estimate; `summary()` tells the rest, `unweight(n)` draws unit-weight points, `sample(n)` weighted
-    ones, `save(folder)` stores it for `nisampler.load`.
+    It prints as its estimate; `summary()` tells the rest, `plot` has its figures, `unweight(n)` draws unit-weight
+    points, `sample(n)` weighted ones, `save(folder)` stores it for `nisampler.load`. A notebook shows it as a table.
 
     Attributes
     ----------
@@ -153,8 +158,41 @@ class Result:
         found = [*self.training.warnings, *self.integration.warnings]
         return [*found, scalar_advice(self.integrand)] if self.integrand.kind == "scalar" else found
 
+    @property
+    def plot(self) -> Figures:
+        """Its figures: `plot.training()`, `plot.weights()`, `plot.marginals()`."""
+        box = None if multichannel_of(self.integrand.function, 1) is not None else self.integrand.domain
+        return Figures(self.training, self.distribution, self.max_weight, box, self.sample)
+
     def __str__(self) -> str:
         return str(self.estimate)
+
+    def __repr__(self) -> str:
+        value, efficiency = f"{self.estimate} {self.estimate.unit}".rstrip(), 100 * self.efficiencies.at_0p1
+        calls = sum(self.calls.get(stage, 0) for stage in _CALLS)
+        return (
+            f"Result({value}, relative error {self.estimate.relative_error:.1e}, {self.sampler.describe()}, "
+            f"efficiency {efficiency:.1f} %, {calls:,} calls)"
+        )
+
+    def _repr_html_(self) -> str:
+        """The result as a table, for notebooks."""
+        e, estimate, gain = self.efficiencies, self.estimate, self.stages
+        agreement = f"{estimate.chi2_per_dof:.2f} (dof {estimate.dof}, Q {estimate.q_value:.2g})"
+        several = len(self.estimates) > 1
+        rows = [
+            *[(name if several else "integral", _with_unit(found)) for name, found in self.estimates.items()],
+            ("relative error", f"{estimate.relative_error:.2g}"),
+            *([("χ²/dof", agreement)] if estimate.dof else []),
+            ("unweighting efficiency", f"{_percent(e.at_0p1)} at 0.1 % overweight"),
+            ("", f"{_percent(e.at_1)} at 1 %, {_percent(e.strict)} at the largest weight"),
+            ("effective sample size", f"{_percent(e.ess_fraction)} of the points"),
+            *([] if gain is None else [("two stages", gain.gain.line())]),
+            ("sampler", self.sampler.describe()),
+            ("calls", ", ".join(f"{self.calls.get(stage, 0):,} {words}" for stage, words in _CALLS.items())),
+            *[("warning", warning) for warning in self.warnings],
+        ]
+        return Table(self.integrand.name, rows, inline=True).html()
 
     def summary(self) -> str:
         """The result in a few lines, with every count and warning."""
@@ -360,6 +398,14 @@ class Result:
             threads=source["threads"],
             stages=stages,
         )
+
+
+def _with_unit(estimate: Estimate) -> str:
+    return f"{estimate:pm} {estimate.unit}".rstrip()
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f} %"
 
 
 def scalar_advice(integrand: Integrand) -> str:

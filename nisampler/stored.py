@@ -37,7 +37,7 @@ _EDGES = np.geomspace(1e-10, 1e6, 16 * 200 + 1)
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class WeightDistribution:
     """How the weights of an integration are distributed.
 
@@ -55,6 +55,11 @@ class WeightDistribution:
     counts: NDArray[np.float64]
     mean: float
     overweight: float
+
+    def __repr__(self) -> str:
+        filled = np.flatnonzero(self.counts)
+        ends = f", from {self.edges[filled[0]]:.2g} to {self.edges[filled[-1] + 1]:.2g} of it" if filled.size else ""
+        return f"WeightDistribution({int(self.counts.sum())} weights, mean {self.mean:.6g}{ends})"
 
     @classmethod
     def of(cls, weights: Tensor, max_weight: float) -> Self:

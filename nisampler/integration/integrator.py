@@ -90,7 +90,7 @@ class IntegrationConfig:
         return self.round // size, size
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class IntegrationResult:
     """Integrals with their errors and the weights behind the one that steers.
 
@@ -116,6 +116,11 @@ class IntegrationResult:
     moments: Moments
     weights: Tensor
     warnings: list[str] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        found = str(self.estimates) if len(self.estimates) > 1 else f"{self.estimate} {self.estimate.unit}".rstrip()
+        counts = f"{self.moments.count} points in {len(self.batch_means)} batches, {len(self.warnings)} warnings"
+        return f"IntegrationResult({found}, {counts})"
 
     @property
     def estimate(self) -> Estimate:

@@ -82,6 +82,9 @@ class Sampler(ABC):
         """The sampler whose `state` this is, on the device of the tensors; `sampler_from_state` finds the class."""
         raise StorageError(f"a {cls.kind} sampler cannot be read: give its class state() and from_state()")
 
+    def __repr__(self) -> str:
+        return self.describe()
+
     def describe(self) -> str:
         """One line for a summary."""
         return self.kind

@@ -85,7 +85,7 @@ class Progress:
         return calls | loss | {"error": f"{error:.1e}", "efficiency": f"{100 * efficiency:.1f} %"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TrainingResult:
     """The frozen sampler, how training went, what was compared, and what a user should know.
 
@@ -104,6 +104,10 @@ class TrainingResult:
     steps: int = 0
     steps_per_call: float = 0.0
     choice: Choice | None = None
+
+    def __repr__(self) -> str:
+        counts = f"{self.steps} steps, {len(self.history)} records, {len(self.warnings)} warnings"
+        return f"TrainingResult({self.sampler!r}, efficiency {100 * self.efficiency:.1f} %, {counts})"
 
     @property
     def efficiency(self) -> float:

@@ -108,18 +108,22 @@ class Picture:
 class Table:
     """Rows of cells, the first of each row being its name; tables of many columns take the whole width.
 
+    With `inline` it brings the little style that it needs where there is no page around it, as in a notebook.
+
     >>> Table("Calls", [("training", "100")]).html()
     '<div class="table"><table><caption>Calls</caption><tr><td>training</td><td>100</td></tr></table></div>'
     """
 
     caption: str
     rows: Sequence[Sequence[str]]
+    inline: bool = False
 
     def html(self) -> str:
         """As a part of a page."""
-        body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in self.rows)
+        look = ' style="text-align: left"' if self.inline else ""
+        body = "".join(f"<tr>{''.join(f'<td{look}>{escape(cell)}</td>' for cell in row)}</tr>" for row in self.rows)
         kind = "table wide" if any(len(row) > 2 for row in self.rows) else "table"
-        return f'<div class="{kind}"><table><caption>{escape(self.caption)}</caption>{body}</table></div>'
+        return f'<div class="{kind}"><table><caption{look}>{escape(self.caption)}</caption>{body}</table></div>'
 
 
 @dataclass(frozen=True)

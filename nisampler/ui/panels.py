@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal, cast
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis as Scale
+from matplotlib.backend_bases import RendererBase
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
@@ -21,11 +25,40 @@ Floats = NDArray[np.float64]
 WIDTH = 8.0
 """Inches, of every figure with a single column."""
 _LEFT = 0.16
+_TITLE = 0.42
+"""Inches that a title needs."""
 _FAINT = 0.25
 _ROW = 0.29
 """Inches that a row of a legend needs."""
 _SMALLEST_SPAN, _INSIDE = 0.02, 0.85
 """The ratio panel reaches at least so far from 1, and so far that this share of its points lies inside."""
+
+
+class Drawing(Figure):
+    """A figure that shows itself in a notebook, with or without pyplot, and keeps its style wherever it is drawn.
+
+    Attributes
+    ----------
+    style
+        Matplotlib settings that it is drawn with.
+
+    Examples
+    --------
+    >>> Drawing(figsize=(1.0, 1.0))._repr_png_()[1:4]
+    b'PNG'
+    """
+
+    style: Mapping[Any, Any] = MappingProxyType({})
+
+    def draw(self, renderer: RendererBase) -> None:
+        """Draw everything, in this style."""
+        with mpl.rc_context(dict(self.style)):
+            super().draw(renderer)
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png")
+        return buffer.getvalue()
 
 
 @dataclass(frozen=True)
@@ -66,7 +99,7 @@ class Curve:
         return Curve(self.label, self.values / below, error, self.look, spread, self.form)
 
 
-def panels(rows: Sequence[float], height: float, top: float = 0.45, left: float = _LEFT) -> tuple[Figure, list[Axes]]:
+def panels(rows: Sequence[float], height: float, top: float = 0.45, left: float = _LEFT) -> tuple[Drawing, list[Axes]]:
     """Panels one above the other with a common horizontal axis, and so many inches above them.
 
     Parameters
@@ -84,7 +117,7 @@ def panels(rows: Sequence[float], height: float, top: float = 0.45, left: float 
     >>> len(axes)
     2
     """
-    figure = Figure(figsize=(WIDTH, height))
+    figure = Drawing(figsize=(WIDTH, height))
     margins = {"left": left, "right": 0.97, "bottom": 0.72 / height, "top": 1.0 - top / height, "hspace": 0.08}
     grid: Any = {"height_ratios": list(rows), **margins}
     axes = list(figure.subplots(len(rows), 1, sharex=True, squeeze=False, gridspec_kw=grid)[:, 0])
@@ -93,7 +126,33 @@ def panels(rows: Sequence[float], height: float, top: float = 0.45, left: float 
     return figure, axes
 
 
-def ratio_panels(entries: int) -> tuple[Figure, Axes, Axes]:
+def titled(figure: Drawing, title: str, style: Mapping[Any, Any]) -> Drawing:
+    """The figure with a title above all that it holds, and its style, for those who see it without a page around it.
+
+    Examples
+    --------
+    >>> figure, _ = panels((1.0,), 5.0)
+    >>> float(titled(figure, "Weights", {}).get_figheight())
+    5.42
+    """
+    width, before = figure.get_size_inches()
+    height = before + _TITLE
+    share = before / height
+    for axis in figure.axes:
+        x, y, wide, high = axis.get_position().bounds
+        axis.set_position((x, share * y, wide, share * high))
+    for legend in figure.legends:
+        left, top = figure.transFigure.inverted().transform(legend.get_bbox_to_anchor().p0)
+        legend.set_bbox_to_anchor((left, share * top), figure.transFigure)
+    figure.set_size_inches(width, height)
+    figure.style = style
+    with mpl.rc_context(dict(style)):
+        look = {"fontsize": mpl.rcParams["axes.titlesize"], "fontweight": "bold", "va": "top", "ha": "left"}
+        figure.text(figure.axes[0].get_position().x0, 1.0 - 0.12 / height, title, **look)
+    return figure
+
+
+def ratio_panels(entries: int) -> tuple[Drawing, Axes, Axes]:
     """A main panel, one for ratios below it, and room above for a legend of so many entries in two columns.
 
     Examples

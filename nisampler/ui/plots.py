@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from nisampler.errors import ConfigError, MissingExtraError
 from nisampler.ui.distributions import Comparison
-from nisampler.ui.panels import Curve, decades, draw_ratio, panels, ratio_panels
+from nisampler.ui.panels import Curve, Drawing, decades, draw_ratio, panels, ratio_panels
 
 Floats = NDArray[np.float64]
 Sheet = dict[Any, Any]
@@ -126,7 +126,7 @@ def _mark_stages(axes: Sequence[Axes], calls: Floats, stages: Sequence[str]) -> 
             )
 
 
-def training(history: Sequence[Mapping[str, Any]], style: Sheet = PLAIN) -> Figure:
+def training(history: Sequence[Mapping[str, Any]], style: Sheet = PLAIN) -> Drawing:
     """Loss above, effective sample size and efficiency below, against the integrand calls.
 
     Parameters
@@ -164,7 +164,7 @@ def training(history: Sequence[Mapping[str, Any]], style: Sheet = PLAIN) -> Figu
         axes[1].set_ylim(0.0, 1.03)
         axes[1].set_ylabel("fraction")
         axes[1].set_xlabel("integrand calls")
-        axes[1].legend(loc="lower right")
+        axes[1].legend(loc="best", frameon=True, framealpha=0.8, edgecolor="none")
         axes[1].xaxis.set_major_formatter(EngFormatter(sep=""))
         if history:
             _mark_stages(axes, calls, [str(record["stage"]) for record in history])
@@ -183,7 +183,7 @@ def _curve(axis: Axes, calls: Floats, loss: Floats, history: Sequence[Mapping[st
         axis.set_yscale("log")
 
 
-def weights(edges: Floats, counts: Floats, w_max: float | None, style: Sheet = PLAIN) -> Figure:
+def weights(edges: Floats, counts: Floats, w_max: float | None, style: Sheet = PLAIN) -> Drawing:
     """Distribution of |w| over its mean, both axes logarithmic, with the weight of certain acceptance.
 
     Parameters
@@ -246,7 +246,7 @@ def batches(
     unit: str,
     note: str = "",
     style: Sheet = PLAIN,
-) -> Figure:
+) -> Drawing:
     """The integral of every independent batch, with the combined value and its error as a band.
 
     Parameters
@@ -295,7 +295,7 @@ def batches(
     return figure
 
 
-def comparison(item: Comparison, unit: str, style: Sheet = PLAIN) -> Figure:
+def comparison(item: Comparison, unit: str, style: Sheet = PLAIN) -> Drawing:
     """One distribution of weighted points (area) and unweighted events (points), with their ratio.
 
     Parameters

@@ -119,7 +119,7 @@ class Efficiencies:
         return cls(strict, at_0p1, at_1, kish_ess(weights) / len(weights), cut, kept)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class UnweightedPoints:
     """Accepted points.
 
@@ -145,6 +145,9 @@ class UnweightedPoints:
     u: Tensor
     weights: Tensor
     trials: int
+
+    def __repr__(self) -> str:
+        return f"UnweightedPoints(x {tuple(self.x.shape)}, {self.overweight} overweight, {self.trials} trials)"
 
     @property
     def overweight(self) -> int:
