@@ -1,8 +1,8 @@
 """The fused rational-quadratic spline: one operator with a kernel for the CPU, one for the GPU, and their gradient.
 
 `torch.ops.nisampler.rational_quadratic` takes raw parameters to values and log slopes in one pass. On the CPU its
-kernel is compiled by numba, on a GPU by Triton. Where neither is installed, and for other numbers than single and
-double precision, `rational_quadratic` does the same in plain torch; `using` chooses by hand.
+kernel is compiled by numba, on a GPU by Triton. Where neither is installed or works, and for other numbers than single
+and double precision, `rational_quadratic` does the same in plain torch; `using` chooses by hand.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from functools import cache, partial
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -90,27 +91,42 @@ def fused(x: Tensor) -> bool:
     if _chosen == "reference" or x.dtype not in (torch.float32, torch.float64) or x.numel() == 0:
         return False
     compiler = {"cpu": "numba", "cuda": "triton"}.get(x.device.type)
-    return compiler is not None and _installed(compiler)
+    return compiler is not None and _usable(compiler, x.dtype == torch.float32)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _installed(compiler: str) -> bool:
-    """Whether a compiler is there, which torch.compile asks once."""
-    return _found(compiler)
+def _usable(compiler: str, single: bool) -> bool:
+    """Whether a compiler works here, which torch.compile asks once."""
+    return _works(compiler, single)
 
 
 @cache
-def _found(compiler: str) -> bool:
-    """Looks for a compiler, and says once if there is none."""
-    if importlib.util.find_spec(compiler) is not None:
-        return True
+def _works(compiler: str, single: bool) -> bool:
+    """Looks for a compiler and, on the CPU, tries its kernels in this precision; says once what is wrong."""
     command = "pip install 'nisampler[fast]'" if compiler == "numba" else "pip install triton"
-    warnings.warn(
-        f"splines run in plain torch, several times slower than with {compiler}: {command}",
-        FastPathWarning,
-        stacklevel=3,
-    )
+    try:
+        if importlib.util.find_spec(compiler) is None:
+            reason = f"than with {compiler}: {command}"
+        else:
+            kernels = _kernels(compiler)
+            if compiler == "numba":
+                _try(kernels, np.float32 if single else np.float64)
+            return True
+    except Exception as error:
+        # An installed compiler can fail in any way: libraries that do not fit, no place to write, an unknown processor.
+        text = " ".join(str(error).split())
+        reason = f"because {compiler} does not work here ({type(error).__name__}: {text[:200]}); mend or uninstall it"
+    warnings.warn(f"splines run in plain torch, several times slower, {reason}", FastPathWarning, stacklevel=3)
     return False
+
+
+def _try(kernels: ModuleType, dtype: Any) -> None:
+    """Compile both kernels, or fetch what is kept of them, and run them on one point."""
+    shape = Shape(2, 0, MIN_SIZE, MIN_SIZE, MIN_SLOPE, 0.0)
+    x, raw, y, log_slope = np.full((1, 1), 0.5, dtype), np.zeros((7, 1, 1), dtype), *np.zeros((2, 1, 1), dtype)
+    index = np.zeros((1, 1), np.int16)
+    kernels.spline(x, raw, y, log_slope, index, False, shape, 0, 1)
+    kernels.spline_gradient(x, raw, index, x, x, y, np.zeros_like(raw), False, shape, 0, 1)
 
 
 def spline(

@@ -18,6 +18,18 @@ OPTIONS: Any = {"fastmath": {"contract", "nsz"}, "error_model": "numpy", "nogil"
 compiled = njit(**OPTIONS)
 
 
+def kept(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A compiled function that other processes need not compile again, where there is a place to keep it.
+
+    numba looks for that place in NUMBA_CACHE_DIR, beside the source, and in the user's cache folder. Without any, as in
+    a read-only container, each process compiles anew, which takes some seconds.
+    """
+    try:
+        return njit(cache=True, **OPTIONS)(function)  # type: ignore[no-any-return]
+    except RuntimeError:
+        return compiled(function)  # type: ignore[no-any-return]
+
+
 def exp(x: Any) -> Any:
     """exp(x) for x below 88 (single precision) or 709; the overload is what is compiled."""
     return np.exp(x)

@@ -15,9 +15,8 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from nisampler.flows.splines.numba_maths import OPTIONS, compiled, exp, log, sigmoid, softplus
+from nisampler.flows.splines.numba_maths import compiled, exp, kept, log, sigmoid, softplus
 
 # Samples in a block, and the rows of its scratch: the last ones hold the shares of the bins.
 _BLOCK = 128
@@ -211,7 +210,7 @@ def _store(x: Any, y: Any, log_slope: Any, target: Any, slope: Any, bound: float
         log_slope[j] = zero if outside else own
 
 
-@njit(cache=True, **OPTIONS)
+@kept
 def spline(
     x: Any, raw: Any, y: Any, log_slope: Any, index: Any, inverse: bool, shape: Any, first: int, last: int
 ) -> None:
@@ -365,7 +364,7 @@ def _store_gradient(x: Any, g_y: Any, g_x: Any, g: Any, bound: float) -> None:
         g_x[j] = outer if abs(x[j]) > limit else inner
 
 
-@njit(cache=True, **OPTIONS)
+@kept
 def spline_gradient(
     x: Any,
     raw: Any,

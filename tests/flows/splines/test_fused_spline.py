@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import math
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -19,6 +21,7 @@ from nisampler.flows.splines import fused_spline
 from nisampler.flows.splines.rational_quadratic import BOUNDARIES, MIN_SIZE, MIN_SLOPE, Boundary, n_params, segment
 
 BOUND = 2.5
+NUMBA_SPLINE = "nisampler.flows.splines.numba_spline"
 
 
 @pytest.fixture(autouse=True)
@@ -223,13 +226,63 @@ def test_unknown_backend_is_named() -> None:
 
 def test_without_numba_it_says_once_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    fused_spline._found.cache_clear()
+    fused_spline._works.cache_clear()
     x, raw = draw(100, "free", 5)
     try:
         with pytest.warns(fused_spline.FastPathWarning, match=r"pip install 'nisampler\[fast\]'"):
             slow = Spline(bins=5)(x, raw)
         Spline(bins=5)(x, raw)  # a second warning would be an error
     finally:
-        fused_spline._found.cache_clear()
+        fused_spline._works.cache_clear()
         monkeypatch.undo()
     assert torch.allclose(slow[0], Spline(bins=5)(x, raw)[0], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("failing", "error"),
+    [
+        ("_kernels", ImportError("Numba needs NumPy 1.9 or less")),
+        ("spline", SystemError("unknown processor")),
+        ("spline_gradient", OSError(28, "No space left on device")),
+    ],
+)
+def test_a_numba_that_does_not_work_is_left_alone(
+    failing: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may fail when it is imported, when it compiles, and when it keeps what it compiled."""
+    pytest.importorskip("numba")
+
+    def fail(*_: object) -> None:
+        raise error
+
+    place = fused_spline if failing == "_kernels" else importlib.import_module(NUMBA_SPLINE)
+    monkeypatch.setattr(place, failing, fail)
+    fused_spline._works.cache_clear()
+    x, raw = draw(100, "free", 5)
+    raw.requires_grad_()
+    reason = re.escape(f"numba does not work here ({type(error).__name__}: {error})")
+    try:
+        with pytest.warns(fused_spline.FastPathWarning, match=reason):
+            slow = Spline(bins=5)(x, raw)
+        Spline(bins=5)(x, raw)[1].sum().backward()  # a second warning would be an error
+    finally:
+        fused_spline._works.cache_clear()
+        monkeypatch.undo()
+    assert raw.grad is not None and torch.allclose(slow[0], Spline(bins=5)(x, raw)[0], atol=1e-12)
+
+
+def _twice(x: float) -> float:
+    return x + x
+
+
+def test_without_a_place_for_its_cache_numba_compiles_anyway(monkeypatch: pytest.MonkeyPatch) -> None:
+    numba = pytest.importorskip("numba")
+    from nisampler.flows.splines.numba_maths import kept
+
+    def refuse(*_: object) -> None:
+        raise OSError("read-only")
+
+    monkeypatch.setattr("numba.core.caching._CacheLocator.ensure_cache_path", refuse)
+    with pytest.raises(RuntimeError, match="no locator available"):
+        numba.njit(cache=True)(_twice)
+    assert kept(_twice)(2.0) == 4.0
