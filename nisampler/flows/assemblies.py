@@ -43,6 +43,12 @@ class CouplingConfig:
     ------
     ConfigError
         If a setting is unknown or out of range.
+
+    Examples
+    --------
+    >>> config = CouplingConfig(Spline(bins=8), NetConfig(hidden=32), blocks=4)
+    >>> coupling_flow(3, config).dim
+    3
     """
 
     spline: Spline = field(default_factory=Spline)
@@ -71,6 +77,15 @@ class AutoregressiveConfig:
     ------
     ConfigError
         If a setting is unknown or out of range.
+
+    Examples
+    --------
+    >>> AutoregressiveConfig(blocks=2, groups=(2, 3)).order
+    'reverse'
+    >>> AutoregressiveConfig(blocks=0)
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.ConfigError: blocks = 0: must be a whole number, at least 1
     """
 
     spline: Spline = field(default_factory=lambda: Spline(domain="line"))
@@ -94,8 +109,8 @@ def coupling_flow(dim: int, config: CouplingConfig | None = None, *, generator: 
     `generator` fixes the initial weights and random masks; without one a fixed seed is used. The global
     random state is never touched.
 
-    Example
-    -------
+    Examples
+    --------
     >>> flow = coupling_flow(3, CouplingConfig(Spline(bins=8)))
     >>> x, log_q = flow.sample(5, generator=torch.Generator().manual_seed(1))
     >>> x.shape, bool((log_q.abs() < 1e-5).all())
@@ -116,12 +131,21 @@ def maf(dim: int, config: AutoregressiveConfig | None = None, *, generator: torc
     """A masked autoregressive flow (1705.07057): parallel `log_prob`, sequential `sample`.
 
     Raises ConfigError if the groups of the config do not add up to `dim`.
+
+    >>> flow = maf(3, AutoregressiveConfig(Spline(domain="line", bins=4), blocks=2))
+    >>> flow.log_prob(torch.zeros(5, 3)).shape
+    torch.Size([5])
     """
     return _autoregressive("maf", dim, config, generator)
 
 
 def iaf(dim: int, config: AutoregressiveConfig | None = None, *, generator: torch.Generator | None = None) -> Flow:
-    """An inverse autoregressive flow (1606.04934): parallel `sample`, sequential `log_prob`; raises as `maf`."""
+    """An inverse autoregressive flow (1606.04934): parallel `sample`, sequential `log_prob`; raises as `maf`.
+
+    >>> flow = iaf(3, AutoregressiveConfig(Spline(domain="line", bins=4), blocks=2))
+    >>> flow.sample(5, generator=torch.Generator().manual_seed(1))[0].shape
+    torch.Size([5, 3])
+    """
     return _autoregressive("iaf", dim, config, generator)
 
 
@@ -164,6 +188,11 @@ def _base(dim: int, spline: Spline) -> Base:
 
 
 def coupling_masks(dim: int, config: CouplingConfig, generator: torch.Generator) -> list[Tensor]:
+    """The masks of the blocks of a coupling flow, bool tensors of shape (dim,); `generator` draws random ones.
+
+    >>> coupling_masks(3, CouplingConfig(blocks=1), torch.Generator())
+    [tensor([False,  True, False])]
+    """
     full = binary_masks(dim)
     count = config.blocks or len(full)
     if config.masks == "exchange":

@@ -18,7 +18,12 @@ from nisampler.flows.transforms import Transform
 
 
 class MaskedLinear(nn.Module):
-    """A linear layer whose weight is multiplied by a fixed bool mask (d_out, d_in)."""
+    """A linear layer whose weight is multiplied by a fixed bool mask (d_out, d_in).
+
+    >>> layer = MaskedLinear(torch.tensor([[True, False]]), torch.Generator().manual_seed(1))
+    >>> torch.equal(layer(torch.tensor([[1.0, 2.0]])), layer(torch.tensor([[1.0, 3.0]])))
+    True
+    """
 
     mask: Tensor
 
@@ -60,6 +65,12 @@ class MADE(nn.Module):
         residual blocks. `fourier` has no meaning here.
     generator
         Source of the initial weights.
+
+    Examples
+    --------
+    >>> made = MADE(3, 2, NetConfig(hidden=8, layers=1), torch.Generator().manual_seed(1))
+    >>> made(torch.zeros(5, 3)).shape
+    torch.Size([5, 6])
     """
 
     def __init__(self, dim: int, n_params: int, config: NetConfig, generator: torch.Generator) -> None:
@@ -115,7 +126,12 @@ class MADE(nn.Module):
 
 
 class Sweep:
-    """The state of a coordinate-by-coordinate evaluation of a `MADE`: the hidden units known so far."""
+    """The state of a coordinate-by-coordinate evaluation of a `MADE`: the hidden units known so far.
+
+    >>> made = MADE(3, 2, NetConfig(hidden=8, layers=1), torch.Generator().manual_seed(1))
+    >>> made.sweep(torch.zeros(5, 3), None).step(torch.zeros(5, 0)).shape
+    torch.Size([5, 2])
+    """
 
     def __init__(self, made: MADE, embedded: Tensor | None) -> None:
         self._made = made
@@ -151,6 +167,12 @@ class AutoregressiveTransform(Transform):
     """What the two masked autoregressive blocks share: a parallel direction, `fast`, and a sequential one, `slow`.
 
     In both directions the network sees the same side of the block: the input of `fast`, which is the output of `slow`.
+
+    >>> spline, net = Spline(bins=4), NetConfig(hidden=8, layers=1)
+    >>> block = InverseAutoregressiveTransform(3, spline, net, torch.Generator().manual_seed(1))
+    >>> x = torch.full((2, 3), 0.4)
+    >>> torch.allclose(block.slow(block.fast(x)[0])[0], x, atol=1e-6)
+    True
     """
 
     _fast_is_inverse: ClassVar[bool]
@@ -185,7 +207,14 @@ class AutoregressiveTransform(Transform):
 
 
 class MaskedAutoregressiveTransform(AutoregressiveTransform):
-    """y_i = spline(x_i; made(x_1 .. x_{i-1}, context)): parallel `forward`, sequential `inverse` (MAF, 1705.07057)."""
+    """y_i = spline(x_i; made(x_1 .. x_{i-1}, context)): parallel `forward`, sequential `inverse` (MAF, 1705.07057).
+
+    >>> spline, net = Spline(bins=4), NetConfig(hidden=8, layers=1)
+    >>> block = MaskedAutoregressiveTransform(3, spline, net, torch.Generator().manual_seed(1))
+    >>> y, log_det = block(torch.full((2, 3), 0.4))
+    >>> y.shape, log_det.shape
+    (torch.Size([2, 3]), torch.Size([2]))
+    """
 
     _fast_is_inverse = False
 
@@ -202,6 +231,12 @@ class InverseAutoregressiveTransform(AutoregressiveTransform):
     The network's outputs parametrise the spline from data to latent space, as in `MaskedAutoregressiveTransform`, so
     that the two kinds of block can be compared parameter by parameter; `Inverse` of a MAF block is an IAF block too,
     but its outputs describe the spline of the opposite direction.
+
+    >>> spline, net = Spline(bins=4), NetConfig(hidden=8, layers=1)
+    >>> block = InverseAutoregressiveTransform(3, spline, net, torch.Generator().manual_seed(1))
+    >>> x, log_det = block.inverse(torch.full((2, 3), 0.4))
+    >>> x.shape, log_det.shape
+    (torch.Size([2, 3]), torch.Size([2]))
     """
 
     _fast_is_inverse = True

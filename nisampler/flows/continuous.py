@@ -45,6 +45,14 @@ class ContinuousTransform(Transform):
         From points (n, dim), times (n, 1) and a context to (n, dim); its `context_dim` is that of the transform.
     config
         Its `solver`, `steps` and `divergence`.
+
+    Examples
+    --------
+    >>> config = VelocityConfig(hidden=8, layers=1, steps=2)
+    >>> network = VelocityMLP(3, 0, config, torch.Generator().manual_seed(1))
+    >>> z, log_det = ContinuousTransform(3, network, config)(torch.zeros(5, 3))
+    >>> z.shape, log_det.shape
+    (torch.Size([5, 3]), torch.Size([5]))
     """
 
     def __init__(self, dim: int, network: nn.Module, config: VelocityConfig) -> None:
@@ -124,6 +132,14 @@ class ContinuousFlow(Flow):
     ----------
     transform
         The velocity and its solver.
+
+    Examples
+    --------
+    >>> flow = continuous_flow(3, VelocityConfig(hidden=8, layers=1, steps=2))
+    >>> flow.loss(torch.zeros(5, 3), None, torch.Generator().manual_seed(1)).shape
+    torch.Size([5])
+    >>> flow.draw(4, generator=torch.Generator().manual_seed(1)).shape
+    torch.Size([4, 3])
     """
 
     transform: ContinuousTransform
@@ -213,6 +229,12 @@ def continuous_flow(
     ------
     ConfigError
         If a "velocity-vit" has no grid of `dim` cells, or its patches do not fill it.
+
+    Examples
+    --------
+    >>> flow = continuous_flow(3, VelocityConfig(hidden=8, layers=1, steps=2), context_dim=2)
+    >>> flow.draw(4, torch.zeros(2), torch.Generator().manual_seed(1)).shape
+    torch.Size([4, 3])
     """
     generator = generator or torch.Generator().manual_seed(0)
     dim, context_dim = checked("dim", dim, Count), checked("context_dim", context_dim, Natural)

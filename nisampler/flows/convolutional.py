@@ -30,6 +30,11 @@ def squeezed_shape(shape: Shape, factor: Size) -> Shape:
     ------
     ConfigError
         If a side is not divisible by its factor.
+
+    Examples
+    --------
+    >>> squeezed_shape((1, 16, 9), (2, 1))
+    (2, 8, 9)
     """
     channels, height, width = checked("shape", shape, Shape)
     checked("factor", factor, Size)
@@ -47,6 +52,11 @@ def squeeze(shape: Shape, factor: Size) -> Permutation:
     ------
     ConfigError
         If a side is not divisible by its factor.
+
+    Examples
+    --------
+    >>> squeeze((1, 2, 4), (1, 2)).order
+    tensor([0, 2, 4, 6, 1, 3, 5, 7])
     """
     _, rows, columns = squeezed_shape(shape, factor)
     index = torch.arange(shape[0] * shape[1] * shape[2], device="cpu")
@@ -61,6 +71,11 @@ def channel_mask(shape: Shape) -> Tensor:
     ------
     ConfigError
         If the image has a single channel.
+
+    Examples
+    --------
+    >>> channel_mask((2, 1, 3))
+    tensor([ True,  True,  True, False, False, False])
     """
     channels, height, width = shape
     if channels < 2:
@@ -82,6 +97,13 @@ class PerPixel(Transform):
     ------
     ShapeError
         If the points are not images of this shape.
+
+    Examples
+    --------
+    >>> mixing = PerPixel(LULinear(2), (2, 4, 3))
+    >>> y, log_det = mixing(torch.zeros(5, 24))
+    >>> y.shape, log_det.shape
+    (torch.Size([5, 24]), torch.Size([5]))
     """
 
     def __init__(self, transform: Transform, shape: Shape) -> None:
@@ -120,6 +142,12 @@ class Embedded(Transform):
         T.
     embedding
         e, a module (n, context_dim) -> (n, context of T) with the attribute `context_dim`.
+
+    Examples
+    --------
+    >>> inner = PerPixel(LULinear(2), (2, 4, 3))
+    >>> Embedded(inner, ConstantMaps(2, (4, 3))).context_dim
+    2
     """
 
     def __init__(self, transform: Transform, embedding: nn.Module) -> None:
@@ -159,6 +187,11 @@ class ConvCouplingConfig:
     ------
     ConfigError
         If a setting is unknown or out of range.
+
+    Examples
+    --------
+    >>> ConvCouplingConfig(UNetConfig(hidden=4, kernels=((2, 3),)), squeeze=(2, 1), context_scalars=2).blocks
+    8
     """
 
     unet: UNetConfig
@@ -188,8 +221,8 @@ def conv_flow(shape: Shape, config: ConvCouplingConfig, *, generator: torch.Gene
         If the sides of the image are not divisible by the squeezing factor and then by the kernels of the U-Net, or
         fewer than two channels are left.
 
-    Example
-    -------
+    Examples
+    --------
     >>> unet = UNetConfig(hidden=4, kernels=((4, 3), (2, 1)), cyclic=0)
     >>> flow = conv_flow((1, 16, 9), ConvCouplingConfig(unet, squeeze=(2, 1), blocks=2, context_scalars=2)).eval()
     >>> x, log_q = flow.sample(5, torch.zeros(5, 2), torch.Generator().manual_seed(1))

@@ -31,6 +31,15 @@ class CouplingTransform(Transform):
     ------
     ConfigError
         If the mask transforms nothing or is not a vector of bool.
+
+    Examples
+    --------
+    >>> from nisampler.flows import NetConfig
+    >>> mask, generator = torch.tensor([True, False]), torch.Generator().manual_seed(1)
+    >>> block = CouplingTransform(mask, lambda n, m: NetConfig(hidden=8).build(n, m, generator), Spline(bins=4))
+    >>> y, log_det = block.inverse(torch.full((5, 2), 0.4))
+    >>> y.shape, log_det.shape
+    (torch.Size([5, 2]), torch.Size([5]))
     """
 
     mask: Tensor
@@ -73,7 +82,12 @@ class CouplingTransform(Transform):
 
 
 def split_parameters(raw: Tensor, dim: int) -> Tensor:
-    """View network outputs (n, P dim), parameter-major, as (n, dim, P)."""
+    """View network outputs (n, P dim), parameter-major, as (n, dim, P).
+
+    >>> split_parameters(torch.arange(6.0).view(1, 6), 2)
+    tensor([[[0., 2., 4.],
+             [1., 3., 5.]]])
+    """
     return raw.t().reshape(raw.shape[1] // dim, dim, raw.shape[0]).permute(2, 1, 0)
 
 

@@ -33,6 +33,13 @@ class CudaGraphs:
     ------
     ConfigError
         If no recording may be kept.
+
+    Examples
+    --------
+    >>> graphs = CudaGraphs(record=lambda function, x, context: function)
+    >>> double = nn.Linear(1, 1)
+    >>> graphs(double, lambda x, context: (2 * x, x), torch.ones(1, 1), None)[0]
+    tensor([[2.]])
     """
 
     def __init__(
@@ -61,7 +68,12 @@ class CudaGraphs:
 
 
 def record_cuda_graph(function: Function, x: Tensor, context: Tensor | None) -> Function:
-    """Record `function` for batches like x (n, d) and context; it must not look at values on the host."""
+    """Record `function` for batches like x (n, d) and context; it must not look at values on the host.
+
+    >>> if torch.cuda.is_available():
+    ...     replay = record_cuda_graph(lambda x, context: (2 * x, x), torch.ones(3, 1, device="cuda"), None)
+    ...     assert float(replay(torch.ones(3, 1, device="cuda"), None)[0].sum()) == 6.0
+    """
     points, given = x.clone(), None if context is None else context.clone()
     with torch.cuda.device(x.device):
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]

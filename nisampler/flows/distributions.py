@@ -29,6 +29,12 @@ class Base(nn.Module, ABC):
     ------
     ConfigError
         If `dim` is less than one.
+
+    Examples
+    --------
+    >>> base: Base = UniformCube(2)
+    >>> base.sample(3, torch.Generator().manual_seed(1)).shape
+    torch.Size([3, 2])
     """
 
     def __init__(self, dim: int) -> None:
@@ -51,7 +57,11 @@ class Base(nn.Module, ABC):
 
 
 class UniformCube(Base):
-    """The uniform density on [0, 1]^d; minus infinity outside (beyond rounding)."""
+    """The uniform density on [0, 1]^d; minus infinity outside (beyond rounding).
+
+    >>> UniformCube(2).log_prob(torch.tensor([[0.5, 0.5], [0.5, 1.5]]))
+    tensor([0., -inf])
+    """
 
     def log_prob(self, z: Tensor) -> Tensor:
         zero = z.new_zeros(z.shape[0])
@@ -73,7 +83,11 @@ class UniformCube(Base):
 
 
 class StandardNormal(Base):
-    """Independent standard normal coordinates."""
+    """Independent standard normal coordinates.
+
+    >>> StandardNormal(2).log_prob(torch.zeros(1, 2))
+    tensor([-1.8379])
+    """
 
     def log_prob(self, z: Tensor) -> Tensor:
         return -0.5 * z.square().sum(dim=1) - 0.5 * self.dim * math.log(2 * math.pi)

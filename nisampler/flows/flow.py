@@ -44,6 +44,14 @@ class Flow(Saved):
     ------
     ConfigError
         If the domain is unknown.
+
+    Examples
+    --------
+    >>> from nisampler.flows import Affine, StandardNormal
+    >>> flow = Flow(StandardNormal(2), Affine(2))
+    >>> x, log_q = flow.sample(5, generator=torch.Generator().manual_seed(1))
+    >>> torch.allclose(flow.log_prob(x), log_q)
+    True
     """
 
     def __init__(self, base: Base, transform: Transform, domain: Domain | None = None) -> None:

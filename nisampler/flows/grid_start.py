@@ -34,6 +34,14 @@ def start_from_grid(transform: nn.Module, nodes: Tensor) -> None:
     ------
     ConfigError
         If the splines are not rational quadratic on the unit interval with free ends.
+
+    Examples
+    --------
+    >>> from nisampler.flows import coupling_flow
+    >>> flow, nodes = coupling_flow(1), torch.tensor([[[0.0, 0.1, 1.0]]])
+    >>> start_from_grid(flow.transform, nodes)
+    >>> bool(flow.log_prob(torch.tensor([[0.05]])) > 1.0)
+    True
     """
     done: set[int] = set()
     for block in transform.modules():
@@ -51,12 +59,21 @@ def start_from_grid(transform: nn.Module, nodes: Tensor) -> None:
 
 
 def fits_bins(nodes: Tensor, bins: int) -> bool:
-    """Whether grids (groups, dim, m + 1), coarsened to `bins` cells, have none that is too narrow for a spline."""
+    """Whether grids (groups, dim, m + 1), coarsened to `bins` cells, have none that is too narrow for a spline.
+
+    >>> nodes = torch.tensor([[[0.0, 1e-6, 1.0]]])
+    >>> fits_bins(nodes, 2), fits_bins(nodes, 1)
+    (False, True)
+    """
     return bool((resampled(nodes, bins).diff(dim=-1) > MIN_SIZE).all())
 
 
 def resampled(nodes: Tensor, cells: int) -> Tensor:
-    """Nodes (..., m + 1) of grids with `cells` cells instead, (..., cells + 1), on the same piecewise linear maps."""
+    """Nodes (..., m + 1) of grids with `cells` cells instead, (..., cells + 1), on the same piecewise linear maps.
+
+    >>> resampled(torch.tensor([0.0, 0.2, 1.0]), 4)
+    tensor([0.0000, 0.1000, 0.2000, 0.6000, 1.0000])
+    """
     if nodes.shape[-1] == cells + 1:
         return nodes
     return _at(nodes, torch.linspace(0.0, nodes.shape[-1] - 1.0, cells + 1, dtype=nodes.dtype, device=nodes.device))

@@ -76,6 +76,10 @@ class GroupedLinear(nn.Module):
 
     `weight` (G, d_out, d_in) and `bias` (G, d_out) are the stacked parameters of single layers, with the same initial
     values, or zero.
+
+    >>> layer = GroupedLinear(3, 2, 4, torch.Generator().manual_seed(1))
+    >>> layer(torch.zeros(5, 2, 8), torch.tensor([0, 0, 1, 2, 2])).shape
+    torch.Size([5, 4, 8])
     """
 
     def __init__(self, groups: int, d_in: int, d_out: int, generator: torch.Generator | None) -> None:
@@ -97,6 +101,10 @@ class GroupedMLP(nn.Module):
     """A multilayer perceptron per group: points (n', d_in) in T tiles of groups (T,) -> (n', d_out).
 
     As with a single network the samples of the result are fastest in memory, which makes the splines fast.
+
+    >>> net = GroupedMLP(3, 2, 4, NetConfig(hidden=8, layers=1), torch.Generator().manual_seed(1))
+    >>> net(torch.zeros(10, 2), torch.tensor([0, 0, 1, 2, 2])).shape
+    torch.Size([10, 4])
     """
 
     def __init__(self, groups: int, d_in: int, d_out: int, config: NetConfig, generator: torch.Generator) -> None:
@@ -117,7 +125,11 @@ class GroupedMLP(nn.Module):
 
 
 class GroupedConstant(nn.Module):
-    """A conditioner without inputs: `d_out` free numbers per group, zero at the start."""
+    """A conditioner without inputs: `d_out` free numbers per group, zero at the start.
+
+    >>> GroupedConstant(3, 4)(torch.zeros(10, 0), torch.tensor([0, 0, 1, 2, 2])).shape
+    torch.Size([10, 4])
+    """
 
     def __init__(self, groups: int, d_out: int) -> None:
         super().__init__()
@@ -155,8 +167,8 @@ class GroupedFlow(Saved):
     ConfigError
         If there is no group, or the config asks for a spline on the line, a residual network or a context.
 
-    Example
-    -------
+    Examples
+    --------
     >>> flow = GroupedFlow(2, 3)
     >>> x, log_q = flow.sample(torch.tensor([2, 0, 0, 2]), generator=torch.Generator().manual_seed(1))
     >>> x.shape, bool((log_q.abs() < 1e-5).all())
@@ -267,6 +279,13 @@ class GridSpline:
     ----------
     Lepage, J. Comput. Phys. 27 (1978) 192; Gregory and Delbourgo, IMA J. Numer. Anal. 2 (1982) 123; Durkan et al.,
     1906.04032, eqs. (4)-(8); the slopes are those of Fritsch and Butland, SIAM J. Sci. Stat. Comput. 5 (1984) 300.
+
+    Examples
+    --------
+    >>> grid = GridSpline(torch.tensor([[[0.0, 0.2, 1.0]]]), smooth=False)
+    >>> x, log_q = grid.map(torch.tensor([[0.25]]), torch.tensor([0]))
+    >>> x, log_q.exp()
+    (tensor([[0.1000]], dtype=torch.float64), tensor([2.5000], dtype=torch.float64))
     """
 
     def __init__(self, nodes: Tensor, smooth: bool = True) -> None:

@@ -23,6 +23,11 @@ def binary_masks(dim: int) -> list[Tensor]:
     ------
     ConfigError
         If `dim` is less than one.
+
+    Examples
+    --------
+    >>> binary_masks(2)
+    [tensor([False,  True]), tensor([ True, False])]
     """
     checked("dim", dim, Count)
     if dim == 1:
@@ -36,7 +41,11 @@ def binary_masks(dim: int) -> list[Tensor]:
 
 
 def exchange_masks(dim: int, n: int) -> list[Tensor]:
-    """`n` masks that alternate between the first and the second half of the coordinates (1605.08803)."""
+    """`n` masks that alternate between the first and the second half of the coordinates (1605.08803).
+
+    >>> exchange_masks(3, 2)
+    [tensor([ True, False, False]), tensor([False,  True,  True])]
+    """
     checked("dim", dim, Count)
     if dim == 1:
         return binary_masks(1) * n
@@ -45,7 +54,11 @@ def exchange_masks(dim: int, n: int) -> list[Tensor]:
 
 
 def random_masks(dim: int, n: int, generator: torch.Generator) -> list[Tensor]:
-    """`n` masks of random halves of the coordinates, each followed by its complement."""
+    """`n` masks of random halves of the coordinates, each followed by its complement.
+
+    >>> [int(mask.sum()) for mask in random_masks(5, 3, torch.Generator().manual_seed(1))]
+    [2, 3, 2]
+    """
     checked("dim", dim, Count)
     if dim == 1:
         return binary_masks(1) * n

@@ -59,6 +59,13 @@ class Saved(nn.Module):
     ----------
     origin
         Name of the assembly and its arguments; None for a module put together by hand.
+
+    Examples
+    --------
+    >>> from nisampler.flows import coupling_flow
+    >>> name, arguments = coupling_flow(3).origin
+    >>> name, arguments["dim"]
+    ('coupling', 3)
     """
 
     origin: tuple[str, Mapping[str, Any]] | None = None

@@ -22,7 +22,13 @@ from nisampler.errors import ConfigError, ShapeError
 
 
 class Transform(nn.Module, ABC):
-    """An invertible map with a tractable Jacobian."""
+    """An invertible map with a tractable Jacobian.
+
+    >>> transform: Transform = Affine(2)
+    >>> y, log_det = transform(torch.zeros(5, 2))
+    >>> torch.equal(transform.inverse(y)[0], torch.zeros(5, 2))
+    True
+    """
 
     __call__: Callable[..., tuple[Tensor, Tensor]]
 
@@ -36,7 +42,12 @@ class Transform(nn.Module, ABC):
 
 
 class Composition(Transform):
-    """Several transforms, applied in the order given (and undone in the opposite order)."""
+    """Several transforms, applied in the order given (and undone in the opposite order).
+
+    >>> both = Composition([Permutation.reverse(2), Affine(2)])
+    >>> both(torch.tensor([[1.0, 2.0]]))[0]
+    tensor([[2., 1.]], grad_fn=<AddBackward0>)
+    """
 
     def __init__(self, transforms: Iterable[Transform]) -> None:
         super().__init__()
@@ -61,7 +72,11 @@ class Composition(Transform):
 
 
 class Inverse(Transform):
-    """A transform with its two directions exchanged: the inverse of a MAF block is an IAF block."""
+    """A transform with its two directions exchanged: the inverse of a MAF block is an IAF block.
+
+    >>> Inverse(Logit()).inverse(torch.tensor([[0.5]]))[0]
+    tensor([[0.]])
+    """
 
     def __init__(self, transform: Transform) -> None:
         super().__init__()
@@ -81,6 +96,11 @@ class Permutation(Transform):
     ------
     ConfigError
         If `order` is not a permutation of 0..d-1.
+
+    Examples
+    --------
+    >>> Permutation(torch.tensor([2, 0, 1]))(torch.tensor([[5.0, 6.0, 7.0]]))[0]
+    tensor([[7., 5., 6.]])
     """
 
     order: Tensor
@@ -111,7 +131,12 @@ class Permutation(Transform):
 
 
 class Affine(Transform):
-    """y = x exp(log_scale) + shift, coordinate by coordinate, with learned scale and shift."""
+    """y = x exp(log_scale) + shift, coordinate by coordinate, with learned scale and shift.
+
+    >>> y, log_det = Affine(2)(torch.ones(5, 2))
+    >>> y.shape, log_det.shape
+    (torch.Size([5, 2]), torch.Size([5]))
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -136,6 +161,13 @@ class ActNorm(Affine):
     ------
     ShapeError
         If the first training batch has fewer than two points.
+
+    Examples
+    --------
+    >>> norm = ActNorm(1)
+    >>> norm(torch.tensor([[2.0], [4.0]]))[0].detach()
+    tensor([[-1.],
+            [ 1.]])
     """
 
     initialised: Tensor
@@ -170,6 +202,11 @@ class Logit(Transform):
     ------
     ConfigError
         If alpha is not in (0, 1/2).
+
+    Examples
+    --------
+    >>> Logit()(torch.tensor([[0.5]]))[0]
+    tensor([[0.]])
     """
 
     def __init__(self, alpha: float = 1e-6) -> None:
@@ -190,7 +227,13 @@ class Logit(Transform):
 
 
 class LULinear(Transform):
-    """y = L U x + b with a unit lower triangle L and a positive diagonal of U (1807.03039, section 3.2)."""
+    """y = L U x + b with a unit lower triangle L and a positive diagonal of U (1807.03039, section 3.2).
+
+    >>> linear = LULinear(2)
+    >>> y, log_det = linear(torch.ones(5, 2))
+    >>> y.shape, log_det.shape
+    (torch.Size([5, 2]), torch.Size([5]))
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()

@@ -44,6 +44,12 @@ class VariationalLinear(nn.Module):
     ConfigError
         If the prior precision is not positive or the log variance not finite; in training mode outside
         `training_noise`.
+
+    Examples
+    --------
+    >>> layer = VariationalLinear(2, 3, 500.0, -9.0, torch.Generator().manual_seed(1)).eval()
+    >>> layer(torch.zeros(5, 2)).shape, bool(layer.kl() > 0)
+    (torch.Size([5, 3]), True)
     """
 
     noise: Tensor | None
@@ -106,6 +112,12 @@ def kl(module: nn.Module) -> Tensor:
     ------
     ConfigError
         If the module has no variational layers.
+
+    Examples
+    --------
+    >>> layer = VariationalLinear(2, 3, 1.0, 0.0, None)
+    >>> kl(layer).detach()
+    tensor(0.)
     """
     return torch.stack([layer.kl() for layer in _layers(module)]).sum()
 
@@ -120,6 +132,13 @@ def draw(module: nn.Module, generator: torch.Generator) -> None:
     ------
     ConfigError
         If the module has no variational layers.
+
+    Examples
+    --------
+    >>> layer = VariationalLinear(2, 3, 500.0, -9.0, None).eval()
+    >>> draw(layer, torch.Generator().manual_seed(1))
+    >>> bool((layer(torch.ones(1, 2)) == 0).any())
+    False
     """
     for layer in _layers(module):
         noise = torch.randn(layer.mean.shape, generator=generator, dtype=torch.float32, device=generator.device)
@@ -133,6 +152,14 @@ def use_map(module: nn.Module) -> None:
     ------
     ConfigError
         If the module has no variational layers.
+
+    Examples
+    --------
+    >>> layer = VariationalLinear(2, 3, 500.0, -9.0, None).eval()
+    >>> draw(layer, torch.Generator().manual_seed(1))
+    >>> use_map(layer)
+    >>> bool((layer(torch.ones(1, 2)) == 0).all())
+    True
     """
     for layer in _layers(module):
         layer.noise = None
@@ -146,6 +173,13 @@ def training_noise(module: nn.Module, generator: torch.Generator) -> Iterator[No
     ------
     ConfigError
         If the module has no variational layers, or the generator is on another device.
+
+    Examples
+    --------
+    >>> layer = VariationalLinear(2, 3, 500.0, -9.0, None)
+    >>> with training_noise(layer, torch.Generator().manual_seed(1)):
+    ...     layer(torch.ones(5, 2)).shape
+    torch.Size([5, 3])
     """
     layers = _layers(module)
     if any(layer.mean.device.type != generator.device.type for layer in layers):

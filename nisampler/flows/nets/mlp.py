@@ -32,7 +32,13 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
 
 
 def overwriting(name: Activation) -> Callable[[Tensor], Tensor]:
-    """An activation of values that nothing else needs: they are overwritten where no gradient is wanted."""
+    """An activation of values that nothing else needs: they are overwritten where no gradient is wanted.
+
+    >>> x = torch.tensor([-1.0, 2.0])
+    >>> with torch.no_grad():
+    ...     overwriting("relu")(x) is x
+    True
+    """
     function = ACTIVATIONS[name]
     if name not in ("silu", "relu", "leaky_relu", "elu"):
         return function
@@ -44,7 +50,11 @@ def _overwrite(function: Callable[..., Tensor], x: Tensor) -> Tensor:
 
 
 def join_context(x: Tensor, context: Tensor | None, context_dim: int) -> Tensor:
-    """Append the context (n, context_dim) to x (n, d); ShapeError if it is missing or misshapen."""
+    """Append the context (n, context_dim) to x (n, d); ShapeError if it is missing or misshapen.
+
+    >>> join_context(torch.zeros(1, 2), torch.ones(1, 1), 1)
+    tensor([[0., 0., 1.]])
+    """
     if context_dim == 0:
         return x
     if context is None or context.shape != (x.shape[0], context_dim):
@@ -54,7 +64,11 @@ def join_context(x: Tensor, context: Tensor | None, context_dim: int) -> Tensor:
 
 
 def make_linear(d_in: int, d_out: int, generator: torch.Generator) -> nn.Linear:
-    """A linear layer with the usual uniform weights in ±1/sqrt(d_in), drawn from `generator` only."""
+    """A linear layer with the usual uniform weights in ±1/sqrt(d_in), drawn from `generator` only.
+
+    >>> make_linear(2, 3, torch.Generator().manual_seed(1)).weight.shape
+    torch.Size([3, 2])
+    """
     layer: nn.Linear = nn.utils.skip_init(nn.Linear, d_in, d_out)  # type: ignore[no-untyped-call]
     _initialise(layer.weight, layer.bias, generator)
     return layer
@@ -70,6 +84,9 @@ class Linear(nn.Module):
     """A linear layer whose result (n, d_out) has the samples fastest in memory, as the splines want it.
 
     Its weights start as those of `make_linear`, or without a generator at zero.
+
+    >>> Linear(2, 3)(torch.ones(1, 2))
+    tensor([[0., 0., 0.]], grad_fn=<TBackward0>)
     """
 
     def __init__(self, d_in: int, d_out: int, generator: torch.Generator | None = None) -> None:
@@ -84,7 +101,11 @@ class Linear(nn.Module):
 
 
 class Constant(nn.Module):
-    """A conditioner without inputs: `d_out` free numbers, the same for every point, zero at the start."""
+    """A conditioner without inputs: `d_out` free numbers, the same for every point, zero at the start.
+
+    >>> Constant(3)(torch.zeros(5, 0)).shape
+    torch.Size([5, 3])
+    """
 
     def __init__(self, d_out: int) -> None:
         super().__init__()
@@ -98,6 +119,9 @@ class FourierFeatures(nn.Module):
     """x -> (x, sin 2πkx, cos 2πkx) with k = 1..m: good for thin curved ridges, bad for smooth targets.
 
     With `centre`, the first entry is 2x - 1.
+
+    >>> FourierFeatures(1, 1)(torch.tensor([[0.0]]))
+    tensor([[0., 0., 1.]])
     """
 
     frequencies: Tensor
@@ -117,7 +141,12 @@ class FourierFeatures(nn.Module):
 
 
 class MLP(nn.Module):
-    """A multilayer perceptron (n, d_in), (n, context_dim) -> (n, d_out) with `layers` hidden layers."""
+    """A multilayer perceptron (n, d_in), (n, context_dim) -> (n, d_out) with `layers` hidden layers.
+
+    >>> net = MLP(2, 4, NetConfig(hidden=8, layers=2), torch.Generator().manual_seed(1))
+    >>> net(torch.zeros(5, 2)).shape, len(net.hidden)
+    (torch.Size([5, 4]), 2)
+    """
 
     def __init__(self, d_in: int, d_out: int, config: NetConfig, generator: torch.Generator) -> None:
         super().__init__()
@@ -141,6 +170,10 @@ class ResidualNet(nn.Module):
     """A residual network with pre-activation blocks of two layers; the context enters at the input.
 
     `layers` counts the blocks.
+
+    >>> net = ResidualNet(2, 4, NetConfig("residual", hidden=8, layers=2), torch.Generator().manual_seed(1))
+    >>> net(torch.zeros(5, 2)).shape
+    torch.Size([5, 4])
     """
 
     def __init__(self, d_in: int, d_out: int, config: NetConfig, generator: torch.Generator) -> None:
@@ -189,6 +222,12 @@ class NetConfig:
     ------
     ConfigError
         If a setting is unknown or out of range.
+
+    Examples
+    --------
+    >>> net = NetConfig(hidden=8, layers=1, context_dim=3).build(2, 4, torch.Generator().manual_seed(1))
+    >>> net(torch.zeros(5, 2), torch.zeros(5, 3)).shape
+    torch.Size([5, 4])
     """
 
     kind: Literal["mlp", "residual", "bayesian"] = "mlp"

@@ -49,6 +49,11 @@ class UNetConfig:
     ------
     ConfigError
         If a setting is unknown or out of range.
+
+    Examples
+    --------
+    >>> UNetConfig(hidden=4, kernels=((2, 3), (2, 1)), cyclic=0).norm
+    'batch'
     """
 
     hidden: Count = 32
@@ -86,6 +91,13 @@ class UNet(nn.Module):
     ------
     ConfigError
         If the size is not divisible by the kernels.
+
+    Examples
+    --------
+    >>> config = UNetConfig(hidden=4, kernels=((2, 3),))
+    >>> net = UNet((1, 2), (4, 3), config, torch.Generator().manual_seed(1))
+    >>> net(torch.zeros(5, 12)).shape
+    torch.Size([5, 24])
     """
 
     def __init__(
@@ -130,6 +142,10 @@ class Convolution(nn.Module):
     """A convolution that keeps the size of an image, cyclic along one axis if so asked; its kernel has odd sides.
 
     Weights are uniform in ±1/sqrt(C_in kernel²), or zero where no generator is given.
+
+    >>> layer = Convolution(1, 2, 3, 0, torch.Generator().manual_seed(1))
+    >>> layer(torch.zeros(5, 1, 4, 3)).shape
+    torch.Size([5, 2, 4, 3])
     """
 
     def __init__(
@@ -199,6 +215,12 @@ class ConvEmbedding(nn.Module):
     ------
     ConfigError
         If there is no image, or the size is not divisible by the factor.
+
+    Examples
+    --------
+    >>> embedding = ConvEmbedding(1, 2, (4, 6), (2, 2), 3, torch.Generator().manual_seed(1))
+    >>> embedding(torch.zeros(5, 26)).shape
+    torch.Size([5, 18])
     """
 
     def __init__(
@@ -235,7 +257,11 @@ class ConvEmbedding(nn.Module):
 
 
 class ConstantMaps(nn.Module):
-    """Numbers as feature maps that are the same everywhere, (n, s) -> (n, s H W), where there is no image to embed."""
+    """Numbers as feature maps that are the same everywhere, (n, s) -> (n, s H W), where there is no image to embed.
+
+    >>> ConstantMaps(2, (1, 3))(torch.tensor([[4.0, 5.0]]))
+    tensor([[4., 4., 4., 5., 5., 5.]])
+    """
 
     def __init__(self, scalars: int, size: Size) -> None:
         super().__init__()
@@ -254,7 +280,11 @@ def _given(context: Tensor | None, dim: int) -> Tensor:
 
 
 def constant_maps(scalars: Tensor, size: Size) -> Tensor:
-    """Numbers (n, s) as constant images (n, s, H, W)."""
+    """Numbers (n, s) as constant images (n, s, H, W).
+
+    >>> constant_maps(torch.tensor([[4.0]]), (1, 3))
+    tensor([[[[4., 4., 4.]]]])
+    """
     return scalars[:, :, None, None].expand(-1, -1, *size)
 
 

@@ -49,6 +49,15 @@ class VelocityConfig:
     ------
     ConfigError
         If a setting is unknown or out of range.
+
+    Examples
+    --------
+    >>> VelocityConfig(solver="rk4", steps=4).divergence
+    'exact'
+    >>> VelocityConfig("velocity-vit", hidden=10, heads=4)
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.ConfigError: 4 heads do not divide a width of 10
     """
 
     kind: Literal["velocity-mlp", "velocity-vit"] = "velocity-mlp"
@@ -70,7 +79,11 @@ class VelocityConfig:
 
 
 class TimeFeatures(nn.Module):
-    """t (n, 1) -> (t/2, sin πkt, cos πkt) with k = 1..m: different at the two ends of [0, 1]."""
+    """t (n, 1) -> (t/2, sin πkt, cos πkt) with k = 1..m: different at the two ends of [0, 1].
+
+    >>> TimeFeatures(1)(torch.tensor([[1.0]])).round(decimals=3).abs()
+    tensor([[0.5000, 0.0000, 1.0000]])
+    """
 
     def __init__(self, m: int) -> None:
         super().__init__()
@@ -93,6 +106,12 @@ class VelocityMLP(nn.Module):
         Its `hidden`, `layers`, `activation` and `frequencies`.
     generator
         Source of the initial weights.
+
+    Examples
+    --------
+    >>> net = VelocityMLP(3, 2, VelocityConfig(hidden=8, layers=1), torch.Generator().manual_seed(1))
+    >>> net(torch.zeros(5, 3), torch.zeros(5, 1), torch.zeros(5, 2)).shape
+    torch.Size([5, 3])
     """
 
     def __init__(self, dim: int, context_dim: int, config: VelocityConfig, generator: torch.Generator) -> None:

@@ -27,6 +27,13 @@ class Patches(nn.Module):
     ------
     ConfigError
         If the patches do not fill the grid.
+
+    Examples
+    --------
+    >>> patches = Patches((1, 2, 4), (1, 1, 2))
+    >>> tokens = patches(torch.arange(8.0).unsqueeze(0))
+    >>> tokens.shape, patches.inverse(tokens)
+    (torch.Size([1, 4, 2]), tensor([[0., 1., 2., 3., 4., 5., 6., 7.]]))
     """
 
     def __init__(self, grid: Sizes, patch: Sizes) -> None:
@@ -47,7 +54,11 @@ class Patches(nn.Module):
 
 
 class Modulation(nn.Module):
-    """Shifts, scales and gates from a condition (n, width): `parts` tensors (n, 1, width), zero at the start."""
+    """Shifts, scales and gates from a condition (n, width): `parts` tensors (n, 1, width), zero at the start.
+
+    >>> [part.shape for part in Modulation(4, 2)(torch.zeros(5, 4))]
+    [torch.Size([5, 1, 4]), torch.Size([5, 1, 4])]
+    """
 
     def __init__(self, width: int, parts: int) -> None:
         super().__init__()
@@ -68,6 +79,12 @@ class TransformerBlock(nn.Module):
         Of the tokens; of the attention; width of the perceptron over that of the tokens.
     generator
         Source of the initial weights.
+
+    Examples
+    --------
+    >>> block = TransformerBlock(4, 2, 2, torch.Generator().manual_seed(1))
+    >>> block(torch.zeros(5, 3, 4), torch.zeros(5, 4)).shape
+    torch.Size([5, 3, 4])
     """
 
     def __init__(self, width: int, heads: int, expansion: int, generator: torch.Generator) -> None:
@@ -111,6 +128,13 @@ class VelocityViT(nn.Module):
     ------
     ConfigError
         If the patches do not fill the grid.
+
+    Examples
+    --------
+    >>> config = VelocityConfig("velocity-vit", hidden=8, layers=1, patch=(1, 1, 2))
+    >>> net = VelocityViT((1, 2, 4), 0, config, torch.Generator().manual_seed(1))
+    >>> net(torch.zeros(5, 8), torch.zeros(5, 1)).shape
+    torch.Size([5, 8])
     """
 
     def __init__(self, grid: Sizes, context_dim: int, config: VelocityConfig, generator: torch.Generator) -> None:

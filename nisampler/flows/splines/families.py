@@ -51,6 +51,11 @@ def linear(
     ------
     ShapeError
         If `params` leaves no bin to learn.
+
+    Examples
+    --------
+    >>> linear(torch.tensor([[0.4]]), torch.zeros(1, 1, 5))[0]
+    tensor([[0.4000]])
     """
     fixed = {"free": 0, "periodic": 1, "linear": 2}[boundary]
     bins = params.shape[-1] + fixed
@@ -91,6 +96,11 @@ def quadratic(
     ------
     ShapeError
         If the number of parameters fits no number of bins.
+
+    Examples
+    --------
+    >>> quadratic(torch.tensor([[0.4]]), torch.zeros(1, 1, 11))[0]
+    tensor([[0.4000]])
     """
     missing = {"free": 1, "periodic": 0, "linear": -1}[boundary]
     bins, rest = divmod(params.shape[-1] - missing, 2)
@@ -136,6 +146,11 @@ def cubic(
     ------
     ShapeError
         If the number of parameters fits no number of bins.
+
+    Examples
+    --------
+    >>> cubic(torch.tensor([[0.4]]), torch.zeros(1, 1, 12))[0]
+    tensor([[0.4000]])
     """
     bins, rest = divmod(params.shape[-1] - (2 if boundary == "free" else 0), 2)
     _check_bins(bins if rest == 0 else 0, 2 if boundary == "linear" else 1)
@@ -202,6 +217,14 @@ class Spline:
     ------
     ConfigError
         If a setting is unknown or out of range.
+
+    Examples
+    --------
+    >>> spline = Spline("cubic", bins=5, domain="line", bound=3.0)
+    >>> y, log_slope = spline(torch.tensor([[0.4], [7.0]]), torch.zeros(2, 1, spline.n_params))
+    >>> y, log_slope.shape
+    (tensor([[0.4000],
+             [7.0000]]), torch.Size([2, 1]))
     """
 
     kind: Kind = "rational_quadratic"

@@ -42,7 +42,11 @@ _chosen: Backend = "auto"
 
 
 class FastPathWarning(UserWarning):
-    """Splines run without their fused kernel."""
+    """Splines run without their fused kernel.
+
+    >>> issubclass(FastPathWarning, UserWarning)
+    True
+    """
 
 
 class Shape(NamedTuple):
@@ -59,6 +63,11 @@ class Shape(NamedTuple):
     bound
         Half width of the box outside of which points stay what they are; 0 for the unit interval, where points outside
         are clamped.
+
+    Examples
+    --------
+    >>> Shape(10, 0, MIN_SIZE, MIN_SIZE, MIN_SLOPE, 0.0).bins
+    10
     """
 
     bins: int
@@ -77,6 +86,12 @@ def using(backend: Backend) -> Iterator[None]:
     ------
     ConfigError
         If there is no such backend.
+
+    Examples
+    --------
+    >>> with using("reference"):
+    ...     fused(torch.zeros(1))
+    False
     """
     global _chosen
     before, _chosen = _chosen, checked("backend", backend, Backend)
@@ -87,7 +102,11 @@ def using(backend: Backend) -> Iterator[None]:
 
 
 def fused(x: Tensor) -> bool:
-    """Whether splines of such points run in the fused kernel."""
+    """Whether splines of such points run in the fused kernel.
+
+    >>> fused(torch.zeros(0)), fused(torch.zeros(1, dtype=torch.float16))
+    (False, False)
+    """
     if _chosen == "reference" or x.dtype not in (torch.float32, torch.float64) or x.numel() == 0:
         return False
     compiler = {"cpu": "numba", "cuda": "triton"}.get(x.device.type)
@@ -157,6 +176,13 @@ def spline(
     ------
     ShapeError
         If the number of raw parameters fits no number of bins.
+
+    Examples
+    --------
+    >>> y, log_slope = spline(torch.tensor([[0.4], [7.0]]), torch.zeros(2, 1, 29), boundary="linear", bound=3.0)
+    >>> y
+    tensor([[0.4000],
+            [7.0000]])
     """
     bins = count_bins(x, params, boundary)
     if not fused(x) or bins > _MOST_BINS:
@@ -176,7 +202,11 @@ def _reversed(tensor: Tensor) -> Tensor:
 
 
 def boxed(function: Callable[[Tensor], tuple[Tensor, Tensor]], x: Tensor, bound: float) -> tuple[Tensor, Tensor]:
-    """A map of the unit interval, with its log slope, on the box [-bound, bound] with the identity outside."""
+    """A map of the unit interval, with its log slope, on the box [-bound, bound] with the identity outside.
+
+    >>> boxed(lambda u: (u, torch.zeros_like(u)), torch.tensor([0.5, 7.0]), 3.0)
+    (tensor([0.5000, 7.0000]), tensor([0., 0.]))
+    """
     inside = x.abs() <= bound
     y, log_slope = function((x.clamp(-bound, bound) + bound) / (2 * bound))
     y = (y * (2 * bound) - bound).clamp(-bound, bound)

@@ -218,6 +218,13 @@ def spline(
 
     `raw` are the parameters (P, A, n); `inverse` asks for the other direction. Only samples from `first` on and before
     `last` are touched.
+
+    >>> from nisampler.flows.splines.fused_spline import Shape
+    >>> x, raw = np.full((1, 2), 0.4, np.float32), np.zeros((31, 1, 2), np.float32)
+    >>> y, log_slope, index = np.empty_like(x), np.empty_like(x), np.empty_like(x, np.int16)
+    >>> spline(x, raw, y, log_slope, index, False, Shape(10, 0, 1e-4, 1e-4, 1e-4, 0.0), 0, 2)
+    >>> y.round(6), index
+    (array([[0.4, 0.4]], dtype=float32), array([[4, 4]], dtype=int16))
     """
     bins = shape.bins
     s = np.empty((_SHARES + bins) * _BLOCK, x.dtype)
@@ -382,6 +389,14 @@ def spline_gradient(
 
     `x` and `raw` were given to `spline`, and `index` are the numbers of the bins. Only samples from `first` on and
     before `last` are touched.
+
+    >>> from nisampler.flows.splines.fused_spline import Shape
+    >>> x, raw = np.full((1, 2), 0.35, np.float32), np.zeros((31, 1, 2), np.float32)
+    >>> index, g_x, g_raw = np.full_like(x, 3, np.int16), np.empty_like(x), np.empty_like(raw)
+    >>> given = (x, raw, index, np.ones_like(x), np.zeros_like(x), g_x, g_raw)
+    >>> spline_gradient(*given, False, Shape(10, 0, 1e-4, 1e-4, 1e-4, 0.0), 0, 2)
+    >>> g_x.round(4)
+    array([[1., 1.]], dtype=float32)
     """
     bins, widths, heights = shape.bins, _SHARES, _SHARES + shape.bins
     s = np.empty((heights + bins) * _BLOCK, x.dtype)

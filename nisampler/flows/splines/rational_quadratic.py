@@ -33,13 +33,21 @@ _SLOPES = {"free": 1, "linear": -1, "periodic": 0}
 
 
 def n_params(bins: int, boundary: Boundary = "free") -> int:
-    """Number of raw parameters per coordinate: 3K+1 (free), 3K-1 (linear tails) or 3K (periodic)."""
+    """Number of raw parameters per coordinate: 3K+1 (free), 3K-1 (linear tails) or 3K (periodic).
+
+    >>> n_params(10), n_params(10, "linear"), n_params(10, "periodic")
+    (31, 29, 30)
+    """
     checked("boundary", boundary, Boundary)
     return 3 * int(checked("bins", bins, Several)) + _SLOPES[boundary]
 
 
 def count_bins(x: Tensor, params: Tensor, boundary: Boundary) -> int:
-    """Number of bins of points (..., d) with parameters (..., d, P); ShapeError if they fit none."""
+    """Number of bins of points (..., d) with parameters (..., d, P); ShapeError if they fit none.
+
+    >>> count_bins(torch.zeros(5, 2), torch.zeros(5, 2, 31), "free")
+    10
+    """
     bins, rest = divmod(params.shape[-1] - _SLOPES[boundary], 3)
     if rest or bins < 2 or params.shape[:-1] != x.shape:
         raise ShapeError(
@@ -167,6 +175,12 @@ def rational_quadratic(
     References
     ----------
     Durkan et al., 1906.04032, eqs. (4)-(8) and appendix A.
+
+    Examples
+    --------
+    >>> y, log_slope = rational_quadratic(torch.tensor([[0.35]]), torch.zeros(1, 1, 31))
+    >>> y, log_slope.abs() < 1e-5
+    (tensor([[0.3500]]), tensor([[True]]))
     """
     count_bins(x, params, boundary)
     raw, x = params.movedim(-1, 0).transpose(1, -1), x.clamp(0.0, 1.0).transpose(0, -1)
@@ -187,7 +201,12 @@ def rational_quadratic(
 
 
 def segment(theta: Tensor, mean: Tensor, slope_0: Tensor, slope_1: Tensor) -> tuple[Tensor, Tensor]:
-    """Relative height and log slope at the relative position theta of a bin (1906.04032 eqs. (4), (5))."""
+    """Relative height and log slope at the relative position theta of a bin (1906.04032 eqs. (4), (5)).
+
+    >>> one = torch.ones(1)
+    >>> segment(0.3 * one, one, one, one)
+    (tensor([0.3000]), tensor([0.]))
+    """
     rest = 1.0 - theta
     mixed = theta * rest
     square = theta * theta
@@ -211,6 +230,10 @@ def solve_segment(
     D^2 + E written as b^2 - 4 a c, is a difference of large numbers where the slopes at the knots are far from the
     mean one, and loses every digit of single precision there. Here only positive numbers are added: the result is that
     of a height which is wrong by a few roundings.
+
+    >>> one = torch.ones(1)
+    >>> solve_segment(0.3 * one, 0 * one, one, one, one, one)
+    (tensor([0.3000]), tensor([0.]))
     """
     mean = height / width
     eta = (rise / height).clamp(0.0, 1.0)

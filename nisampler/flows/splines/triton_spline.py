@@ -346,6 +346,13 @@ def spline(x: Tensor, raw: Tensor, y: Tensor, log_slope: Tensor, index: Tensor, 
     """Fill values y (A, n), log slopes (A, n) and the numbers of the bins (A, n), int16, for points x (A, n).
 
     `raw` are the parameters (P, A, n); `inverse` asks for the other direction.
+
+    >>> from nisampler.flows.splines.fused_spline import Shape
+    >>> x, raw = torch.full((1, 2), 0.4, device="cuda"), torch.zeros(31, 1, 2, device="cuda")
+    >>> y, log_slope, index = torch.empty_like(x), torch.empty_like(x), torch.empty_like(x, dtype=torch.int16)
+    >>> spline(x, raw, y, log_slope, index, False, Shape(10, 0, 1e-4, 1e-4, 1e-4, 0.0))
+    >>> y.cpu()
+    tensor([[0.4000, 0.4000]])
     """
     _launch(_spline_kernel, (x, raw, y, log_slope, index), inverse, shape)
 
@@ -364,5 +371,13 @@ def spline_gradient(
     """Fill the gradients g_x (A, n) and g_raw (P, A, n) from those of values and log slopes, g_y and g_log (A, n).
 
     `x` and `raw` were given to `spline`, and `index` are the numbers of the bins.
+
+    >>> from nisampler.flows.splines.fused_spline import Shape
+    >>> x, raw = torch.full((1, 2), 0.35, device="cuda"), torch.zeros(31, 1, 2, device="cuda")
+    >>> index, g_x, g_raw = torch.full_like(x, 3, dtype=torch.int16), torch.empty_like(x), torch.empty_like(raw)
+    >>> given = (x, raw, index, torch.ones_like(x), torch.zeros_like(x), g_x, g_raw)
+    >>> spline_gradient(*given, False, Shape(10, 0, 1e-4, 1e-4, 1e-4, 0.0))
+    >>> g_x.cpu().round(decimals=3)
+    tensor([[1., 1.]])
     """
     _launch(_gradient_kernel, (x, raw, index, g_y, g_log, g_x, g_raw), inverse, shape)
