@@ -73,7 +73,8 @@ def run_nisampler(function: Slowed, job: Row, watch: Stopwatch) -> Row:
         training=TrainingConfig(calls=job["calls"], sampler=sampler),
         threads=job["threads"],
         events=job["events"],
-        on_progress=progress,
+        callback=progress,
+        progress=False,
     )
     watch.lap("integration")
     watch.phases["training"] = {name: sum(lap[name] for lap in laps) for name in laps[0]}
