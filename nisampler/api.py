@@ -181,7 +181,7 @@ class Chain:
         return result
 
     def _integrate(self, trained: Trained) -> Result:
-        start, before = time.perf_counter(), self.integrand.calls
+        start, before, limits = time.perf_counter(), self.integrand.calls, self.integrand.limits()
         training, config, unweighting = trained.result, self.config.integration, self.config.unweighting
         config = config.for_events(self.config.training.events or 0, training.efficiency)
         found = Integrator(self.integrand, training.sampler, config, self.streams).run(self.monitor)
@@ -195,6 +195,7 @@ class Chain:
             **trained.calls,
             "integration": self.integrand.calls - before,
             "nonfinite": self.integrand.nonfinite - self._before["nonfinite"],
+            **{name: count - limits.get(name, 0) for name, count in self.integrand.limits().items()},
         }
         return Result(
             training=training,

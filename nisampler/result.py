@@ -35,6 +35,7 @@ from nisampler.stored import (
     Integrated,
     Trained,
     WeightDistribution,
+    limits_line,
     require_stages,
     stored_device,
     stored_integrand,
@@ -55,6 +56,8 @@ from nisampler.unweighting.unweighter import (
 # Stages that call the function, in words.
 _CALLS = {"detection": "to find its kind", "training": "training", "integration": "integration"}
 
+# Names in `Result.calls` that are no limits.
+_COUNTED = (*_CALLS, "nonfinite")
 # Points of a weighted sample that the function gets at once.
 _BATCH = 65_536
 
@@ -81,7 +84,7 @@ class Result:
     streams, unweighting, threads
         Source of random numbers, and settings of the unweighting.
     calls, seconds
-        Of each stage; calls "nonfinite" counts values that were NaN or infinite.
+        Of each stage; calls "nonfinite" counts values that were NaN or infinite, further names are those of `limits`.
     stages
         Draws points in two stages, where that is wanted or pays.
 
@@ -153,6 +156,11 @@ class Result:
         return self.efficiencies.chosen * self.calls["integration"] / self.seconds.get("integration", math.nan)
 
     @property
+    def limits(self) -> dict[str, int]:
+        """What the function counted while it was integrated, by name; see `Integrand.limits`."""
+        return {name: count for name, count in self.calls.items() if name not in _COUNTED}
+
+    @property
     def warnings(self) -> list[str]:
         """What went wrong, makes the error doubtful, or is slow."""
         found = [*self.training.warnings, *self.integration.warnings]
@@ -190,6 +198,7 @@ class Result:
             *([] if gain is None else [("two stages", gain.gain.line())]),
             ("sampler", self.sampler.describe()),
             ("calls", ", ".join(f"{self.calls.get(stage, 0):,} {words}" for stage, words in _CALLS.items())),
+            *([("limits", found)] if (found := limits_line(self.limits)) else []),
             *[("warning", warning) for warning in self.warnings],
         ]
         return Table(self.integrand.name, rows, inline=True).html()
@@ -208,6 +217,7 @@ class Result:
             *([] if self.stages is None else [f"two stages   {self.stages.gain.line()}"]),
             f"calls        {calls['detection']} to find the kind of function, {calls['training']} training, "
             f"{calls['integration']} integration; {calls['nonfinite']} not finite",
+            *([f"limits       {found}"] if (found := limits_line(self.limits)) else []),
             *(["function     called with one point at a time"] if self.integrand.kind == "scalar" else []),
             f"steps        {self.training.steps}; each point of the training served {self.training.steps_per_call:.3g}",
         ]

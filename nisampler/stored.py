@@ -30,6 +30,8 @@ from nisampler.unweighting.unweighter import Efficiencies
 
 CHECKPOINT, SAMPLER, INTEGRATION, TWO_STAGE = "checkpoint", "sampler", "integration", "two_stage"
 SECONDS = "seconds.json"
+# Names of limits that say how often there was one to meet.
+_TOTALS = ("points", "densities")
 
 # Of the histogram of |w| over its mean: 200 bins for each of 16 decades.
 _EDGES = np.geomspace(1e-10, 1e6, 16 * 200 + 1)
@@ -219,6 +221,17 @@ class AbsentFunction:
         return MissingFunctionError(
             f"{text}{f' ({self.reason})' if self.reason else ''}; hand it in by nisampler.load(folder, function)"
         )
+
+
+def limits_line(limits: Mapping[str, int]) -> str:
+    """What a function counted (see `Integrand.limits`), in a line; empty where there was nothing to count.
+
+    >>> limits_line({"points": 1000, "scales below 1 GeV": 3, "densities": 26000, "densities below zero": 0})
+    '3 scales below 1 GeV (of 1,000 points, 26,000 densities)'
+    """
+    found = [f"{count:,} {name}" for name, count in limits.items() if count and name not in _TOTALS]
+    totals = [f"{limits[name]:,} {name}" for name in _TOTALS if name in limits]
+    return ", ".join(found) + (f" (of {', '.join(totals)})" if totals else "") if found else ""
 
 
 def is_stored(folder: Path | None, stage: str) -> bool:

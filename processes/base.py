@@ -71,6 +71,13 @@ class Process(ABC):
         """
         raise ProcessError(f"{self.name} is an integrand without momenta; {tuple(u.shape)} points given")
 
+    def limits(self) -> dict[str, int]:
+        """How often a part of the process was at the end of its range since it was made, by name; see a run's result.
+
+        Under "points" and "densities" stands how often there were any.
+        """
+        return {}
+
     def prepare_events(self) -> None:  # noqa: B027 (most processes need nothing)
         """Do beforehand what `events` will need, so that a failure comes before a long training."""
 
@@ -142,7 +149,7 @@ class CallableProcess(Process):
     """A user's own callable with a `dim` attribute.
 
     Of the other attributes of `Process` (`name`, `unit`, `seconds_per_call`, `parameters`, `beams`, `observables`,
-    `momenta`, `events`) it uses those that the callable has.
+    `limits`, `momenta`, `events`) it uses those that the callable has.
 
     Parameters
     ----------
@@ -177,10 +184,15 @@ class CallableProcess(Process):
         self.beams = getattr(function, "beams", None)
         self.observables = tuple(getattr(function, "observables", ()))
         self.has_events = callable(getattr(function, "events", None))
+        self._limits: Callable[[], dict[str, int]] = getattr(function, "limits", dict)
 
     def __call__(self, u: Tensor) -> Tensor:
         """Values (n,) at the cube points u (n, dim), as the user's callable returns them."""
         return self.function(u)
+
+    def limits(self) -> dict[str, int]:
+        """What the user's callable counts; nothing where it has no `limits`."""
+        return self._limits()
 
     def momenta(self, u: Tensor) -> Tensor:
         """Momenta as the user's callable gives them; raises ProcessError where it has none."""

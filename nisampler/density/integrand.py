@@ -96,6 +96,7 @@ class Integrand:
         )
         self._steer: str | int | None = checked("steer", steer, Natural | str | None)
         self._names: tuple[str, ...] | None = None
+        self._limits: Callable[[], dict[str, int]] = getattr(function, "limits", dict)
         self._counts = {"calls": 0, "zeros": 0, "nonfinite": 0}
         self.kind, self.function, self._call = kind, function, ADAPTERS["torch"]
         if kind == "auto":
@@ -193,6 +194,13 @@ class Integrand:
     def counts(self) -> dict[str, int]:
         """The counters by name, for a checkpoint or a result."""
         return dict(self._counts)
+
+    def limits(self) -> dict[str, int]:
+        """What the function itself counts, by name: how often a part of it was at the end of its range, for example.
+
+        It is what `function.limits()` returns, if it has such a method.
+        """
+        return dict(self._limits())
 
     def restore_counts(self, counts: dict[str, int]) -> None:
         """Continue counting from what `counts` returned."""

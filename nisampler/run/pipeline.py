@@ -206,6 +206,7 @@ def _result(job: Job, found: Result, made: Generated) -> dict[str, Any]:
             "report": 0,
             "nonfinite": found.calls["nonfinite"] + made.nonfinite,
         },
+        "limits": found.limits,
         "sampler": {
             "name": found.sampler.describe(),
             "choice": None if choice is None else asdict(choice),

@@ -125,6 +125,7 @@ def _distribution_pictures(data: RunReport) -> list[Picture]:
 
 
 def _tables(result: Mapping[str, Any]) -> list[Table]:
+    limits = result.get("limits", {})
     seconds = {**result["seconds"], "total": sum(result["seconds"].values())}
     candidates = [
         (f"{item['name']}{' (chosen)' if item['chosen'] else ''}", _share(item["efficiency_0p1"]))
@@ -133,6 +134,7 @@ def _tables(result: Mapping[str, Any]) -> list[Table]:
     return [
         Table("Efficiencies", efficiency_rows(result)),
         Table("Integrand calls", [(name, f"{count:,}") for name, count in result["calls"].items()]),
+        *([Table("Limits", [(name, f"{count:,}") for name, count in limits.items()])] if limits else []),
         Table("Seconds", [(name, f"{value:.1f}") for name, value in seconds.items()]),
         Table("Samplers compared, efficiency at 0.1 %", candidates),
         Table("Versions", [(name, str(text)) for name, text in result["versions"].items()]),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nisampler.base.estimate import format_with_error
+from nisampler.stored import limits_line
 from nisampler.training.costs import Choice
 from nisampler.unweighting.two_stage import TwoStageGain
 
@@ -68,6 +69,8 @@ def summary(result: Mapping[str, Any], path: Path) -> list[tuple[str, str]]:
     if numbers["n_events"]:
         overweight = _percent(numbers["overweight_fraction"])
         rows.append(("events", f"{numbers['n_events']}, overweight {overweight} of the integral"))
+    if line := limits_line(result.get("limits", {})):
+        rows.append(("limits", line))
     rows += [("", str(path / name)) for name in result["files"]]
     rows += [("report", str(path / "report.html")), ("seconds", f"{sum(result['seconds'].values()):.1f}")]
     return rows + [("warning", str(text)) for text in result["warnings"]]

@@ -24,7 +24,9 @@ from nisampler.processes.hadron.events import FinalState, PartonPoints, event_ba
 from nisampler.processes.hadron.scales import Scales
 from nisampler.processes.partons.luminosity import Luminosity, Pdf
 from nisampler.processes.phase_space.kinematics import dot, mass2
+from nisampler.processes.tally import Tally
 
+POINTS, CLAMPED, FROZEN_ALPHA_S = "points", "scales below 1 GeV", "alpha_s outside its table"
 # Typical sizes that bring the features of a point to order one: pT and masses in GeV, the smallest resolved pT².
 _TYPICAL_PT, _FLOOR = 50.0, 1e-6
 
@@ -133,6 +135,9 @@ class HadronProcess(Process):
         self.beams = BeamInfo((PROTON, PROTON), (0.5 * self.sqrt_s, 0.5 * self.sqrt_s), sets)
         self.luminosity = Luminosity(setup.amplitude.subprocesses, setup.amplitude.elements, setup.pdf.column)
         self._alpha_s = setup.alpha_s or setup.pdf.alpha_s
+        known: tuple[float, float] | None = getattr(setup.alpha_s or setup.pdf, "q2_range", None)
+        self._alpha_s_range = known or (0.0, math.inf)
+        self.tally = Tally(POINTS, CLAMPED, FROZEN_ALPHA_S)
         self.multichannel = Multichannel(
             self.differential, setup.channels, features=self.features, groups=setup.groups, support=self.passes
         )
@@ -185,11 +190,26 @@ class HadronProcess(Process):
         q2 = mu_f.square().unsqueeze(1) if constant is None else constant[1] ** 2
         densities = setup.pdf.xf(x, q2)
         alpha_s = self._alpha_s(mu_r.square())
+        self._count(mu_r, mu_f)
         squared = setup.amplitude.squared(incoming, p, alpha_s)
         if squared.shape != (len(p), setup.amplitude.elements):
             shape = (len(p), setup.amplitude.elements)
             raise AmplitudeError(f"{self.name}: squared must return shape {shape}, got {tuple(squared.shape)}")
         return PartonPoints(p, incoming, x, mu_r, mu_f, alpha_s, densities, squared)
+
+    def limits(self) -> dict[str, int]:
+        """Points evaluated so far, and how often a scale, the coupling or a density was at the end of its range.
+
+        Counted are scales raised to 1 GeV, couplings outside their table, and what `PartonDensity` counts.
+        """
+        densities: Tally | None = getattr(self.setup.pdf, "tally", None)
+        return self.tally.counts() | ({} if densities is None else densities.counts())
+
+    def _count(self, mu_r: Tensor, mu_f: Tensor) -> None:
+        low, high = (math.sqrt(edge) for edge in self._alpha_s_range)
+        self.tally.add(POINTS, len(mu_r))
+        self.tally.add(CLAMPED, self.setup.scales.clamped(mu_r, mu_f))
+        self.tally.add(FROZEN_ALPHA_S, (mu_r < low) | (mu_r > high))
 
     def _incoming(self, x: Tensor) -> Tensor:
         energy = 0.5 * self.sqrt_s * x

@@ -72,6 +72,13 @@ class Scales:
             (self.factorisation_factor * central).clamp(min=LOWEST_SCALE),
         )
 
+    def clamped(self, mu_r: Tensor, mu_f: Tensor) -> Tensor | int:
+        """How many of the scales (n,) that it gave would be below 1 GeV: a mask (2, n), or a number."""
+        if callable(self.central):
+            return torch.stack([mu_r, mu_f]) <= LOWEST_SCALE
+        factors = (self.renormalisation_factor, self.factorisation_factor)
+        return len(mu_r) * sum(factor * self.central < LOWEST_SCALE for factor in factors)
+
 
 def transverse_mass(p: Tensor) -> Tensor:
     """Transverse mass sqrt(E^2 - pz^2) = sqrt(m^2 + pT^2) of momenta (..., 4).

@@ -99,7 +99,13 @@ class TabulatedAlphaS:
             raise ConfigError("the scales of an alpha_s table rise; one given twice marks a flavour threshold")
         axis = CubicAxis(knots)
         curve = _Curve(axis, axis.coefficients(table))
+        self._q2_range = (scales[0] ** 2, scales[-1] ** 2)
         self._curves = OnDevices(curve, curve.coefficients.device)
+
+    @property
+    def q2_range(self) -> tuple[float, float]:
+        """First and last squared scale of the table in GeV^2; outside the coupling is frozen."""
+        return self._q2_range
 
     def __call__(self, q2: Tensor) -> Tensor:
         """alpha_s at the squared scales q2 in GeV^2; any shape, the same shape back, on the device of q2."""

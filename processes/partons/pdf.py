@@ -7,13 +7,15 @@ differences; the two differ by 1e-5 to 1e-4 inside the grid). The polynomial of 
 that a call gathers 16 coefficients a flavour and adds them up.
 
 Everywhere in this package a density is $x f(x, Q^2)$, not $f$; it is clipped at zero, where a fit goes below. Below
-the smallest x and outside the range in Q the value at the border holds. At x >= 1 there is nothing.
+the smallest x and outside the range in Q the value at the border holds. At x >= 1 there is nothing. All three are
+counted (`PartonDensity.tally`).
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import itertools
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -22,15 +24,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from nisampler.errors import ConfigError, MissingExtraError, PdfError, ShapeError
 from nisampler.processes.constants import GLUON, MASS_Z
 from nisampler.processes.partons.alpha_s import AlphaS, RunningAlphaS, TabulatedAlphaS
 from nisampler.processes.partons.devices import OnDevices
+from nisampler.processes.partons.grid_files import SubGrid, read_info, read_member
 from nisampler.processes.partons.interpolation import CubicAxis, powers
+from nisampler.processes.tally import Tally
 
+# What a density counts: those asked for, those a fit has below zero, places outside its grid.
+DENSITIES, CLIPPED, FROZEN_X, FROZEN_Q = "densities", "densities below zero", "x below the grid", "Q outside the grid"
 PDF_FLAVOURS = (-6, -5, -4, -3, -2, -1, GLUON, 1, 2, 3, 4, 5, 6)
 
 # Numbers of the sets in LHAPDF's index (pdfsets.index); a set with an .info file brings its own.
@@ -48,32 +53,11 @@ LHAPDF_IDS = {
 # Charm, bottom and top masses in GeV of the fits, by the beginning of their names; five flavours at most.
 _FAMILY_MASSES = {"NNPDF23": (1.414214, 4.75, float("inf")), "NNPDF31": (1.51, 4.92, float("inf"))}
 _LOOPS = {"lo": 1, "nlo": 2, "nnlo": 3}
-_FUSED = re.compile(r"(?<=[eE][+-]\d\d)(?=\d\.)")
-
-
-@dataclass(frozen=True)
-class SubGrid:
-    """One block of a grid file.
-
-    Attributes
-    ----------
-    x, q
-        Knots, shapes (k,) and (l,); q in GeV.
-    flavours
-        PDG codes of the columns.
-    values
-        x f, shape (k, l, flavours).
-
-    Examples
-    --------
-    >>> SubGrid(torch.tensor([0.1, 1.0]), torch.tensor([1.0, 100.0]), (21,), torch.ones(2, 2, 1)).flavours
-    (21,)
-    """
-
-    x: Tensor
-    q: Tensor
-    flavours: tuple[int, ...]
-    values: Tensor
+_COUPLING_KEYS = frozenset(
+    ("AlphaS_MZ", "AlphaS_OrderQCD", "AlphaS_Qs", "AlphaS_Vals", "MZ", "MCharm", "MBottom", "MTop")
+)
+# Digits of a set's number in LHAPDF's index, with room.
+_DIGITS = 9
 
 
 @dataclass(frozen=True)
@@ -128,6 +112,7 @@ class PartonDensity:
         self.x_min, self.x_max = float(grids[0].x[0]), float(grids[0].x[-1])
         self.q2_min, self.q2_max = float(grids[0].q[0]) ** 2, float(grids[-1].q[-1]) ** 2
         self._coupling = coupling
+        self.tally = Tally(DENSITIES, CLIPPED, FROZEN_X, FROZEN_Q)
         tables = _tables(grids)
         self._tables = OnDevices(tables, tables.coefficients.device)
         self._slice: tuple[float, torch.device, Tensor] | None = None
@@ -184,13 +169,27 @@ class PartonDensity:
         rows = (cell * terms).unsqueeze(-1) + torch.arange(terms, device=x.device)
         # A sum of table rows with weights, in one pass: the gathered rows are never stored.
         values = torch.nn.functional.embedding_bag(rows, table, per_sample_weights=weights, mode="sum")
+        self._count(flat, q2, values)
         return values.clamp(min=0).reshape(*x.shape, len(PDF_FLAVOURS))
+
+    def _count(self, x: Tensor, q2: Tensor | float, values: Tensor) -> None:
+        """Note how many densities (n, flavours) will be clipped, and points that lie outside the grid."""
+        self.tally.add(DENSITIES, values.numel())
+        # On a CPU one look at the smallest value is ten times cheaper than counting, and most fits stay above zero.
+        if values.device.type != "cpu" or (values.numel() and float(values.detach().amin()) < 0):
+            self.tally.add(CLIPPED, values < 0)
+        self.tally.add(FROZEN_X, x < self.x_min)
+        if isinstance(q2, Tensor):
+            self.tally.add(FROZEN_Q, (q2 < self.q2_min) | (q2 > self.q2_max))
+        elif not self.q2_min <= q2 <= self.q2_max:
+            self.tally.add(FROZEN_Q, len(x))
 
     def alpha_s(self, q2: Tensor | float) -> Tensor:
         """The coupling of the set at the squared scales q2 in GeV^2, of the shape of q2.
 
-        From the table in the set's .info file, or by running with its reference value; without such a file, by
-        running with what the name of the set says (`NNPDF31_lo_as_0118`: one loop, 0.118 at the Z mass).
+        From the table in the head of the member's file or in the set's .info file, or by running with the reference
+        value there; without either, by running with what the name of the set says (`NNPDF31_lo_as_0118`: one loop,
+        0.118 at the Z mass).
 
         Raises
         ------
@@ -200,6 +199,12 @@ class PartonDensity:
         if self._coupling is None:
             raise PdfError(f"{self.name} has no .info file and no alpha_s in its name: use RunningAlphaS instead")
         return self._coupling(torch.as_tensor(q2, dtype=torch.float64))
+
+    @property
+    def q2_range(self) -> tuple[float, float]:
+        """Squared scales in GeV^2 outside which the coupling is frozen."""
+        known: tuple[float, float] = getattr(self._coupling, "q2_range", (0.0, math.inf))
+        return known
 
     def _at_scale(self, q2: float, tables: _Tables) -> Tensor:
         """The cubics in ln x at one scale, shape (x cells * 4, flavours); the last one is kept."""
@@ -248,81 +253,19 @@ def load_pdf(name: str | Path, member: int = 0) -> PartonDensity:
         path = _member_of(Path(text), member)
     else:
         path = _find(text, member)
-    grids = read_grid(path)
+    head, grids = read_member(path)
     set_name = re.sub(r"_\d{4}$", "", path.stem)
-    info = _read_info(path.with_name(f"{set_name}.info"))
-    lhapdf_id = int(info["SetIndex"]) if "SetIndex" in info else LHAPDF_IDS.get(set_name, 0)
+    source = path.with_name(f"{set_name}.info")
+    info = read_info(source)
+    lhapdf_id = _set_index(info["SetIndex"], source) if "SetIndex" in info else LHAPDF_IDS.get(set_name, 0)
+    own = {key: value for key, value in head.items() if key in _COUPLING_KEYS}
     try:
-        coupling = _coupling(set_name, info)
+        # What a member says of its coupling holds, as in LHAPDF: the set says it for the others.
+        coupling = _coupling(set_name, info | own)
     except ValueError as error:
-        raise PdfError(f"{set_name}.info does not describe a coupling: {error}") from error
+        place = f"{path.name} and {source.name} do" if own else f"{source.name} does"
+        raise PdfError(f"{place} not describe a coupling: {error}") from error
     return PartonDensity(grids, set_name, member, lhapdf_id + member if lhapdf_id else 0, coupling)
-
-
-def read_grid(path: Path) -> list[SubGrid]:
-    """The sub-grids of an LHAPDF grid file.
-
-    Knots that are printed alike are taken as one. Numbers that ran together (`0.00e+000.00e+00`) are told apart.
-
-    Raises
-    ------
-    PdfError
-        If the file is not there, not a grid, cut short, or holds something that is not a finite number; the
-        message names the file and the sub-grid.
-
-    Examples
-    --------
-    >>> read_grid(Path("nowhere.dat"))
-    Traceback (most recent call last):
-    ...
-    nisampler.errors.PdfError: cannot read the PDF grid nowhere.dat: [Errno 2] No such file or directory: 'nowhere.dat'
-    """
-    try:
-        text = path.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PdfError(f"cannot read the PDF grid {path}: {error}") from error
-    head, *blocks = re.split(r"^---.*$", text, flags=re.MULTILINE)
-    if "lhagrid1" not in head:
-        raise PdfError(f"{path} is not an LHAPDF grid file: its head does not say 'Format: lhagrid1'")
-    if len(blocks) < 2 or blocks[-1].strip():
-        raise PdfError(f"{path} is cut short: the last sub-grid does not end with ---")
-    return [_read_block(block, f"{path}, sub-grid {i}") for i, block in enumerate(blocks[:-1], start=1)]
-
-
-def _read_block(block: str, where: str) -> SubGrid:
-    lines = block.strip().split("\n", 3)
-    if len(lines) < 4:
-        raise PdfError(f"{where} is cut short: it has no values")
-    try:
-        x, q = (np.array(line.split(), dtype=np.float64) for line in lines[:2])
-        codes = [int(code) for code in lines[2].split()]
-        values = np.array(_FUSED.sub(" ", lines[3]).split(), dtype=np.float64)
-    except ValueError as error:
-        raise PdfError(f"{where}: {error}") from error
-    flavours = tuple(GLUON if code == 0 else code for code in codes)
-    _check_values(values, (len(x), len(q)), flavours, where)
-    table = values.reshape(len(x), len(q), -1)[_distinct(x)][:, _distinct(q)]
-    x, q = x[_distinct(x)], q[_distinct(q)]
-    if not all(len(knots) > 1 and knots[0] > 0 and (np.diff(knots) > 0).all() for knots in (x, q)):
-        raise PdfError(f"{where}: the knots in x and in Q must be positive and rise, two or more of each")
-    return SubGrid(torch.from_numpy(x), torch.from_numpy(q), flavours, torch.from_numpy(table))
-
-
-def _check_values(values: NDArray[np.float64], knots: tuple[int, int], flavours: tuple[int, ...], where: str) -> None:
-    """Raise PdfError unless there is one finite value for each knot and flavour."""
-    expected = knots[0] * knots[1] * len(flavours)
-    if len(values) != expected or len(set(flavours)) < len(flavours):
-        raise PdfError(
-            f"{where} holds {len(values)} numbers, but {knots[0]} x {knots[1]} knots with the {len(flavours)} flavours"
-            f" {flavours} make {expected}: it is cut short or a column is missing"
-        )
-    if not np.isfinite(values).all():
-        raise PdfError(f"{where} holds a value that is not finite")
-
-
-def _distinct(knots: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Mask of the knots that are not printed like the one before them."""
-    return np.append(True, np.diff(knots) != 0)
 
 
 def _tables(grids: Sequence[SubGrid]) -> _Tables:
@@ -380,12 +323,11 @@ def _pythia_folder() -> Path:
     raise PdfError("the installed pythia8mc brings no PDF grids: give the path of a .dat file")
 
 
-def _read_info(path: Path) -> dict[str, str]:
-    """The entries of an .info file (`Key: value`, a list may run over lines); none where there is no file."""
-    if not path.is_file():
-        return {}
-    text = path.read_text(encoding="utf-8", errors="replace")
-    return dict(re.findall(r"^(\w+):[ \t]*((?:.(?!^\w+:))*)", text, flags=re.MULTILINE | re.DOTALL))
+def _set_index(text: str, source: Path) -> int:
+    """The number of a set in LHAPDF's index; PdfError names the file where it is none."""
+    if not text.strip().isdecimal() or len(text.strip()) > _DIGITS:
+        raise PdfError(f"{source}: SetIndex must be a whole number, got {text.strip()[:40]!r}")
+    return int(text)
 
 
 def _coupling(name: str, info: dict[str, str]) -> AlphaS | None:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from nisampler import IntegrationConfig, TrainingConfig, integrate
+from nisampler.density.integrand import Integrand
 from nisampler.errors import AmplitudeError, DomainError, ShapeError
 from nisampler.events.rules import violations
 from nisampler.processes.amplitudes.protocol import SubProcess
@@ -40,6 +42,10 @@ class PowerPdf:
 
     def alpha_s(self, q2):
         return torch.full_like(q2, 0.1)
+
+
+class LimitedPdf(PowerPdf):
+    q2_range = (1.5**2, 1000.0**2)
 
 
 class Constant:
@@ -134,6 +140,28 @@ def test_integral_is_exact():
     error = float(values.std()) / math.sqrt(len(u))
     assert abs(float(values.mean()) - exact) < 4 * error
     assert error < 0.01 * exact
+
+
+@pytest.mark.parametrize("dynamic", (True, False))
+def test_what_is_at_the_end_of_its_range_is_counted(dynamic):
+    """The scales are the mass (from 50 GeV) over 80 and 40, or .9 and 1.8 GeV; the coupling is known from 1.5 GeV."""
+    scales = (make_scales("m_ll", ((0, 1),), {}, (1 / 80, 1 / 40)), make_scales(1.8, ((0, 1),), {}, (0.5, 1.0)))
+    process = build(pdf=LimitedPdf(), scales=scales[0 if dynamic else 1])
+    u = cube(1000)
+    process(u)
+    mass = SQRT_S * process.fractions(process.momenta(u)).prod(1).sqrt()
+    low, frozen = int((mass < 80).sum()), int((mass < 120).sum())
+    assert 0 < low < frozen < 1000
+    expected = (low, frozen) if dynamic else (1000, 1000)
+    names = ("points", "scales below 1 GeV", "alpha_s outside its table")
+    assert process.limits() == dict(zip(names, (1000, *expected), strict=True))
+    integrand = Integrand(process)
+    config = {"training": TrainingConfig(calls=5000, sampler="vegas"), "integration": IntegrationConfig(points=4096)}
+    result = integrate(integrand, seed=1, progress=False, **config)
+    assert result.limits["points"] == result.calls["integration"] >= 4096
+    assert 0 < result.limits[names[1]] <= result.limits[names[2]]
+    assert f"{names[1]}, " in result.summary() and "limits " in result.summary()
+    assert "limits" not in integrate(build(), seed=1, progress=False, **config).summary()
 
 
 def test_cuts_act_before_the_matrix_element_and_only_as_a_mask():

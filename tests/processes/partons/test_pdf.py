@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from nisampler.errors import MissingExtraError, PdfError, ShapeError
-from nisampler.processes.partons.pdf import PDF_FLAVOURS, PartonDensity, SubGrid, load_pdf, read_grid
+from nisampler.processes.partons.grid_files import SubGrid, read_grid
+from nisampler.processes.partons.pdf import PDF_FLAVOURS, PartonDensity, load_pdf
 
 X = [1e-5 * 10 ** (0.5 * i) for i in range(10)] + [1.0]
 Q = ([1.5, 2.0, 3.0, 4.5], [4.5, 8.0, 20.0, 90.0, 1000.0])
@@ -164,6 +165,55 @@ def test_coupling_by_reference_value_or_by_name(tmp_path: Path) -> None:
     assert load_pdf(named).alpha_s(91.1876**2).item() == pytest.approx(0.116, rel=1e-8)
 
 
+def test_a_member_s_own_coupling_overrides_that_of_the_set(tmp_path: Path) -> None:
+    """alpha_s of PDF4LHC21_40_pdfas at five scales, as LHAPDF 6.5.3 gives it: member 42 is up to 4 % off member 0."""
+    scales = "1.5, 4.75, 45, 200, 13000"
+    values = {0: [0.348842926965, 0.216058806085, 0.132140728635, 0.105512329596, 0.0678061894716]}
+    values[42] = [0.358883978063, 0.219582192755, 0.133403271934, 0.106575719484, 0.0706588603406]
+    own = f"AlphaS_MZ: 0.119\nAlphaS_Qs: [{scales}]\nAlphaS_Vals: {values[42]}\n"
+    text = set_text().replace("Format", own + "Format", 1)
+    (tmp_path / "pdfas_0000.dat").write_text(set_text())
+    (tmp_path / "pdfas_0042.dat").write_text(text)
+    (tmp_path / "pdfas.info").write_text(f"AlphaS_MZ: 0.118\nAlphaS_Qs: [{scales}]\nAlphaS_Vals: {values[0]}\n")
+    q2 = torch.tensor([float(q) ** 2 for q in scales.split(",")], dtype=torch.float64)
+    for member, expected in values.items():
+        pdf = load_pdf(tmp_path / "pdfas_0000.dat", member)
+        assert pdf.alpha_s(q2).tolist() == pytest.approx(expected, rel=1e-9), member
+    masses = "AlphaS_OrderQCD: 1\nMCharm: 1.3\nMBottom: 4.75\nMTop: 172\nMZ: 91.2\n"
+    (tmp_path / "pdfas.info").write_text(f"AlphaS_MZ: 0.118\n{masses}")
+    (tmp_path / "pdfas_0042.dat").write_text(set_text().replace("Format", "AlphaS_MZ: 0.119\nFormat", 1))
+    found = [load_pdf(tmp_path / "pdfas_0000.dat", member).alpha_s(91.2**2).item() for member in (0, 42)]
+    assert found == pytest.approx([0.118, 0.119], rel=1e-9)
+
+
+def test_what_lies_outside_or_below_zero_is_counted(tmp_path: Path) -> None:
+    path = tmp_path / "low.dat"
+    path.write_text(set_text(shift=-230))
+    x = torch.tensor([1e-6, 0.01, 0.1, 0.5], dtype=torch.float64)
+    q2 = torch.tensor([1.0, 4.0, 4.0, 1e7], dtype=torch.float64)
+    for scale, outside in ((q2, 2), (4.0, 0), (1.0, 4)):
+        pdf = load_pdf(path)
+        values = pdf.xf(x, scale)
+        # The five flavours of this set are either positive or clipped.
+        clipped = int((values[:, [pdf.column(pdg) for pdg in pdf.flavours]] == 0).sum())
+        assert clipped > 0
+        assert pdf.tally.counts() == {
+            "densities": 4 * len(PDF_FLAVOURS),
+            "densities below zero": clipped,
+            "x below the grid": 1,
+            "Q outside the grid": outside,
+        }
+
+
+def test_a_wrong_number_of_the_set_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "some_0000.dat"
+    path.write_text(set_text())
+    for text in ("x12", "-3", "1" * 30):
+        path.with_name("some.info").write_text(f"SetIndex: {text}\n")
+        with pytest.raises(PdfError, match=r"some\.info: SetIndex must be a whole number"):
+            load_pdf(path)
+
+
 def test_short_axes_doubled_knots_and_fused_numbers(tmp_path: Path) -> None:
     path = tmp_path / "small.dat"
     path.write_text("Format: lhagrid1\n---\n0.1 0.1 0.5 1\n1 10\n0 22\n" + "1.00e+002.00e+00\n" * 8 + "---\n")
@@ -187,6 +237,9 @@ CASES = {
     "not a flavour": (lambda: broken("-5 -1 21 1 5", "-5 -1 g 1 5"), "sub-grid 1.*'g'"),
     "not a number": (lambda: broken("e+02 ", "e+02x "), "sub-grid 1.*could not convert"),
     "nan": (lambda: broken(set_text().split("\n")[6].split()[0], "nan"), "not finite"),
+    "huge": (lambda: broken(set_text().split("\n")[6].split()[0], "1e308"), "x f = 1e\\+308, which no density"),
+    "huge knot": (lambda: broken("90.0 1000.0", "90.0 1e308"), "must be positive and rise"),
+    "knots alike": (lambda: broken("20.0 90.0", "90.0 90.00000000000001"), "must be positive and rise"),
     "falling knots": (lambda: broken("1.5 2.0 3.0 4.5", "1.5 3.0 2.0 4.5"), "must be positive and rise"),
     "gap": (lambda: broken("\n4.5 8.0", "\n4.6 8.0"), "gap in Q"),
 }

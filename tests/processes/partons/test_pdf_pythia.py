@@ -9,14 +9,8 @@ from scipy.interpolate import RegularGridInterpolator
 from torch import Tensor
 
 from nisampler.processes.partons.alpha_s import RunningAlphaS
-from nisampler.processes.partons.pdf import (
-    LHAPDF_IDS,
-    PDF_FLAVOURS,
-    PartonDensity,
-    _pythia_folder,
-    load_pdf,
-    read_grid,
-)
+from nisampler.processes.partons.grid_files import read_grid
+from nisampler.processes.partons.pdf import LHAPDF_IDS, PDF_FLAVOURS, PartonDensity, _pythia_folder, load_pdf
 
 # Pythia's reader has no top quark.
 COMPARED = tuple(pdg for pdg in PDF_FLAVOURS if abs(pdg) != 6)

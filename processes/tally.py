@@ -1,0 +1,36 @@
+"""What a process counts while it is called, without waiting for the device that calls it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class Tally:
+    """Sums by name, added up as tensors where they were made and read only when they are asked for.
+
+    Parameters
+    ----------
+    names
+        What is counted.
+
+    Examples
+    --------
+    >>> tally = Tally("points", "negative")
+    >>> values = torch.tensor([1.0, -2.0, 3.0])
+    >>> tally.add("points", len(values))
+    >>> tally.add("negative", values < 0)
+    >>> tally.counts()
+    {'points': 3, 'negative': 1}
+    """
+
+    def __init__(self, *names: str) -> None:
+        self._sums: dict[str, int | Tensor] = dict.fromkeys(names, 0)
+
+    def add(self, name: str, found: Tensor | int) -> None:
+        """Add a number, or how many entries of a mask are true."""
+        self._sums[name] = self._sums[name] + (torch.count_nonzero(found) if isinstance(found, Tensor) else found)
+
+    def counts(self) -> dict[str, int]:
+        """The sums so far."""
+        return {name: int(total) for name, total in self._sums.items()}
