@@ -22,7 +22,7 @@ from nisampler.calo.fitting.part_queue import PartQueue
 from nisampler.calo.fitting.ranks import ranks
 from nisampler.calo.fitting.records import PartResult
 from nisampler.calo.fitting.store import DESCRIPTION, describe, save_model
-from nisampler.calo.models import ShowerModel, build_model
+from nisampler.calo.models import ModelConfig, ShowerModel, build_model
 from nisampler.calo.recipe import FitOptions
 from nisampler.errors import ConfigError, StorageError
 from nisampler.ui.monitor import SILENT, LogMonitor, Monitor, Monitors
@@ -87,7 +87,7 @@ class Fitted:
 def fit(
     data: DataOptions,
     geometry: Geometry,
-    name: str,
+    preset: str | ModelConfig,
     output: str | Path,
     options: FitOptions | None = None,
     device: torch.device | str = "cpu",
@@ -103,8 +103,8 @@ def fit(
     ----------
     data, geometry
         The showers and their cells.
-    name
-        Of a preset of `nisampler.calo.models`.
+    preset
+        The name of one of `nisampler.calo.models`, or settings.
     output
         Folder of the model.
     options
@@ -144,7 +144,8 @@ def fit(
         start, cpu_start = time.monotonic(), time.process_time()
         with ShowerReader(data.path, geometry) as reader:
             training, validation, facts = _rows(reader, data, options.seed)
-            model = _prepared(build_model(name, geometry), reader, training, data.memory, options.seed)
+            model = _prepared(build_model(preset, geometry), reader, training, data.memory, options.seed)
+        name = preset.family if isinstance(preset, ModelConfig) else preset
         settings = {"seed": options.seed, "epochs": options.epochs, "batch": options.batch}
         if resume:
             _check_same(folder, model, name, settings, facts)

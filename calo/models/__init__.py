@@ -6,11 +6,11 @@ from typing import Any
 
 from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.models.base import ModelPart, ShowerModel
-from nisampler.calo.models.build import build
+from nisampler.calo.models.build import build, register
 from nisampler.calo.models.config import FlowConfig, ModelConfig
 from nisampler.calo.models.presets.catalogue import PRESETS, preset
 
-__all__ = ["PRESETS", "FlowConfig", "ModelConfig", "ModelPart", "ShowerModel", "build_model", "preset"]
+__all__ = ["PRESETS", "FlowConfig", "ModelConfig", "ModelPart", "ShowerModel", "build_model", "preset", "register"]
 
 
 def build_model(model: str | dict[str, Any] | ModelConfig, geometry: Geometry) -> ShowerModel:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -10,12 +10,13 @@ import torch
 from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.models.base import OneStepModel, ShowerModel, TwoStepModel, voxel_context
 from nisampler.calo.models.chain import ChainModel, layer_flow
-from nisampler.calo.models.config import ModelConfig
+from nisampler.calo.models.config import FAMILIES, Kinds, ModelConfig
 from nisampler.calo.models.distillation import DistillationConfig
 from nisampler.calo.models.flows import build_flow
 from nisampler.calo.models.inductive import FIRST_CONTEXT, InductiveModel, InductiveStudentModel, next_context
 from nisampler.calo.models.matching import build_matching
 from nisampler.calo.models.student import StudentModel
+from nisampler.errors import ConfigError
 from nisampler.flows import Flow
 
 # Initial weights are the same for every training; the seed of a training moves the order and the noise of its data.
@@ -35,6 +36,35 @@ def build(config: ModelConfig, geometry: Geometry) -> ShowerModel:
     model = _BUILDERS[config.family](config, geometry, torch.Generator().manual_seed(_WEIGHTS_SEED))
     model.config = config.to_dict()
     return model
+
+
+def register(family: str, flows: Kinds, builder: Builder) -> None:
+    """Add a family of shower models of your own, so that its settings can be built, fitted, stored and loaded.
+
+    Parameters
+    ----------
+    family
+        Its name in `ModelConfig`.
+    flows
+        The settings classes of its flows, each of which has a recipe.
+    builder
+        From settings, a geometry and a generator of initial weights to a `ShowerModel`.
+
+    Raises
+    ------
+    ConfigError
+        If the name is taken.
+
+    Examples
+    --------
+    >>> register("one-step", (), _one_step)
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.ConfigError: a family of shower models is called 'one-step' already: choose another name
+    """
+    if family in FAMILIES:
+        raise ConfigError(f"a family of shower models is called {family!r} already: choose another name")
+    FAMILIES[family], _BUILDERS[family] = flows, builder
 
 
 def _one_step(config: ModelConfig, geometry: Geometry, generator: torch.Generator) -> ShowerModel:
@@ -90,7 +120,7 @@ def _inductive_student(config: ModelConfig, geometry: Geometry, generator: torch
     return InductiveStudentModel(geometry, config.preprocessing, flows, (one, two, three, four, five), *rest)
 
 
-_BUILDERS: Mapping[str, Builder] = {
+_BUILDERS: dict[str, Builder] = {
     "one-step": _one_step,
     "two-step": _two_step,
     "student": _student,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Any, Literal
 
-from nisampler.base.checks import Count, Natural, NonNegative, Row, from_data, settings, to_data
+from nisampler.base.checks import Count, Natural, NonNegative, Row, from_data, must_be, settings, to_data
 from nisampler.calo.preprocessing.preprocessing import PreprocessingConfig
 from nisampler.calo.recipe import Recipe
 from nisampler.errors import ConfigError, ModelError
@@ -58,9 +58,9 @@ class FlowConfig:
 
 
 AnyFlow = FlowConfig | ConvCouplingConfig | VelocityConfig
-Family = Literal["two-step", "one-step", "student", "chain", "inductive", "inductive-student", "matching"]
+Kinds = tuple[type | tuple[type, ...], ...]
 
-_FLOWS: dict[str, tuple[type | tuple[type, ...], ...]] = {
+FAMILIES: dict[str, Kinds] = {
     "two-step": (FlowConfig, FlowConfig),
     "one-step": (FlowConfig,),
     "student": (FlowConfig, FlowConfig, FlowConfig),
@@ -69,6 +69,7 @@ _FLOWS: dict[str, tuple[type | tuple[type, ...], ...]] = {
     "inductive-student": (FlowConfig,) * 5,
     "matching": (VelocityConfig, VelocityConfig),
 }
+"""The settings of the flows of each family; `nisampler.calo.models.register` adds one."""
 
 
 @settings
@@ -79,8 +80,8 @@ class ModelConfig:
     ----------
     family
         "two-step" (CaloFlow), "one-step" (CaloINN), "student" (a distilled flow II on a two-step teacher), "chain"
-        (L2LFlows: a flow for each layer), "inductive" (iCaloFlow: one flow from layer to layer), "inductive-student" or
-        "matching" (conditional flow matching in two steps).
+        (L2LFlows: a flow for each layer), "inductive" (iCaloFlow: one flow from layer to layer), "inductive-student",
+        "matching" (conditional flow matching in two steps), or one of your own, see `nisampler.calo.models.register`.
     preprocessing
         From showers to coordinates.
     flows
@@ -112,7 +113,7 @@ class ModelConfig:
     True
     """
 
-    family: Family
+    family: str
     preprocessing: PreprocessingConfig
     flows: Row[AnyFlow]
     recipes: Row[Recipe]
@@ -123,7 +124,9 @@ class ModelConfig:
     spectrum: Natural = 0
 
     def __post_init__(self) -> None:
-        kinds = _FLOWS[self.family]
+        if self.family not in FAMILIES:
+            raise ConfigError(must_be("family", self.family, Literal[tuple(FAMILIES)]))
+        kinds = FAMILIES[self.family]
         if len(self.flows) != len(kinds) or len(self.recipes) != len(kinds):
             raise ConfigError(f"a {self.family} model has {len(kinds)} flows and recipes")
         for flow, known in zip(self.flows, kinds, strict=True):

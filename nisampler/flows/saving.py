@@ -82,6 +82,32 @@ class Saved(nn.Module):
         self.origin = (name, arguments)
         return self
 
+    def blueprint(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and JSON data from which `rebuild` makes the same flow.
+
+        Raises
+        ------
+        StorageError
+            If the flow was put together by hand.
+
+        Examples
+        --------
+        >>> from nisampler.flows import Flow, maf
+        >>> Flow.rebuild(*maf(3).blueprint()).origin[0]
+        'maf'
+        """
+        if self.origin is None:
+            raise StorageError(
+                f"this {type(self).__name__} was put together by hand, so nothing says how to build it again: make it "
+                "in a function with @nisampler.flows.assembly(name) that returns flow.assembled(name, ...), or keep "
+                "its weights alone, with safetensors.torch.save_file(flow.state_dict(), path)"
+            )
+        name, arguments = self.origin
+        noise = {key: value for key, value in self.named_buffers() if key.rpartition(".")[2] == "noise"}
+        tensors = prefixed(self.state_dict(), _WEIGHTS) | prefixed(noise, _NOISE)
+        data = {key: to_data(value) for key, value in arguments.items()}
+        return tensors, {"assembly": name, "arguments": data}
+
     def save(self, folder: str | Path) -> Path:
         """Store the weights and what the flow was made of: a kill at any moment leaves the old or the new flow.
 
@@ -110,17 +136,7 @@ class Saved(nn.Module):
         ...     coupling_flow(3).save(folder).name
         'checkpoint.json'
         """
-        if self.origin is None:
-            raise StorageError(
-                f"this {type(self).__name__} was put together by hand, so nothing says how to build it again: make it "
-                "in a function with @nisampler.flows.assembly(name) that returns flow.assembled(name, ...), or keep "
-                "its weights alone, with safetensors.torch.save_file(flow.state_dict(), path)"
-            )
-        name, arguments = self.origin
-        noise = {key: value for key, value in self.named_buffers() if key.rpartition(".")[2] == "noise"}
-        tensors = prefixed(self.state_dict(), _WEIGHTS) | prefixed(noise, _NOISE)
-        data = {key: to_data(value) for key, value in arguments.items()}
-        return save_checkpoint(folder, tensors, {"assembly": name, "arguments": data})
+        return save_checkpoint(folder, *self.blueprint())
 
     @classmethod
     def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> Self:
@@ -142,15 +158,22 @@ class Saved(nn.Module):
         ...     Flow.load(folder).origin[0]
         'maf'
         """
-        tensors, meta = load_checkpoint(folder, device)
+        try:
+            return cls.rebuild(*load_checkpoint(folder, device))
+        except CorruptFileError as error:
+            raise CorruptFileError(f"{folder}: {error}") from error
+
+    @classmethod
+    def rebuild(cls, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> Self:
+        """The flow whose `blueprint` this is, in evaluation mode, on the device of the tensors; raises as `load`."""
         try:
             flow = _rebuilt(str(meta["assembly"]), meta["arguments"])
             if isinstance(flow, cls):
                 return _filled(flow, tensors)
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            raise CorruptFileError(f"the flow in {folder} cannot be rebuilt: {error}") from error
+            raise CorruptFileError(f"the stored flow cannot be rebuilt: {error}") from error
         kind = type(flow).__name__
-        raise StorageError(f"{folder} holds a {kind}, no {cls.__name__}: read it with {kind}.load")
+        raise StorageError(f"what is stored is a {kind}, not a {cls.__name__}: read it with {kind}.load")
 
 
 def _rebuilt(name: str, data: Mapping[str, Any]) -> nn.Module:

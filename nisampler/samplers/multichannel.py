@@ -6,7 +6,6 @@ those of the channel's own cube. The sampler is therefore a map of the cube like
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from nisampler.base import tuning
+from nisampler.base.checks import from_data, to_data
 from nisampler.base.storage import part, prefixed
 from nisampler.density.channels import ChannelValues, ChannelWeights, Multichannel, multichannel_of
 from nisampler.density.integrand import Integrand
@@ -23,7 +23,6 @@ from nisampler.flows import CouplingConfig
 from nisampler.flows.grid_start import start_from_grid
 from nisampler.flows.grouped import GridSpline, GroupedFlow
 from nisampler.samplers.base import Sampler, State
-from nisampler.samplers.flow import coupling_config
 from nisampler.samplers.mixture import MixtureWeights
 from nisampler.samplers.shares import best_shares, dispensable, followed
 from nisampler.samplers.trainable import TrainableSampler
@@ -71,6 +70,7 @@ class MultichannelSampler(TrainableSampler):
     """
 
     kind = "multichannel"
+    model: ChannelModel
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class MultichannelSampler(TrainableSampler):
         if min(groups) < 0 or flows - {max(groups) + 1}:
             raise ConfigError(f"groups {list(groups)} do not fit the numbers of flows and grids, {sorted(flows)}")
         self.dim, self.groups, self.grid, self.config = dim, tuple(groups), grid, config
-        self._model, self.mixture, self.channels = model, mixture, len(groups)
+        self.model, self.mixture, self.channels = model, mixture, len(groups)
         self._group = torch.tensor(self.groups, device=self.device)
 
     @classmethod
@@ -109,10 +109,6 @@ class MultichannelSampler(TrainableSampler):
         weights = ChannelWeights(count, features, generator=generator) if features else None
         model = ChannelModel(torch.full((count,), 1.0 / count), flow, weights)
         return cls(dim, groups, model.to(device).eval(), config=config)
-
-    @property
-    def model(self) -> ChannelModel:
-        return self._model
 
     @property
     def device(self) -> torch.device:
@@ -322,7 +318,7 @@ class MultichannelSampler(TrainableSampler):
             "groups": list(self.groups),
             "mixture": self.mixture,
             "features": 0 if weights is None else len(weights.shift),
-            "config": None if self.config is None else dataclasses.asdict(self.config),
+            "config": None if self.config is None else to_data(self.config),
         }
         if self.grid is not None:
             tensors["nodes"] = self.grid.nodes
@@ -336,7 +332,7 @@ class MultichannelSampler(TrainableSampler):
         dim, groups, share = meta["dim"], meta["groups"], own["share"]
         if meta["config"] is None:
             return cls(dim, groups, ChannelModel(share), grid, mixture=meta["mixture"])
-        config = coupling_config(meta["config"])
+        config = from_data(CouplingConfig, meta["config"])
         model = cls.create(dim, groups, meta["features"], config, torch.Generator().manual_seed(0)).model
         flows = part(own, "flow.")
         for member in model.children():

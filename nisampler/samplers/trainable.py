@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from nisampler.density.integrand import Integrand
-from nisampler.samplers.base import Sampler
+from nisampler.samplers.base import Sampler, State
 from nisampler.samplers.chain import chain
 
 
@@ -17,10 +18,12 @@ class TrainableSampler(Sampler):
     """A sampler whose density comes from a torch module, which gradient steps improve.
 
     A subclass gives `model` and `log_q` besides `dim`, `_map` and `_unmap`. Everything else has a default that suits
-    a sampler without channels.
+    a sampler without channels, and that is made from its dimension alone (`state` and `from_state`).
 
     Attributes
     ----------
+    model
+        The module whose parameters are trained, and whose state is kept.
     extra
         Number of columns that `observe` adds to a stored point.
     channels
@@ -29,28 +32,33 @@ class TrainableSampler(Sampler):
     Examples
     --------
     >>> class Powers(TrainableSampler):
-    ...     kind, dim = "powers", 1
-    ...     def __init__(self):
-    ...         self.power = nn.ParameterList([nn.Parameter(torch.zeros(()))])
-    ...     model = property(lambda self: self.power)
+    ...     kind = "powers"
+    ...     def __init__(self, dim):
+    ...         self.dim, self.model = dim, nn.ParameterDict({"power": torch.zeros(dim)})
     ...     def log_q(self, x):
-    ...         return self.power[0] + (self.power[0].exp() - 1.0) * torch.log(x).sum(1)
+    ...         power = self.model["power"]
+    ...         return (power + (power.exp() - 1.0) * torch.log(x)).sum(1)
     ...     def _map(self, u):
-    ...         x = u ** torch.exp(-self.power[0])
+    ...         x = u ** torch.exp(-self.model["power"])
     ...         return x.double(), self.log_q(x).double()
     ...     def _unmap(self, x):
-    ...         return x ** torch.exp(self.power[0]), self.log_q(x).double()
-    >>> Powers().log_prob(torch.tensor([[0.3]])).item()
+    ...         return (x ** torch.exp(self.model["power"])).double(), self.log_q(x).double()
+    >>> Powers(1).log_prob(torch.tensor([[0.3]])).item()
     0.0
     """
 
+    model: nn.Module
     extra: int = 0
     channels: int = 1
 
-    @property
-    @abstractmethod
-    def model(self) -> nn.Module:
-        """The module whose parameters are trained, and whose state is kept."""
+    def state(self) -> State:
+        return dict(self.model.state_dict()), {"kind": self.kind, "dim": self.dim}
+
+    @classmethod
+    def from_state(cls, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> Self:
+        sampler = cls(meta["dim"])  # type: ignore[call-arg]
+        sampler.model.load_state_dict(dict(tensors))
+        return sampler
 
     @abstractmethod
     def log_q(self, x: Tensor) -> Tensor:

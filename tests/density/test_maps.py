@@ -31,9 +31,9 @@ from nisampler.errors import ChannelError
 from nisampler.flows import CouplingConfig, NetConfig
 from nisampler.integration.integrator import IntegrationConfig, Integrator
 from nisampler.samplers.multichannel import MultichannelSampler
-from nisampler.training.config import TrainingConfig
+from nisampler.training.config import FlowSettings, TrainingConfig
 
-TINY = TrainingConfig(calls=5000, hidden=8, layers=1, fourier=0, sampler="flow")
+TINY = TrainingConfig(calls=5000, sampler="flow", flow=FlowSettings(hidden=8, layers=1, fourier=0))
 POINTS = IntegrationConfig(points=24_576)
 FLOW = CouplingConfig(net=NetConfig(hidden=8, layers=1))
 

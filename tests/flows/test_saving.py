@@ -175,7 +175,7 @@ def test_an_unknown_assembly(tmp_path: Path) -> None:
 
 def test_another_class(tmp_path: Path) -> None:
     build("grouped").save(tmp_path)
-    with pytest.raises(StorageError, match=r"holds a GroupedFlow, no Flow: read it with GroupedFlow\.load"):
+    with pytest.raises(StorageError, match=r"is a GroupedFlow, not a Flow: read it with GroupedFlow\.load"):
         Flow.load(tmp_path)
     build("continuous").save(tmp_path)
     assert isinstance(Flow.load(tmp_path), ContinuousFlow)
