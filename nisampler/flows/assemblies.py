@@ -64,7 +64,7 @@ class AutoregressiveConfig:
     Parameters
     ----------
     spline, net
-        As for a coupling flow.
+        Family of splines, and networks, as in `CouplingConfig`.
     blocks
         Number of autoregressive blocks.
     order
@@ -130,8 +130,15 @@ def coupling_flow(dim: int, config: CouplingConfig | None = None, *, generator: 
 def maf(dim: int, config: AutoregressiveConfig | None = None, *, generator: torch.Generator | None = None) -> Flow:
     """A masked autoregressive flow (1705.07057): parallel `log_prob`, sequential `sample`.
 
-    Raises ConfigError if the groups of the config do not add up to `dim`.
+    `generator` fixes the initial weights and random orders; without one a fixed seed is used.
 
+    Raises
+    ------
+    ConfigError
+        If the groups of the config do not add up to `dim`.
+
+    Examples
+    --------
     >>> flow = maf(3, AutoregressiveConfig(Spline(domain="line", bins=4), blocks=2))
     >>> flow.log_prob(torch.zeros(5, 3)).shape
     torch.Size([5])
@@ -140,7 +147,9 @@ def maf(dim: int, config: AutoregressiveConfig | None = None, *, generator: torc
 
 
 def iaf(dim: int, config: AutoregressiveConfig | None = None, *, generator: torch.Generator | None = None) -> Flow:
-    """An inverse autoregressive flow (1606.04934): parallel `sample`, sequential `log_prob`; raises as `maf`.
+    """An inverse autoregressive flow (1606.04934): parallel `sample`, sequential `log_prob`.
+
+    Arguments and errors are those of `maf`.
 
     >>> flow = iaf(3, AutoregressiveConfig(Spline(domain="line", bins=4), blocks=2))
     >>> flow.sample(5, generator=torch.Generator().manual_seed(1))[0].shape

@@ -42,9 +42,10 @@ class ContinuousTransform(Transform):
     dim
         Number of coordinates.
     network
-        From points (n, dim), times (n, 1) and a context to (n, dim); its `context_dim` is that of the transform.
+        A module that takes points (n, dim), times (n, 1) and a context to velocities (n, dim); its `context_dim` is
+        that of the transform.
     config
-        Its `solver`, `steps` and `divergence`.
+        Settings, of which `solver`, `steps` and `divergence` are used.
 
     Examples
     --------
@@ -150,13 +151,13 @@ class ContinuousFlow(Flow):
     def loss(self, x: Tensor, context: Tensor | None, generator: torch.Generator) -> Tensor:
         r"""|v(x_t, t, c) - (x_1 - x_0)|^2 / dim with x_1 = x (n, dim), a normal x_0 and a time t: shape (n,).
 
-        Means over the `pairs` (x_0, t) of each point. The times of a batch are stratified: shuffled, one from each of
-        as many equal parts of [0, 1]. Any one is uniform.
+        It is a mean over the `pairs` (x_0, t) of each point. The times of a batch are stratified: shuffled, one from
+        each of as many equal parts of [0, 1]. Any one is uniform.
 
         Raises
         ------
         ShapeError, DomainError
-            As `log_prob`.
+            For the reasons that `log_prob` has.
         """
         context = self._context(x, context)
         self._check_domain(x, "line")
@@ -178,7 +179,7 @@ class ContinuousFlow(Flow):
         Raises
         ------
         ShapeError, DomainError
-            As a `Flow`.
+            For the reasons that the `log_prob` of a `Flow` has.
         """
         context = self._context(x, context)
         self._check_domain(x, "line")

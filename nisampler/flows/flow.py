@@ -86,7 +86,7 @@ class Flow(Saved):
         return self.base.log_prob(z) + log_det
 
     def to_latent(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The latent point z (n, dim) of x and log |det dz/dx| (n,); raises as `log_prob`."""
+        """The latent point z (n, dim) of x and log |det dz/dx| (n,); its errors are those of `log_prob`."""
         context = self._context(x, context)
         self._check_domain(x, self.domain)
         return self._tiled(x, context, inverse=False)

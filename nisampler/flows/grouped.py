@@ -212,7 +212,7 @@ class GroupedFlow(Saved):
         return self.log_prob(x, group)
 
     def log_prob(self, x: Tensor, group: Tensor) -> Tensor:
-        """Log density (n,) at x (n, dim) of the flow of each point's group (n,); raises as `to_latent`."""
+        """Log density (n,) at x (n, dim) of the flow of each point's group (n,); errors are those of `to_latent`."""
         return self.to_latent(x, group)[1]
 
     def to_latent(self, x: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
@@ -231,7 +231,10 @@ class GroupedFlow(Saved):
         return z.index_select(0, tiles.place), log_det.index_select(0, tiles.place)
 
     def from_latent(self, z: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
-        """The point x (n, dim) of a latent point z in its group's flow, and log q(x) (n,); raises as `to_latent`."""
+        """The point x (n, dim) of a latent point z in its group's flow, and log q(x) (n,).
+
+        Its errors are those of `to_latent`.
+        """
         group = _checked_groups(z, group, self._dim, self._groups)
         tiles = _Tiles.of(group, self._groups)
         x, log_det = self.transform.inverse(z.index_select(0, tiles.source), tiles.group)
@@ -243,7 +246,7 @@ class GroupedFlow(Saved):
         """Draw one point for each entry of `group` (n,): x (n, dim) and log q(x) (n,), on the device of the weights.
 
         `dtype` is that of the points, by default that of the weights. `generator` must live on the same device.
-        Raises as `to_latent`.
+        Its errors are those of `to_latent`.
         """
         weight = next(self.parameters())
         z = torch.rand(len(group), self._dim, generator=generator, device=weight.device, dtype=dtype or weight.dtype)
@@ -327,7 +330,7 @@ class GridSpline:
         return torch.addcmul(low, theta, width).clamp(0.0, 1.0), -log_slope.sum(1)
 
     def unmap(self, x: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
-        """x (n, dim) -> u (n, dim) and log q(x) (n,), the inverse of `map`; raises as `map`."""
+        """x (n, dim) -> u (n, dim) and log q(x) (n,), the inverse of `map`; its errors are those of `map`."""
         groups, dim, count = self.nodes.shape
         row, x = self._row(_checked_groups(x, group, dim, groups)), x.double().clamp(0.0, 1.0)
         index = self._find(row, x.detach())

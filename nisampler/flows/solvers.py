@@ -51,13 +51,13 @@ def integrate(
     Parameters
     ----------
     velocity
-        From the time and x (n, d) to dx/dt (n, d).
+        A function that takes the time and x (n, d) to dx/dt (n, d).
     x
         Where the solution starts, (n, d).
     start, end
         Times; the solution runs backwards where end < start.
     steps
-        Their number.
+        Number of steps.
     solver
         Gives `len(solver.nodes)` evaluations of the velocity in each step.
 

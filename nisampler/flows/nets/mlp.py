@@ -215,7 +215,7 @@ class NetConfig:
     centre
         Feed coordinates of [0, 1] to the network as 2x - 1.
     prior_precision, initial_log_variance
-        Of the weights of "bayesian" (2312.09290): 1 / variance of their prior, and log variance of their posterior at
+        For the weights of "bayesian" (2312.09290): 1 / variance of their prior, and log variance of their posterior at
         the start.
 
     Raises

@@ -209,7 +209,7 @@ class ConvEmbedding(nn.Module):
     generator
         Source of the initial weights.
     cyclic
-        As for a U-Net.
+        The axis (0 or 1) along which images are periodic; None pads all sides with zeros.
 
     Raises
     ------

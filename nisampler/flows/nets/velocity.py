@@ -18,7 +18,7 @@ from nisampler.flows.nets.mlp import Activation, FourierFeatures, NetConfig, joi
 from nisampler.flows.solvers import SolverName
 
 Sizes = Annotated[tuple[Count, Count, Count], Field(strict=False)]
-"""Of a grid or a patch, along its three axes."""
+"""The cells of a grid or a patch along its three axes."""
 Divergence = Literal["exact", "hutchinson"]
 
 
@@ -33,11 +33,11 @@ class VelocityConfig:
     hidden, layers
         Width, and number of blocks.
     activation
-        Of "velocity-mlp": a key of `ACTIVATIONS`.
+        A key of `ACTIVATIONS`, for "velocity-mlp".
     frequencies
-        Of the time, given to the network as sines and cosines.
+        Number of frequencies of the time, which the network is given as sines and cosines.
     patch, heads, expansion
-        Of "velocity-vit": shape of a patch, heads of the attention, width of its perceptrons over `hidden`.
+        For "velocity-vit": shape of a patch, heads of the attention, and width of its perceptrons over `hidden`.
     solver, steps
         "euler", "midpoint" or "rk4", which take one, two and four evaluations in each of the equal steps.
     divergence
@@ -103,7 +103,7 @@ class VelocityMLP(nn.Module):
     dim, context_dim
         Numbers of coordinates and conditions.
     config
-        Its `hidden`, `layers`, `activation` and `frequencies`.
+        Settings, of which `hidden`, `layers`, `activation` and `frequencies` are used.
     generator
         Source of the initial weights.
 

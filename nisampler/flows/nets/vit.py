@@ -76,7 +76,7 @@ class TransformerBlock(nn.Module):
     Parameters
     ----------
     width, heads, expansion
-        Of the tokens; of the attention; width of the perceptron over that of the tokens.
+        Width of the tokens, heads of the attention, and width of the perceptron over that of the tokens.
     generator
         Source of the initial weights.
 
@@ -120,7 +120,7 @@ class VelocityViT(nn.Module):
     context_dim
         Number of conditions.
     config
-        Its `hidden`, `layers`, `frequencies`, `patch`, `heads` and `expansion`.
+        Settings, of which `hidden`, `layers`, `frequencies`, `patch`, `heads` and `expansion` are used.
     generator
         Source of the initial weights.
 

@@ -55,11 +55,11 @@ class Shape(NamedTuple):
     Attributes
     ----------
     bins
-        K.
+        Number of bins K.
     boundary
         0: both end slopes are learned; 1: they are one; 2: they are equal.
     min_width, min_height, min_slope
-        Least values.
+        Least size of a bin along either axis, and least slope at a knot.
     bound
         Half width of the box outside of which points stay what they are; 0 for the unit interval, where points outside
         are clamped.
@@ -163,7 +163,7 @@ def spline(
     inverse
         Evaluate the inverse function instead.
     boundary
-        As for `rational_quadratic`.
+        Condition at the ends, one of those of `rational_quadratic`.
     bound
         Half width of the box; 0 for [0, 1], where points outside are clamped.
 
