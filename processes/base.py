@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nisampler.base.checks import Count, checked
+from nisampler.base.checks import Count, Natural, checked
 from nisampler.errors import ConfigError, ProcessError
 from nisampler.events.batch import EventBatch
 from nisampler.events.observables import Observable
@@ -54,6 +54,8 @@ class Process(ABC):
     seconds_per_call: float | None = None
     parameters: Any = None
     has_events: bool = False
+    # Evaluations of the matrix element that an event record costs: the sub-process is drawn by its share there.
+    record_calls: int = 1
     beams: BeamInfo | None = None
     observables: tuple[Observable, ...] = ()
 
@@ -184,6 +186,7 @@ class CallableProcess(Process):
         self.beams = getattr(function, "beams", None)
         self.observables = tuple(getattr(function, "observables", ()))
         self.has_events = callable(getattr(function, "events", None))
+        self.record_calls = checked(f"record_calls of {name}", getattr(function, "record_calls", 1), Natural)
         self._limits: Callable[[], dict[str, int]] = getattr(function, "limits", dict)
 
     def __call__(self, u: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from nisampler.events.batch import EventBatch
 from nisampler.events.columns import DEFAULT_CHUNK
 from nisampler.events.files import EventFile, file_suffix
 from nisampler.events.hdf5 import POINT_FORMAT, file_format, iterate_points, read_points_header
-from nisampler.events.info import InitInfo
+from nisampler.events.info import GENERATOR, InitInfo
 from nisampler.events.rules import DEFAULT_TOLERANCE, Problem, mass_shell_violation, momentum_violation, violations
 
 _UNIT_WEIGHT_TOLERANCE = 1e-9
@@ -37,7 +38,8 @@ class CheckReport:
     weight_sum, weight_square_sum
         Sums of weights and of their squares.
     n_negative, n_overweight
-        Events with a negative weight; events with |weight| > 1 in a file of unit weights (IDWTUP ±3).
+        Events with a negative weight; events above the weight of all others: one in a file of unit weights (IDWTUP
+        ±3), in a file of ours with weights that average to the cross-section (±4) the largest that it declares.
     momentum_violation
         Largest imbalance, relative to the incoming energy.
     mass_shell_violation
@@ -130,15 +132,23 @@ def _largest(earlier: float, values: NDArray[np.float64]) -> float:
 
 
 def _with_events(report: CheckReport, batch: EventBatch, info: InitInfo) -> CheckReport:
-    over = np.abs(batch.weights) > 1 + _UNIT_WEIGHT_TOLERANCE
+    over = np.abs(batch.weights) > _regular_weight(info) * (1 + _UNIT_WEIGHT_TOLERANCE)
     report = _sums(report, batch.weights)
-    overweight = int(over.sum()) if abs(info.strategy) == 3 else 0
+    overweight = int(over.sum())
     return replace(
         report,
         n_overweight=report.n_overweight + overweight,
         momentum_violation=_largest(report.momentum_violation, momentum_violation(batch)),
         mass_shell_violation=_largest(report.mass_shell_violation, mass_shell_violation(batch)),
     )
+
+
+def _regular_weight(info: InitInfo) -> float:
+    """The weight of an event that is not overweight; infinity where a file does not tell."""
+    if abs(info.strategy) == 3:
+        return 1.0
+    ours = abs(info.strategy) == 4 and info.generator == GENERATOR
+    return max(process.max_weight for process in info.processes) if ours else math.inf
 
 
 def check_file(path: str | Path, tolerance: float = DEFAULT_TOLERANCE) -> CheckReport:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from nisampler.base.checks import Count, checked
 from nisampler.errors import EventFormatError
 from nisampler.events.batch import EventBatch
 from nisampler.events.columns import DEFAULT_CHUNK
-from nisampler.events.hdf5 import iterate_hdf5, read_hdf5_header, write_hdf5
+from nisampler.events.hdf5 import iterate_hdf5, iterate_weights, read_hdf5_header, write_hdf5
 from nisampler.events.info import InitInfo
 from nisampler.events.lhe import iterate_lhe, read_lhe_header, write_lhe
 
@@ -97,6 +98,12 @@ class EventFile:
         if file_suffix(self.path).startswith(".lhe"):
             return iterate_lhe(self.path, chunk)
         return iterate_hdf5(self.path, chunk)
+
+    def weight_sum(self) -> float:
+        """The sum of the weights; of an HDF5 file nothing else is read."""
+        if file_suffix(self.path).startswith(".lhe"):
+            return math.fsum(float(batch.weights.sum()) for batch in self.batches())
+        return math.fsum(float(weights.sum()) for weights in iterate_weights(self.path))
 
     def count(self) -> int:
         """The declared number of events, or, where none is declared, the number found by reading the file."""

@@ -218,14 +218,16 @@ def _stored(group: Any, kind: str) -> list[str]:
     return [name for name in COLUMN_NAMES if name in group or name not in OPTIONAL]
 
 
-def _chunks(path: Path, kind: str, chunk: int) -> Iterator[dict[str, NDArray[Any]]]:
-    """The columns of a file, at most `chunk` rows at a time."""
+def _chunks(
+    path: Path, kind: str, chunk: int, wanted: tuple[str, ...] | None = None
+) -> Iterator[dict[str, NDArray[Any]]]:
+    """The columns of a file, or the wanted ones, at most `chunk` rows at a time."""
     with _open_file(path, kind) as (file, n):
         group = file[_GROUPS[kind]]
         for start in range(0, n, chunk):
             rows = slice(start, min(start + chunk, n))
             with _named_errors(path):
-                columns = {name: group[name][rows] for name in _stored(group, kind)}
+                columns = {name: group[name][rows] for name in wanted or _stored(group, kind)}
             yield columns
 
 
@@ -344,6 +346,18 @@ def iterate_points(path: str | Path, chunk: int = _ROWS_READ) -> Iterator[PointB
     """
     for columns in _chunks(Path(path), POINT_FORMAT, chunk):
         yield PointBatch(**columns)
+
+
+def iterate_weights(path: str | Path, chunk: int = _ROWS_READ) -> Iterator[NDArray[np.float64]]:
+    """The weights of the events of a file alone, at most `chunk` at a time; raises as `iterate_hdf5` does.
+
+    >>> list(iterate_weights("nowhere.h5"))
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.StorageError: cannot read nowhere.h5: no such file
+    """
+    for columns in _chunks(Path(path), EVENT_FORMAT, chunk, ("weights",)):
+        yield columns["weights"]
 
 
 def read_points_header(path: str | Path) -> tuple[str, int]:

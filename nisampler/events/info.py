@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from nisampler.errors import EventFormatError
 
+GENERATOR = "nisampler"
+"""What an event file of this package says made it."""
+
 
 @dataclass(frozen=True)
 class ProcessInfo:
@@ -47,9 +50,9 @@ class InitInfo:
     pdf_groups, pdf_sets
         LHAPDF identifiers of the beams, 0 for none.
     strategy
-        IDWTUP. 3: events of weight +1 (overweight events keep theirs); −3: the same with negative weights
-        allowed; ±4: weighted events whose mean weight is the cross-section in pb. Files of others may have
-        ±1 and ±2.
+        IDWTUP. 3: events of weight +1 (overweight events keep theirs, but showers take every event for +1); −3: the
+        same with negative weights allowed; ±4: weighted events whose mean weight is the cross-section in pb, which
+        showers hand on. Files of others may have ±1 and ±2.
     generator, version
         The program that made the events.
 
@@ -71,7 +74,7 @@ class InitInfo:
     pdf_groups: tuple[int, int] = (0, 0)
     pdf_sets: tuple[int, int] = (0, 0)
     strategy: int = 3
-    generator: str = "nisampler"
+    generator: str = GENERATOR
     version: str = ""
 
     def __post_init__(self) -> None:

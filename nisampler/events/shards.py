@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nisampler.errors import EventFormatError, StorageError
@@ -131,7 +132,11 @@ class ShardSet:
 
 
 def merge_shards(
-    directory: str | Path, target: str | Path, info: InitInfo | None = None, chunk: int = DEFAULT_CHUNK
+    directory: str | Path,
+    target: str | Path,
+    info: InitInfo | None = None,
+    chunk: int = DEFAULT_CHUNK,
+    average: bool = False,
 ) -> int:
     """Write all shards of a folder to one file, in any format, `chunk` events in memory at a time.
 
@@ -145,6 +150,10 @@ def merge_shards(
         Run information of the merged file; by default the one that all shards share.
     chunk
         Events held at a time.
+    average
+        Whether all weights are multiplied by one factor, such that they average to the cross-section (IDWTUP = ±4): a
+        shower then hands on those of overweight events, too. The largest weight that the file declares is that of
+        an event that is not overweight.
 
     Returns
     -------
@@ -154,7 +163,8 @@ def merge_shards(
     Raises
     ------
     StorageError, CorruptFileError, EventFormatError, EventCountError
-        If shards are missing, damaged or of different runs; no partial file is left.
+        If shards are missing, damaged or of different runs, or weights to be averaged add up to nothing of the sign
+        of the cross-section; no partial file is left.
 
     Examples
     --------
@@ -170,4 +180,20 @@ def merge_shards(
     shards = ShardSet.open(directory)
     file_suffix(target)
     batches: Iterable[EventBatch] = shards.batches(chunk)
-    return write_events(target, batches, info or shards.info(), shards.count())
+    info, count = info or shards.info(), shards.count()
+    if average and count:
+        info, factor = _averaged(info, count, math.fsum(file.weight_sum() for file in shards.files))
+        batches = (replace(batch, weights=factor * batch.weights) for batch in batches)
+    return write_events(target, batches, info, count)
+
+
+def _averaged(info: InitInfo, count: int, total: float) -> tuple[InitInfo, float]:
+    """The information of a file whose weights, `total` in sum, shall average to its cross-section, and their factor."""
+    factor = info.cross_section * count / total if total else math.nan
+    if not 0 < factor < math.inf:
+        raise EventFormatError(
+            f"the weights of {count} events add up to {total:g}: they cannot average to {info.cross_section:g} pb; "
+            "make more events"
+        )
+    processes = tuple(replace(process, max_weight=factor * process.max_weight) for process in info.processes)
+    return replace(info, processes=processes, strategy=-4 if info.signed else 4), factor

@@ -64,6 +64,11 @@ class EventSettings:
     formats
         Of the finished file: "lhe.gz", "lhe", "h5"; by default lhe.gz, or h5 for a callable without an event
         record.
+    weights
+        "average": the weights of a file average to the cross-section in pb (IDWTUP = ±4). Showers hand them on, those
+        of overweight events included; it is the default of MadGraph and POWHEG, and here that of event records.
+        "unit": ±1, and more for overweight events (IDWTUP = ±3); Pythia takes every weight for ±1 then. Points of a
+        callable without an event record are always so.
 
     Raises
     ------
@@ -74,6 +79,7 @@ class EventSettings:
     n: Natural = 10_000
     shard_size: Count = 10_000
     formats: Row[Format] | None = None
+    weights: Literal["unit", "average"] | None = None
 
     def __post_init__(self) -> None:
         if self.formats is not None and (not self.formats or len(set(self.formats)) != len(self.formats)):

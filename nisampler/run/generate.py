@@ -28,7 +28,6 @@ from nisampler.run.directory import RunDirectory
 from nisampler.run.job import Job, build_job
 from nisampler.run.stages import chain
 from nisampler.ui.monitor import SILENT, LogMonitor, Monitor, Monitors
-from nisampler.unweighting.unweighter import UnweightingConfig
 
 SUFFIX = ".h5"
 CHECKSUMS = "checksums.json"
@@ -74,7 +73,7 @@ class Generated:
 
     @property
     def calls(self) -> int:
-        """Integrand calls."""
+        """Integrand calls that found the points."""
         return sum(shard.calls for shard in self.shards)
 
     @property
@@ -172,7 +171,9 @@ class Generator:
         spent = {name: count - before[name] for name, count in job.integrand.counts().items()}
         shard = Shard(
             events=size,
-            **spent,
+            calls=spent["calls"],
+            zeros=spent["zeros"],
+            nonfinite=spent["nonfinite"],
             trials=points.trials,
             weight_sum=points.weight_sum,
             overweight_sum=points.overweight_sum,
@@ -220,7 +221,7 @@ def finish(job: Job, shards: Path, target: Path, n: int) -> list[str]:
         if path.is_file() and sha256(path) == checksums.get(path.name):
             continue
         if job.process.has_events:
-            merge_shards(shards, path)
+            merge_shards(shards, path, average=job.average)
         else:
             write_points(path, point_batches(shards), job.process.unit, n)
         checksums[path.name] = sha256(path)
@@ -235,14 +236,20 @@ def _checksums(path: Path) -> dict[str, str]:
     return {}
 
 
-def overweight_warnings(made: Generated, config: UnweightingConfig) -> list[str]:
-    """A warning if the excess of overweight events is far above what the policy meant to allow."""
-    found, limit = made.overweight_fraction, max(10 * config.overweight, 0.01)
-    if found is None or found <= limit:
-        return []
+def overweight_warnings(made: Generated, job: Job) -> list[str]:
+    """Warnings where showers lose the excess of overweight events, and where it is far above what the policy allows."""
+    found, limit = made.overweight_fraction or 0.0, max(10 * job.card.unweighting.overweight, 0.01)
+    lost = [
+        f"showers take events of IDWTUP = ±3 for ±1 and lose the excess of overweight ones, {100 * found:.3g} % of the "
+        'integral; events.weights = "average" keeps it'
+    ]
+    warned = lost if found > 0 and job.process.has_events and not job.average else []
+    if found <= limit:
+        return warned
     return [
+        *warned,
         f"the excess of overweight events is {100 * found:.3g} % of the integral, above {100 * limit:.3g} %: the "
-        "integration missed the largest weights; train longer or raise integration.points"
+        "integration missed the largest weights; train longer or raise integration.points",
     ]
 
 
@@ -279,11 +286,12 @@ def generate_events(
     result = order | {
         "efficiency_generated": made.efficiency,
         "overweight_fraction": made.overweight_fraction,
-        "calls": made.calls,
+        "calls": {"generation": made.calls, "events": job.record_calls(made.events)},
+        "weights": "average" if job.average else "unit",
         "files": names,
         "warnings": [
             *([same] if seed == directory.card.seed else []),
-            *overweight_warnings(made, directory.card.unweighting),
+            *overweight_warnings(made, job),
         ],
     }
     write_json(target / "generated.json", result)

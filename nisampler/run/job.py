@@ -63,6 +63,15 @@ class Job:
             return self.card.events.formats
         return ("lhe.gz",) if self.process.has_events else POINT_FORMATS
 
+    @property
+    def average(self) -> bool:
+        """Whether the weights of the finished files average to the cross-section."""
+        return self.process.has_events and self.card.events.weights != "unit"
+
+    def record_calls(self, n: int) -> int:
+        """Evaluations of the matrix element that the records of n events cost, besides those that found the points."""
+        return n * int(getattr(self.process, "record_calls", 1)) if self.process.has_events else 0
+
     def init_info(self, estimate: Estimate, signed: bool) -> InitInfo:
         """Beams and cross-section as an event file declares them.
 
@@ -142,6 +151,10 @@ def build_job(card: Card, process_name: str, device: str) -> Job:
 def _check_events(job: Job) -> None:
     card, process = job.card, job.process
     if not process.has_events:
+        if card.events.weights == "average":
+            raise CardError(
+                f"events.weights: {process.name} has no event record, and points after unweighting have unit weights"
+            )
         wrong = [name for name in card.events.formats or () if name not in POINT_FORMATS]
         if wrong:
             raise CardError(

@@ -144,7 +144,7 @@ def _execute(directory: RunDirectory, monitor: Monitor, clock: Clock, checkpoint
         made, names = _events(job, directory, found, monitor)
     result = _result(job, found, made)
     result |= {"files": names, "seconds": clock.seconds}
-    result["unweighting"] |= _speed(found, made, result["calls"], clock.seconds)
+    result["unweighting"] |= _speed(job, found, made, result["calls"], clock.seconds)
     result["warnings"] += changed
     write_json(directory.result, result)
     with clock.stage("report"):
@@ -170,14 +170,19 @@ def _events(job: Job, directory: RunDirectory, found: Result, monitor: Monitor) 
     return made, finish(job, directory.events, directory.path, settings.n)
 
 
-def _speed(found: Result, made: Generated, calls: Mapping[str, int], seconds: Mapping[str, float]) -> dict[str, float]:
-    """Events per integrand call and per second; without events those that the integration lets expect."""
+def _speed(
+    job: Job, found: Result, made: Generated, calls: Mapping[str, int], seconds: Mapping[str, float]
+) -> dict[str, float]:
+    """Events per integrand call, those of the event records included, and per second.
+
+    Without events those that the integration lets expect.
+    """
     if made.events:
         expected, stage = float(made.events), "generation"
     else:
         expected, stage = found.efficiencies.chosen * calls["integration"], "integration"
     return {
-        "events_per_call": expected / max(calls[stage], 1),
+        "events_per_call": expected / max(calls[stage] + job.record_calls(1) * expected, 1),
         "events_per_second": expected / max(seconds[stage], 1e-3),
     }
 
@@ -198,11 +203,12 @@ def _result(job: Job, found: Result, made: Generated) -> dict[str, Any]:
         "device": job.device,
         "threads": found.threads,
         "integral": _integral(found.estimate),
-        "unweighting": _worth(found, made),
+        "unweighting": _worth(found, made) | {"weights": "average" if job.average else "unit"},
         "calls": {
             "training": found.calls["detection"] + found.calls["training"],
             "integration": found.calls["integration"],
             "generation": made.calls,
+            "events": job.record_calls(made.events),
             "report": 0,
             "nonfinite": found.calls["nonfinite"] + made.nonfinite,
         },
@@ -214,7 +220,7 @@ def _result(job: Job, found: Result, made: Generated) -> dict[str, Any]:
         },
         "training": {"steps": training.steps, "steps_per_call": training.steps_per_call},
         "versions": versions(),
-        "warnings": [*found.warnings, *overweight_warnings(made, job.card.unweighting)],
+        "warnings": [*found.warnings, *overweight_warnings(made, job)],
     }
     return dict(finite(data))
 
@@ -282,14 +288,17 @@ def _draw(
     """The distributions of the report and the integrand's counters for them; if they fail, a warning in `result`."""
     before = job.integrand.counts()
     comparisons: tuple[Comparison, ...] = ()
+    records = 0
     try:
         if result["unweighting"]["n_events"]:
-            comparisons = _comparisons(job, directory, found)
+            comparisons, records = _comparisons(job, directory, found)
     except NisamplerError as error:
         text = f"the report lacks the distributions, {type(error).__name__}: {error}"
         if text not in result["warnings"]:
             result["warnings"].append(text)
-    return comparisons, {name: count - before[name] for name, count in job.integrand.counts().items()}
+    spent = {name: count - before[name] for name, count in job.integrand.counts().items()}
+    spent["calls"] += job.record_calls(records)
+    return comparisons, spent
 
 
 def _write_report(
@@ -325,16 +334,17 @@ def _weighted_points(job: Job, sampler: Sampler, n: int) -> Iterator[tuple[torch
         yield u, importance_weights(integrand(u), log_q)
 
 
-def _comparisons(job: Job, directory: RunDirectory, found: Result) -> tuple[Comparison, ...]:
-    """Each observable, or coordinate, of weighted points and of the written events."""
+def _comparisons(job: Job, directory: RunDirectory, found: Result) -> tuple[tuple[Comparison, ...], int]:
+    """Each observable, or coordinate, of weighted points and of the events; and how many points got a record."""
     observables = job.process.observables
     domain = job.integrand.domain.cpu().numpy()
     axes = observable_axes(observables) if job.process.has_events else coordinate_axes(domain)
     weighted = tuple(Histogram(axis) for axis in axes)
     unweighted = tuple(Histogram(axis) for axis in axes)
-    n = min(_REPORT_POINTS, found.estimate.n // 4)
+    n, records = min(_REPORT_POINTS, found.estimate.n // 4), 0
     for index, (u, weights) in enumerate(_weighted_points(job, found.sampler, n)):
         kept = weights != 0.0
+        records += int(kept.sum())
         for histogram in weighted:
             histogram.count += int((~kept).sum())
         if job.process.has_events:
@@ -349,4 +359,4 @@ def _comparisons(job: Job, directory: RunDirectory, found: Result) -> tuple[Comp
         for points in point_batches(directory.events):
             fill_points(unweighted, points)
     value = found.estimate.value
-    return tuple(Comparison.of(a, b, value) for a, b in zip(weighted, unweighted, strict=True))
+    return tuple(Comparison.of(a, b, value) for a, b in zip(weighted, unweighted, strict=True)), records

@@ -88,6 +88,25 @@ def test_gaps_doubles_and_damage(folder, events, info, tmp_path):
     assert not (folder / "all.h5").exists()
 
 
+def test_weights_that_average_to_the_cross_section(folder, info):
+    weights = np.concatenate([batch.weights for batch in ShardSet.open(folder).batches()])
+    for suffix in (".lhe.gz", ".h5"):
+        merge_shards(folder, folder / f"all{suffix}", chunk=4, average=True)
+        file = EventFile.open(folder / f"all{suffix}")
+        assert file.info.strategy == 4 and file.info.processes[0].max_weight == pytest.approx(info.cross_section)
+        np.testing.assert_allclose(file.read().weights, info.cross_section * weights)
+        assert file.weight_sum() == pytest.approx(21 * info.cross_section)
+
+
+def test_weights_of_no_sum_cannot_be_averaged(events, info, tmp_path):
+    signed = InitInfo(info.beam_ids, info.beam_energies, info.processes, strategy=-3)
+    for weights in ([1.0, -1.0], [-1.0, -1.0]):
+        write_shard(tmp_path, 0, events(2, weights=np.array(weights)), signed, ".h5")
+        with pytest.raises(EventFormatError, match="make more events"):
+            merge_shards(tmp_path, tmp_path / "all.h5", average=True)
+    assert not (tmp_path / "all.h5").exists()
+
+
 def test_unit_weights_survive(folder):
     weights = np.concatenate([batch.weights for batch in ShardSet.open(folder).batches()])
     assert (weights == 1).all()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import pythia8mc
 
-from nisampler.events import write_events
+from nisampler.events import EventFile, check_file, merge_shards, shard_path, write_events
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Showered:
     reached_end: bool
     cross_section_pb: float
     weight_sum: float
+    weights: tuple[float, ...]
 
 
 @pytest.fixture
@@ -35,10 +36,10 @@ def shower(capfd):
         for name, value in settings.items():
             assert pythia.readString(f"{name} = {value}")
         assert pythia.init()
-        accepted = failures = 0
+        failures, weights = 0, []
         while failures < 10 and not pythia.infoPython().atEndOfFile():
             if pythia.next():
-                accepted += 1
+                weights.append(pythia.infoPython().weight())
             elif not pythia.infoPython().atEndOfFile():
                 failures += 1
         capfd.readouterr()
@@ -48,7 +49,8 @@ def shower(capfd):
         tried = re.search(r"sum\s+\|\s+(\d+)", table)
         info = pythia.infoPython()
         errors = tuple(line for line in lines if "reached end of Les Houches Events File" not in line)
-        return Showered(accepted, int(tried[1]), errors, info.atEndOfFile(), info.sigmaGen() * 1e9, info.weightSum())
+        sums = (info.sigmaGen() * 1e9, info.weightSum())
+        return Showered(len(weights), int(tried[1]), errors, info.atEndOfFile(), *sums, tuple(weights))
 
     return run
 
@@ -65,6 +67,32 @@ def test_pythia_accepts_every_event(suffix, kind, shower, events, resonant, info
     assert result.reached_end
     assert result.cross_section_pb == pytest.approx(1234.5)
     assert result.weight_sum == pytest.approx(np.sum(batch.weights))
+
+
+@pytest.mark.parametrize("signed", (False, True))
+def test_a_shower_hands_on_weights_that_average_to_the_cross_section(signed, shower, events, info, tmp_path):
+    """Weights of an overweight and of a negative event, as Pythia tells them; with IDWTUP = ±3 they are lost."""
+    weights = np.ones(100)
+    weights[7] = 1.75
+    if signed:
+        weights[11] = -1.25
+        info = replace(info, strategy=-3)
+    for index in (0, 1):
+        part = slice(50 * index, 50 * index + 50)
+        write_events(shard_path(tmp_path, index, ".h5"), events(50, index, weights[part]), info)
+    found = {}
+    for average in (True, False):
+        merge_shards(tmp_path, tmp_path / "all.lhe", average=average)
+        found[average] = shower(tmp_path / "all.lhe")
+        assert (found[average].accepted, found[average].errors) == (100, ())
+        file = EventFile.open(tmp_path / "all.lhe")
+        assert file.info.strategy == (4 if average else 3) * (-1 if signed else 1)
+        assert check_file(tmp_path / "all.lhe").n_overweight == (2 if signed else 1)
+    factor = info.cross_section * 100 / weights.sum()
+    np.testing.assert_allclose(found[True].weights, factor * weights, rtol=1e-6)
+    assert np.mean(found[True].weights) == pytest.approx(info.cross_section, rel=1e-6)
+    assert found[True].cross_section_pb == pytest.approx(info.cross_section, rel=1e-6)
+    assert found[False].weights == tuple(np.sign(weights))
 
 
 def test_pythia_complains_about_what_the_rules_forbid(shower, events, info, tmp_path):

@@ -69,6 +69,9 @@ def test_own_callable_on_a_domain(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert job.formats == ("h5",)
     with pytest.raises(CardError, match=r"\[integrand\]: domain has 1 intervals"):
         job_of(head + "[integrand]\ndomain = [[0, 2]]")
+    with pytest.raises(CardError, match=r"events\.weights: .* no event record"):
+        job_of(head + "[events]\nweights = 'average'")
+    assert not job.average and job.record_calls(10) == 0
     with pytest.raises(CardError, match=r"events\.formats = \['lhe'\]: .* no event record"):
         job_of(head + "[events]\nformats = ['lhe']")
 
@@ -76,6 +79,8 @@ def test_own_callable_on_a_domain(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_process_with_events() -> None:
     job = job_of('process = "ee_to_3jets"')
     assert job.formats == ("lhe.gz",)
+    assert job.average and job.record_calls(10) == 10
+    assert not job_of('process = "ee_to_3jets"\n[events]\nweights = "unit"').average
     info = job.init_info(Estimate(3.0, 0.1, 10), signed=True)
     assert (info.beam_ids, info.strategy, info.cross_section) == ((11, -11), -3, 3.0)
     assert job.init_info(Estimate(3.0, 0.1, 10), signed=False).strategy == 3

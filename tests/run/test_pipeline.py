@@ -13,10 +13,12 @@ import pytest
 
 from nisampler.api import Chain
 from nisampler.errors import CorruptFileError, NonFiniteError, StorageError, ZeroIntegrandError
-from nisampler.events import check_file, iterate_points, read_events
+from nisampler.events import EventFile, check_file, iterate_points, read_events
 from nisampler.run import pipeline
+from nisampler.run.card import parse_card
 from nisampler.run.directory import RunDirectory
-from nisampler.run.generate import generate_events
+from nisampler.run.generate import Generated, Shard, finish, generate_events, overweight_warnings
+from nisampler.run.job import build_job
 from nisampler.run.pipeline import execute, redraw, start
 from nisampler.training.trainer import Trainer
 
@@ -55,7 +57,10 @@ def test_result_of_a_process_with_events(events_run: Path) -> None:
     calls = result["calls"]
     assert 5000 <= calls["training"] <= 6600 and calls["integration"] == integral["n_points"]
     assert calls["generation"] >= 300 and calls["nonfinite"] == 0
-    assert calls["report"] == integral["n_points"] // 4
+    # Each record costs one more matrix element: those of the events, and those of the report's points inside the cut.
+    drawn = integral["n_points"] // 4
+    assert calls["events"] == 300 and 1.2 * drawn < calls["report"] <= 2 * drawn
+    assert numbers["weights"] == "average" and numbers["events_per_call"] == 300 / (calls["generation"] + 300)
     assert set(result["seconds"]) == {"training", "integration", "generation", "report"}
     assert {"nisampler", "torch", "numpy", "python"} <= result["versions"].keys()
     assert sum(item["chosen"] for item in result["sampler"]["candidates"]) == 1
@@ -72,7 +77,27 @@ def test_event_files_agree_and_are_good(events_run: Path) -> None:
         assert report.passed and report.n_events == report.declared == 300
     integral = json.loads((events_run / "result.json").read_text())["integral"]
     assert report.cross_section == pytest.approx(integral["value"])
+    assert EventFile.open(events_run / "events.lhe").info.strategy == 4
+    assert lhe.weights.mean() == pytest.approx(integral["value"], rel=1e-12)
     assert len(set(lhe.pdg_ids[:, 2].tolist())) == 5
+
+
+def test_unit_weights_where_they_are_wanted(events_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(events_run, run)
+    for name in ("checksums.json", "result.json"):
+        (run / name).unlink()
+    card = parse_card('process = "ee_to_3jets"\n[events]\nformats = ["h5"]\nweights = "unit"')
+    job = build_job(card, "ee_to_3jets", "cpu")
+    assert finish(job, run / "events", run, 300) == ["events.h5"]
+    file, averaged = EventFile.open(run / "events.h5"), EventFile.open(events_run / "events.h5")
+    assert file.info.strategy == 3 and file.info.cross_section == averaged.info.cross_section
+    weights = file.read().weights
+    assert weights.min() == 1
+    assert np.allclose(averaged.read().weights, weights * file.info.cross_section / weights.mean())
+    shards = [Shard(100, 200, 0, 0, 150, 100.5, overweight, "") for overweight in (0.5, 0.0)]
+    assert "IDWTUP = ±3" in overweight_warnings(Generated(shards), job)[0]
+    assert not overweight_warnings(Generated(shards[1:]), job)
 
 
 def test_points_of_a_function(points_run: Path) -> None:

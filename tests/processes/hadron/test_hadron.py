@@ -219,6 +219,13 @@ def test_events_obey_the_rules_and_draw_flavours_by_their_share():
     assert (batch.colours[swapped, 0] == [0, 502]).all() and (batch.colours[~swapped, 0] == [501, 0]).all()
 
 
+def test_a_record_costs_the_matrix_elements_that_the_process_says():
+    amplitude = Constant()
+    process = build(amplitude=amplitude)
+    process.events(cube(50), torch.ones(50), torch.Generator().manual_seed(5))
+    assert amplitude.points == 50 * process.record_calls
+
+
 def test_events_carry_scales_couplings_and_densities():
     process = build()
     batch = process.events(cube(50), torch.full((50,), 2.0), torch.Generator().manual_seed(5))
