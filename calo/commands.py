@@ -86,8 +86,10 @@ def simulate(
 ) -> None:
     """Write showers of the built-in reference simulator."""
     with errors(context):
+        from nisampler.base.outputs import new_file
         from nisampler.calo.simulation.simulator import simulate_file
 
+        new_file(output)
         with monitor_for(not quiet) as monitor:
             made = simulate_file(output, _geometry(geometry), showers, seed, monitor)
         show(
@@ -180,10 +182,12 @@ def generate(
 ) -> None:
     """Write new showers of a fitted model."""
     with errors(context):
+        from nisampler.base.outputs import new_file
         from nisampler.calo.fitting.store import load_model
         from nisampler.calo.generation import freeze_draw, generate, read_incident
         from nisampler.errors import ConfigError
 
+        new_file(output)
         wanted = None if geometry is None else _geometry(geometry)
         with monitor_for(not quiet) as monitor, machine(device, threads) as place:
             loaded = load_model(model, wanted, place)
@@ -238,11 +242,13 @@ def evaluate(
 ) -> None:
     """Compare generated showers with reference showers: classifiers, distances, histograms, a report."""
     with errors(context):
+        from nisampler.base.outputs import new_folder
         from nisampler.base.storage import read_json
         from nisampler.calo.evaluation.evaluate import EvaluationOptions, evaluate
         from nisampler.calo.evaluation.table import table_rows
         from nisampler.calo.fitting.store import training_records
 
+        new_folder(output, ("evaluation.json", "table.md", "report.html", "figures"))
         with monitor_for(not quiet) as monitor, machine(device, threads) as place:
             usual = EvaluationOptions()
             options = EvaluationOptions(
@@ -276,9 +282,12 @@ def time_command(
 ) -> None:
     """Milliseconds for each shower, by default in batches of 1, 100 and 10000, and parameter counts."""
     with errors(context):
+        from nisampler.base.outputs import new_file
         from nisampler.base.storage import write_json
         from nisampler.calo.timing import BATCHES, time_model
 
+        if output is not None:
+            new_file(output)
         with monitor_for(not quiet) as monitor, machine("cpu", threads):
             timing = time_model(model, device or ["cpu"], batch or BATCHES, repeats, budget, monitor)
         if output is not None:

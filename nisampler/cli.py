@@ -128,12 +128,14 @@ def generate(
     quiet: Quiet = False,
 ) -> None:
     """Write more events with the frozen sampler of a finished run; started again, it continues."""
-    with errors(context):
+    target = output if output is not None else run / f"generated-{seed}"
+    place = "" if output is None else f" --output {output}"
+    again = f"nisampler generate {run} --events {events} --seed {seed}{place}"
+    with errors(context, target / "order.json", again):
         from nisampler.run.directory import RunDirectory
         from nisampler.run.generate import generate_events
         from nisampler.run.result import generation_summary
 
-        target = output if output is not None else run / f"generated-{seed}"
         with monitor_for(not quiet) as monitor, RunDirectory.open(run) as directory:
             result = generate_events(directory, events, seed, target, monitor)
         show(generation_summary(result, target), quiet)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import shutil
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,11 +15,13 @@ from nisampler.base.checks import Count, Natural, checked
 from nisampler.base.device import cpu_threads, resolve_device
 from nisampler.base.estimate import Estimate
 from nisampler.base.estimates import Estimates
+from nisampler.base.locks import LOCK_NAME
+from nisampler.base.outputs import atomic_folder
 from nisampler.base.rng import Streams
 from nisampler.base.storage import load_checkpoint, save_checkpoint, write_json
 from nisampler.density.channels import multichannel_of
 from nisampler.density.integrand import Integrand
-from nisampler.errors import MissingFunctionError, StorageError
+from nisampler.errors import MissingFunctionError
 from nisampler.figures import Figures
 from nisampler.integration.integrator import IntegrationResult
 from nisampler.samplers.base import Sampler
@@ -310,18 +309,9 @@ class Result:
             If the folder holds anything, or cannot be written.
         """
         target = Path(folder)
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise StorageError(f"{target} exists and is not empty: choose another folder")
-        temporary = target.absolute().with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
-        try:
-            temporary.mkdir(parents=True)
+        with atomic_folder(target) as (temporary, lock), lock:
             self.write(temporary)
-            os.rename(temporary, target)
-        except BaseException as error:
-            shutil.rmtree(temporary, ignore_errors=True)
-            if isinstance(error, OSError) and not isinstance(error, StorageError):
-                raise StorageError(f"cannot write {target}: {error.strerror or error}") from error
-            raise
+            (temporary / LOCK_NAME).unlink()
         return target
 
     def write(self, folder: Path) -> None:

@@ -5,27 +5,31 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
 
 import numpy as np
 import torch
 from pydantic import Field
 
 from nisampler.base.checks import Count, Positive, settings
+from nisampler.base.locks import lock_folder
+from nisampler.base.outputs import new_folder
 from nisampler.base.rng import Streams
+from nisampler.base.storage import make_folder, remove_stale
 from nisampler.calo.data.batches import ShowerData, source
 from nisampler.calo.data.files import Indices, ShowerReader, split
 from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.fitting.part_queue import PartQueue
 from nisampler.calo.fitting.ranks import ranks
 from nisampler.calo.fitting.records import PartResult
-from nisampler.calo.fitting.store import DESCRIPTION, describe, save_model
+from nisampler.calo.fitting.store import BASE, DESCRIPTION, describe, save_model
 from nisampler.calo.models import ModelConfig, ShowerModel, build_model
 from nisampler.calo.recipe import FitOptions
 from nisampler.errors import ConfigError, StorageError
-from nisampler.ui.monitor import SILENT, LogMonitor, Monitor, Monitors
+from nisampler.ui.monitor import SILENT, LogMonitor, Monitor, Monitors, log_end
 
 LOG = "fit.log"
 
@@ -117,7 +121,8 @@ def fit(
     Raises
     ------
     StorageError
-        If `output` exists and `resume` is not set, or the reverse.
+        If `output` holds a fit and `resume` is not set, or anything else, or nothing is there to resume, or another
+        process fits there.
     ConfigError
         If a fit is resumed with other settings, or too few showers are there.
     ModelError
@@ -138,16 +143,21 @@ def fit(
     ['energies', 'voxels']
     """
     options, folder = options or FitOptions(), Path(output)
-    with ranks() as group:
-        if group.rank == 0 and not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise StorageError(f"{folder} exists and is not empty: choose another --output, or continue with --resume")
-        start, cpu_start = time.monotonic(), time.process_time()
+    start, cpu_start = time.monotonic(), time.process_time()
+    with ranks() as group, ExitStack() as stack:
         with ShowerReader(data.path, geometry) as reader:
             training, validation, facts = _rows(reader, data, options.seed)
-            model = _prepared(build_model(preset, geometry), reader, training, data.memory, options.seed)
+            model = build_model(preset, geometry)
+            if group.rank == 0:
+                stack.enter_context(_claim(folder, resume))
+            group.barrier()
+            begun = (folder / DESCRIPTION).is_file()
+            stack.enter_context(log_end(folder / LOG))
+            model = _prepared(model, reader, training, data.memory, options.seed)
         name = preset.family if isinstance(preset, ModelConfig) else preset
         settings = {"seed": options.seed, "epochs": options.epochs, "batch": options.batch}
-        if resume:
+        group.barrier()
+        if begun:
             _check_same(folder, model, name, settings, facts)
         elif group.rank == 0:
             save_model(folder, model, name, settings, facts)
@@ -160,6 +170,20 @@ def fit(
         queue = PartQueue(model.to(place), showers, folder, options, place, told, resume, group)
         results = queue.run()
     return Fitted(model, results, time.monotonic() - start, time.process_time() - cpu_start, group.count)
+
+
+def _claim(folder: Path, resume: bool) -> IO[str]:
+    """The lock of the folder, which holds a fit to resume, or none."""
+    if (folder / DESCRIPTION).is_file() and not resume:
+        raise StorageError(f"{folder} exists and holds a fit: choose another --output, or continue with --resume")
+    if resume and not folder.is_dir():
+        raise StorageError(f"{folder} holds no model to resume: leave --resume out to begin one")
+    if not (folder / DESCRIPTION).is_file():
+        # A fit that was ended before its description was written left no more than these, and is begun again.
+        new_folder(folder, (BASE, LOG))
+    lock = lock_folder(make_folder(folder))
+    remove_stale(folder)
+    return lock
 
 
 def _rows(reader: ShowerReader, data: DataOptions, seed: int) -> tuple[Indices, Indices, dict[str, Any]]:
@@ -192,8 +216,6 @@ def _prepared(model: ShowerModel, reader: ShowerReader, training: Indices, memor
 
 def _check_same(folder: Path, model: ShowerModel, name: str, settings: dict[str, Any], facts: dict[str, Any]) -> None:
     """ConfigError unless the folder was begun with the same model, settings and showers."""
-    if not (folder / DESCRIPTION).is_file():
-        raise StorageError(f"{folder} holds no model to resume: leave --resume out to begin one")
     stored = describe(folder)
     wanted = {"model": name, "config": model.config, "cells": model.geometry.digest, "data": facts, **settings}
     changed = [key for key, value in wanted.items() if stored.get(key) != value]

@@ -17,6 +17,8 @@ from nisampler.calo.models import ShowerModel, build_model
 from nisampler.errors import CorruptFileError, GeometryError, ModelError, StorageError
 
 DESCRIPTION = "model.json"
+BASE = "base"
+"""Folder of the constants that no part holds."""
 FORMAT, VERSION = "nisampler-shower-model", 1
 _FIELDS = {"format", "version", "package", "geometry", "cells", "model", "config", "seed", "parts", "data"}
 
@@ -31,7 +33,7 @@ def part_folder(folder: str | Path, name: str) -> Path:
 
 
 def _base_folder(folder: str | Path) -> Path:
-    return Path(folder) / "base"
+    return Path(folder) / BASE
 
 
 def _base(model: ShowerModel) -> dict[str, torch.Tensor]:

@@ -102,8 +102,21 @@ class _PartialFile(io.FileIO):
             return super().truncate(size)
 
 
-def _refuse_special(target: Path) -> None:
-    """StorageError for what a file must not replace: links, folders, devices, pipes."""
+def refuse_special(target: Path) -> None:
+    """Refuse what a file must not replace: links, folders, devices, pipes.
+
+    Raises
+    ------
+    StorageError
+        If `target` is one of them.
+
+    Examples
+    --------
+    >>> refuse_special(Path("/dev/null"))
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.StorageError: cannot write /dev/null: it is a device or pipe, not a file; give the name of a file
+    """
     try:
         mode = os.lstat(target).st_mode
     except OSError:
@@ -161,7 +174,7 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     target = Path(path)
     if "w" not in mode:
         raise StorageError(f"atomic_write makes new files: mode must contain 'w', got {mode!r}")
-    _refuse_special(target)
+    refuse_special(target)
     temporary, raw = _open_partial(target)
     try:
         # Closing the raw file rather than the buffer drops, after an error, what waits to be written.

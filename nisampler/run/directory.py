@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
-import os
-import shutil
-import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +11,7 @@ from typing import IO, Any, Self
 
 from nisampler import stored
 from nisampler.base.locks import lock_folder
+from nisampler.base.outputs import atomic_folder, new_folder
 from nisampler.base.storage import atomic_write, read_json, remove_stale, write_json
 from nisampler.errors import CorruptFileError, StorageError
 from nisampler.run import lookup
@@ -78,8 +75,6 @@ class RunDirectory:
         target = Path(path)
         card = parse_card(card_text, "card.toml", overrides)
         _refuse_occupied(target)
-        parent = target.absolute().parent
-        temporary = parent / f".{target.name}.{uuid.uuid4().hex}.partial"
         content = {
             "format": FORMAT,
             "version": VERSION,
@@ -88,21 +83,10 @@ class RunDirectory:
             "source_sha256": lookup.source_sha256(settings["process"]),
             **settings,
         }
-        try:
-            parent.mkdir(parents=True, exist_ok=True)
-            _remove_partial(target)
-            temporary.mkdir()
-            lock = lock_folder(temporary)
+        with atomic_folder(target) as (temporary, lock):
             with atomic_write(temporary / "card.toml", "w") as handle:
                 handle.write(card_text)
             write_json(temporary / "run.json", content)
-            os.rename(temporary, target)
-        except OSError as error:
-            shutil.rmtree(temporary, ignore_errors=True)
-            if isinstance(error, StorageError):
-                raise
-            _refuse_occupied(target)
-            raise StorageError(f"cannot make the run directory {target}: {error.strerror or error}") from error
         return cls(target, card, content, lock)
 
     @classmethod
@@ -242,19 +226,9 @@ def _check_source(target: Path, settings: Mapping[str, Any]) -> None:
         )
 
 
-def _remove_partial(target: Path) -> None:
-    """Delete what killed attempts to make `target` left; those of living processes are locked and stay."""
-    for stale in target.absolute().parent.glob(f".{glob.escape(target.name)}.{'[0-9a-f]' * 32}.partial"):
-        with suppress(OSError), lock_folder(stale):
-            shutil.rmtree(stale, ignore_errors=True)
-
-
 def _refuse_occupied(target: Path) -> None:
-    if target.is_dir() and any(target.iterdir()):
-        if (target / "run.json").is_file():
-            raise StorageError(
-                f"{target} already holds a run: `nisampler resume {target}` continues it, or choose another --output"
-            )
-        raise StorageError(f"{target} exists and is not empty: choose another --output")
-    if target.exists() and not target.is_dir():
-        raise StorageError(f"{target} is a file: choose another --output")
+    if (target / "run.json").is_file():
+        raise StorageError(
+            f"{target} already holds a run: `nisampler resume {target}` continues it, or choose another --output"
+        )
+    new_folder(target)

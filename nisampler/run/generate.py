@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from nisampler.base.device import cpu_threads
+from nisampler.base.outputs import new_folder
 from nisampler.base.rng import Streams
 from nisampler.base.storage import make_folder, read_json, remove_stale, sha256, write_json
 from nisampler.errors import CorruptFileError, StorageError
@@ -27,7 +28,7 @@ from nisampler.result import Result
 from nisampler.run.directory import RunDirectory
 from nisampler.run.job import Job, build_job
 from nisampler.run.stages import chain
-from nisampler.ui.monitor import SILENT, LogMonitor, Monitor, Monitors
+from nisampler.ui.monitor import SILENT, LogMonitor, Monitor, Monitors, log_end
 
 SUFFIX = ".h5"
 CHECKSUMS = "checksums.json"
@@ -276,7 +277,7 @@ def generate_events(
     settings = directory.settings
     order = {"n_events": n, "seed": seed, "run": settings["card_sha256"]}
     _claim(target, order)
-    with cpu_threads(settings["threads"]):
+    with log_end(directory.log), cpu_threads(settings["threads"]):
         job = build_job(directory.card, settings["process"], settings["device"])
         stages = chain(job, directory, monitor)
         generator = Generator(job, stages.integrate(stages.train()), Streams(seed))
@@ -306,7 +307,5 @@ def _claim(target: Path, order: dict[str, Any]) -> None:
         if read_json(path) != order:
             raise StorageError(f"{target} holds other events: choose another --output")
         return
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise StorageError(f"{target} exists and is not empty: choose another --output")
-    make_folder(target)
+    make_folder(new_folder(target))
     write_json(path, order)

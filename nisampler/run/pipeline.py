@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ from nisampler.ui.distributions import (
     observable_axes,
 )
 from nisampler.ui.histograms import Histogram
-from nisampler.ui.monitor import SILENT, LogMonitor, Monitor, Monitors
+from nisampler.ui.monitor import SILENT, LogMonitor, Monitor, Monitors, log_end
 
 _REPORT_POINTS = 100_000
 _REPORT_BATCH = 20_000
@@ -106,13 +105,8 @@ def execute(
     """
     clock = Clock(directory)
     monitor = Monitors([LogMonitor(directory.log), clock, watcher])
-    try:
-        with cpu_threads(directory.settings["threads"]):
-            return _execute(directory, monitor, clock, checkpoint_seconds)
-    except (NisamplerError, OSError, MemoryError, KeyboardInterrupt) as error:
-        with suppress(OSError):
-            LogMonitor(directory.log).line(f"{type(error).__name__}: {error}")
-        raise
+    with log_end(directory.log), cpu_threads(directory.settings["threads"]):
+        return _execute(directory, monitor, clock, checkpoint_seconds)
 
 
 def _execute(directory: RunDirectory, monitor: Monitor, clock: Clock, checkpoint_seconds: float) -> dict[str, Any]:
@@ -272,7 +266,7 @@ def redraw(directory: RunDirectory, style: str | None = None) -> Path:
     sheet = plots.style_sheet(style)
     if not directory.result.is_file():
         raise StorageError(f"{directory.path} is not finished: `nisampler resume {directory.path}` first")
-    with cpu_threads(directory.settings["threads"]):
+    with log_end(directory.log), cpu_threads(directory.settings["threads"]):
         job = build_job(directory.card, directory.settings["process"], directory.settings["device"])
         stages = chain(job, directory, SILENT)
         found = stages.integrate(stages.train())

@@ -11,17 +11,20 @@ from typing import TYPE_CHECKING
 import typer
 from rich.console import Console
 
+from nisampler.base.signals import Terminated, ending_signals_raise
 from nisampler.errors import CardError, NisamplerError
 
 if TYPE_CHECKING:
     import torch
 
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
+# Shells add this to the number of the signal that ended a command.
+_SIGNAL = 128
 
 
 @contextmanager
 def errors(context: typer.Context, unfinished: Path | None = None, resume: str = "") -> Iterator[None]:
-    """Errors as one message on stderr and an exit code.
+    """Errors, Ctrl-C and the system's request to end as one message on stderr and an exit code.
 
     Parameters
     ----------
@@ -46,10 +49,14 @@ def errors(context: typer.Context, unfinished: Path | None = None, resume: str =
         return typer.Exit(code)
 
     try:
-        yield
-    except KeyboardInterrupt:
+        with ending_signals_raise():
+            yield
+    except KeyboardInterrupt as error:
+        how, code = "interrupted", INTERRUPTED
+        if isinstance(error, Terminated):
+            how, code = f"ended by {error}", _SIGNAL + error.number
         resumable = unfinished is not None and unfinished.is_file()
-        raise fail(f"interrupted{f': `{resume}` continues' if resumable else ''}", INTERRUPTED) from None
+        raise fail(f"{how}: {f'`{resume}` continues' if resumable else 'start the command again'}", code) from None
     except NisamplerError as error:
         raise fail(f"error: {error}", WRONG_USE if isinstance(error, CardError) else FAILED) from error
     except (MemoryError, OSError) as error:

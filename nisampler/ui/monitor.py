@@ -6,11 +6,13 @@ Screens are in `nisampler.ui.progress`.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
 from nisampler.base.storage import naming
+from nisampler.errors import NisamplerError
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -148,3 +150,26 @@ class LogMonitor(LineMonitor):
         stamp = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S")
         with naming(self._path), self._path.open("a", encoding="utf-8") as handle:
             handle.writelines(f"{stamp} {part}\n" for part in text.splitlines())
+
+
+@contextmanager
+def log_end(path: str | Path) -> Iterator[None]:
+    """Errors, Ctrl-C and requests to end that leave the block are told in the log file, too, if it can be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     try:
+    ...         with log_end(f"{folder}/run.log"):
+    ...             raise KeyboardInterrupt
+    ...     except KeyboardInterrupt:
+    ...         Path(folder, "run.log").read_text()
+    '2... KeyboardInterrupt\\n'
+    """
+    try:
+        yield
+    except (NisamplerError, OSError, MemoryError, KeyboardInterrupt) as error:
+        with suppress(OSError):
+            LogMonitor(path).line(f"{type(error).__name__}: {error}".removesuffix(": "))
+        raise

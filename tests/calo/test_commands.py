@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -228,6 +229,55 @@ def test_interrupt_says_how_to_resume(folder: Path, tmp_path: Path, monkeypatch:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("nisampler.calo.fitting.fit.build_model", build)
         assert call("fit", *arguments, "--resume", "--quiet")[0] == 0
+
+
+def test_the_systems_request_to_end(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def end(*_: Any, **__: Any) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    for place in (
+        "simulation.simulator.Simulator.simulate",
+        "generation.ShowerGenerator.draw",
+        "fitting.fit._prepared",
+    ):
+        monkeypatch.setattr(f"nisampler.calo.{place}", end)
+    monkeypatch.setattr("nisampler.calo.evaluation.evaluate.evaluate", end)
+    toy, data = ["--geometry", "toy"], ["--data", folder / "data.h5", "--model", "tiny"]
+    candidates = ["--reference", folder / "data.h5", "--candidate", f"new={folder / 'new.h5'}"]
+    for arguments in (
+        ["simulate", *toy, "--showers", 5],
+        ["generate", folder / "model", "--showers", 5],
+        ["fit", *toy, *data],
+        ["evaluate", *toy, *candidates],
+    ):
+        code, _, err = call(*arguments, "--output", tmp_path / str(arguments[0]), "--quiet")
+        assert code == 143 and err == "ended by SIGTERM: start the command again\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["fit"]
+    assert "SIGTERM" in (tmp_path / "fit" / "fit.log").read_text()
+
+
+def test_nothing_is_overwritten(folder: Path, tmp_path: Path) -> None:
+    old = tmp_path / "old.h5"
+    old.write_text("precious")
+    (tmp_path / "link.h5").symlink_to("old.h5")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "old").write_text("precious")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("empty")
+    model, toy = folder / "model", ["--geometry", "toy"]
+    data = ["--data", folder / "data.h5", "--model", "tiny"]
+    pair = ["--reference", folder / "data.h5", "--candidate", f"new={folder / 'new.h5'}"]
+    files = (["simulate", *toy, "--showers", 5], ["generate", model, "--showers", 5], ["time", model, "--batch", 1])
+    cases = [
+        (command, name) for command in files for name in (old, tmp_path / "link.h5", "/dev/null", tmp_path / "empty")
+    ]
+    folders = (["fit", *toy, *data], ["evaluate", *toy, *pair])
+    cases += [(command, tmp_path / name) for command in folders for name in ("old.h5", "full", "link")]
+    for command, name in cases:
+        code, _, err = call(*command, "--output", name, "--quiet")
+        assert code == 1 and err.startswith("error: ") and str(name) in err and "Errno" not in err, (command, name)
+    assert old.read_text() == "precious" and (tmp_path / "link.h5").is_symlink() and (tmp_path / "link").is_symlink()
+    assert len(list(tmp_path.iterdir())) == 5
 
 
 def test_the_installed_entry_point_is_this_group_of_commands() -> None:

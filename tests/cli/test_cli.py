@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -193,6 +194,32 @@ def test_interrupt_says_how_to_resume(folder: Path, tmp_path: Path, monkeypatch:
     monkeypatch.undo()
     assert call("resume", tmp_path / "run", "--quiet")[0] == 0
     assert result_of(tmp_path / "run")["unweighting"]["n_events"] == 100
+
+
+def test_the_systems_request_to_end_is_like_an_interrupt(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(*_: object, **__: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    run, more = tmp_path / "run", tmp_path / "more"
+    monkeypatch.setattr("nisampler.api.Chain.train", end)
+    code, _, err = call("run", folder / "card.toml", "-o", run, "--quiet")
+    assert code == 143 and err == f"ended by SIGTERM: `nisampler resume {run}` continues\n"
+    assert "Terminated: SIGTERM" in (run / "run.log").read_text()
+    monkeypatch.undo()
+    assert call("resume", run, "--quiet")[0] == 0
+    again = ["generate", run, "--events", 20, "--seed", 5]
+    monkeypatch.setattr("nisampler.run.generate.Generator.fill", end)
+    code, _, err = call(*again, "--output", more, "-q")
+    words = " ".join(map(str, again))
+    assert code == 143 and err == f"ended by SIGTERM: `nisampler {words} --output {more}` continues\n"
+    monkeypatch.setattr("nisampler.run.pipeline._draw", end)
+    code, _, err = call("report", run)
+    assert code == 143 and err == "ended by SIGTERM: start the command again\n"
+    assert (run / "run.log").read_text().count("Terminated: SIGTERM") == 3
+    monkeypatch.undo()
+    assert call(*again, "--output", more, "-q")[0] == 0 and call("report", run)[0] == 0
 
 
 @pytest.mark.parametrize(

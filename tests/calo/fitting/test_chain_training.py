@@ -72,7 +72,8 @@ def chain() -> Iterator[None]:
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.suffix != ".log"}
+    files = [p for p in folder.rglob("*") if p.is_file() and p.suffix != ".log" and p.name != ".lock"]
+    return {str(p.relative_to(folder)): p.read_bytes() for p in files}
 
 
 class Watch(Monitor):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 import torch
 from tiny_model import TinyModel, build, write_file
 
+from nisampler.base.locks import lock_folder
 from nisampler.base.storage import save_checkpoint
 from nisampler.calo.detector.geometries import geometry
 from nisampler.calo.fitting.fit import DataOptions, fit
@@ -58,7 +61,8 @@ def folder(fitted: Path, tmp_path: Path) -> Path:
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.suffix != ".log"}
+    files = [p for p in folder.rglob("*") if p.is_file() and p.suffix != ".log" and p.name != ".lock"]
+    return {str(p.relative_to(folder)): p.read_bytes() for p in files}
 
 
 def edit(folder: Path, **changes: Any) -> None:
@@ -128,8 +132,15 @@ def test_resume_refuses_other_settings(folder: Path, file: Path, changes: dict[s
 
 
 def test_fit_needs_showers_and_a_place(folder: Path, file: Path, tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="exists and is not empty"):
+    with pytest.raises(StorageError, match="holds a fit: choose another --output, or continue with --resume"):
         fit(DataOptions(file), TOY, "tiny", folder)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    for resume in (False, True):
+        with pytest.raises(StorageError, match="exists and is not empty"):
+            fit(DataOptions(file), TOY, "tiny", tmp_path / "full", resume=resume)
+    with lock_folder(folder), pytest.raises(StorageError, match=f"in use by process {os.getpid()} on"):
+        fit(DataOptions(file), TOY, "tiny", folder, FitOptions(seed=2), resume=True)
     with pytest.raises(StorageError, match="no model to resume"):
         fit(DataOptions(file), TOY, "tiny", tmp_path / "none", resume=True)
     with pytest.raises(ConfigError, match="too few"):
@@ -142,6 +153,25 @@ def test_fit_needs_showers_and_a_place(folder: Path, file: Path, tmp_path: Path)
     for wrong in ({"validation": 0.0}, {"memory": 0.0}, {"limit": 0}):
         with pytest.raises(ConfigError):
             DataOptions(file, **wrong)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("where", ["fit._prepared", "store.save_base", "store.write_json"])
+def test_a_fit_that_was_ended_early_is_begun_again(
+    where: str, resume: bool, fitted: Path, file: Path, tmp_path: Path
+) -> None:
+    """Before its description is written there is nothing to resume, and nothing that stands in the way."""
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    module, _, name = where.partition(".")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(importlib.import_module(f"nisampler.calo.fitting.{module}"), name, stop)
+        fit(DataOptions(file), TOY, "tiny", tmp_path / "model", FitOptions(seed=2))
+    assert "KeyboardInterrupt" in (tmp_path / "model" / "fit.log").read_text()
+    fit(DataOptions(file), TOY, "tiny", tmp_path / "model", FitOptions(seed=2), resume=resume)
+    assert bytes_of(tmp_path / "model") == bytes_of(fitted)
 
 
 def test_another_geometry(fitted: Path) -> None:
