@@ -161,10 +161,11 @@ def training(history: Sequence[Mapping[str, Any]], style: Sheet = PLAIN) -> Draw
             values = column(name)
             kept = np.isfinite(values)
             axes[1].plot(calls[kept], values[kept], color=colour, label=label, marker=marker, markersize=4)
-        axes[1].set_ylim(0.0, 1.03)
+        axes[1].set_ylim(0.0, 1.25)
+        axes[1].set_yticks(np.linspace(0.0, 1.0, 6))
         axes[1].set_ylabel("fraction")
         axes[1].set_xlabel("integrand calls")
-        axes[1].legend(loc="best", frameon=True, framealpha=0.8, edgecolor="none")
+        axes[1].legend(loc="upper left", ncols=2, borderaxespad=0.2)
         axes[1].xaxis.set_major_formatter(EngFormatter(sep=""))
         if history:
             _mark_stages(axes, calls, [str(record["stage"]) for record in history])

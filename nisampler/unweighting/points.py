@@ -28,6 +28,7 @@ class WeightedPoints:
 
     Examples
     --------
+    >>> import torch
     >>> u = torch.tensor([[0.25], [0.75]])
     >>> points = WeightedPoints(u, torch.zeros(2), 2.0 * u, torch.tensor([1.0, 3.0]))
     >>> points, points.x[0].item()
