@@ -79,7 +79,8 @@ def test_they_are_trained_integrated_and_unweighted() -> None:
     assert abs(pull(result.estimate, RIDGE_INTEGRAL)) < 4.5
     assert isinstance(result.sampler, MultichannelSampler) and not result.sampler.mixture
     assert any("mixture weights were not tried" in warning for warning in result.warnings)
-    assert result.unweight(50).x.shape == (50, 4)
+    points = result.unweight(50)
+    assert points.x.shape == (50, 3) and points.u.shape == (50, 4)
 
 
 @pytest.mark.parametrize(
