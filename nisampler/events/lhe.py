@@ -35,6 +35,7 @@ from nisampler.errors import (
 from nisampler.events.batch import EventBatch
 from nisampler.events.columns import DEFAULT_CHUNK, UNKNOWN_SPIN
 from nisampler.events.info import InitInfo, ProcessInfo
+from nisampler.events.lhe_dialects import PlainLHE
 from nisampler.events.lhe_extras import extra_columns, extra_lines
 from nisampler.events.rules import CheckedBatches
 
@@ -194,27 +195,6 @@ def write_lhe(
     return source.count
 
 
-class _Drained:
-    """A binary stream that its parser may close early: closing is left to the owner."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self.stream = stream
-
-    def read(self, size: int = -1) -> bytes:
-        return self.stream.read(size)
-
-    def __enter__(self) -> _Drained:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def drain(self) -> None:
-        """Read to the end, so that gzip compares its checksum."""
-        while self.stream.read(1 << 16):
-            pass
-
-
 def _open_binary(path: Path) -> IO[bytes]:
     try:
         stream = open(path, "rb")
@@ -241,10 +221,10 @@ def _named_errors(path: Path, where: Callable[[], str]) -> Iterator[None]:
 
 
 @contextmanager
-def _open_document(path: Path) -> Iterator[tuple[Any, _Drained]]:
+def _open_document(path: Path) -> Iterator[tuple[Any, PlainLHE]]:
     module = _import_pylhe()
     with _open_binary(path) as stream:
-        source = _Drained(stream)
+        source = PlainLHE(stream, path)
         with _named_errors(path, lambda: "before the first event"):
             document = module.LHEFile.frombuffer(source)
         try:
@@ -357,7 +337,7 @@ def _particle_table(records: list[Any], counts: NDArray[np.int64]) -> NDArray[np
 
 
 def _next_records(
-    document: Any, source: _Drained, path: Path, chunk: int, start: int
+    document: Any, source: PlainLHE, path: Path, chunk: int, start: int
 ) -> tuple[list[Any], Exception | None]:
     """At most `chunk` of pylhe's events, and the error that ended them, if one did."""
     records: list[Any] = []
@@ -375,14 +355,15 @@ def _next_records(
 def iterate_lhe(path: str | Path, chunk: int = DEFAULT_CHUNK) -> Iterator[EventBatch]:
     """The events of a file, at most `chunk` at a time; what precedes a damaged place is still yielded.
 
-    Named weights (``<rwgt>``) and comments of other generators, except ``#pdf``, are not read.
+    Named weights (``<rwgt>``, ``<weights>``) and comments of other generators, except ``#pdf``, are not read.
 
     Raises
     ------
     StorageError
         If the file cannot be opened.
     CorruptFileError
-        If it is truncated or altered, or holds another number of events than it declares.
+        If it is truncated or altered, or holds another number of events than it declares, or something follows its
+        end, such as a second file.
     EventFormatError
         If an event is malformed; the message names it.
 

@@ -24,6 +24,7 @@ from nisampler.events import (
     InitInfo,
     PointBatch,
     ProcessInfo,
+    check_file,
     iterate_points,
     read_events,
     write_events,
@@ -209,6 +210,83 @@ def test_files_of_other_generators_are_read(tmp_path):
     batch = file.read()
     require_valid(batch)
     assert batch.weights[0] == 2.5e-3 and batch.process_ids[0] == 66
+
+
+FOREIGN = (
+    "<init>\n 2212 2212 6500 6500 0 0 10042 10042 -4 1\n 50.1 0.2 1.0 66\n</init>\n",
+    "<event>\n 4 66 2.5e-3 91.2 0.0078 0.118\n 21 -1 0 0 501 502 0 0 10 10 0 0 9\n 21 -1 0 0 503 501 0 0 -10 10 0 0 9\n"
+    " 21 1 1 2 503 504 10 0 0 10 0 0 9\n 21 1 1 2 504 502 -10 0 0 10 0 0 9\n{}</event>\n",
+    "</LesHouchesEvents>\n",
+)
+ROOT = '<LesHouchesEvents version="3.0">\n'
+# what stands before <init>, what stands in each event, encoding
+DIALECTS = {
+    "a comment before the root": ("<!-- made -- by <init > -->\n" + ROOT, "", "utf-8"),
+    "comments everywhere": (
+        f"<!-- a -->{ROOT}<!-- b --><!-- c --><header><!-- d & -- e --></header><!-- f -->",
+        "",
+        "utf-8",
+    ),
+    "a declared Latin-1": (
+        '<?xml version="1.0" encoding="ISO-8859-1"?>\n' + ROOT + "<header>Jürgen</header>",
+        "",
+        "latin-1",
+    ),
+    "Latin-1 that nobody declares": (ROOT + "<header>Jürgen</header>", "# Müller\n", "latin-1"),
+    "bare ampersands": (ROOT + "<header>R&D &c; &amp; &#38;</header>", "# a & b\n", "utf-8"),
+    "a quoted card": (f"{ROOT}<header><card><![CDATA[ a < b <!-- <init> & ]]></card></header>", "", "utf-8"),
+    "weights of POWHEG": (ROOT, "<weights>\n1.0 2.0 3.0\n</weights>\n", "utf-8"),
+    "weights that are declared": (
+        f"{ROOT}<header><initrwgt><weight id='1'>a</weight></initrwgt></header>",
+        "<weights>1.0</weights>\n",
+        "utf-8",
+    ),
+    "a byte-order mark": ("\ufeff" + ROOT, "", "utf-8"),
+}
+
+
+@pytest.mark.parametrize("piece", (7, 1 << 16))
+@pytest.mark.parametrize("name", DIALECTS)
+def test_dialects_of_other_generators_are_read(name, piece, tmp_path, monkeypatch):
+    monkeypatch.setattr("nisampler.events.lhe_dialects._FIRST_READ", piece)
+    before, inside, encoding = DIALECTS[name]
+    init, event, end = FOREIGN
+    path = tmp_path / "foreign.lhe"
+    path.write_bytes((before + init + 3 * event.format(inside) + end).encode(encoding))
+    file = EventFile.open(path)
+    assert file.info.processes[0].process_id == 66
+    assert [len(batch) for batch in file.batches(2)] == [2, 1]
+
+
+@pytest.mark.parametrize("n", (3, 200))
+def test_files_put_one_after_the_other_are_refused(n, events, info, tmp_path):
+    for suffix in (".lhe", ".lhe.gz"):
+        path = tmp_path / f"events{suffix}"
+        write_events(path, events(n), info)
+        assert check_file(path).passed
+        one = path.read_bytes()
+        path.write_bytes(one + one)
+        report = check_file(path)
+        assert report.n_events == n and "something follows the end" in report.problems[0]
+        # Two members of one document, as bgzip writes them, are one file.
+        if suffix == ".lhe.gz":
+            text = gzip.decompress(one)
+            path.write_bytes(gzip.compress(text[:1000]) + gzip.compress(text[1000:]))
+            assert check_file(path).passed
+
+
+@pytest.mark.parametrize("place", ("the header", "an event"))
+def test_what_is_larger_than_any_real_one_is_refused(place, tmp_path, monkeypatch):
+    monkeypatch.setattr("nisampler.events.lhe_dialects._LARGEST", 1 << 20)
+    init, event, end = FOREIGN
+    filler = " " * (3 << 20)
+    head = ROOT + f"<header>{filler}</header>" if place == "the header" else ROOT
+    path = tmp_path / "bomb.lhe.gz"
+    path.write_bytes(
+        gzip.compress((head + init + event.format(f"#{filler}\n" if place == "an event" else "") + end).encode())
+    )
+    with pytest.raises(EventFormatError, match=f"{place} is larger than 1 MiB"):
+        EventFile.open(path).read()
 
 
 def test_lhe_is_what_pylhe_reads(events, info, tmp_path):

@@ -165,4 +165,4 @@ def test_example_comments_tell_the_defaults() -> None:
     assert dataclasses.replace(card.training, calls=TrainingConfig().calls, events=None) == TrainingConfig()
     assert dataclasses.replace(card.integration, points=IntegrationConfig().points) == IntegrationConfig()
     assert card.unweighting == UnweightingConfig()
-    assert dataclasses.replace(card.events, formats=None) == EventSettings()
+    assert dataclasses.replace(card.events, formats=None, weights=None) == EventSettings()
