@@ -14,7 +14,7 @@ from nisampler.errors import CorruptFileError, EventFormatError
 from nisampler.events.batch import EventBatch
 from nisampler.events.columns import DEFAULT_CHUNK
 from nisampler.events.files import EventFile, file_suffix
-from nisampler.events.hdf5 import POINT_FORMAT, file_format, iterate_points, read_points_header
+from nisampler.events.hdf5 import POINT_FORMAT, file_format, iterate_points, read_points_domain, read_points_header
 from nisampler.events.info import GENERATOR, InitInfo
 from nisampler.events.rules import DEFAULT_TOLERANCE, Problem, mass_shell_violation, momentum_violation, violations
 
@@ -117,11 +117,13 @@ class _Findings:
 
 
 def _sums(report: CheckReport, weights: NDArray[np.float64]) -> CheckReport:
+    with np.errstate(over="ignore"):
+        squares = float((weights**2).sum())
     return replace(
         report,
         n_events=report.n_events + len(weights),
         weight_sum=report.weight_sum + float(weights.sum()),
-        weight_square_sum=report.weight_square_sum + float((weights**2).sum()),
+        weight_square_sum=report.weight_square_sum + squares,
         n_negative=report.n_negative + int((weights < 0).sum()),
     )
 
@@ -192,7 +194,7 @@ def check_file(path: str | Path, tolerance: float = DEFAULT_TOLERANCE) -> CheckR
     suffix = file_suffix(target)
     try:
         if not suffix.startswith(".lhe") and file_format(target) == POINT_FORMAT:
-            steps = _check_points(report)
+            steps = _check_points(report, findings)
         else:
             steps = _check_events(report, findings, tolerance)
         for step in steps:
@@ -205,13 +207,19 @@ def check_file(path: str | Path, tolerance: float = DEFAULT_TOLERANCE) -> CheckR
     return replace(report, problems=findings.lines())
 
 
-def _check_points(report: CheckReport) -> Iterator[CheckReport]:
+def _check_points(report: CheckReport, findings: _Findings) -> Iterator[CheckReport]:
     """The report after each chunk of weighted points."""
-    _, declared = read_points_header(report.path)
+    (_, declared), domain = read_points_header(report.path), read_points_domain(report.path)
     report = replace(report, kind="points", declared=declared)
     yield report
     for points in iterate_points(report.path):
         points.validate()
+        if domain is not None:
+            outside = ((points.x < domain[:, 0]) | (points.x > domain[:, 1])).any(axis=1)
+            if outside.any():
+                first = int(np.argmax(outside)) + 1
+                problem = Problem("domain", "x lies outside the domain of the file", int(outside.sum()), first, "point")
+                findings.add(problem, report.n_events)
         report = _sums(report, points.weights)
         yield report
 

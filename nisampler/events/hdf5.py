@@ -12,7 +12,7 @@ event ends in slots of status 0. Group ``init`` has the attributes ``beam_ids``,
 dataset ``processes`` with the rows (cross-section in pb, its error, largest weight, process code).
 
 Points: group ``points`` with ``x`` (n, d) and ``weights`` (n,); the unit of the integral, if any, is the root
-attribute ``unit``.
+attribute ``unit``, the box of the points, where it is known, the root attribute ``domain`` (d, 2).
 
 Every column carries a Fletcher-32 checksum, so that altered bytes are found when they are read.
 """
@@ -28,7 +28,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from nisampler._version import __version__
 from nisampler.base.hdf5_output import HDF5Output, new_hdf5
@@ -43,20 +43,24 @@ POINT_FORMAT = "nisampler-points"
 SCHEMA_VERSION = 1
 _ROWS_READ = 100_000
 _ROWS_PER_BLOCK = 4096
+_ROWS_UNKNOWN = 256
 _UNITS = {"momenta": "GeV", "masses": "GeV", "scales": "GeV", "mu_r": "GeV", "lifetimes": "mm", "cross_section": "pb"}
 _GROUPS = {EVENT_FORMAT: "events", POINT_FORMAT: "points"}
 _MEND = "write the file again"
 
 
-def _append(group: Any, columns: dict[str, NDArray[Any]], start: int) -> None:
-    """Add rows to the datasets of `group`, making them at the first call and adding slots where needed."""
+def _append(group: Any, columns: dict[str, NDArray[Any]], start: int, rows: int | None) -> None:
+    """Add to the datasets of `group`, making them at the first call for so many rows, and slots where needed.
+
+    Space is taken in blocks of rows: as many as there will be, where it is known and they are few.
+    """
     for name, column in columns.items():
         if name not in group:
             group.create_dataset(
                 name,
                 shape=(0, *column.shape[1:]),
                 maxshape=(None, *((None,) * (column.ndim - 1))),
-                chunks=(_ROWS_PER_BLOCK, *(max(1, size) for size in column.shape[1:])),
+                chunks=(_block(rows, len(column)), *(max(1, size) for size in column.shape[1:])),
                 dtype=column.dtype,
                 fillvalue=9.0 if name == "spins" else 0,
                 fletcher32=True,
@@ -66,6 +70,11 @@ def _append(group: Any, columns: dict[str, NDArray[Any]], start: int) -> None:
         data.resize((start + len(column), *inner))
         region = (slice(start, start + len(column)), *(slice(0, size) for size in column.shape[1:]))
         data[region] = column
+
+
+def _block(rows: int | None, first: int) -> int:
+    """Rows of a block for a file of that many rows, or, where that is not known, of so many in its first batch."""
+    return min(_ROWS_PER_BLOCK, max(1, rows) if rows is not None else max(_ROWS_UNKNOWN, first))
 
 
 @contextmanager
@@ -140,6 +149,7 @@ def write_hdf5(
     """
     target = Path(path)
     source = CheckedBatches(batches, info, target)
+    rows = len(batches) if isinstance(batches, EventBatch) and n_events is None else n_events
     with _new_file(target, EVENT_FORMAT) as output:
         with output.writing():
             output.file.attrs["units"] = json.dumps(_UNITS, sort_keys=True)
@@ -148,20 +158,40 @@ def write_hdf5(
         for batch in source:
             if len(batch):
                 with output.writing():
-                    _append(group, batch.columns(), source.count - len(batch))
+                    _append(group, batch.columns(), source.count - len(batch), rows)
         if source.count == 0:
             with output.writing():
-                _append(group, EventBatch.empty().columns(), 0)
+                _append(group, EventBatch.empty().columns(), 0, 0)
         _close_count(output, target, source.count, n_events)
     return source.count
 
 
 def write_points(
-    path: str | Path, batches: PointBatch | Iterable[PointBatch], unit: str = "", n_points: int | None = None
+    path: str | Path,
+    batches: PointBatch | Iterable[PointBatch],
+    unit: str = "",
+    n_points: int | None = None,
+    domain: ArrayLike | None = None,
 ) -> int:
     """Write weighted points to ``.h5``; the file appears complete or not at all.
 
-    Returns the number of points.
+    Parameters
+    ----------
+    path
+        Ends in ``.h5`` or ``.hdf5``.
+    batches
+        One batch, or any iterable of batches: only one is held at a time.
+    unit
+        Of the integral.
+    n_points
+        If given, another number of points is an error.
+    domain
+        (d, 2) smallest and largest value of each coordinate, with which `check_file` compares the points.
+
+    Returns
+    -------
+    int
+        The number of points.
 
     Raises
     ------
@@ -179,12 +209,15 @@ def write_points(
     1
     """
     target, count = Path(path), 0
+    rows = len(batches) if isinstance(batches, PointBatch) and n_points is None else n_points
     source = iter((batches,) if isinstance(batches, PointBatch) else batches)
     first = next(source, PointBatch(np.zeros((0, 0)), np.zeros(0)))
     with _new_file(target, POINT_FORMAT) as output:
         with output.writing():
             output.file.attrs["units"] = json.dumps({"weights": unit})
             output.file.attrs["unit"] = unit
+            if domain is not None:
+                output.file.attrs["domain"] = np.asarray(domain, dtype=np.float64)
             group = output.file.create_group("points")
         for batch in chain((first,), source):
             if batch.dim != first.dim:
@@ -194,7 +227,7 @@ def write_points(
             except EventFormatError as error:
                 raise EventFormatError(f"{target}, batch starting after point {count}: {error}") from error
             with output.writing():
-                _append(group, {"x": batch.x, "weights": batch.weights}, count)
+                _append(group, {"x": batch.x, "weights": batch.weights}, count, rows)
             count += len(batch)
         _close_count(output, target, count, n_points)
     return count
@@ -379,3 +412,21 @@ def read_points_header(path: str | Path) -> tuple[str, int]:
     """
     with _open_file(Path(path), POINT_FORMAT) as (file, n):
         return str(file.attrs["unit"]), n
+
+
+def read_points_domain(path: str | Path) -> NDArray[np.float64] | None:
+    """Smallest and largest value of each coordinate (d, 2), None where the file does not tell; raises as others do.
+
+    >>> read_points_domain("nowhere.h5")
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.StorageError: cannot read nowhere.h5: no such file
+    """
+    target = Path(path)
+    with _open_file(target, POINT_FORMAT) as (file, _):
+        if "domain" not in file.attrs:
+            return None
+        domain, dim = np.asarray(file.attrs["domain"], dtype=np.float64), file["points"]["x"].shape[1]
+        if domain.shape != (dim, 2):
+            raise EventFormatError(f"{target}: the domain has shape {domain.shape}, the points have dimension {dim}")
+        return domain

@@ -17,6 +17,22 @@ from nisampler.events.pdg import COLOURLESS, GLUON, NEUTRON, PROTON, QUARKS
 
 DEFAULT_TOLERANCE = 1e-8
 _STATUS_CODES = (INCOMING, EMPTY, FINAL, RESONANCE, -2, 3, -9)
+# What a number can be whatever the generator. Others write masses of -0.0 and less by rounding, spins of 9 for unknown,
+# scales of -1 for none and densities x f of any sign; no collider or source has more than 1e15 GeV.
+_LARGEST = 1e15
+_RANGES = {
+    "momenta": (-_LARGEST, _LARGEST),
+    "masses": (-_LARGEST, _LARGEST),
+    "spins": (-9.0, 9.0),
+    "weights": (-1e30, 1e30),
+    "scales": (-1.0, _LARGEST),
+    "alpha_em": (-1.0, 100.0),
+    "alpha_s": (-1.0, 100.0),
+    "lifetimes": (0.0, 1e30),
+    "mu_r": (-1.0, _LARGEST),
+    "pdf_x": (0.0, 1.0 + 1e-9),
+    "pdf_xf": (-1e30, 1e30),
+}
 _HADRONS = (PROTON, NEUTRON)
 
 
@@ -32,10 +48,11 @@ class Problem:
     text: str
     count: int
     first: int
+    noun: str = "event"
 
     def __str__(self) -> str:
         more = f" (and {self.count - 1} more)" if self.count > 1 else ""
-        return f"event {self.first}{more}: {self.text}"
+        return f"{self.noun} {self.first}{more}: {self.text}"
 
 
 def _problem(rule: str, bad: Bools | np.bool, text: str) -> Iterator[Problem]:
@@ -73,6 +90,7 @@ def violations(
     if len(batch) == 0:
         return
     yield from _finite(batch)
+    yield from _ranges(batch)
     yield from _status(batch)
     yield from _mothers(batch)
     yield from _colours(batch)
@@ -140,6 +158,13 @@ def _finite(batch: EventBatch) -> Iterator[Problem]:
         column = getattr(batch, name)
         bad = ~np.isfinite(column).reshape(len(batch), -1).all(axis=1)
         yield from _problem("finite", bad, f"column {name} is not finite")
+
+
+def _ranges(batch: EventBatch) -> Iterator[Problem]:
+    for name, (low, high) in _RANGES.items():
+        column = getattr(batch, name).reshape(len(batch), -1)
+        bad = ((column < low) | (column > high)).any(axis=1)
+        yield from _problem("range", bad, f"column {name} must lie in [{low:g}, {high:g}]")
 
 
 def _status(batch: EventBatch) -> Iterator[Problem]:

@@ -168,7 +168,7 @@ class Generator:
             info = job.init_info(self._result.estimate, self._result.signed)
             write_events(path, batch, info, size)
         else:
-            write_points(path, point_batch(job, points.u, points.weights), job.process.unit, size)
+            write_points(path, point_batch(job, points.u, points.weights), job.process.unit, size, job.domain)
         spent = {name: count - before[name] for name, count in job.integrand.counts().items()}
         shard = Shard(
             events=size,
@@ -224,7 +224,7 @@ def finish(job: Job, shards: Path, target: Path, n: int) -> list[str]:
         if job.process.has_events:
             merge_shards(shards, path, average=job.average)
         else:
-            write_points(path, point_batches(shards), job.process.unit, n)
+            write_points(path, point_batches(shards), job.process.unit, n, job.domain)
         checksums[path.name] = sha256(path)
         write_json(target / CHECKSUMS, checksums)
     return names

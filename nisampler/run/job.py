@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nisampler.api import ChainConfig
 from nisampler.base.device import resolve_device
 from nisampler.base.estimate import Estimate
@@ -62,6 +65,11 @@ class Job:
         if self.card.events.formats is not None:
             return self.card.events.formats
         return ("lhe.gz",) if self.process.has_events else POINT_FORMATS
+
+    @property
+    def domain(self) -> NDArray[np.float64]:
+        """The box (dim, 2) that points lie in."""
+        return np.asarray(self.integrand.domain.cpu().numpy())
 
     @property
     def average(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -148,3 +149,49 @@ def test_points_are_checked(tmp_path):
     with h5py.File(path, "r+") as file:
         file["points"]["weights"][2] = np.nan
     assert "point 3: weights is not finite" in check_file(path).problems[0]
+
+
+RANGES = {
+    "momenta": (2, -1e300),
+    "masses": (2, 1e300),
+    "spins": (2, 1e3),
+    "weights": ((), -1e300),
+    "scales": ((), -1e300),
+    "alpha_em": ((), 1e300),
+    "alpha_s": ((), -1e300),
+    "lifetimes": (2, -1.0),
+    "mu_r": ((), -1e300),
+    "pdf_x": (1, -1e300),
+    "pdf_xf": (0, 1e300),
+}
+
+
+def test_numbers_that_no_event_has_are_reported(events, info, tmp_path):
+    path = tmp_path / "events.h5"
+    missed = []
+    for name, (where, value) in RANGES.items():
+        write_events(path, events(12), info)
+        with h5py.File(path, "r+") as file:
+            index = (4, where) if where != () else (4,)
+            file["events"][name][index] = value
+        if not any(f"event 5: column {name} must lie in" in line for line in check_file(path).problems):
+            missed.append(name)
+    assert not missed
+    with pytest.raises(EventFormatError, match="pdf_x must lie in"):
+        write_events(path, replace(events(2), pdf_x=np.full((2, 2), 1.5)), info)
+
+
+def test_points_outside_their_domain_are_reported(tmp_path):
+    path, domain = tmp_path / "points.h5", [[0.0, 2.0], [-1.0, 1.0]]
+    x = np.tile([2.0, -1.0], (20, 1))
+    write_points(path, PointBatch(x, np.ones(20)), domain=domain)
+    assert check_file(path).passed
+    with h5py.File(path, "r+") as file:
+        file["points"]["x"][3, 0] = -1e300
+        file["points"]["x"][7, 1] = 1.5
+    assert check_file(path).problems == ("point 4 (and 1 more): x lies outside the domain of the file",)
+    with h5py.File(path, "r+") as file:
+        file.attrs["domain"] = np.zeros((3, 2))
+    assert "the points have dimension 2" in check_file(path).problems[0]
+    write_points(path, PointBatch(x, np.ones(20)))
+    assert check_file(path).passed

@@ -383,3 +383,19 @@ def test_hdf5_of_another_kind_or_version(events, info, tmp_path):
         del file["events"]["spins"]
     with pytest.raises(CorruptFileError, match="spins"):
         list(iterate_hdf5(path))
+
+
+@pytest.mark.parametrize("n", (1, 100, 5000))
+def test_an_hdf5_file_is_as_large_as_its_events(n, events, info, tmp_path):
+    """Some kilobytes for each column, and half as much again as the numbers take."""
+    path, batch = tmp_path / "events.h5", events(n)
+    numbers = sum(column.nbytes for column in batch.columns().values())
+    size = []
+    for batches in (batch, iter([batch])):
+        write_events(path, batches, info, n)
+        size.append(path.stat().st_size)
+    assert size[0] == size[1] < 80_000 + 1.8 * numbers
+    write_events(path, iter([batch]), info)
+    assert path.stat().st_size < 80_000 + 1.8 * max(numbers, 256 * numbers / n)
+    write_points(path, PointBatch(np.zeros((n, 3)), np.ones(n)))
+    assert path.stat().st_size < 15_000 + 1.8 * n * 32
