@@ -76,7 +76,7 @@ class CouplingTransform(Transform):
             raise ShapeError(f"expected points of shape (n, {self.mask.shape[0]}), got {tuple(x.shape)}")
         rows = x.t()
         kept = rows.index_select(0, self._kept).t()
-        params = split_parameters(self.net(kept, context), self._changed.shape[0]).to(x.dtype)
+        params = split_parameters(self.net(kept, context), self._changed.shape[0])
         changed, log_slope = self.spline(rows.index_select(0, self._changed).t(), params, inverse)
         return rows.index_copy(0, self._changed, changed.t()).t(), log_slope.sum(dim=1)
 

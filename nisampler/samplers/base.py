@@ -19,12 +19,15 @@ from nisampler.errors import DomainError, ShapeError, StorageError
 State = tuple[dict[str, Tensor], dict[str, Any]]
 
 _TILE = 8192
+# The ends of the open unit interval: edges have no measure, but rounding finds them.
+_LEAST, _MOST = torch.finfo(torch.float64).tiny, 1.0 - 2.0**-53
 
 
 class Sampler(ABC):
     """A map of the unit cube onto itself together with the density it gives to its points.
 
-    All points are float64 on `device`; densities come as log_q of shape (n,). No gradients are recorded. A subclass
+    All points are float64 on `device`, inside the open cube: never exactly 0 or 1, where functions such as
+    1/sqrt(1 - x) are infinite. Densities come as log_q of shape (n,). No gradients are recorded. A subclass
     gives `dim`, `device`, `_map` and `_unmap`, and `state` and `from_state` if it is to be stored
     (see `nisampler.samplers.registry`).
 
@@ -147,7 +150,7 @@ class Sampler(ABC):
             raise DomainError(f"points of a {self.kind} sampler must lie in the unit cube")
         size = _TILE if self.device.type == "cpu" else max(1, points.shape[0])
         with torch.no_grad():
-            parts = [function(tile) for tile in torch.split(points, size)]
+            parts = [(y.clamp(_LEAST, _MOST), log_q) for y, log_q in map(function, torch.split(points, size))]
         if len(parts) == 1:
             return parts[0]
         return torch.cat([x for x, _ in parts]), torch.cat([log_q for _, log_q in parts])

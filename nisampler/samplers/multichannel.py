@@ -116,7 +116,7 @@ class MultichannelSampler(TrainableSampler):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Precision of weights and points inside the flows."""
+        """Precision of the weights of the flows."""
         return next((p.dtype for p in self.model.parameters()), torch.float64)
 
     @property
@@ -274,8 +274,8 @@ class MultichannelSampler(TrainableSampler):
         log_q, inner = self._log_share()[channel], u[:, 1:]
         group = self._group[channel]
         if self.model.flow is not None:
-            moved, log_flow = self.model.flow.from_latent(inner.to(self.dtype), group)
-            inner, log_q = moved.double(), log_q + log_flow.double()
+            inner, log_flow = self.model.flow.from_latent(inner, group)
+            log_q = log_q + log_flow
         if self.grid is not None:
             inner, log_grid = self.grid.map(inner, group)
             log_q = log_q + log_grid
@@ -291,8 +291,8 @@ class MultichannelSampler(TrainableSampler):
             inner, log_grid = self.grid.unmap(inner, group)
             log_q = log_q + log_grid
         if self.model.flow is not None:
-            moved, log_flow = self.model.flow.to_latent(inner.to(self.dtype), group)
-            inner, log_q = moved.double(), log_q + log_flow.double()
+            inner, log_flow = self.model.flow.to_latent(inner, group)
+            log_q = log_q + log_flow
         first = torch.lerp(edges[channel], edges[channel + 1], position)
         return torch.cat([first.unsqueeze(1), inner], 1), log_q
 

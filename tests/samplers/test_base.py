@@ -264,9 +264,33 @@ def test_edges_of_the_cube_and_no_points(name: str) -> None:
     corners = torch.cartesian_prod(*[torch.tensor([0.0, 1.0 - 2.0**-53, 1.0], dtype=torch.float64)] * 2)
     for function in (sampler.map, sampler.unmap):
         points, log_q = function(corners)
-        assert bool(((points >= 0) & (points <= 1)).all()) and bool(torch.isfinite(log_q).all())
+        assert bool(((points > 0) & (points < 1)).all()) and bool(torch.isfinite(log_q).all())
         empty, none = function(torch.zeros(0, 2, dtype=torch.float64))
         assert empty.shape == (0, 2) and none.shape == (0,)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_points_are_not_rounded(name: str) -> None:
+    """Latent points closer together than single precision tells apart stay apart, also next to the edges."""
+    sampler = MAKERS[name](2)
+    steps = torch.arange(1.0, 65.0, dtype=torch.float64)
+    for first in (2.0**-40 * steps, 0.3 + 2.0**-40 * steps, 1.0 - 2.0**-40 * steps):
+        points = torch.stack([torch.full_like(first, 0.4), first], 1)
+        for function in (sampler.map, sampler.unmap):
+            found, log_q = function(points)
+            assert all(len(column.unique()) in (1, 64) for column in found.t())
+            assert any(len(column.unique()) == 64 for column in found.t())
+            assert bool(((found > 0) & (found < 1)).all()) and bool(torch.isfinite(log_q).all())
+            single = found.float().double()
+            assert int((single == found).sum()) <= 2 + found.numel() // 2
+
+
+def test_a_function_with_an_infinite_edge_stays_finite() -> None:
+    near = torch.tensor([0.0, 2.0**-53, 1.0 - 2.0**-26, 1.0 - 2.0**-53, 1.0], dtype=torch.float64)
+    u = torch.cartesian_prod(near, near)
+    for make in MAKERS.values():
+        x, _ = make(2).map(u)
+        assert bool(torch.isfinite(x.rsqrt() + (1.0 - x).rsqrt()).all())
 
 
 @pytest.mark.parametrize("name", MAKERS)

@@ -250,6 +250,8 @@ class Spline:
     def __call__(self, x: Tensor, params: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
         """Apply to x (..., d) with params (..., d, n_params): the values and log |dy/dx|, both (..., d)."""
         function = _FUNCTIONS[self.kind]
+        if self.kind != "rational_quadratic":
+            params = params.to(x.dtype)
         if self.domain == "unit":
             return function(x, params, inverse)
         if self.domain == "circle":

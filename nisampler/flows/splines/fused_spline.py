@@ -186,9 +186,11 @@ def spline(
     """
     bins = count_bins(x, params, boundary)
     if not fused(x) or bins > _MOST_BINS:
-        plain = partial(rational_quadratic, params=params, inverse=inverse, boundary=boundary)
+        plain = partial(rational_quadratic, params=params.to(x.dtype), inverse=inverse, boundary=boundary)
         return boxed(plain, x, bound) if bound else plain(x)
-    points, raw = _reversed(x), _reversed(params.to(x.dtype))
+    # on a CPU double points take single parameters as they are: their exponentials are what costs time
+    mixed = x.device.type == "cpu" and (x.dtype, params.dtype) == (torch.float64, torch.float32)
+    points, raw = _reversed(x), _reversed(params if mixed else params.to(x.dtype))
     flat, flat_raw = points.reshape(-1, points.shape[-1]), raw.reshape(raw.shape[0], -1, points.shape[-1])
     inside = torch._C._are_functorch_transforms_active() and not torch.compiler.is_compiling()
     operator: Any = _Spline.apply if inside else torch.ops.nisampler.rational_quadratic

@@ -5,7 +5,8 @@ of samples that stay in the fastest cache, without branches that depend on the d
 memory, which is what turns every inner loop into vector instructions. The mathematics is that of `rational_quadratic`,
 the reference.
 
-Arrays are C-contiguous with the samples last: points (A, n), raw parameters (P, A, n). A NaN in a point or in one of
+Arrays are C-contiguous with the samples last: points (A, n), raw parameters (P, A, n), which may be single where points
+are double. A NaN in a point or in one of
 its parameters gives a NaN.
 """
 
@@ -45,10 +46,13 @@ def _load(x: Any, target: Any, bound: float) -> None:
 
 
 @compiled
-def _softmax(raw: Any, first: int, bins: int, block: Any, s: Any, at: int) -> None:
-    """Shares of the bins into the rows from `at` on; a block is a coordinate, its first sample and their number."""
+def _softmax(raw: Any, first: int, bins: int, block: Any, s: Any, e: Any, at: int) -> None:
+    """Shares of the bins into the rows from `at` on; a block is a coordinate, its first sample and their number.
+
+    Exponentials are taken in the precision of the parameters, with `e` as scratch, and added in that of the points.
+    """
     i, start, count = block
-    peak, total = _row(s, _WORK, count), _row(s, _EDGE, count)
+    peak, power, total = e[:count], e[_BLOCK : _BLOCK + count], _row(s, _EDGE, count)
     row = raw[first, i, start : start + count]
     for j in range(count):
         peak[j] = row[j]
@@ -61,9 +65,10 @@ def _softmax(raw: Any, first: int, bins: int, block: Any, s: Any, at: int) -> No
     for k in range(bins):
         row, share = raw[first + k, i, start : start + count], _row(s, at + k, count)
         for j in range(count):
-            e = exp(row[j] - peak[j])
-            share[j] = e
-            total[j] += e
+            power[j] = exp(row[j] - peak[j])
+        for j in range(count):
+            share[j] = power[j]
+            total[j] += share[j]
     for j in range(count):
         total[j] = s.dtype.type(1.0) / total[j]
     for k in range(bins):
@@ -228,20 +233,21 @@ def spline(
     """
     bins = shape.bins
     s = np.empty((_SHARES + bins) * _BLOCK, x.dtype)
+    e = np.empty(2 * _BLOCK, raw.dtype)
     for i in range(x.shape[0]):
         for start in range(first, last, _BLOCK):
             count = min(_BLOCK, last - start)
             block, part = (i, start, count), slice(start, start + count)
             _load(x[i, part], _row(s, _TARGET, count), shape.bound)
             if inverse:
-                _softmax(raw, bins, bins, block, s, _SHARES)
+                _softmax(raw, bins, bins, block, s, e, _SHARES)
                 _find(bins, shape.min_height, count, s, _BOTTOM)
-                _softmax(raw, 0, bins, block, s, _SHARES)
+                _softmax(raw, 0, bins, block, s, e, _SHARES)
                 _take(bins, shape.min_width, count, s, _SHARES, _LEFT)
             else:
-                _softmax(raw, 0, bins, block, s, _SHARES)
+                _softmax(raw, 0, bins, block, s, e, _SHARES)
                 _find(bins, shape.min_width, count, s, _LEFT)
-                _softmax(raw, bins, bins, block, s, _SHARES)
+                _softmax(raw, bins, bins, block, s, e, _SHARES)
                 _take(bins, shape.min_height, count, s, _SHARES, _BOTTOM)
             _slopes(raw, block, s, shape)
             chosen, kept = _row(s, _INDEX, count), index[i, start : start + count]
@@ -400,6 +406,7 @@ def spline_gradient(
     """
     bins, widths, heights = shape.bins, _SHARES, _SHARES + shape.bins
     s = np.empty((heights + bins) * _BLOCK, x.dtype)
+    e = np.empty(2 * _BLOCK, raw.dtype)
     for i in range(x.shape[0]):
         for start in range(first, last, _BLOCK):
             count = min(_BLOCK, last - start)
@@ -410,9 +417,9 @@ def spline_gradient(
             chosen, kept = _row(s, _INDEX, count), index[i, start : start + count]
             for j in range(count):
                 chosen[j] = kept[j]
-            _softmax(raw, 0, bins, block, s, widths)
+            _softmax(raw, 0, bins, block, s, e, widths)
             _take(bins, shape.min_width, count, s, widths, _LEFT)
-            _softmax(raw, bins, bins, block, s, heights)
+            _softmax(raw, bins, bins, block, s, e, heights)
             _take(bins, shape.min_height, count, s, heights, _BOTTOM)
             _slopes(raw, block, s, shape)
             _segment_gradient(count, s, inverse)
