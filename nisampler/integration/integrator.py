@@ -191,7 +191,7 @@ class Integrator:
         Parameters
         ----------
         monitor
-            Is told the points done and planned after each batch, and the relative error after each round.
+            Is told the calls done and planned after each batch, and the relative error after each round.
 
         Raises
         ------
@@ -212,12 +212,13 @@ class Integrator:
                 if room > 0:
                     kept.append(weights[:room, sums.steered].clone())
                     room -= len(kept[-1])
-                monitor.progress("integration", sums.count, -(-sums.batches // batches) * batches * size, {})
+                total, calls = -(-sums.batches // batches) * batches * size, {"calls": f"{sums.count:,}"}
+                monitor.progress("integration", sums.count, total, calls)
             if sums is None or sums.total.sum_abs == 0.0:
                 raise ZeroIntegrandError(
                     f"{self.integrand.name} is zero at all {batches * size} points of the integration"
                 )
-            monitor.progress("integration", sums.count, sums.count, {"error": f"{sums.relative_error:.1e}"})
+            monitor.progress("integration", sums.count, sums.count, calls | {"error": f"{sums.relative_error:.1e}"})
             reached = not config.target or sums.reached(config.target)
             if reached or sums.count + batches * size > config.max_points:
                 break

@@ -67,7 +67,7 @@ class Progress:
 
     >>> import torch
     >>> Progress("flow", 10, 40, make_record("flow", 10, torch.tensor([1.0, 1.0]), 1, -0.25, 1e-3)).figures()
-    {'calls': '10', 'loss': '-0.25', 'error': '0.0e+00', 'efficiency': '100.0 %'}
+    {'calls': '10', 'error': '0.0e+00', 'efficiency': '100.0 %', 'loss': '-0.25'}
     """
 
     stage: str
@@ -82,7 +82,7 @@ class Progress:
             return calls
         loss = {"loss": f"{self.record.loss:.4g}"} if self.record.learning_rate > 0 else {}
         error, efficiency = self.record.relative_error, self.record.efficiency_0p1
-        return calls | loss | {"error": f"{error:.1e}", "efficiency": f"{100 * efficiency:.1f} %"}
+        return calls | {"error": f"{error:.1e}", "efficiency": f"{100 * efficiency:.1f} %"} | loss
 
 
 @dataclass(frozen=True, repr=False)

@@ -22,12 +22,15 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 from nisampler.ui.monitor import SILENT, LineMonitor, Monitor
 from nisampler.ui.stage_table import StageTable, clock
 
-_BAR_WIDTH = 24
+_BAR_WIDTH, _SHORT_BAR = 24, 6
+# A terminal with fewer columns gets a short bar and no pace, so that there is room for the figures.
+_NARROW = 115
 _SECONDS_BETWEEN_DRAWINGS = 0.25
 _PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 
@@ -110,6 +113,13 @@ class _Pace(ProgressColumn):
         return Text(pace(speed) if speed else "", style="dim")
 
 
+class _Figures(ProgressColumn):
+    """Figures of a stage, cut off where the terminal ends."""
+
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["figures"], style="dim", no_wrap=True, overflow="ellipsis")
+
+
 class BarMonitor(Monitor):
     """Progress bars with pace, time left and figures, or a table of planned stages, for a terminal.
 
@@ -132,13 +142,14 @@ class BarMonitor(Monitor):
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        narrow = console.width < _NARROW
         self._progress = Progress(
             TextColumn("{task.description:<11}"),
-            BarColumn(bar_width=_BAR_WIDTH),
+            BarColumn(bar_width=_SHORT_BAR if narrow else _BAR_WIDTH),
             TaskProgressColumn(),
-            TimeRemainingColumn(compact=True),
-            _Pace(),
-            TextColumn("{task.fields[figures]}", style="dim"),
+            TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
+            *([] if narrow else [_Pace(table_column=Column(no_wrap=True))]),
+            _Figures(),
             console=console,
         )
         self._tasks: dict[str, TaskID] = {}
