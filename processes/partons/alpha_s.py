@@ -29,6 +29,8 @@ Coupling = Annotated[Finite, Field(gt=0.0, lt=1.0)]
 # Knots of the table in ln mu^2: the interpolation is then good to 1e-8 where alpha_s < 1/2.
 _STEP = 0.02
 _LARGEST = 1.5
+# Beyond these a table holds a damaged number, and the cubics through it would overflow.
+_LARGEST_VALUE, _LARGEST_SCALE = 100.0, 1e30
 
 
 class AlphaS(Protocol):
@@ -90,6 +92,11 @@ class TabulatedAlphaS:
             raise ConfigError(f"an alpha_s table has as many scales as values, two or more; got {len(scales)} scales")
         if not all(0 < number < math.inf for number in (*scales, *values)):
             raise ConfigError("the scales and the values of an alpha_s table are positive and finite")
+        if max(values) > _LARGEST_VALUE or max(scales) > _LARGEST_SCALE:
+            raise ConfigError(
+                f"an alpha_s table has values up to {_LARGEST_VALUE:g} and scales up to {_LARGEST_SCALE:g} GeV, got "
+                f"{max(values):g} and {max(scales):g}"
+            )
         starts = [0, *(i for i in range(1, len(scales)) if scales[i] == scales[i - 1])]
         knots, table = [], []
         for start, stop in zip(starts, [*starts[1:], len(scales)], strict=True):

@@ -34,8 +34,11 @@ class Peak:
 class Event(Peak):
     def momenta(self, u):
         return u.unsqueeze(-1)
+    record_calls = 3
     def events(self, u, weights, generator):
         return "events"
+    def limits(self):
+        return {"low scales": 2}
 
 def build(power=1):
     def f(u):
@@ -151,6 +154,8 @@ def test_own_class_function_and_callable(module: str) -> None:
 def test_own_events_are_used(module: str) -> None:
     process = registry.create(f"{module}:Event")
     assert process.has_events
+    assert (process.record_calls, process.limits()) == (3, {"low scales": 2})
+    assert registry.create("camel", dim=2).limits() == {}
     assert process.momenta(torch.zeros(1, 2)).shape == (1, 2, 1)
     assert process.events(torch.zeros(1, 2), torch.ones(1), Streams(1).generator("x")) == "events"
 

@@ -21,6 +21,7 @@ from nisampler.errors import ConfigError, MissingExtraError
 from nisampler.events import EventBatch, Observable
 from nisampler.run.directory import RunDirectory
 from nisampler.run.pipeline import redraw
+from nisampler.run.result import summary
 from nisampler.ui import plots
 from nisampler.ui.distributions import Comparison, coordinate_axes, fill_events, observable_axes
 from nisampler.ui.histograms import Axis, Histogram
@@ -94,6 +95,20 @@ def test_report_shows_the_result(points_run: Path) -> None:
     text = (points_run / "report.html").read_text()
     assert f"{result['integral']['n_points']:,} points" in text
     assert f"{100 * result['unweighting']['efficiency_0p1']:.1f} %" in text
+
+
+def test_what_a_process_counts_is_shown(points_run: Path, tmp_path: Path) -> None:
+    """A process that counts nothing says nothing; one that does has a row in the summary and a table in the report."""
+    shutil.copytree(points_run, tmp_path / "run")
+    path = tmp_path / "run" / "result.json"
+    result = json.loads(path.read_text())
+    assert result["limits"] == {} and "limits" not in dict(summary(result, tmp_path))
+    result["limits"] = {"points": 1234, "scales below 1 GeV": 56, "x below the grid": 0}
+    assert dict(summary(result, tmp_path))["limits"] == "56 scales below 1 GeV (of 1,234 points)"
+    path.write_text(json.dumps(result))
+    with RunDirectory.open(tmp_path / "run") as directory:
+        page = redraw(directory).read_text()
+    assert re.search(r"Limits.*scales below 1 GeV.*56", page, re.DOTALL)
 
 
 def test_redrawn_report_is_the_same(points_run: Path, tmp_path: Path) -> None:

@@ -107,6 +107,9 @@ def test_wrong_tables() -> None:
             TabulatedAlphaS(scales, values)
     with pytest.raises(ConfigError, match="positive and finite"):
         TabulatedAlphaS([1.0, 2.0], [0.3, math.nan])
+    for scales, values in (([1.0, 2.0, 3.0], [0.3, 1e308, 0.1]), ([1.0, 2.0, 1e200], [0.3, 0.2, 0.1])):
+        with pytest.raises(ConfigError, match=r"values up to 100 and scales up to 1e\+30 GeV"):
+            TabulatedAlphaS(scales, values)
     for scales in ([2.0, 1.0, 3.0], [1.0, 2.0, 2.0]):
         with pytest.raises(ConfigError, match="rise"):
             TabulatedAlphaS(scales, [0.3, 0.2, 0.1])
