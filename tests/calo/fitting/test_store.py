@@ -120,12 +120,12 @@ def test_streamed_showers_are_learned_too(file: Path, tmp_path: Path) -> None:
     [
         ({"options": FitOptions(seed=3)}, "another seed"),
         ({"options": FitOptions(seed=2, epochs=9)}, "another epochs"),
-        ({"name": "tiny-broken"}, "another model, config"),
+        ({"preset": "tiny-broken"}, "another model, config"),
         ({"limit": 100}, "another data"),
     ],
 )
 def test_resume_refuses_other_settings(folder: Path, file: Path, changes: dict[str, Any], words: str) -> None:
-    arguments = {"name": "tiny", "options": FitOptions(seed=2)} | changes
+    arguments = {"preset": "tiny", "options": FitOptions(seed=2)} | changes
     data = DataOptions(file, limit=arguments.pop("limit", None))
     with pytest.raises(ConfigError, match=words):
         fit(data, TOY, output=folder, resume=True, **arguments)
