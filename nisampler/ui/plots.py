@@ -165,7 +165,7 @@ def training(history: Sequence[Mapping[str, Any]], style: Sheet = PLAIN) -> Draw
         axes[1].set_yticks(np.linspace(0.0, 1.0, 6))
         axes[1].set_ylabel("fraction")
         axes[1].set_xlabel("integrand calls")
-        axes[1].legend(loc="upper left", ncols=2, borderaxespad=0.2)
+        axes[1].legend(loc="upper left", ncols=2, borderaxespad=0.2, frameon=True, framealpha=1.0, edgecolor="none")
         axes[1].xaxis.set_major_formatter(EngFormatter(sep=""))
         if history:
             _mark_stages(axes, calls, [str(record["stage"]) for record in history])
