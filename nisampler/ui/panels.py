@@ -236,7 +236,9 @@ def _colour(curve: Curve) -> Any:
 
 
 def _band(axes: Axes, edges: Floats, centre: Floats, half: Floats, colour: Any) -> None:
+    """A band around steps; one around what is not negative does not reach below zero."""
     low, high = (np.nan_to_num(part, nan=1.0) for part in (centre - half, centre + half))
+    low = np.where(centre >= 0.0, np.maximum(low, 0.0), low)
     axes.stairs(high, edges, baseline=low, fill=True, color=colour, alpha=_FAINT, linewidth=0)
 
 

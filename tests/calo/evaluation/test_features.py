@@ -175,7 +175,7 @@ def test_shuffling_among_neighbours_keeps_the_energy_dependence() -> None:
     far = shuffle_voxels(showers, TINY, np.random.default_rng(1), None)
     assert np.corrcoef(np.log(incident), np.log(near.voxels[:, 0]))[0, 1] > 0.99
     assert abs(np.corrcoef(np.log(incident), np.log(far.voxels[:, 0]))[0, 1]) < 0.1
-    with pytest.raises(ConfigError, match="two neighbours"):
+    with pytest.raises(ConfigError, match="neighbours = 1: must be a whole number, at least 2"):
         shuffle_voxels(showers, TINY, rng, 1)
 
 

@@ -248,7 +248,7 @@ def test_memory_of_a_shard_is_bounded() -> None:
 
 
 def test_named_errors_of_files(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="number of showers must be positive"):
+    with pytest.raises(ConfigError, match="n = 0: must be a whole number, at least 1"):
         simulate_file(tmp_path / "a.h5", DS2, 0, seed=1)
     with pytest.raises(ConfigError, match="seed = "):
         simulate_file(tmp_path / "a.h5", DS2, 1, seed=-1)
