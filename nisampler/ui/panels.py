@@ -194,7 +194,7 @@ def draw_ratio(
     for curve in (reference, *others):
         _draw(main, axis, curve, label=curve.label)
     unit = reference.over(reference.values)
-    _band(lower, axis.edges, np.ones_like(unit.values), unit.error, _colour(reference))
+    _band(lower, axis.edges, np.ones_like(unit.values), np.nan_to_num(unit.error), _colour(reference))
     lower.axhline(1.0, color=reference.look.get("edgecolor", _colour(reference)), linewidth=1.3)
     ratios = [curve.over(reference.values) for curve in others]
     for curve, ratio in zip(others, ratios, strict=True):
@@ -236,9 +236,9 @@ def _colour(curve: Curve) -> Any:
 
 
 def _band(axes: Axes, edges: Floats, centre: Floats, half: Floats, colour: Any) -> None:
-    """A band around steps; one around what is not negative does not reach below zero."""
-    low, high = (np.nan_to_num(part, nan=1.0) for part in (centre - half, centre + half))
-    low = np.where(centre >= 0.0, np.maximum(low, 0.0), low)
+    """A band around steps, nothing where one is NaN; around what is not negative it does not reach below zero."""
+    high = centre + half
+    low = np.where(centre >= 0.0, np.maximum(centre - half, 0.0), centre - half)
     axes.stairs(high, edges, baseline=low, fill=True, color=colour, alpha=_FAINT, linewidth=0)
 
 
@@ -257,7 +257,7 @@ def _draw(
         axes.stairs(shown, axis.edges, color=curve.look.get("edgecolor", _colour(curve)), linewidth=1.2)
         return
     if curve.spread is not None:
-        _band(axes, axis.edges, np.nan_to_num(shown), np.nan_to_num(curve.spread), _colour(curve))
+        _band(axes, axis.edges, shown, curve.spread, _colour(curve))
     baseline = 0.0 if filled is None else None
     axes.stairs(shown, axis.edges, baseline=baseline, label=label, **{"linewidth": 1.8, **curve.look})
 
