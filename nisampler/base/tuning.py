@@ -23,6 +23,9 @@ HOPELESS_ESS, FEWEST_EFFECTIVE = 5e-4, 10.0
 `benchmarks/integrals.py` would show it."""
 POINTS_IN_CELL, FEWEST_CELLS = 20, 16
 """Points in a cell of a grid on average, and fewest cells. Chosen; `benchmarks/integrals.py` would show it."""
+CELLS_OF_POINTS = 0.5
+"""Most cells of an axis as a share of the points over the axes: what cells have learned from noise multiplies over the
+axes, to a relative variance of the weights of about a quarter of this number. Chosen for that to stay near a tenth."""
 CELLS_UNDER_FLOW = 64
 """Cells of a smooth grid under the flows of channels. Chosen; `benchmarks/multichannel.py` would show it."""
 STEEPEST_CELLS = 4.0

@@ -83,6 +83,10 @@ class Survey(ABC):
     def sampler(self) -> Sampler:
         """VEGAS as it stands, uniform at the start."""
 
+    def plain(self) -> Sampler | None:
+        """The sampler of the first iteration, which has learned nothing; None where there is no such thing."""
+        return None
+
     @abstractmethod
     def under_flow(self) -> Sampler | None:
         """What a flow may stand on; None for the bare cube."""
@@ -124,6 +128,9 @@ class CubeSurvey(Survey):
 
     def sampler(self) -> Sampler:
         return UniformSampler(self.dim, self.device) if self.grid is None else VegasSampler(self.grid)
+
+    def plain(self) -> Sampler:
+        return UniformSampler(self.dim, self.device)
 
     def under_flow(self) -> Sampler | None:
         return None if self.grid is None else VegasSampler(self.grid)
@@ -171,11 +178,16 @@ class ChannelSurvey(Survey):
     def sampler(self) -> MultichannelSampler:
         return MultichannelSampler(self.dim, self.groups, ChannelModel(self.share), self._grid(smooth=False))
 
+    def plain(self) -> MultichannelSampler:
+        return MultichannelSampler(self.dim, self.groups, ChannelModel(self._equal()))
+
     def under_flow(self) -> MultichannelSampler | None:
         """Smooth splines through the nodes of the grids; the shares belong to the flow."""
-        equal = torch.full_like(self.share, 1.0 / len(self.groups))
         grid = self._grid(smooth=True)
-        return None if grid is None else MultichannelSampler(self.dim, self.groups, ChannelModel(equal), grid)
+        return None if grid is None else MultichannelSampler(self.dim, self.groups, ChannelModel(self._equal()), grid)
+
+    def _equal(self) -> Tensor:
+        return torch.full_like(self.share, 1.0 / len(self.groups))
 
     def refine(self, u: Tensor, weights: Tensor, most_increments: int) -> None:
         channel = self.sampler().latent_channel(u)
@@ -287,9 +299,19 @@ def _even(dim: int) -> Tensor:
 
 
 def _refined(nodes: Tensor | None, u: Tensor, weights: Tensor, most_increments: int) -> Tensor:
-    """Nodes (dim, m + 1) of a grid after one iteration with latent points u (n, dim)."""
-    increments = min(most_increments, max(tuning.FEWEST_CELLS, len(u) // tuning.POINTS_IN_CELL))
-    adapter = VegasAdapter(u.shape[1], increments, nodes=nodes)
+    """Nodes (dim, m + 1) of a grid after one iteration with latent points u (n, dim).
+
+    The same nodes where so few points tell nothing of so many axes.
+    """
+    n, dim = u.shape
+    increments = min(
+        most_increments,
+        max(tuning.FEWEST_CELLS, n // tuning.POINTS_IN_CELL),
+        int(tuning.CELLS_OF_POINTS * n / max(dim, 1)),
+    )
+    if increments < 2:
+        return _even(dim)[0] if nodes is None else nodes
+    adapter = VegasAdapter(dim, increments, nodes=nodes)
     adapter.add(u, weights)
     if bool((weights != 0.0).any()):
         adapter.refine()

@@ -23,7 +23,7 @@ from nisampler.flows import CouplingConfig, Flow, NetConfig, Spline
 from nisampler.samplers.base import Sampler
 from nisampler.samplers.trainable import TrainableSampler
 from nisampler.training.call_budget import CallBudget
-from nisampler.training.candidates import Finish
+from nisampler.training.candidates import Comparison, Finish
 from nisampler.training.chooser import Chooser
 from nisampler.training.config import TrainingConfig
 from nisampler.training.costs import Choice
@@ -31,7 +31,7 @@ from nisampler.training.evaluation import Evaluation
 from nisampler.training.flow_trainer import FlowTrainer
 from nisampler.training.pilot import Pilot
 from nisampler.training.prices import Prices
-from nisampler.training.records import Progress, TrainingRecord, TrainingResult, make_record
+from nisampler.training.records import Candidate, Progress, TrainingRecord, TrainingResult, make_record
 from nisampler.training.survey import make_survey
 from nisampler.ui.monitor import Monitor
 
@@ -149,7 +149,9 @@ class Trainer:
             self.survey.self_test(self.streams)
         # Where the points of a short survey were worth too little, larger iterations follow.
         size = budget if self.calls < budget else whole
-        weights = self._refine_grid(max(32, size // tuning.SURVEY_ITERATIONS))
+        # Fewer iterations of more points where many axes are to learn from few.
+        least = int(tuning.FEWEST_CELLS * self.integrand.dim / tuning.CELLS_OF_POINTS)
+        weights = self._refine_grid(max(32, size // tuning.SURVEY_ITERATIONS, min(size, least)))
         if not self.survey.found:
             if self.calls >= self.config.calls:
                 raise ZeroIntegrandError(
@@ -265,7 +267,10 @@ class Trainer:
             elif config.channels.mixture:
                 self.warnings.append("mixture weights were not tried: they need channels that all have an inverse")
         finish = Finish(self.budget, self.evaluate, self.history[-1].efficiency_0p1)
-        candidates, sampler = finish.run(bases, config.calls - self.calls, replays, self.survey.trains).judged()
+        comparison = finish.run(bases, config.calls - self.calls, replays, self.survey.trains)
+        if config.sampler != "flow":
+            self._add_plain(comparison)
+        candidates, sampler = comparison.judged()
         self.warnings += finish.warnings
         self.stage = "done"
         if self.integrand.nonfinite:
@@ -277,6 +282,13 @@ class Trainer:
         self.result = TrainingResult(
             sampler, self.history, candidates, self.warnings, steps, steps / fresh, self.choice
         )
+
+    def _add_plain(self, comparison: Comparison) -> None:
+        """The sampler of the first iteration, with what that has found, as the simplest candidate."""
+        plain, first = self.survey.plain(), self.history[0]
+        if plain is not None and first.ess_fraction * first.calls >= tuning.FEWEST_EFFECTIVE:
+            candidate = Candidate(plain.describe(), first.efficiency_0p1, first.ess_fraction)
+            comparison.entries.insert(0, (candidate, plain))
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything needed to continue, as tensors and JSON metadata."""

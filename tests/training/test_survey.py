@@ -17,13 +17,17 @@ from channel_examples import (
 )
 from torch import Tensor
 
+from nisampler.base.rng import Streams
 from nisampler.base.weights import kish_ess
 from nisampler.density.channels import Multichannel
 from nisampler.density.integrand import Integrand
+from nisampler.integration.integrator import IntegrationConfig, Integrator
 from nisampler.samplers.base import Sampler, UniformSampler
-from nisampler.samplers.grid import VegasSampler
+from nisampler.samplers.grid import VegasGrid, VegasSampler
 from nisampler.samplers.multichannel import MultichannelSampler
+from nisampler.training.config import TrainingConfig, TreeSettings
 from nisampler.training.survey import ChannelSurvey, CubeSurvey, Survey, make_survey
+from nisampler.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 
@@ -187,3 +191,28 @@ def test_very_narrow_peaks_stay_finite(width: float) -> None:
             assert kish_ess(weights) / len(weights) > 0.1
             assert float(weights.mean()) == pytest.approx(1.5 * math.pi, rel=0.1)
     assert bool((survey.grids().diff(dim=2) > 0.0).all())
+
+
+@pytest.mark.parametrize(("dim", "calls"), [(40, 5000), (100, 5000), (200, 5000)])
+def test_grids_of_many_axes_do_not_fit_noise(dim: int, calls: int) -> None:
+    """The sum of uniform numbers is nearly constant: a grid must not be worse than no grid."""
+    config = TrainingConfig(calls=calls, sampler="vegas")
+    integrand = Integrand(lambda x: x.sum(1), dim, kind="torch")
+    result = Trainer(integrand, config, Streams(1)).fit()
+    candidates = {candidate.name: candidate for candidate in result.candidates}
+    assert min(candidate.ess_fraction for candidate in candidates.values()) > 0.95
+    assert "uniform" in candidates
+    found = Integrator(integrand, result.sampler, IntegrationConfig(points=5000), Streams(1)).run().estimate
+    assert abs(found.value - 0.5 * dim) < 5.0 * found.error < 0.01 * dim
+
+
+def test_plain_monte_carlo_is_taken_where_it_is_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow = torch.tensor([0.0, 0.01, 1.0], dtype=torch.float64).expand(2, -1)
+
+    def misled(self: CubeSurvey, u: Tensor, weights: Tensor, most_increments: int) -> None:
+        self.grid, self.found = VegasGrid(narrow), True
+
+    monkeypatch.setattr(CubeSurvey, "refine", misled)
+    config = TrainingConfig(calls=5000, sampler="vegas", tree=TreeSettings(on=False))
+    result = Trainer(Integrand(lambda x: x.sum(1), 2, kind="torch"), config, Streams(1)).fit()
+    assert result.sampler.describe() == "uniform"
