@@ -133,7 +133,9 @@ class Finish:
     efficiency: float
     warnings: list[str] = field(default_factory=list)
 
-    def run(self, bases: list[Sampler], left: int, replays: Mapping[int, Replay], trees: bool) -> Comparison:
+    def run(
+        self, bases: list[Sampler], left: int, replays: Mapping[int, Replay], trees: bool, told: bool = False
+    ) -> Comparison:
         """Compare samplers, and trees behind the best one.
 
         Parameters
@@ -146,6 +148,8 @@ class Finish:
             Points that the sampler of this number has learned from, for trees behind it.
         trees
             Whether trees may grow.
+        told
+            The first sampler is no candidate: it only tells whether the others see everything.
         """
         most = self.budget.config.calls // 4
         rest = self.budget.finish(self.efficiency, max(200, min(left, most)))
@@ -158,10 +162,17 @@ class Finish:
             if self._lost(first, found):
                 self.warnings.append(
                     f"{base.describe()} finds less of the integral than {bases[0].describe()}, {found.mean:.6g} "
-                    f"instead of {first.mean:.6g}: it has lost a region and is not used"
+                    f"instead of {first.mean:.6g}: it has lost a region"
+                    + (
+                        ", and the integral will be wrong; train longer or on more points"
+                        if told
+                        else " and is not used"
+                    )
                 )
-                below = None
-                break
+                if not told:
+                    break
+            if told and not number:
+                continue
             before = comparison.value(-1) if comparison.entries else -1.0
             comparison.add(base.describe(), base, weights)
             simple = not base.mixture and not self.budget.events

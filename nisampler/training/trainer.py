@@ -260,14 +260,15 @@ class Trainer:
         replays = {}
         if flow is not None:
             trained = flow.sampler()
-            bases = [*bases, trained] if config.sampler == "auto" else [trained]
+            bases = [*bases, trained] if self.survey.refines else [trained]
             replays[len(bases) - 1] = flow.replay
             if config.channels.mixture and self.survey.invertible:
                 bases += trained.variants()
             elif config.channels.mixture:
                 self.warnings.append("mixture weights were not tried: they need channels that all have an inverse")
         finish = Finish(self.budget, self.evaluate, self.history[-1].efficiency_0p1)
-        comparison = finish.run(bases, config.calls - self.calls, replays, self.survey.trains)
+        told = config.sampler == "flow" and len(bases) > 1 and self.survey.refines
+        comparison = finish.run(bases, config.calls - self.calls, replays, self.survey.trains, told)
         if config.sampler != "flow":
             self._add_plain(comparison)
         candidates, sampler = comparison.judged()

@@ -25,7 +25,11 @@ from nisampler.integration.integrator import IntegrationConfig, Integrator
 from nisampler.samplers.base import Sampler, UniformSampler
 from nisampler.samplers.grid import VegasGrid, VegasSampler
 from nisampler.samplers.multichannel import MultichannelSampler
+from nisampler.training.call_budget import CallBudget
+from nisampler.training.candidates import Finish
 from nisampler.training.config import TrainingConfig, TreeSettings
+from nisampler.training.evaluation import Evaluation
+from nisampler.training.prices import Prices
 from nisampler.training.survey import ChannelSurvey, CubeSurvey, Survey, make_survey
 from nisampler.training.trainer import Trainer
 
@@ -216,3 +220,20 @@ def test_plain_monte_carlo_is_taken_where_it_is_best(monkeypatch: pytest.MonkeyP
     config = TrainingConfig(calls=5000, sampler="vegas", tree=TreeSettings(on=False))
     result = Trainer(Integrand(lambda x: x.sum(1), 2, kind="torch"), config, Streams(1)).fit()
     assert result.sampler.describe() == "uniform"
+
+
+def test_a_sampler_that_lost_a_region_is_noticed_whatever_was_asked_for() -> None:
+    """One half of the cube gets a millionth of the points: VEGAS goes on with its tree, and a flow is warned of."""
+    cells = torch.linspace(0.0, 0.5, 1_000_001, dtype=torch.float64)
+    blind = VegasSampler(VegasGrid(torch.cat([cells, torch.ones(1, dtype=torch.float64)]).expand(2, -1)))
+    integrand = Integrand(lambda x: 1.0 + (x[:, 0] > 0.5) * (x[:, 1] > 0.3), 2, kind="torch")
+    config = TrainingConfig(calls=40_000)
+    budget = CallBudget(config, Prices(config))
+    for told in (False, True):
+        finish = Finish(budget, Evaluation(integrand, Streams(1), CPU, budget.prices), 0.5)
+        names = [
+            candidate.name for candidate, _ in finish.run([UniformSampler(2), blind], 10_000, {}, True, told).entries
+        ]
+        assert len(finish.warnings) == 1 and "has lost a region" in finish.warnings[0]
+        assert (names[0] == "uniform" and any("uniform + " in name for name in names)) != told
+        assert any(name.startswith("vegas") for name in names) == told
