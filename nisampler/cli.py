@@ -47,7 +47,11 @@ app = typer.Typer(
 
 
 class Style(StrEnum):
-    """Experiments whose style the report can take."""
+    """Experiments whose style the report can take.
+
+    >>> [style.value for style in Style]
+    ['atlas', 'cms', 'lhcb', 'alice']
+    """
 
     ATLAS = "atlas"
     CMS = "cms"
@@ -189,5 +193,12 @@ def check(
 
 
 def main() -> None:
-    """Entry point of the command `nisampler`."""
+    """Entry point of the command `nisampler`.
+
+    >>> from contextlib import suppress
+    >>> from unittest.mock import patch
+    >>> with patch("sys.argv", ["nisampler", "--version"]), suppress(SystemExit):
+    ...     main()
+    nisampler 0...
+    """
     app()

@@ -44,6 +44,11 @@ class IntegrandSettings:
     ------
     ConfigError
         If the fraction is outside [0, 1), or the domain is no list of pairs.
+
+    Examples
+    --------
+    >>> IntegrandSettings(nonfinite=0.01).kind
+    'auto'
     """
 
     kind: Kind = "auto"
@@ -74,6 +79,14 @@ class EventSettings:
     ------
     ConfigError
         If a number is out of range, or the formats are repeated.
+
+    Examples
+    --------
+    >>> EventSettings(n=20).shard_size
+    10000
+    >>> EventSettings(formats=("h5", "h5"))
+    Traceback (most recent call last):
+    nisampler.errors.ConfigError: formats must name at least one format, each once, got ['h5', 'h5']
     """
 
     n: Natural = 10_000
@@ -87,7 +100,11 @@ class EventSettings:
 
 
 class Card(BaseModel):
-    """A checked run card; `load_card` makes it."""
+    """A checked run card; `load_card` makes it.
+
+    >>> Card(process="camel4").events.n
+    10000
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -127,6 +144,14 @@ def parse_card(text: str, source: str = "card", overrides: Mapping[str, Any] | N
     CardError
         If the text is not TOML, a key is unknown or missing, or a value is of the wrong type or out of range.
         The message names every wrong key with its full path.
+
+    Examples
+    --------
+    >>> parse_card('process = "camel4"', overrides={"events.n": 20}).events.n
+    20
+    >>> parse_card('proces = "camel4"')
+    Traceback (most recent call last):
+    nisampler.errors.CardError: card: ... unknown key proces = "camel4"; did you mean process? ...
     """
     try:
         data = tomllib.loads(text)
@@ -155,12 +180,27 @@ def load_card(path: str | Path, overrides: Mapping[str, Any] | None = None) -> C
     ------
     CardError
         If the file cannot be read, or is wrong.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+    ...     file.write('process = "camel4"')
+    ...     file.flush()
+    ...     load_card(file.name, {"seed": 2}).seed
+    18
+    2
     """
     return parse_card(read_card_text(path), str(path), overrides)
 
 
 def read_card_text(path: str | Path) -> str:
-    """The text of a card; CardError if there is none or it is not UTF-8."""
+    """The text of a card; CardError if there is none or it is not UTF-8.
+
+    >>> read_card_text("missing.toml")
+    Traceback (most recent call last):
+    nisampler.errors.CardError: cannot read the card missing.toml: No such file or directory
+    """
     try:
         return Path(path).read_bytes().decode()
     except UnicodeDecodeError as error:
@@ -170,7 +210,11 @@ def read_card_text(path: str | Path) -> str:
 
 
 def allowed_keys(path: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """The keys of the card, or of one of its tables."""
+    """The keys of the card, or of one of its tables.
+
+    >>> allowed_keys(("events",))
+    ('n', 'shard_size', 'formats', 'weights')
+    """
     owner = _hint(path)
     if owner is Card:
         return tuple(Card.model_fields)

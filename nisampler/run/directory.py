@@ -38,6 +38,17 @@ class RunDirectory:
         Its card, overrides applied.
     settings
         The content of ``run.json``.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> settings = {"process": "camel4", "device": "cpu", "threads": 1, "versions": {}}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with RunDirectory.create(folder, 'process = "camel4"', settings):
+    ...         pass
+    ...     with RunDirectory.open(folder) as run:
+    ...         run.card.process, run.sampler.name, run.seconds()
+    ('camel4', 'sampler', {})
     """
 
     def __init__(self, path: Path, card: Card, settings: Mapping[str, Any], lock: IO[str]) -> None:
@@ -189,6 +200,16 @@ def read_settings(path: str | Path) -> tuple[dict[str, Any], Card]:
         If another release made the run, or its card was changed since it began.
     CorruptFileError
         If ``run.json`` is damaged.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> settings = {"process": "camel4", "device": "cpu", "threads": 1, "versions": {}}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with RunDirectory.create(folder, 'process = "camel4"', settings, {"events.n": 20}):
+    ...         stored, card = read_settings(folder)
+    >>> stored["overrides"], card.events.n
+    ({'events.n': 20}, 20)
     """
     target = Path(path)
     settings = read_json(target / "run.json")

@@ -49,6 +49,14 @@ class Shard:
         Sum of |weights|, and its excess over one per event.
     sha256
         Checksum of the file.
+
+    Examples
+    --------
+    >>> shard = Shard(
+    ...     events=20, calls=512, zeros=0, nonfinite=0, trials=250, weight_sum=21.0, overweight_sum=1.0, sha256=""
+    ... )
+    >>> shard.events / shard.trials
+    0.08
     """
 
     events: int
@@ -63,7 +71,15 @@ class Shard:
 
 @dataclass(frozen=True)
 class Generated:
-    """What a set of shards adds up to."""
+    """What a set of shards adds up to.
+
+    >>> shard = Shard(
+    ...     events=20, calls=512, zeros=0, nonfinite=0, trials=250, weight_sum=20.0, overweight_sum=1.0, sha256=""
+    ... )
+    >>> made = Generated([shard, shard])
+    >>> made.events, made.efficiency, made.overweight_fraction
+    (40, 0.08, 0.05)
+    """
 
     shards: Sequence[Shard]
 
@@ -116,6 +132,20 @@ class Generator:
         The frozen sampler, w_max and the integral.
     streams
         Source of all random numbers; shard k uses those of number k only.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from nisampler.api import Chain
+    >>> from nisampler.run.card import parse_card
+    >>> quick = {"training.calls": 5000, "training.sampler": "vegas", "integration.points": 2048}
+    >>> job = build_job(parse_card('process = "camel4"', overrides=quick), "camel4", "cpu")
+    >>> stages = Chain(job.integrand, job.chain(threads=1), job.device, SILENT)
+    >>> result = stages.integrate(stages.train())
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     made = Generator(job, result, job.streams).fill(Path(folder), 25, 10, SILENT)
+    >>> [shard.events for shard in made.shards]
+    [10, 10, 5]
     """
 
     def __init__(self, job: Job, result: Result, streams: Streams) -> None:
@@ -185,7 +215,14 @@ class Generator:
 
 
 def point_batch(job: Job, u: torch.Tensor, weights: torch.Tensor) -> PointBatch:
-    """Cube points (n, dim) as points of the process's domain with weights (n,)."""
+    """Cube points (n, dim) as points of the process's domain with weights (n,).
+
+    >>> from nisampler.run.card import parse_card
+    >>> card = parse_card('process = "camel4"', overrides={"integrand.domain": [[0.0, 2.0]] * 4})
+    >>> job = build_job(card, "camel4", "cpu")
+    >>> point_batch(job, torch.full((1, 4), 0.5, dtype=torch.float64), torch.ones(1)).x
+    array([[1., 1., 1., 1.]])
+    """
     return PointBatch(job.integrand.to_domain(u).cpu().numpy(), weights.double().cpu().numpy())
 
 
@@ -194,7 +231,17 @@ def _record_path(path: Path) -> Path:
 
 
 def point_batches(folder: Path) -> Iterator[PointBatch]:
-    """The points of all shards in order."""
+    """The points of all shards in order.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> box, points = np.array([[0.0, 1.0]]), PointBatch(np.full((5, 1), 0.5), np.ones(5))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for index in range(2):
+    ...         _ = write_points(shard_path(Path(folder), index, SUFFIX), points, "", 5, box)
+    ...     [len(batch.weights) for batch in point_batches(Path(folder))]
+    [5, 5]
+    """
     index = 0
     while (path := shard_path(folder, index, SUFFIX)).is_file():
         yield from iterate_points(path, _CHUNK)
@@ -213,6 +260,17 @@ def finish(job: Job, shards: Path, target: Path, n: int) -> list[str]:
     ------
     CorruptFileError, EventCountError, EventFormatError, StorageError
         If a shard is damaged or missing, or a file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from nisampler.run.card import parse_card
+    >>> job = build_job(parse_card('process = "camel4"'), "camel4", "cpu")
+    >>> points = point_batch(job, torch.rand(5, 4, dtype=torch.float64), torch.ones(5))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = write_points(shard_path(Path(folder), 0, SUFFIX), points, "", 5, job.domain)
+    ...     finish(job, Path(folder), Path(folder), 5)
+    ['events.h5']
     """
     names = []
     checksums = _checksums(target / CHECKSUMS)
@@ -238,7 +296,16 @@ def _checksums(path: Path) -> dict[str, str]:
 
 
 def overweight_warnings(made: Generated, job: Job) -> list[str]:
-    """Warnings where showers lose the excess of overweight events, and where it is far above what the policy allows."""
+    """Warnings where showers lose the excess of overweight events, and where it is far above what the policy allows.
+
+    >>> from nisampler.run.card import parse_card
+    >>> job = build_job(parse_card('process = "camel4"'), "camel4", "cpu")
+    >>> shard = Shard(
+    ...     events=20, calls=512, zeros=0, nonfinite=0, trials=250, weight_sum=20.0, overweight_sum=1.0, sha256=""
+    ... )
+    >>> overweight_warnings(Generated([shard]), job)
+    ['the excess of overweight events is 5 % of the integral, above 1 %: the integration missed ...']
+    """
     found, limit = made.overweight_fraction or 0.0, max(10 * job.card.unweighting.overweight, 0.01)
     lost = [
         f"showers take events of IDWTUP = ±3 for ±1 and lose the excess of overweight ones, {100 * found:.3g} % of the "
@@ -270,6 +337,18 @@ def generate_events(
         If the run has no frozen sampler and integral yet, or `target` holds something else.
     NisamplerError
         As the stages do.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> settings = {"process": "camel4", "device": "cpu", "threads": 1, "versions": {}}
+    >>> quick = {"training.calls": 5000, "training.sampler": "vegas", "integration.points": 2048}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with RunDirectory.create(f"{folder}/run", 'process = "camel4"', settings, quick) as run:
+    ...         stages = chain(build_job(run.card, "camel4", "cpu"), run, SILENT)
+    ...         _ = stages.integrate(stages.train())
+    ...         generate_events(run, 20, 7, Path(folder) / "more")["files"]
+    ['events.h5']
     """
     if not (directory.sampler.is_dir() and directory.integration.is_dir()):
         raise StorageError(f"{directory.path} is not finished: `nisampler resume {directory.path}` first")

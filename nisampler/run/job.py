@@ -36,6 +36,13 @@ class Job:
         The process with checks and counters, on `device`.
     device
         Where tensors live, "cpu" or "cuda".
+
+    Examples
+    --------
+    >>> from nisampler.run.card import parse_card
+    >>> job = build_job(parse_card('process = "camel4"'), "camel4", "cpu")
+    >>> job.formats, job.average, job.domain.shape
+    (('h5',), False, (4, 2))
     """
 
     card: Card
@@ -107,6 +114,11 @@ def card_device(name: str) -> str:
     ------
     CardError
         If it is not there.
+
+    Examples
+    --------
+    >>> card_device("cpu")
+    'cpu'
     """
     try:
         return str(resolve_device(name))
@@ -132,6 +144,15 @@ def build_job(card: Card, process_name: str, device: str) -> Job:
         If the process or its parameters are wrong, or the formats do not fit it. The message names the key.
     MissingExtraError
         If a format needs a package that is not installed.
+
+    Examples
+    --------
+    >>> from nisampler.run.card import parse_card
+    >>> build_job(parse_card('process = "camel4"'), "camel4", "cpu").process.dim
+    4
+    >>> build_job(parse_card('process = "camel4"\\nevents = {formats = ["lhe"]}'), "camel4", "cpu")
+    Traceback (most recent call last):
+    nisampler.errors.CardError: events.formats = ['lhe']: camel4 has no event record, ... written as h5
     """
     key = "parameters" if card.parameters else "process"
     try:

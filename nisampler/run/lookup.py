@@ -21,7 +21,12 @@ GROUP = "nisampler.processes"
 
 
 class Beams(Protocol):
-    """The two beams, the one along +z first."""
+    """The two beams, the one along +z first.
+
+    >>> beams = create("ee_to_3jets").beams
+    >>> beams.pdg_ids, beams.energies
+    ((11, -11), (45.5938, 45.5938))
+    """
 
     @property
     def pdg_ids(self) -> tuple[int, int]:
@@ -35,7 +40,12 @@ class Beams(Protocol):
 
 
 class RunProcess(Protocol):
-    """What a run needs of a process; `nisampler.processes.base.Process` has it all."""
+    """What a run needs of a process; `nisampler.processes.base.Process` has it all.
+
+    >>> peaks = create("camel4")
+    >>> peaks.dim, peaks.has_events, tuple(peaks(torch.rand(5, 4, dtype=torch.float64)).shape)
+    (4, False, (5,))
+    """
 
     name: str
     dim: int
@@ -82,6 +92,11 @@ def available() -> dict[str, str]:
     ------
     ProcessError
         If no registry is installed.
+
+    Examples
+    --------
+    >>> "camel" in available()
+    True
     """
     return dict(_load("available")())
 
@@ -95,6 +110,14 @@ def create(name: str, parameters: Mapping[str, Any] | None = None) -> RunProcess
         If there is none of that name; the nearest one is suggested.
     ProcessError, ConfigError
         If a parameter is unknown or out of range.
+
+    Examples
+    --------
+    >>> create("camel", {"dim": 3}).dim
+    3
+    >>> create("camle")
+    Traceback (most recent call last):
+    nisampler.errors.UnknownProcessError: ...Did you mean 'camel'?
     """
     try:
         return cast(RunProcess, _load("create")(name, **dict(parameters or {})))
@@ -137,7 +160,13 @@ def process(name: str, **parameters: Any) -> RunProcess:
 
 
 def absolute(name: str) -> str:
-    """`name` with the path of a ``file.py:object`` made absolute, so that it works from any folder."""
+    """`name` with the path of a ``file.py:object`` made absolute, so that it works from any folder.
+
+    >>> absolute("camel4")
+    'camel4'
+    >>> absolute("mine.py:density") == f"{Path('mine.py').resolve()}:density"
+    True
+    """
     place, colon, attribute = name.rpartition(":")
     if colon and place.endswith(".py"):
         return f"{Path(place).resolve()}:{attribute}"
@@ -153,6 +182,11 @@ def source_sha256(name: str) -> str | None:
     ------
     StorageError
         If the file cannot be read.
+
+    Examples
+    --------
+    >>> source_sha256("camel4") is None, len(source_sha256("nisampler.run.lookup:create"))
+    (True, 64)
     """
     place, colon, _ = name.rpartition(":")
     if not colon:

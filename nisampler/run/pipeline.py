@@ -62,6 +62,16 @@ def start(card_path: str | Path, output: str | Path, overrides: Mapping[str, Any
         If the card, its process or a parameter is wrong; nothing is made then.
     StorageError
         If the directory holds anything.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     card = Path(folder) / "card.toml"
+    ...     _ = card.write_text('process = "camel4"')
+    ...     with start(card, card.with_name("run"), {"events.n": 20}) as directory:
+    ...         sorted(path.name for path in directory.path.iterdir() if path.suffix)
+    ['card.toml', 'run.json']
     """
     text = read_card_text(card_path)
     card = parse_card(text, str(card_path), overrides)
@@ -102,6 +112,23 @@ def execute(
     ------
     NisamplerError
         As the stages do; the error is logged too.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> text = '''
+    ... process = "camel4"
+    ... training = {calls = 5000, sampler = "vegas"}
+    ... integration = {points = 2048}
+    ... events = {n = 0}
+    ... '''
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     card = Path(folder) / "card.toml"
+    ...     _ = card.write_text(text)
+    ...     with start(card, card.with_name("run")) as directory:
+    ...         result = execute(directory)
+    >>> result["calls"]["integration"], result["sampler"]["name"]
+    (2048, 'vegas (... increments)')
     """
     clock = Clock(directory)
     monitor = Monitors([LogMonitor(directory.log), clock, watcher])
@@ -262,6 +289,17 @@ def redraw(directory: RunDirectory, style: str | None = None) -> Path:
         If the run is not finished.
     MissingExtraError
         If the style needs mplhep and it is not installed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     card = Path(folder) / "card.toml"
+    ...     _ = card.write_text('process = "camel4"')
+    ...     with start(card, card.with_name("run")) as directory:
+    ...         redraw(directory)
+    Traceback (most recent call last):
+    nisampler.errors.StorageError: ...run is not finished: `nisampler resume ...
     """
     sheet = plots.style_sheet(style)
     if not directory.result.is_file():

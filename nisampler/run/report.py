@@ -35,6 +35,13 @@ class RunReport:
         Weighted against unweighted distributions.
     style
         Of the figures, from `plots.style_sheet`.
+
+    Examples
+    --------
+    >>> edges, counts = np.array([0.5, 1.0, 2.0]), np.array([30.0, 70.0])
+    >>> data = RunReport({"process": "camel4"}, [], [(0.9, 0.1)], edges, counts, w_max=None, comparisons=())
+    >>> data.batches, data.w_max is None
+    ([(0.9, 0.1)], True)
     """
 
     result: Mapping[str, Any]
@@ -48,7 +55,20 @@ class RunReport:
 
 
 def render(data: RunReport) -> str:
-    """The page as HTML."""
+    """The page as HTML.
+
+    >>> shares = ("efficiency_strict", "efficiency_0p1", "efficiency_1", "ess_fraction", "cut_efficiency")
+    >>> result = {
+    ...     "process": "camel4", "seed": 1, "device": "cpu", "versions": {"nisampler": "0.1"}, "warnings": [],
+    ...     "sampler": {"name": "vegas", "candidates": []}, "calls": {"training": 5000}, "seconds": {"training": 0.1},
+    ...     "integral": {"value": 1.0, "error": 0.1, "unit": "", "chi2_per_dof": 1.0, "n_points": 100},
+    ...     "unweighting": dict.fromkeys(shares, 0.5) | {"two_stage": None, "n_events": 0, "overweight_fraction": 0.0},
+    ... }
+    >>> edges, counts = np.array([0.5, 1.0, 2.0]), np.array([30.0, 70.0])
+    >>> page = render(RunReport(result, [], [(0.9, 0.1), (1.1, 0.1)], edges, counts, w_max=None, comparisons=()))
+    >>> page.count("<figure id"), "1.00(10)" in page
+    (3, True)
+    """
     result = data.result
     subtitle = f"seed {result['seed']} · {result['device']} · nisampler {result['versions']['nisampler']}"
     return Page(

@@ -18,18 +18,32 @@ def _percent(value: float | None) -> str:
 
 
 def with_unit(value: float, error: float | None, unit: str) -> str:
-    """`1603.2(4) pb`."""
+    """`1603.2(4) pb`.
+
+    >>> with_unit(1603.21, 0.41, "pb")
+    '1603.2(4) pb'
+    """
     return f"{format_with_error(value, math.inf if error is None else error)} {unit}".rstrip()
 
 
 def integral_text(result: Mapping[str, Any]) -> str:
-    """The integral of a result, with error and unit."""
+    """The integral of a result, with error and unit.
+
+    >>> integral_text({"integral": {"value": 1603.21, "error": 0.41, "unit": "pb"}})
+    '1603.2(4) pb'
+    """
     integral = result["integral"]
     return with_unit(integral["value"], integral["error"], integral["unit"])
 
 
 def efficiency_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Efficiencies of a result, for a table."""
+    """Efficiencies of a result, for a table.
+
+    >>> shares = ("efficiency_strict", "efficiency_0p1", "efficiency_1", "ess_fraction", "cut_efficiency")
+    >>> numbers = dict.fromkeys(shares, 0.25) | {"two_stage": None, "n_events": 0}
+    >>> efficiency_rows({"unweighting": numbers})[1]
+    ('unweighting efficiency, 0.1 % overweight', '25 %')
+    """
     numbers = result["unweighting"]
     rows = [
         ("unweighting efficiency, largest weight", _percent(numbers["efficiency_strict"])),
@@ -53,7 +67,21 @@ def _two_stages(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def summary(result: Mapping[str, Any], path: Path) -> list[tuple[str, str]]:
-    """The result of a run in a few lines."""
+    """The result of a run in a few lines.
+
+    >>> result = {
+    ...     "integral": {"value": 1603.21, "error": 0.41, "unit": "pb", "n_points": 2048, "chi2_per_dof": 1.0},
+    ...     "unweighting": {"efficiency_0p1": 0.25, "two_stage": None, "n_events": 0},
+    ...     "sampler": {"name": "vegas", "choice": None}, "files": [], "seconds": {"training": 1.5}, "warnings": [],
+    ... }
+    >>> for name, text in summary(result, Path("run")):
+    ...     name, text
+    ('integral', '1603.2(4) pb   (2048 points, chi2/dof 1.00)')
+    ('efficiency', '25 % at 0.1 % overweight')
+    ('sampler', 'vegas')
+    ('report', 'run/report.html')
+    ('seconds', '1.5')
+    """
     integral, numbers = result["integral"], result["unweighting"]
     points = f"{integral['n_points']} points"
     if integral["chi2_per_dof"] is not None:
@@ -77,7 +105,12 @@ def summary(result: Mapping[str, Any], path: Path) -> list[tuple[str, str]]:
 
 
 def generation_summary(result: Mapping[str, Any], path: Path) -> list[tuple[str, str]]:
-    """The result of `generate` in a few lines."""
+    """The result of `generate` in a few lines.
+
+    >>> result = {"n_events": 20, "efficiency_generated": 0.25, "overweight_fraction": 0.0, "files": [], "warnings": []}
+    >>> generation_summary(result, Path("more"))[:2]
+    [('events', '20'), ('accepted points', '25 %')]
+    """
     rows = [
         ("events", str(result["n_events"])),
         ("accepted points", _percent(result["efficiency_generated"])),

@@ -23,6 +23,18 @@ class Clock(Monitor):
     ----------
     directory
         Where the seconds are remembered.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> settings = {"process": "camel4", "device": "cpu", "threads": 1, "versions": {}}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with RunDirectory.create(folder, 'process = "camel4"', settings) as run:
+    ...         clock = Clock(run)
+    ...         with clock.stage("training"):
+    ...             pass
+    ...         list(run.seconds())
+    ['training']
     """
 
     def __init__(self, directory: RunDirectory) -> None:
@@ -57,5 +69,17 @@ class Clock(Monitor):
 
 
 def chain(job: Job, directory: RunDirectory, monitor: Monitor) -> Chain:
-    """The chain of a run: what an earlier session has finished is read, the rest is done."""
+    """The chain of a run: what an earlier session has finished is read, the rest is done.
+
+    >>> import tempfile
+    >>> from nisampler.run.job import build_job
+    >>> from nisampler.ui.monitor import SILENT
+    >>> settings = {"process": "camel4", "device": "cpu", "threads": 1, "versions": {}}
+    >>> quick = {"training.calls": 5000, "training.sampler": "vegas"}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with RunDirectory.create(folder, 'process = "camel4"', settings, quick) as run:
+    ...         trained = chain(build_job(run.card, "camel4", "cpu"), run, SILENT).train()
+    ...         run.sampler.is_dir(), trained.counts["calls"] <= 5000
+    (True, True)
+    """
     return Chain(job.integrand, job.chain(directory.settings["threads"]), job.device, monitor, directory.path)
