@@ -85,7 +85,14 @@ class Recipe:
 
 
 class Part(Protocol):
-    """One network of a model that is trained by itself."""
+    """One network of a model that is trained by itself.
+
+    >>> from nisampler.calo.models.base import ModelPart
+    >>> recipe = Recipe(epochs=2, batch=16, learning_rate=1e-3)
+    >>> part: Part = ModelPart("energies", nn.Identity(), recipe, lambda voxels, incident, generator: voxels.sum(1))
+    >>> part.name, part.recipe.epochs, part.layers
+    ('energies', 2, None)
+    """
 
     @property
     def name(self) -> str:

@@ -55,6 +55,12 @@ class ChainConfig:
         Same seed, same numbers.
     threads
         Of the CPU, see `cpu_threads`.
+
+    Examples
+    --------
+    >>> config = ChainConfig(TrainingConfig(calls=5000), seed=1)
+    >>> config.training.calls, config.threads
+    (5000, 1)
     """
 
     training: TrainingConfig = field(default_factory=TrainingConfig)

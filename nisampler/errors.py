@@ -4,7 +4,15 @@ from __future__ import annotations
 
 
 class NisamplerError(Exception):
-    """Base class: `except NisamplerError` catches everything this package raises on purpose."""
+    """Base class: `except NisamplerError` catches everything this package raises on purpose.
+
+    >>> from nisampler.base.device import resolve_device
+    >>> try:
+    ...     resolve_device("abacus")
+    ... except ConfigError as error:
+    ...     str(error)
+    "device 'abacus' is not available here; use 'auto', 'cpu' or 'cuda'"
+    """
 
 
 class ConfigError(NisamplerError, ValueError):

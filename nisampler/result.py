@@ -409,7 +409,11 @@ def _percent(fraction: float) -> str:
 
 
 def scalar_advice(integrand: Integrand) -> str:
-    """What to tell about a function that takes one point at a time."""
+    """What to tell about a function that takes one point at a time.
+
+    >>> scalar_advice(Integrand(lambda x: x[0], 1, kind="scalar"))
+    '... is called with one point at a time, which is slow: let it take points (n, 1) and return values (n,), ...'
+    """
     return (
         f"{integrand.name} is called with one point at a time, which is slow: let it take points (n, {integrand.dim}) "
         "and return values (n,), as in `def f(x): return x[:, 0] * x[:, 1]`"

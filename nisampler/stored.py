@@ -51,6 +51,11 @@ class WeightDistribution:
         Mean of |w|.
     overweight
         Fraction of the sum of |w| that lies above w_max.
+
+    Examples
+    --------
+    >>> WeightDistribution.of(torch.tensor([1.0, 3.0]), max_weight=2.0).overweight
+    0.25
     """
 
     edges: NDArray[np.float64]
@@ -82,7 +87,14 @@ class WeightDistribution:
 
 @dataclass(frozen=True)
 class Trained:
-    """A training as it is stored: its result, and the counters of the integrand at its end."""
+    """A training as it is stored: its result, and the counters of the integrand at its end.
+
+    >>> from nisampler.samplers.base import UniformSampler
+    >>> trained = Trained(TrainingResult(UniformSampler(2), steps=5), calls={"training": 100}, counts={})
+    >>> tensors, meta = trained.state()
+    >>> meta["steps"], meta["calls"]
+    (5, {'training': 100})
+    """
 
     result: TrainingResult
     calls: Mapping[str, int]
@@ -135,6 +147,18 @@ class Integrated:
         Whether a surrogate is stored beside it.
     source
         What the integrand and its settings are, see `nisampler.result.Result.save`.
+
+    Examples
+    --------
+    >>> from nisampler.integration.integrator import IntegrationConfig, Integrator
+    >>> from nisampler.samplers.base import UniformSampler
+    >>> integrand = Integrand(lambda x: 2 * x[:, 0], 1, kind="torch")
+    >>> found = Integrator(integrand, UniformSampler(1), IntegrationConfig(points=1000)).run()
+    >>> worth, spread = Efficiencies.of(found.weights, 2.0), WeightDistribution.of(found.weights, 2.0)
+    >>> stored = Integrated(found, worth, 2.0, spread, calls={}, counts={}, two_stage=False, source={})
+    >>> tensors, meta = stored.state()
+    >>> sorted(tensors), meta["max_weight"]
+    (['weight_counts', 'weight_edges'], 2.0)
     """
 
     result: IntegrationResult
@@ -196,6 +220,13 @@ class AbsentFunction:
         What is stored of the function: its name, unit, domain, and whether it has channels.
     reason
         Why it is not there, if there is more to say.
+
+    Examples
+    --------
+    >>> AbsentFunction({"name": "f", "unit": "pb"})(torch.rand(1, 2))
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.MissingFunctionError: its values: this needs the function f, which is not stored with a result; ...
     """
 
     source: Mapping[str, Any]
@@ -235,23 +266,41 @@ def limits_line(limits: Mapping[str, int]) -> str:
 
 
 def is_stored(folder: Path | None, stage: str) -> bool:
-    """Whether a folder holds this stage."""
+    """Whether a folder holds this stage.
+
+    >>> is_stored(None, SAMPLER)
+    False
+    """
     return folder is not None and has_checkpoint(folder / stage)
 
 
 def require_stages(folder: Path) -> None:
-    """StorageError unless a folder holds a sampler and its integral."""
+    """StorageError unless a folder holds a sampler and its integral.
+
+    >>> require_stages(Path("nowhere"))
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.StorageError: nowhere holds no finished integration: `nisampler resume` finishes a run
+    """
     if not (is_stored(folder, SAMPLER) and is_stored(folder, INTEGRATION)):
         raise StorageError(f"{folder} holds no finished integration: `nisampler resume` finishes a run")
 
 
 def plain(data: Any) -> Any:
-    """A dataclass, or a list of them, as JSON; what is not finite becomes None."""
+    """A dataclass, or a list of them, as JSON; what is not finite becomes None.
+
+    >>> plain([Candidate("vegas", 0.3, math.nan)])
+    [{'name': 'vegas', 'efficiency_0p1': 0.3, 'ess_fraction': None, 'chosen': False, 'seconds_per_event': None}]
+    """
     return [plain(item) for item in data] if isinstance(data, list) else finite(asdict(data))
 
 
 def filled(cls: type[T], data: Mapping[str, Any]) -> T:
-    """The dataclass whose `plain` form this is: a number that JSON has no form for is NaN, and an error infinite."""
+    """The dataclass whose `plain` form this is: a number that JSON has no form for is NaN, and an error infinite.
+
+    >>> filled(Candidate, {"name": "vegas", "efficiency_0p1": 0.3, "ess_fraction": None}).ess_fraction
+    nan
+    """
     numbers = {item.name for item in fields(cast(Any, cls)) if item.type in ("float", float)}
     missing = {name: math.inf if name == "error" else math.nan for name in numbers}
     return cls(**{name: missing.get(name) if value is None else value for name, value in data.items()})
@@ -269,7 +318,12 @@ def _understood(folder: Path) -> Iterator[None]:
 def stored_integrand(
     source: Mapping[str, Any], function: Callable[..., Any] | Integrand | None, device: torch.device, reason: str
 ) -> Integrand:
-    """The integrand of a stored result."""
+    """The integrand of a stored result.
+
+    >>> source = {"domain": [[0.0, 2.0]], "kind": "torch", "nonfinite": 0, "steer": None}
+    >>> stored_integrand(source, lambda x: x[:, 0], torch.device("cpu"), "").volume
+    2.0
+    """
     dim = len(source["domain"])
     if isinstance(function, Integrand):
         if function.dim != dim:
@@ -283,14 +337,22 @@ def stored_integrand(
 
 
 def stored_device(name: str) -> torch.device:
-    """The device that a result was made on, or the CPU where it is not there."""
+    """The device that a result was made on, or the CPU where it is not there.
+
+    >>> stored_device("cuda:99")
+    device(type='cpu')
+    """
     with suppress(ConfigError):
         return resolve_device(name)
     return torch.device("cpu")
 
 
 def stored_seconds(folder: Path) -> dict[str, float]:
-    """Seconds of each stage, as far as they are known."""
+    """Seconds of each stage, as far as they are known.
+
+    >>> stored_seconds(Path("nowhere"))
+    {}
+    """
     with suppress(StorageError, TypeError, ValueError, AttributeError):
         return {str(name): float(value) for name, value in read_json(folder / SECONDS).items()}
     return {}

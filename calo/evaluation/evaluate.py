@@ -25,7 +25,7 @@ from nisampler.calo.evaluation.distances import fpd, kpd, neighbour_metrics
 from nisampler.calo.evaluation.figures import FLOOR
 from nisampler.calo.evaluation.measure import Kind, Measured, differences, measure
 from nisampler.calo.evaluation.multiclass import multiclass
-from nisampler.calo.evaluation.report import EvaluationReport, write_report
+from nisampler.calo.evaluation.report import EvaluationReport
 from nisampler.calo.evaluation.table import markdown
 from nisampler.errors import ConfigError, ShowerDataError
 from nisampler.ui.monitor import SILENT, Monitor
@@ -208,7 +208,8 @@ def evaluate(
     with atomic_write(folder / "table.md", "w") as handle:
         handle.write(markdown(result))
     if wanted.report:
-        write_report(folder, EvaluationReport(result, base, tuple(measured), geometry, wanted.training, wanted.layers))
+        report = EvaluationReport(result, base, tuple(measured), geometry, wanted.training, wanted.layers)
+        report.write(folder)
     for note in notes:
         monitor.line(f"warning: {note}")
     return result

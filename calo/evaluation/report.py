@@ -67,22 +67,21 @@ class EvaluationReport:
         """A figure for the page, drawn in the style of the report."""
         return Picture(name, caption, plots.svg(figure, self.style), wide)
 
+    def write(self, folder: Path) -> None:
+        """Write ``report.html`` and the figures of it as SVG files.
 
-def write_report(folder: Path, data: EvaluationReport) -> None:
-    """Write ``report.html`` and the figures of it as SVG files.
-
-    Raises
-    ------
-    StorageError
-        If the folder cannot be written.
-    """
-    target = make_folder(folder / "figures")
-    page = _page(data)
-    for picture in page.pictures:
-        with atomic_write(target / f"{picture.name}.svg") as handle:
-            handle.write(picture.svg)
-    with atomic_write(folder / "report.html", "w") as handle:
-        handle.write(page.html())
+        Raises
+        ------
+        StorageError
+            If the folder cannot be written.
+        """
+        target = make_folder(folder / "figures")
+        page = _page(self)
+        for picture in page.pictures:
+            with atomic_write(target / f"{picture.name}.svg") as handle:
+                handle.write(picture.svg)
+        with atomic_write(folder / "report.html", "w") as handle:
+            handle.write(page.html())
 
 
 def _page(data: EvaluationReport) -> Page:

@@ -181,14 +181,14 @@ def settings(cls: type[T]) -> type[T]:
         try:
             plain(self, *arguments, **values)
         except ValidationError as error:
-            lines = dict.fromkeys(problem(made, item) for item in error.errors())
+            lines = dict.fromkeys(_problem(made, item) for item in error.errors())
             raise ConfigError("; ".join(lines)) from error
 
     made.__init__ = init
     return cast(type[T], made)
 
 
-def problem(owner: type, item: Mapping[str, Any]) -> str:
+def _problem(owner: type, item: Mapping[str, Any]) -> str:
     """The message about one entry of a pydantic error on a class of settings."""
     if "error" in item.get("ctx", {}):
         return str(item["ctx"]["error"])
@@ -211,7 +211,11 @@ def problem(owner: type, item: Mapping[str, Any]) -> str:
 
 
 def element(hint: Any) -> Any:
-    """The type of an element of a list or tuple, inside `Annotated` and unions too."""
+    """The type of an element of a list or tuple, inside `Annotated` and unions too.
+
+    >>> element(list[int] | None)
+    <class 'int'>
+    """
     for part in (hint, *get_args(hint)):
         if get_origin(part) in (tuple, list):
             return get_args(part)[0]

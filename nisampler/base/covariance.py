@@ -44,7 +44,12 @@ _GVARS: WeakKeyDictionary[Source, Any] = WeakKeyDictionary()
 
 
 def combined(terms: Iterable[tuple[float, Gradient]]) -> Gradient:
-    """The gradient of a function from its partial derivatives and the gradients of its arguments."""
+    """The gradient of a function from its partial derivatives and the gradients of its arguments.
+
+    >>> one = Source(np.array([[0.04]]), n=100)
+    >>> combined([(2.0, {one: np.array([1.0])}), (3.0, {one: np.array([1.0])})])[one]
+    array([5.])
+    """
     total: dict[Source, Array] = {}
     for factor, gradient in terms:
         for source, part in gradient.items():
@@ -53,7 +58,11 @@ def combined(terms: Iterable[tuple[float, Gradient]]) -> Gradient:
 
 
 def standard_error(gradient: Gradient) -> float:
-    """First-order error of a number, infinite where one of those it depends on is unknown."""
+    """First-order error of a number, infinite where one of those it depends on is unknown.
+
+    >>> standard_error({Source(np.array([[0.25]]), n=100): np.array([2.0])})
+    1.0
+    """
     variance = 0.0
     for source, part in gradient.items():
         used = np.flatnonzero(part)
@@ -64,7 +73,13 @@ def standard_error(gradient: Gradient) -> float:
 
 
 def covariance_of(gradients: list[Gradient]) -> Array:
-    """Covariance matrix of numbers (m, m): infinite on the diagonal, and as if independent, where one is unknown."""
+    """Covariance matrix of numbers (m, m): infinite on the diagonal, and as if independent, where one is unknown.
+
+    >>> one = Source(np.array([[0.25]]), n=100)
+    >>> covariance_of([{one: np.array([1.0])}, {one: np.array([-2.0])}])
+    array([[ 0.25, -0.5 ],
+           [-0.5 ,  1.  ]])
+    """
     total = np.zeros((len(gradients), len(gradients)))
     for source in dict.fromkeys(source for gradient in gradients for source in gradient):
         nothing = np.zeros(len(source.covariance))
@@ -83,6 +98,11 @@ def as_gvar(value: float, gradient: Gradient) -> Any:
     ------
     MissingExtraError
         If gvar is not installed.
+
+    Examples
+    --------
+    >>> str(as_gvar(1.0, {Source(np.array([[0.25]]), n=100): np.array([1.0])}))
+    '1.00(50)'
     """
     try:
         module = import_module("gvar")

@@ -17,6 +17,11 @@ def resolve_device(name: str | torch.device) -> torch.device:
     ------
     ConfigError
         If the device is unknown or not there.
+
+    Examples
+    --------
+    >>> resolve_device("cpu")
+    device(type='cpu')
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -39,6 +44,12 @@ def cpu_threads(count: int) -> Iterator[None]:
     ------
     ConfigError
         If the count is not positive.
+
+    Examples
+    --------
+    >>> with cpu_threads(1):
+    ...     torch.get_num_threads()
+    1
     """
     if count < 1:
         raise ConfigError(f"threads must be at least 1, got {count}")

@@ -93,6 +93,15 @@ class HDF5Output:
     ----------
     file
         The `h5py.File`; write to it within `writing`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder, new_hdf5(f"{folder}/a.h5") as output:
+    ...     with output.writing():
+    ...         output.file.attrs["n"] = 3
+    ...     dict(output.file.attrs) == {"n": 3}
+    True
     """
 
     def __init__(self, file: Any, stream: _Stream) -> None:

@@ -65,17 +65,15 @@ def naming(path: str | Path, doing: str = "write") -> Iterator[None]:
 def make_folder(path: str | Path) -> Path:
     """Make a folder, and those above it, unless it is there.
 
-    Raises
-    ------
-    StorageError
-        If that fails; the message says why.
-
-    Examples
-    --------
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
     ...     make_folder(f"{folder}/a/b").is_dir()
     True
+
+    Raises
+    ------
+    StorageError
+        If that fails; the message says why.
     """
     folder = Path(path)
     with naming(folder, "make"):
@@ -105,17 +103,14 @@ class _PartialFile(io.FileIO):
 def refuse_special(target: Path) -> None:
     """Refuse what a file must not replace: links, folders, devices, pipes.
 
+    >>> refuse_special(Path("/dev/null"))
+    Traceback (most recent call last):
+    nisampler.errors.StorageError: cannot write /dev/null: it is a device or pipe, not a file; give the name of a file
+
     Raises
     ------
     StorageError
         If `target` is one of them.
-
-    Examples
-    --------
-    >>> refuse_special(Path("/dev/null"))
-    Traceback (most recent call last):
-    ...
-    nisampler.errors.StorageError: cannot write /dev/null: it is a device or pipe, not a file; give the name of a file
     """
     try:
         mode = os.lstat(target).st_mode
@@ -198,8 +193,6 @@ def remove_stale(directory: str | Path) -> list[Path]:
 
     Those of living processes are locked and stay. A missing directory counts as an empty one.
 
-    Examples
-    --------
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
     ...     _ = Path(folder, f".a.txt.0{STALE_SUFFIX}").write_text("left by a killed process")
@@ -259,6 +252,10 @@ def _refuse_constant(name: str) -> float:
 def read_json(path: str | Path) -> Any:
     """Read strict JSON.
 
+    >>> read_json("nowhere.json")
+    Traceback (most recent call last):
+    nisampler.errors.StorageError: cannot read nowhere.json: No such file or directory
+
     Raises
     ------
     StorageError
@@ -276,6 +273,9 @@ def read_json(path: str | Path) -> Any:
 
 def sha256(path: str | Path) -> str:
     """The SHA-256 checksum of a file, in hexadecimal, read in pieces of 1 MiB.
+
+    >>> sha256("/dev/null")[:16]
+    'e3b0c44298fc1c14'
 
     Raises
     ------
@@ -357,7 +357,11 @@ def _digest_of(body: Mapping[str, Any]) -> str:
 
 
 def has_checkpoint(directory: str | Path) -> bool:
-    """Whether `directory` holds a checkpoint manifest (complete or damaged)."""
+    """Whether `directory` holds a checkpoint manifest (complete or damaged).
+
+    >>> has_checkpoint("nowhere")
+    False
+    """
     return (Path(directory) / MANIFEST_NAME).is_file()
 
 
@@ -385,6 +389,10 @@ def load_checkpoint(
     directory: str | Path, device: torch.device | str = "cpu"
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read back what `save_checkpoint` stored, after checking sizes and checksums.
+
+    >>> load_checkpoint("nowhere")
+    Traceback (most recent call last):
+    nisampler.errors.StorageError: nowhere/checkpoint.json does not exist: no checkpoint was saved there
 
     Returns
     -------

@@ -14,7 +14,11 @@ _PACKAGES = ("torch", "numpy", "vegas", "h5py", "safetensors", "pylhe")
 
 
 def versions() -> dict[str, str]:
-    """Versions of everything that the bytes of a run depend on; packages that are not installed are left out."""
+    """Versions of everything that the bytes of a run depend on; packages that are not installed are left out.
+
+    >>> versions()["nisampler"] == __version__, "torch" in versions()
+    (True, True)
+    """
     found = {"nisampler": __version__, "python": platform.python_version()}
     for name in _PACKAGES:
         try:
@@ -25,7 +29,11 @@ def versions() -> dict[str, str]:
 
 
 def finite(value: Any) -> Any:
-    """The same JSON data with None in place of NaN and infinity, which JSON has no form for."""
+    """The same JSON data with None in place of NaN and infinity, which JSON has no form for.
+
+    >>> finite({"a": (1.0, math.inf)})
+    {'a': [1.0, None]}
+    """
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):

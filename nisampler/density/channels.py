@@ -30,7 +30,14 @@ from nisampler.flows.nets.mlp import MLP, NetConfig
 
 
 class Weights(Protocol):
-    """Weights of the channels as a function of a point alone, such as `ChannelWeights`."""
+    """Weights of the channels as a function of a point alone, such as `ChannelWeights`.
+
+    >>> class Equal:
+    ...     def log_alpha(self, function, x, channel, log_g):
+    ...         count = len(function.channels)
+    ...         return torch.full((len(x), count), -math.log(count), dtype=torch.float64)
+    >>> weights: Weights = Equal()
+    """
 
     def log_alpha(self, function: Multichannel, x: Tensor, channel: Tensor, log_g: Tensor) -> Tensor:
         """log α (n, K), float64, at points x made by the channels (n,) of `function` with log densities log_g (n,)."""
@@ -117,6 +124,17 @@ class ChannelValues:
         Log of the prior weights, shape (n, K), float64.
     features
         Of the points x, shape (n, F).
+
+    Examples
+    --------
+    >>> class Whole:
+    ...     name, dim = "whole", 1
+    ...     def forward(self, u):
+    ...         return u, torch.zeros_like(u[:, 0])
+    >>> function = Multichannel(lambda x: x[:, 0], [Whole(), Whole()], prior=lambda x: torch.zeros(len(x), 2))
+    >>> found = function.evaluate(torch.tensor([[0.1, 0.5], [0.9, 0.25]]))
+    >>> found.value, found.channel
+    (tensor([1.0000, 0.5000]), tensor([0, 1]))
     """
 
     value: Any

@@ -54,7 +54,18 @@ class Channel(Protocol):
 
 
 class InvertibleChannel(Channel, Protocol):
-    """A channel that knows where a point came from, and its own density at the points of other channels."""
+    """A channel that knows where a point came from, and its own density at the points of other channels.
+
+    >>> class Square:
+    ...     name, dim = "square", 1
+    ...     def forward(self, u):
+    ...         return u**2, -torch.log(2 * u[:, 0])
+    ...     def inverse(self, x):
+    ...         return x.sqrt(), -torch.log(2 * x[:, 0].sqrt())
+    >>> channel: InvertibleChannel = Square()
+    >>> channel.inverse(torch.tensor([[0.25]]))[0]
+    tensor([[0.5000]])
+    """
 
     def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (n, ...) -> u (n, dim) and log g(x) (n,); -inf, with any u, where the channel does not reach."""
@@ -161,7 +172,17 @@ def inverses(channels: Sequence[Channel], x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def all_invertible(channels: Sequence[Channel]) -> list[InvertibleChannel]:
-    """The channels, if all of them have an inverse; ChannelError naming those that have none."""
+    """The channels, if all of them have an inverse; ChannelError naming those that have none.
+
+    >>> class OneWay:
+    ...     name, dim = "one way", 1
+    ...     def forward(self, u):
+    ...         return u, torch.zeros(len(u))
+    >>> all_invertible([OneWay()])
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.ChannelError: channels without an inverse ('one way') do not tell their densities at a point: ...
+    """
     found = [channel for channel in channels if invertible(channel)]
     if len(found) < len(channels):
         missing = ", ".join(repr(channel.name) for channel in channels if not invertible(channel))

@@ -42,6 +42,19 @@ def check_channels(
     ------
     ChannelError
         Naming the first channel that fails, and how.
+
+    Examples
+    --------
+    >>> class Wrong:
+    ...     name, dim = "wrong", 1
+    ...     def forward(self, u):
+    ...         return u, torch.zeros_like(u[:, 0])
+    ...     def inverse(self, x):
+    ...         return 1 - x, torch.zeros_like(x[:, 0])
+    >>> check_channels([Wrong()], lambda x: x[:, 0] >= 0, None, Streams(0), "cpu")
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.ChannelError: channel 'wrong' fails its self-test: its inverse misses the point it came from by ...
     """
     made: list[tuple[Tensor, ...]] = []
     for index, channel in enumerate(channels):

@@ -110,6 +110,14 @@ class IntegrationResult:
         Its weights f/q that were kept, float64.
     warnings
         What makes an error doubtful, if anything does.
+
+    Examples
+    --------
+    >>> from nisampler.samplers.base import UniformSampler
+    >>> integrand = Integrand(lambda x: 2 * x[:, 0], 1, kind="torch")
+    >>> result = Integrator(integrand, UniformSampler(1), IntegrationConfig(points=1000)).run()
+    >>> f"{result.estimate.value:.2f}", result.cut_efficiency
+    ('1.00', 1.0)
     """
 
     estimates: Estimates

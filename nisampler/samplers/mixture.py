@@ -20,6 +20,18 @@ class MixtureWeights:
     ----------
     sampler
         Whose shares s and flows q to use.
+
+    Examples
+    --------
+    >>> from nisampler.samplers.base import UniformSampler
+    >>> class Whole:
+    ...     name, dim = "whole", 1
+    ...     def forward(self, u):
+    ...         return u, torch.zeros_like(u[:, 0])
+    ...     inverse = forward
+    >>> function, weights = Multichannel(lambda x: x[:, 0], [Whole(), Whole()]), MixtureWeights(UniformSampler(2))
+    >>> weights.log_alpha(function, torch.tensor([[0.5]]), torch.tensor([1]), torch.zeros(1)).exp()
+    tensor([[0.5000, 0.5000]], dtype=torch.float64)
     """
 
     def __init__(self, sampler: Sampler) -> None:

@@ -152,7 +152,17 @@ class CubeSurvey(Survey):
 
 
 class ChannelSurvey(Survey):
-    """A grid for each group of channels, and a share for each channel."""
+    """A grid for each group of channels, and a share for each channel.
+
+    >>> class Whole:
+    ...     name, dim = "whole", 1
+    ...     def forward(self, u):
+    ...         return u, torch.zeros_like(u[:, 0])
+    >>> function = Multichannel(lambda x: x[:, 0], [Whole(), Whole()], prior=lambda x: torch.zeros(len(x), 2))
+    >>> survey = ChannelSurvey(function, torch.device("cpu"))
+    >>> survey.share, survey.invertible
+    (tensor([0.5000, 0.5000], dtype=torch.float64), False)
+    """
 
     starts_in_bins = True
 

@@ -73,6 +73,12 @@ class TwoStageGain:
         Seconds that fitting and testing the surrogate took.
     costs
         Seconds behind these: of a call, of drawing a point, and of the surrogate.
+
+    Examples
+    --------
+    >>> gain = TwoStageGain(0.2, 0.8, 0.16, 5.0, 1.25, 5e-3, 1.3e-3, 40.0, {})
+    >>> gain.calls, gain.pays(events=100_000)
+    (4.0, True)
     """
 
     first: float
@@ -142,6 +148,17 @@ class TwoStageUnweighter(Unweighter):
         What is expected of it.
     streams, config
         As for `Unweighter`.
+
+    Examples
+    --------
+    >>> from nisampler.samplers.base import UniformSampler
+    >>> integrand, sampler = Integrand(lambda x: 2 * x[:, 0], 1, kind="torch"), UniformSampler(1)
+    >>> surrogate = Surrogate(integrand, sampler)
+    >>> u = torch.rand(256, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    >>> _ = surrogate.fit(u, torch.zeros(256), 2 * u[:, 0], SurrogateConfig(hidden=8, layers=1, steps=2), Streams(0))
+    >>> gain = TwoStageGain(0.5, 0.5, 0.5, 2.0, 2.0, 1.0, 1.0, 0.0, {})
+    >>> TwoStageUnweighter(surrogate, sampler, 2.0, 2.0, gain, Streams(0)).generate(10).x.shape
+    torch.Size([10, 1])
     """
 
     _decisions = 2
@@ -235,6 +252,18 @@ def prepare_two_stage(
         If hardly any weight is different from zero.
     TrainingDivergedError
         If the training of the surrogate fails.
+
+    Examples
+    --------
+    >>> from nisampler.integration.integrator import Integrator
+    >>> from nisampler.samplers.base import UniformSampler
+    >>> integrand, sampler = Integrand(lambda x: 2 * x[:, 0], 1, kind="torch"), UniformSampler(1)
+    >>> points, quick = IntegrationConfig(points=1000), SurrogateConfig(hidden=8, layers=1, steps=5)
+    >>> weights = Integrator(integrand, sampler, points, Streams(0)).run().weights
+    >>> cost = StageCosts(call=1e-3)
+    >>> stages = prepare_two_stage(integrand, sampler, weights, cost, Streams(0), points, config=quick)
+    >>> stages.generate(10).x.shape
+    torch.Size([10, 1])
     """
     start, meter = perf_counter(), Meter()
     unweighting = unweighting or UnweightingConfig()
@@ -280,6 +309,15 @@ def two_stages(
         Says whether two stages are wanted.
     choice
         How the sampler was chosen for a number of events: its costs decide.
+
+    Examples
+    --------
+    >>> from nisampler.samplers.base import UniformSampler
+    >>> integrand, sampler = Integrand(lambda x: 2 * x[:, 0], 1, kind="torch"), UniformSampler(1)
+    >>> weights, never = torch.ones(100), UnweightingConfig(two_stage="never")
+    >>> worth = Efficiencies.of(weights, 1.0)
+    >>> two_stages(integrand, sampler, weights, worth, IntegrationConfig(), never, None, Streams(0)) is None
+    True
     """
     wish, costs = unweighting.two_stage, StageCosts(tuning.COSTLY_CALL)
     if wish == "never":
@@ -314,7 +352,13 @@ def _seen(points: int) -> int:
 
 
 def points_again(sampler: Sampler, n: int, streams: Streams, integration: IntegrationConfig) -> tuple[Tensor, Tensor]:
-    """The first n points of an integration (or 2^20 if it had more) again: u (n, dim), and log q(u) (n,)."""
+    """The first n points of an integration (or 2^20 if it had more) again: u (n, dim), and log q(u) (n,).
+
+    >>> from nisampler.samplers.base import UniformSampler
+    >>> u, log_q = points_again(UniformSampler(2), 5, Streams(0), IntegrationConfig(points=1000))
+    >>> u.shape, log_q.shape
+    (torch.Size([5, 2]), torch.Size([5]))
+    """
     size = integration.shape()[1]
     n = min(n, tuning.SURROGATE_POINTS)
     parts = []

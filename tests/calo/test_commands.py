@@ -109,7 +109,7 @@ def test_generate(folder: Path, tmp_path: Path) -> None:
 
 def test_evaluate(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reports: list[Any] = []
-    monkeypatch.setattr("nisampler.calo.evaluation.evaluate.write_report", lambda *data: reports.append(data))
+    monkeypatch.setattr("nisampler.calo.evaluation.report.EvaluationReport.write", lambda *data: reports.append(data))
     code, _, _ = call("time", folder / "model", "--batch", 2, "--repeats", 1, "--output", tmp_path / "t.json", "-q")
     assert code == 0
     common = ["evaluate", "--reference", folder / "data.h5", "--geometry", "toy", "--output", tmp_path / "report"]
@@ -121,7 +121,7 @@ def test_evaluate(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     found = json.loads((tmp_path / "report" / "evaluation.json").read_text())
     assert found["samples"]["tiny"]["showers"] == 150 and found["samples"]["tiny"]["timing"]["rows"][0]["batch"] == 2
     (report,) = reports
-    assert report[0] == tmp_path / "report" and len(report[1].training["shape"]) == 3
+    assert report[1] == tmp_path / "report" and len(report[0].training["shape"]) == 3
     for wrong in ("tiny", "=x", "tiny="):
         code, _, err = call(*common, "--candidate", wrong)
         assert code == 1 and "NAME=FILE" in err
@@ -131,7 +131,7 @@ def test_evaluate(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_several_models_in_one_report(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reports: list[Any] = []
-    monkeypatch.setattr("nisampler.calo.evaluation.evaluate.write_report", lambda *data: reports.append(data))
+    monkeypatch.setattr("nisampler.calo.evaluation.report.EvaluationReport.write", lambda *data: reports.append(data))
     assert call("simulate", "--geometry", "toy", "--showers", 400, "--seed", 8, "-o", tmp_path / "b.h5", "-q")[0] == 0
     assert call("time", folder / "model", "--batch", 2, "--repeats", 1, "-o", tmp_path / "t.json", "-q")[0] == 0
     common = ["evaluate", "--reference", folder / "data.h5", "--geometry", "toy", "--output", tmp_path / "report"]
@@ -143,7 +143,7 @@ def test_several_models_in_one_report(folder: Path, tmp_path: Path, monkeypatch:
     assert code == 0 and err == "" and "log-posterior small-high" in out and "(2 draws)" in out
     found = json.loads((tmp_path / "report" / "evaluation.json").read_text())
     assert found["multiclass"]["names"] == ["tiny", "b"] and found["samples"]["b"]["band"]["draws"] == 2
-    assert "voxels" in reports[0][1].samples[1].bands and found["samples"]["tiny"]["timing"]["rows"]
+    assert "voxels" in reports[0][0].samples[1].bands and found["samples"]["tiny"]["timing"]["rows"]
     for wrong, message in (
         (["--band", f"ghost={folder / 'new.h5'}"], "a band belongs to 'ghost'"),
         (["--band", f"b={folder / 'new.h5'}"], "at least two draws"),

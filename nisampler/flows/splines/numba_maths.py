@@ -23,6 +23,10 @@ def kept(function: Callable[..., Any]) -> Callable[..., Any]:
 
     numba looks for that place in NUMBA_CACHE_DIR, beside the source, and in the user's cache folder. Without any, as in
     a read-only container, each process compiles anew, which takes some seconds.
+
+    >>> double = kept(lambda x: 2.0 * x)
+    >>> double.py_func(1.5)
+    3.0
     """
     try:
         return njit(cache=True, **OPTIONS)(function)  # type: ignore[no-any-return]
