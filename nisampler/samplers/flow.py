@@ -27,6 +27,7 @@ class FlowSampler(TrainableSampler):
 
     Examples
     --------
+    >>> from nisampler.flows import NetConfig, Spline
     >>> config = CouplingConfig(Spline(bins=4), NetConfig(hidden=8, layers=1))
     >>> FlowSampler(coupling_flow(2, config)).describe()
     'flow (2 blocks, 1x8, 4 bins)'

@@ -73,8 +73,8 @@ def read_member(path: Path) -> tuple[dict[str, str], list[SubGrid]]:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     size = Path(folder, "toy_0001.dat").write_text(text)
     ...     head, grids = read_member(Path(folder, "toy_0001.dat"))
-    >>> head["AlphaS_MZ"], grids[0].flavours
-    ('0.117', (21,))
+    >>> float(head["AlphaS_MZ"]), grids[0].flavours
+    (0.117, (21,))
     """
     try:
         text = path.read_text(encoding="ascii")
