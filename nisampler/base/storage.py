@@ -13,16 +13,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import safetensors
-import torch
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as dump_tensors
-from torch import Tensor
 
 from nisampler.base.locks import is_free
 from nisampler.errors import CorruptFileError, StorageError
+
+if TYPE_CHECKING:  # the command line writes files and must start without torch
+    import torch
+    from torch import Tensor
 
 STALE_SUFFIX = ".nisampler-partial"
 CHECKPOINT_FORMAT = "nisampler-checkpoint"
@@ -321,16 +321,19 @@ def save_checkpoint(directory: str | Path, tensors: Mapping[str, Tensor], meta: 
 
     Examples
     --------
+    >>> import torch
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
     ...     _ = save_checkpoint(folder, {"x": torch.ones(2)}, {"step": 3})
     ...     has_checkpoint(folder), load_checkpoint(folder)
     (True, ({'x': tensor([1., 1.])}, {'step': 3}))
     """
+    from safetensors.torch import save
+
     folder = Path(directory)
     _encode_json(dict(meta), f"the metadata of {folder / MANIFEST_NAME}")
     make_folder(folder)
-    content = dump_tensors({name: _plain(tensor) for name, tensor in sorted(tensors.items())})
+    content = save({name: _plain(tensor) for name, tensor in sorted(tensors.items())})
     digest = hashlib.sha256(content).hexdigest()
     name = f"{_TENSOR_PREFIX}{digest}{_TENSOR_SUFFIX}"
     with atomic_write(folder / name) as handle:
@@ -406,6 +409,8 @@ def load_checkpoint(
     CorruptFileError
         If a file is missing, truncated or altered; the message names it and says how to go on.
     """
+    from safetensors.torch import load
+
     folder = Path(directory)
     data = _read_manifest(folder / MANIFEST_NAME)
     path = folder / data["file"]
@@ -420,7 +425,7 @@ def load_checkpoint(
     if hashlib.sha256(content).hexdigest() != data["sha256"]:
         raise CorruptFileError(f"{path} was altered, its checksum does not match: {_MEND}")
     try:
-        stored = load_tensors(content)
+        stored = load(content)
     except safetensors.SafetensorError as error:
         raise CorruptFileError(f"{path} is not a safetensors file ({error}): {_MEND}") from error
     found = {key: [str(value.dtype), list(value.shape)] for key, value in stored.items()}
@@ -432,6 +437,7 @@ def load_checkpoint(
 def prefixed(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors with a prefix before each name, so that several states can lie in one checkpoint.
 
+    >>> import torch
     >>> list(prefixed({"weight": torch.ones(1)}, "flow."))
     ['flow.weight']
     """
@@ -441,6 +447,7 @@ def prefixed(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors whose names begin with a prefix, without it: what `prefixed` got.
 
+    >>> import torch
     >>> list(part({"flow.weight": torch.ones(1), "grid": torch.ones(1)}, "flow."))
     ['weight']
     """

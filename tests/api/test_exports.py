@@ -13,7 +13,7 @@ from nisampler.errors import UnknownProcessError
 
 HEAVY = ("torch", "numpy", "scipy", "pydantic", "vegas", "gvar", "matplotlib", "numba", "h5py")
 # What a first call may need before it is made: torch and NumPy, and pydantic for the settings.
-LATER = ("scipy.stats", "vegas", "gvar", "matplotlib", "numba")
+LATER = ("scipy.stats", "vegas", "gvar", "matplotlib", "numba", "torch._dynamo")
 
 
 def loaded(code: str, names: tuple[str, ...]) -> list[str]:

@@ -113,10 +113,13 @@ def fused(x: Tensor) -> bool:
     return compiler is not None and _usable(compiler, x.dtype == torch.float32)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _usable(compiler: str, single: bool) -> bool:
     """Whether a compiler works here, which torch.compile asks once."""
     return _works(compiler, single)
+
+
+# What torch.compiler.assume_constant_result does, which imports all of torch's compiler: two seconds at every start.
+_usable._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @cache
