@@ -291,6 +291,8 @@ def sha256(path: str | Path) -> str:
 
 def _plain(tensor: Tensor) -> Tensor:
     """A contiguous CPU copy that shares no memory with any other tensor of the checkpoint."""
+    import torch
+
     return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format).contiguous()
 
 

@@ -161,7 +161,7 @@ NAMED: dict[str, tuple[Callable[[Tensor], Any], type[NisamplerError]]] = {
     "-Inf": (somewhere(-math.inf), NonFiniteError),
     "rare NaN": (somewhere(math.nan, 1e-3), NonFiniteError),
     "only NaN": (lambda x: x[:, 0] * math.nan, NonFiniteError),
-    "wrong shape": (lambda x: x, IntegrandShapeError),
+    "wrong shape": (lambda x: x.unsqueeze(-1).expand(-1, -1, 2), IntegrandShapeError),
     "of the batch": (lambda x: x[:, 0] / x[:, 0].sum(), IntegrandShapeError),
     "complex": (lambda x: torch.exp(1j * x[:, 0]), IntegrandDtypeError),
     "float16": (lambda x: x[:, 0].half(), IntegrandDtypeError),
@@ -179,8 +179,6 @@ NAMED: dict[str, tuple[Callable[[Tensor], Any], type[NisamplerError]]] = {
 @pytest.mark.parametrize("name", list(NAMED))
 def test_what_is_wrong_is_named(name: str, dim: int) -> None:
     function, error = NAMED[name]
-    if dim == 1 and name == "wrong shape":
-        function = lambda x: x.unsqueeze(-1).expand(-1, 1, 2)  # noqa: E731
     with pytest.raises(error) as caught:
         integrate(function, dim, **QUICK)
     assert len(str(caught.value)) > 30

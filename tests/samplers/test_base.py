@@ -369,7 +369,7 @@ def test_chains_that_cannot_be(parts: list[Sampler]) -> None:
         ChainSampler(parts)
 
 
-@pytest.mark.parametrize("damage", ["kind", "missing", "shape", "config"])
+@pytest.mark.parametrize("damage", ["kind", "missing", "shape", "arguments"])
 def test_a_damaged_state_is_named(damage: str) -> None:
     tensors, meta = flow(2).state()
     name = next(iter(tensors))
@@ -380,7 +380,7 @@ def test_a_damaged_state_is_named(damage: str) -> None:
     elif damage == "shape":
         tensors = tensors | {name: torch.zeros(1, 2, 3)}
     else:
-        meta = {key: value for key, value in meta.items() if key != "config"}
+        meta = {key: value for key, value in meta.items() if key != "arguments"}
     with pytest.raises(CorruptFileError):
         sampler_from_state(tensors, meta)
     with pytest.raises(CorruptFileError):

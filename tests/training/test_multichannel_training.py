@@ -315,7 +315,7 @@ def test_unweighted_events_know_the_weights(trained: Trained) -> None:
         unweighter = Unweighter(integrand, sampler, 4.0 * INTEGRAL, 0.2, Streams(4))
         unweighter.integrand = integrand if bare else unweighter.integrand
         events = unweighter.generate(6000)
-        m = function.points(events.x)[1][:, 0]
+        m = function.points(events.u)[1][:, 0]
         shares.append(float((events.weights * ((m > 81.0) & (m < 101.0))).sum() / events.weights.sum()))
     assert shares[0] == pytest.approx(expected, abs=0.04)
     assert shares[1] < expected - 0.15

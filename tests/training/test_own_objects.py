@@ -161,10 +161,14 @@ def test_a_flow_of_ones_own_is_trained_in_place() -> None:
     one = trainer(flow, reuse=3)
     result = one.fit()
     assert any(not torch.equal(a, b) for a, b in zip(before, flow.parameters(), strict=True))
-    assert "of its own making" in result.sampler.describe() and len(result.candidates) == 1
+    assert result.sampler.describe().startswith("flow") and len(result.candidates) == 1
     assert not any(record.stage == "vegas" and record.step > 1 for record in result.history)
     assert spread(result) < 0.8 * float(line(torch.rand(4000, 2, generator=torch.Generator().manual_seed(1))).std())
-    with pytest.raises(StorageError, match="keep the flow"):
+    corner = torch.full((1, 2), 0.2, dtype=torch.float64)
+    assert torch.equal(sampler_from_state(*result.sampler.state()).map(corner)[0], result.sampler.map(corner)[0])
+    flow.origin = None
+    assert "of its own making" in result.sampler.describe()
+    with pytest.raises(StorageError, match="put together by hand"):
         result.sampler.state()
 
 
