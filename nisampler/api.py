@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
+from nisampler.base.checkpoints import load_checkpoint, save_checkpoint
 from nisampler.base.checks import Natural, checked
 from nisampler.base.device import cpu_threads, resolve_device
 from nisampler.base.rng import Streams
-from nisampler.base.storage import load_checkpoint, save_checkpoint
 from nisampler.density.integrand import Integrand
 from nisampler.density.values import Kind
 from nisampler.errors import ConfigError, ScalarFunctionWarning

@@ -11,6 +11,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from nisampler.base.checkpoints import load_checkpoint, save_checkpoint
 from nisampler.base.checks import Count, Natural, checked
 from nisampler.base.device import cpu_threads, resolve_device
 from nisampler.base.estimate import Estimate
@@ -18,7 +19,7 @@ from nisampler.base.estimates import Estimates
 from nisampler.base.locks import LOCK_NAME
 from nisampler.base.outputs import atomic_folder
 from nisampler.base.rng import Streams
-from nisampler.base.storage import load_checkpoint, save_checkpoint, write_json
+from nisampler.base.storage import write_json
 from nisampler.density.channels import multichannel_of
 from nisampler.density.integrand import Integrand
 from nisampler.errors import MissingFunctionError

@@ -14,10 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nisampler.base.checkpoints import has_checkpoint, load_checkpoint
 from nisampler.base.device import resolve_device
 from nisampler.base.estimates import Estimates
 from nisampler.base.moments import Moments
-from nisampler.base.storage import has_checkpoint, load_checkpoint, read_json
+from nisampler.base.storage import read_json
 from nisampler.base.versions import finite
 from nisampler.density.integrand import Integrand
 from nisampler.errors import ConfigError, CorruptFileError, MissingFunctionError, StorageError

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from nisampler._version import __version__
-from nisampler.base.storage import has_checkpoint, load_checkpoint, read_json, save_checkpoint, write_json
-from nisampler.base.storage import part as named
+from nisampler.base.checkpoints import has_checkpoint, load_checkpoint, save_checkpoint
+from nisampler.base.checkpoints import part as named
+from nisampler.base.storage import read_json, write_json
 from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.fitting.records import RECORD
 from nisampler.calo.models import ShowerModel, build_model

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nisampler.base.checkpoints import part as named
+from nisampler.base.checkpoints import prefixed
 from nisampler.base.optim import Best, RollBacks, Stepper, adamw
 from nisampler.base.rng import Streams
-from nisampler.base.storage import part as named
-from nisampler.base.storage import prefixed
 from nisampler.calo.data.batches import ShowerData
 from nisampler.calo.fitting.average import RunningAverage
 from nisampler.calo.fitting.records import EpochRecord, stage_of

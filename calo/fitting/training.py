@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nisampler.base.checkpoints import has_checkpoint, load_checkpoint, save_checkpoint
+from nisampler.base.checkpoints import part as named
 from nisampler.base.rng import Streams
-from nisampler.base.storage import has_checkpoint, load_checkpoint, save_checkpoint, write_json
-from nisampler.base.storage import part as named
+from nisampler.base.storage import write_json
 from nisampler.calo.data.batches import ShowerData
 from nisampler.calo.fitting.records import RECORD, PartResult
 from nisampler.calo.fitting.trainer import PartTrainer, check_recipe

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from nisampler.base import tuning
+from nisampler.base.checkpoints import part, prefixed
 from nisampler.base.checks import Finite, Fraction, NonNegative, Row, settings
-from nisampler.base.storage import part, prefixed
 from nisampler.errors import ConfigError, TrainingDivergedError
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]

@@ -1,4 +1,4 @@
-"""Files that are complete or absent: atomic writes, strict JSON, checksums, checkpoints without pickle."""
+"""Files that are complete or absent: atomic writes, strict JSON, checksums."""
 
 from __future__ import annotations
 
@@ -9,28 +9,16 @@ import json
 import os
 import stat
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
-
-import safetensors
+from typing import IO, Any
 
 from nisampler.base.locks import is_free
 from nisampler.errors import CorruptFileError, StorageError
 
-if TYPE_CHECKING:  # the command line writes files and must start without torch
-    import torch
-    from torch import Tensor
-
 STALE_SUFFIX = ".nisampler-partial"
-CHECKPOINT_FORMAT = "nisampler-checkpoint"
-CHECKPOINT_VERSION = 1
-MANIFEST_NAME = "checkpoint.json"
-_TENSOR_PREFIX = "tensors-"
-_TENSOR_SUFFIX = ".safetensors"
-_MEND = "restore the folder from a copy and resume from it, or delete the checkpoint to start again"
 _CHUNK = 1 << 20
 
 
@@ -215,7 +203,12 @@ def _clean(folder: Path) -> None:
         remove_stale(folder)
 
 
-def _encode_json(data: object, where: object) -> bytes:
+def encode_json(data: object, where: object) -> bytes:
+    """JSON text with sorted keys; `where` names it in the `StorageError` about what is no JSON.
+
+    >>> encode_json({"b": 1, "a": 2.5}, "a.json")
+    b'{\\n  "a": 2.5,\\n  "b": 1\\n}\\n'
+    """
     try:
         text = json.dumps(data, sort_keys=True, indent=2, allow_nan=False, ensure_ascii=False)
     except (ValueError, TypeError) as error:
@@ -240,7 +233,7 @@ def write_json(path: str | Path, data: object) -> None:
     ...     read_json(Path(folder) / "a.json")
     {'b': 1.5}
     """
-    content = _encode_json(data, path)
+    content = encode_json(data, path)
     with atomic_write(path) as handle:
         handle.write(content)
 
@@ -287,170 +280,3 @@ def sha256(path: str | Path) -> str:
         while piece := handle.read(_CHUNK):
             digest.update(piece)
     return digest.hexdigest()
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    """A contiguous CPU copy that shares no memory with any other tensor of the checkpoint."""
-    import torch
-
-    return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format).contiguous()
-
-
-def save_checkpoint(directory: str | Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> Path:
-    """Store tensors and JSON metadata: a kill at any moment leaves the old or the new checkpoint, complete.
-
-    The tensors go to ``tensors-<sha256>.safetensors``; then the manifest ``checkpoint.json``, naming that
-    file, its size and its checksum, replaces the old one atomically; then older tensor files are deleted.
-
-    Parameters
-    ----------
-    directory
-        Made if missing. It holds one checkpoint; one process writes to it at a time.
-    tensors
-        Any names, shapes, devices and strides. Tensors that share memory are stored separately.
-    meta
-        JSON data: finite numbers, strings, lists, dictionaries with string keys.
-
-    Returns
-    -------
-    Path
-        The manifest.
-
-    Raises
-    ------
-    StorageError
-        If the metadata is not JSON, or the folder cannot be written.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from tempfile import TemporaryDirectory
-    >>> with TemporaryDirectory() as folder:
-    ...     _ = save_checkpoint(folder, {"x": torch.ones(2)}, {"step": 3})
-    ...     has_checkpoint(folder), load_checkpoint(folder)
-    (True, ({'x': tensor([1., 1.])}, {'step': 3}))
-    """
-    from safetensors.torch import save
-
-    folder = Path(directory)
-    _encode_json(dict(meta), f"the metadata of {folder / MANIFEST_NAME}")
-    make_folder(folder)
-    content = save({name: _plain(tensor) for name, tensor in sorted(tensors.items())})
-    digest = hashlib.sha256(content).hexdigest()
-    name = f"{_TENSOR_PREFIX}{digest}{_TENSOR_SUFFIX}"
-    with atomic_write(folder / name) as handle:
-        handle.write(content)
-    body = {
-        "format": CHECKPOINT_FORMAT,
-        "version": CHECKPOINT_VERSION,
-        "file": name,
-        "bytes": len(content),
-        "sha256": digest,
-        "tensors": {key: [str(value.dtype), list(value.shape)] for key, value in tensors.items()},
-        "meta": dict(meta),
-    }
-    write_json(folder / MANIFEST_NAME, body | {"manifest_sha256": _digest_of(body)})
-    for old in folder.glob(f"{_TENSOR_PREFIX}*{_TENSOR_SUFFIX}"):
-        if old.name != name:
-            old.unlink(missing_ok=True)
-    remove_stale(folder)
-    return folder / MANIFEST_NAME
-
-
-def _digest_of(body: Mapping[str, Any]) -> str:
-    return hashlib.sha256(_encode_json(dict(body), MANIFEST_NAME)).hexdigest()
-
-
-def has_checkpoint(directory: str | Path) -> bool:
-    """Whether `directory` holds a checkpoint manifest (complete or damaged).
-
-    >>> has_checkpoint("nowhere")
-    False
-    """
-    return (Path(directory) / MANIFEST_NAME).is_file()
-
-
-def _read_manifest(manifest: Path) -> dict[str, Any]:
-    """The verified manifest: its own checksum, format and version are right."""
-    if not manifest.is_file():
-        raise StorageError(f"{manifest} does not exist: no checkpoint was saved there")
-    data = read_json(manifest)
-    fields = {"format", "version", "file", "bytes", "sha256", "tensors", "meta", "manifest_sha256"}
-    if not isinstance(data, dict) or not fields <= data.keys():
-        raise CorruptFileError(f"{manifest} is not a checkpoint manifest: {_MEND}")
-    body = {key: value for key, value in data.items() if key != "manifest_sha256"}
-    if _digest_of(body) != data["manifest_sha256"]:
-        raise CorruptFileError(f"{manifest} was altered, its checksum does not match: {_MEND}")
-    if data["format"] != CHECKPOINT_FORMAT or data["version"] != CHECKPOINT_VERSION:
-        found = f"{data['format']} version {data['version']}"
-        raise StorageError(
-            f"{manifest} is {found}, this release reads {CHECKPOINT_FORMAT} version {CHECKPOINT_VERSION}: "
-            "use the release that wrote it"
-        )
-    return body
-
-
-def load_checkpoint(
-    directory: str | Path, device: torch.device | str = "cpu"
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read back what `save_checkpoint` stored, after checking sizes and checksums.
-
-    >>> load_checkpoint("nowhere")
-    Traceback (most recent call last):
-    nisampler.errors.StorageError: nowhere/checkpoint.json does not exist: no checkpoint was saved there
-
-    Returns
-    -------
-    tuple
-        The tensors on `device`, with the names, shapes and dtypes that were saved, and the metadata.
-
-    Raises
-    ------
-    StorageError
-        If there is no checkpoint, or another release wrote it in a newer format.
-    CorruptFileError
-        If a file is missing, truncated or altered; the message names it and says how to go on.
-    """
-    from safetensors.torch import load
-
-    folder = Path(directory)
-    data = _read_manifest(folder / MANIFEST_NAME)
-    path = folder / data["file"]
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise CorruptFileError(f"{path} is missing although the manifest names it: {_MEND}") from error
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
-    if len(content) != data["bytes"]:
-        raise CorruptFileError(f"{path} has {len(content)} bytes instead of {data['bytes']}: {_MEND}")
-    if hashlib.sha256(content).hexdigest() != data["sha256"]:
-        raise CorruptFileError(f"{path} was altered, its checksum does not match: {_MEND}")
-    try:
-        stored = load(content)
-    except safetensors.SafetensorError as error:
-        raise CorruptFileError(f"{path} is not a safetensors file ({error}): {_MEND}") from error
-    found = {key: [str(value.dtype), list(value.shape)] for key, value in stored.items()}
-    if found != data["tensors"]:
-        raise CorruptFileError(f"{path} does not hold the tensors that the manifest lists: {_MEND}")
-    return {key: value.to(device) for key, value in stored.items()}, data["meta"]
-
-
-def prefixed(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors with a prefix before each name, so that several states can lie in one checkpoint.
-
-    >>> import torch
-    >>> list(prefixed({"weight": torch.ones(1)}, "flow."))
-    ['flow.weight']
-    """
-    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
-
-
-def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin with a prefix, without it: what `prefixed` got.
-
-    >>> import torch
-    >>> list(part({"flow.weight": torch.ones(1), "grid": torch.ones(1)}, "flow."))
-    ['weight']
-    """
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

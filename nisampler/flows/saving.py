@@ -15,8 +15,8 @@ from typing import Any, Self, TypeVar, Union, get_args, get_origin, get_type_hin
 import torch
 from torch import Tensor, nn
 
+from nisampler.base.checkpoints import load_checkpoint, part, prefixed, save_checkpoint
 from nisampler.base.checks import from_data, to_data
-from nisampler.base.storage import load_checkpoint, part, prefixed, save_checkpoint
 from nisampler.errors import CorruptFileError, StorageError
 
 ASSEMBLIES: dict[str, str | Callable[..., nn.Module]] = {

@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from nisampler.base.storage import part, prefixed
+from nisampler.base.checkpoints import part, prefixed
 from nisampler.density.integrand import Integrand
 from nisampler.errors import ConfigError
 from nisampler.samplers.base import Sampler, State

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from nisampler.base import tuning
+from nisampler.base.checkpoints import part, prefixed
 from nisampler.base.checks import from_data, to_data
-from nisampler.base.storage import part, prefixed
 from nisampler.density.channels import ChannelValues, ChannelWeights, Multichannel, multichannel_of
 from nisampler.density.integrand import Integrand
 from nisampler.density.maps import channel_coordinate, channel_of

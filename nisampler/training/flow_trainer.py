@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from nisampler.base import tuning
+from nisampler.base.checkpoints import part, prefixed
 from nisampler.base.optim import RollBacks
 from nisampler.base.rng import Streams
-from nisampler.base.storage import part, prefixed
 from nisampler.density.integrand import Integrand
 from nisampler.samplers.base import Sampler
 from nisampler.samplers.trainable import TrainableSampler

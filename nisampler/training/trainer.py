@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from nisampler.base import tuning
+from nisampler.base.checkpoints import part, prefixed
 from nisampler.base.rng import Streams
-from nisampler.base.storage import part, prefixed
 from nisampler.density.integrand import Integrand
 from nisampler.errors import ConfigError, CorruptFileError, TrainingDivergedError, ZeroIntegrandError
 from nisampler.flows import CouplingConfig, Flow, NetConfig, Spline

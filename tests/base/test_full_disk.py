@@ -20,7 +20,8 @@ import json, os, resource, sys
 import h5py
 import numpy as np
 import torch
-from nisampler.base.storage import save_checkpoint, write_json
+from nisampler.base.checkpoints import save_checkpoint
+from nisampler.base.storage import write_json
 from nisampler.calo.data.showers import Showers
 from nisampler.calo.data.writer import ShowerWriter
 from nisampler.calo.detector.geometries import geometry

@@ -13,18 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from nisampler.base.storage import (
-    MANIFEST_NAME,
-    STALE_SUFFIX,
-    atomic_write,
-    has_checkpoint,
-    load_checkpoint,
-    read_json,
-    remove_stale,
-    save_checkpoint,
-    sha256,
-    write_json,
-)
+from nisampler.base.checkpoints import MANIFEST_NAME, has_checkpoint, load_checkpoint, save_checkpoint
+from nisampler.base.storage import STALE_SUFFIX, atomic_write, read_json, remove_stale, sha256, write_json
 from nisampler.errors import CorruptFileError, StorageError
 
 
@@ -241,7 +231,7 @@ def test_a_file_that_is_no_safetensors_is_named(tmp_path):
 KILLER = """
 import json, os, signal, sys
 import torch
-from nisampler.base.storage import load_checkpoint, save_checkpoint
+from nisampler.base.checkpoints import load_checkpoint, save_checkpoint
 
 torch.set_num_threads(1)
 folder = sys.argv[1]

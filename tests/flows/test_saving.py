@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nisampler.base.storage import save_checkpoint
+from nisampler.base.checkpoints import save_checkpoint
 from nisampler.errors import CorruptFileError, StorageError
 from nisampler.flows import (
     Affine,

@@ -21,7 +21,8 @@ from pathlib import Path
 
 import torch
 
-from nisampler.base.storage import has_checkpoint, load_checkpoint, read_json
+from nisampler.base.checkpoints import has_checkpoint, load_checkpoint
+from nisampler.base.storage import read_json
 from nisampler.events import check_file
 from nisampler.run import pipeline
 from nisampler.run.directory import RunDirectory

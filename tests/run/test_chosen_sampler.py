@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nisampler.base.storage import has_checkpoint
+from nisampler.base.checkpoints import has_checkpoint
 from nisampler.errors import CardError
 from nisampler.run.directory import RunDirectory
 from nisampler.run.pipeline import execute, start

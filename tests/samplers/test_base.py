@@ -10,7 +10,7 @@ import torch
 from scipy import stats as scipy_stats
 from torch import Tensor
 
-from nisampler.base.storage import load_checkpoint, save_checkpoint
+from nisampler.base.checkpoints import load_checkpoint, save_checkpoint
 from nisampler.errors import ConfigError, CorruptFileError, DomainError, ShapeError
 from nisampler.flows import CouplingConfig, NetConfig, Spline
 from nisampler.flows.grouped import GridSpline

@@ -25,9 +25,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from windows import PULL_LIMIT
 
+from nisampler.base.checkpoints import load_checkpoint, save_checkpoint
 from nisampler.base.estimate import pull
 from nisampler.base.rng import Streams
-from nisampler.base.storage import load_checkpoint, save_checkpoint
 from nisampler.base.weights import efficiency_at
 from nisampler.density.channels import Multichannel
 from nisampler.density.integrand import Integrand

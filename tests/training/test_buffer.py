@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from nisampler.base.storage import load_checkpoint, save_checkpoint
+from nisampler.base.checkpoints import load_checkpoint, save_checkpoint
 from nisampler.errors import ConfigError, ShapeError
 from nisampler.training.buffer import Buffer
 

@@ -14,8 +14,8 @@ from training_settings import training
 
 from nisampler import api as engine
 from nisampler.base import tuning
+from nisampler.base.checkpoints import load_checkpoint, save_checkpoint
 from nisampler.base.rng import Streams
-from nisampler.base.storage import load_checkpoint, save_checkpoint
 from nisampler.density.integrand import Integrand
 from nisampler.errors import ConfigError
 from nisampler.integration.integrator import IntegrationConfig

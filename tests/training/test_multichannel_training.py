@@ -26,9 +26,9 @@ from training_settings import training
 from windows import PULL_LIMIT, assert_calibrated
 
 from nisampler.api import integrate
+from nisampler.base.checkpoints import load_checkpoint, save_checkpoint
 from nisampler.base.estimate import pull
 from nisampler.base.rng import Streams
-from nisampler.base.storage import load_checkpoint, save_checkpoint
 from nisampler.base.weights import kish_ess
 from nisampler.density.channels import Multichannel
 from nisampler.density.integrand import Integrand

@@ -13,8 +13,8 @@ from channel_examples import z_prime_function
 from torch import Tensor, nn
 from training_settings import training
 
+from nisampler.base.checkpoints import load_checkpoint, save_checkpoint
 from nisampler.base.rng import Streams
-from nisampler.base.storage import load_checkpoint, save_checkpoint
 from nisampler.density.integrand import Integrand
 from nisampler.errors import ConfigError, StorageError, ZeroIntegrandError
 from nisampler.flows import CouplingConfig, Flow, NetConfig, Spline, coupling_flow

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from training_settings import training
 
+from nisampler.base.checkpoints import load_checkpoint, save_checkpoint
 from nisampler.base.rng import Streams
-from nisampler.base.storage import load_checkpoint, save_checkpoint
 from nisampler.base.weights import kish_ess
 from nisampler.density.integrand import Integrand
 from nisampler.errors import ConfigError, TrainingDivergedError, ZeroIntegrandError

@@ -15,8 +15,8 @@ from channel_examples import gentle_function
 from torch import Tensor
 from windows import limit
 
+from nisampler.base.checkpoints import load_checkpoint, save_checkpoint
 from nisampler.base.rng import Streams
-from nisampler.base.storage import load_checkpoint, save_checkpoint
 from nisampler.density.channels import Multichannel
 from nisampler.density.integrand import Integrand
 from nisampler.errors import (

@@ -15,8 +15,8 @@ import pytest
 import torch
 from tiny_model import TinyModel, build, write_file
 
+from nisampler.base.checkpoints import save_checkpoint
 from nisampler.base.locks import lock_folder
-from nisampler.base.storage import save_checkpoint
 from nisampler.calo.detector.geometries import geometry
 from nisampler.calo.fitting.fit import DataOptions, fit
 from nisampler.calo.fitting.store import describe, load_model, stored_geometry
