@@ -25,7 +25,7 @@ from nisampler.processes.functions.functions import annulus, camel, circles, gau
 from nisampler.samplers.base import Sampler, State, UniformSampler
 from nisampler.training.trainer import Trainer
 
-REPLICAS = 800
+REPLICAS = 320
 STREAMS = Streams(20_260_101)
 CONFIG = IntegrationConfig(points=24 * 256)
 DOF = {"sobol": FEWEST_DOF, "mc": math.inf}
@@ -104,17 +104,17 @@ def test_errors_of_scrambled_sobol_points_are_calibrated(name: str) -> None:
 
 
 def test_errors_of_independent_points_are_calibrated() -> None:
-    """All functions in one sample, two hundred replicas each."""
+    """All functions in one sample, eighty replicas each."""
     pulls: list[float] = []
     for make in FUNCTIONS.values():
         function = make()
-        pulls += replicas(function, trained(function, "vegas"), "mc", 200)
+        pulls += replicas(function, trained(function, "vegas"), "mc", 80)
     assert_calibrated(pulls, DOF["mc"])
 
 
 @pytest.mark.parametrize("method", ["sobol", "mc"])
 def test_errors_with_a_flow_are_calibrated(method: str) -> None:
-    """The default chain, a flow with a tree behind it: two functions in one sample, 200 replicas each."""
+    """The default chain, a flow with a tree behind it: two functions in one sample, 80 replicas each."""
     pulls: list[float] = []
     for name in ("camel", "circles"):
         function = FUNCTIONS[name]()

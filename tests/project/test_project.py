@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,7 @@ def imports_of(tree: ast.AST) -> Iterator[str]:
             yield from ("." * node.level + f"{node.module or ''}.{alias.name}" for alias in node.names)
 
 
+@cache
 def imports(name: str) -> set[str]:
     return set(imports_of(ast.parse(MODULES[name].read_text())))
 

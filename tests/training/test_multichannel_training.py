@@ -47,7 +47,7 @@ from nisampler.unweighting.unweighter import Unweighter
 TINY: dict[str, Any] = {"calls": 20_000, "hidden": 16, "layers": 2}
 INTEGRAL = z_prime_integral()
 STREAMS = Streams(31)
-REPLICAS, REPLICA_POINTS = 400, 46 * 32
+REPLICAS, REPLICA_POINTS = 240, 46 * 32
 DOF = {"sobol": 45, "mc": math.inf}
 
 
