@@ -134,7 +134,13 @@ class Finish:
     warnings: list[str] = field(default_factory=list)
 
     def run(
-        self, bases: list[Sampler], left: int, replays: Mapping[int, Replay], trees: bool, told: bool = False
+        self,
+        bases: list[Sampler],
+        left: int,
+        replays: Mapping[int, Replay],
+        trees: bool,
+        told: bool = False,
+        plain: Sampler | None = None,
     ) -> Comparison:
         """Compare samplers, and trees behind the best one.
 
@@ -150,6 +156,9 @@ class Finish:
             Whether trees may grow.
         told
             The first sampler is no candidate: it only tells whether the others see everything.
+        plain
+            The sampler before any adaptation, as the simplest candidate. It is rated on the points of the first one,
+            which has found what few points of its own may miss.
         """
         most = self.budget.config.calls // 4
         rest = self.budget.finish(self.efficiency, max(200, min(left, most)))
@@ -174,6 +183,10 @@ class Finish:
             if told and not number:
                 continue
             before = comparison.value(-1) if comparison.entries else -1.0
+            if plain is not None and not number:
+                x, log_q = base.map(unseen)
+                ratio = torch.exp(plain.log_prob(x) - log_q)
+                comparison.add(plain.describe(), plain, weights / ratio, ratio)
             comparison.add(base.describe(), base, weights)
             simple = not base.mixture and not self.budget.events
             if simple or comparison.value(-1) > before:

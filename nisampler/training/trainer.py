@@ -23,7 +23,7 @@ from nisampler.flows import CouplingConfig, Flow, NetConfig, Spline
 from nisampler.samplers.base import Sampler
 from nisampler.samplers.trainable import TrainableSampler
 from nisampler.training.call_budget import CallBudget
-from nisampler.training.candidates import Comparison, Finish
+from nisampler.training.candidates import Finish
 from nisampler.training.chooser import Chooser
 from nisampler.training.config import TrainingConfig
 from nisampler.training.costs import Choice
@@ -31,7 +31,7 @@ from nisampler.training.evaluation import Evaluation
 from nisampler.training.flow_trainer import FlowTrainer
 from nisampler.training.pilot import Pilot
 from nisampler.training.prices import Prices
-from nisampler.training.records import Candidate, Progress, TrainingRecord, TrainingResult, make_record
+from nisampler.training.records import Progress, TrainingRecord, TrainingResult, make_record
 from nisampler.training.survey import make_survey
 from nisampler.ui.monitor import Monitor
 
@@ -268,9 +268,8 @@ class Trainer:
                 self.warnings.append("mixture weights were not tried: they need channels that all have an inverse")
         finish = Finish(self.budget, self.evaluate, self.history[-1].efficiency_0p1)
         told = config.sampler == "flow" and len(bases) > 1 and self.survey.refines
-        comparison = finish.run(bases, config.calls - self.calls, replays, self.survey.trains, told)
-        if config.sampler != "flow":
-            self._add_plain(comparison)
+        plain = None if config.sampler == "flow" else self.survey.plain()
+        comparison = finish.run(bases, config.calls - self.calls, replays, self.survey.trains, told, plain)
         candidates, sampler = comparison.judged()
         self.warnings += finish.warnings
         self.stage = "done"
@@ -283,13 +282,6 @@ class Trainer:
         self.result = TrainingResult(
             sampler, self.history, candidates, self.warnings, steps, steps / fresh, self.choice
         )
-
-    def _add_plain(self, comparison: Comparison) -> None:
-        """The sampler of the first iteration, with what that has found, as the simplest candidate."""
-        plain, first = self.survey.plain(), self.history[0]
-        if plain is not None and first.ess_fraction * first.calls >= tuning.FEWEST_EFFECTIVE:
-            candidate = Candidate(plain.describe(), first.efficiency_0p1, first.ess_fraction)
-            comparison.entries.insert(0, (candidate, plain))
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything needed to continue, as tensors and JSON metadata."""

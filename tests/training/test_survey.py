@@ -222,6 +222,19 @@ def test_plain_monte_carlo_is_taken_where_it_is_best(monkeypatch: pytest.MonkeyP
     assert result.sampler.describe() == "uniform"
 
 
+def test_plain_monte_carlo_is_not_taken_where_it_missed_a_peak() -> None:
+    """A peak that uniform points hardly see is in the points of VEGAS, by which both are rated."""
+    nodes = torch.tensor([[0.0, 0.2999, 0.3001, 1.0]], dtype=torch.float64)
+    peak = Integrand(lambda x: 1.0 + 3000.0 * ((x[:, 0] - 0.3).abs() < 1e-4), 1, kind="torch")
+    config = TrainingConfig(calls=8000)
+    budget = CallBudget(config, Prices(config))
+    finish = Finish(budget, Evaluation(peak, Streams(1), CPU, budget.prices), 0.5)
+    comparison = finish.run([VegasSampler(VegasGrid(nodes))], 8000, {}, False, plain=UniformSampler(1))
+    uniform, vegas = (candidate for candidate, _ in comparison.entries)
+    assert uniform.name == "uniform" and uniform.efficiency_0p1 < 0.01 < vegas.efficiency_0p1
+    assert comparison.judged()[1].kind == "vegas"
+
+
 def test_a_sampler_that_lost_a_region_is_noticed_whatever_was_asked_for() -> None:
     """One half of the cube gets a millionth of the points: VEGAS goes on with its tree, and a flow is warned of."""
     cells = torch.linspace(0.0, 0.5, 1_000_001, dtype=torch.float64)
