@@ -85,16 +85,19 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Grown:
-    """A sampler that trees are to grow behind, with its unseen points (n, dim) and their weights (n,).
+    """A sampler that trees are to grow behind, with unseen points (n, dim) of its latent cube and their weights (n,).
+
+    Each stands for `counts` (n,) draws of the sampler, where another one has drawn them.
 
     >>> from nisampler.samplers.base import UniformSampler
-    >>> Grown(UniformSampler(1), torch.rand(3, 1), torch.ones(3)).base.kind
+    >>> Grown(UniformSampler(1), torch.rand(3, 1), torch.ones(3), torch.ones(3)).base.kind
     'uniform'
     """
 
     base: Sampler
     unseen: Tensor
     weights: Tensor
+    counts: Tensor
 
 
 @dataclass
@@ -184,13 +187,12 @@ class Finish:
                 continue
             before = comparison.value(-1) if comparison.entries else -1.0
             if plain is not None and not number:
-                x, log_q = base.map(unseen)
-                ratio = torch.exp(plain.log_prob(x) - log_q)
-                comparison.add(plain.describe(), plain, weights / ratio, ratio)
+                below = (-1, self._add_plain(comparison, plain, base, unseen, weights))
+                before = comparison.value(-1)
             comparison.add(base.describe(), base, weights)
             simple = not base.mixture and not self.budget.events
-            if simple or comparison.value(-1) > before:
-                below = (number, Grown(base, unseen, weights))
+            if (simple and number) or comparison.value(-1) > before:
+                below = (number, Grown(base, unseen, weights, torch.ones_like(weights)))
             self._add_twin(comparison, base, unseen, weights)
         if below is not None and trees:
             self._add_trees(comparison, below[1], rest - test * len(bases), replays.get(below[0]))
@@ -199,6 +201,16 @@ class Finish:
     def _lost(self, first: Moments, found: Moments) -> bool:
         deviation = math.hypot(found.standard_error, first.standard_error)
         return first.mean - found.mean > tuning.LOST_ERRORS * deviation
+
+    def _add_plain(
+        self, comparison: Comparison, plain: Sampler, base: Sampler, unseen: Tensor, weights: Tensor
+    ) -> Grown:
+        """The sampler before any adaptation, rated on the points of an adapted one."""
+        x, log_q = base.map(unseen)
+        latent, log_plain = plain.unmap(x)
+        counts = torch.exp(log_plain - log_q)
+        comparison.add(plain.describe(), plain, weights / counts, counts)
+        return Grown(plain, latent, weights / counts, counts)
 
     def _add_twin(self, comparison: Comparison, base: Sampler, unseen: Tensor, weights: Tensor) -> None:
         """The same sampler with shares for unweighting, which learn from one half of the unseen points."""
@@ -225,4 +237,4 @@ class Finish:
             tree = grow_tree(seen, learned, TreeConfig(leaves=settings.leaves, order=order), importance)
             behind, density = TreeSampler(tree), tree.unmap(grown.unseen)[1].exp()
             name = f"{grown.base.describe()} + {behind.describe()}, order {order:g}"
-            comparison.add(name, chain(grown.base, behind), grown.weights / density, density)
+            comparison.add(name, chain(grown.base, behind), grown.weights / density, grown.counts * density)

@@ -127,7 +127,8 @@ def test_the_scale_does_not_matter(scale: float, result: Result) -> None:
 def test_sharp_edges() -> None:
     found = integrate(annulus(), **LONGER)
     assert abs(pull(found.estimate, annulus().integral)) < 4.5
-    assert "tree" in found.sampler.describe() and found.efficiencies.ess_fraction > 0.7
+    assert any("tree" in candidate.name for candidate in found.training.candidates)
+    assert found.efficiencies.at_0p1 > 0.45  # of an indicator: plain Monte Carlo has .51, VEGAS of so few points .07
 
 
 @pytest.mark.parametrize("device", ["tpu", "cuda:99", "nonsense"])

@@ -84,7 +84,7 @@ def test_a_run_resumes_with_its_surrogate(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_run_takes_one_stage_otherwise(tmp_path: Path) -> None:
-    for name, events, choice in (("few", 20, "auto"), ("told", 200_000, "never"), ("unknown", 0, "auto")):
+    for name, events, choice in (("few", 5, "auto"), ("told", 200_000, "never"), ("unknown", 0, "auto")):
         result = run(tmp_path, name, events, choice)
         assert result["unweighting"]["two_stage"] is None, name
         assert "two stages" not in dict(summary(result, tmp_path)), name

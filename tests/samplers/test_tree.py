@@ -83,7 +83,8 @@ def test_only_a_gain_on_unseen_points_keeps_the_tree() -> None:
     noise = Trainer(Integrand(heavy_tail, 2), config, Streams(1)).fit()
     assert any("tree" in candidate.name for candidate in noise.candidates)
     assert "tree" not in noise.sampler.describe()
-    edges = Trainer(Integrand(annulus()), config, Streams(1)).fit()
+    slope = Integrand(lambda x: annulus()(x) * torch.exp(6.0 * x.sum(1)), 2, kind="torch")
+    edges = Trainer(slope, config, Streams(1)).fit()
     assert "tree" in edges.sampler.describe()
     chosen = [candidate for candidate in edges.candidates if candidate.chosen]
     assert len(chosen) == 1 and chosen[0].efficiency_0p1 > edges.candidates[0].efficiency_0p1
@@ -91,7 +92,7 @@ def test_only_a_gain_on_unseen_points_keeps_the_tree() -> None:
 
 def test_a_training_without_tree() -> None:
     result = Trainer(Integrand(annulus()), training(calls=20_000, sampler="vegas", on=False), Streams(1)).fit()
-    assert [candidate.name for candidate in result.candidates] == [result.sampler.describe()]
+    assert [candidate.name.split()[0] for candidate in result.candidates] == ["uniform", "vegas"]
 
 
 @pytest.mark.parametrize("floor", [1e-3, 1e-2, 0.5])
