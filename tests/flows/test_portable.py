@@ -13,6 +13,7 @@ from typing import get_args
 import pytest
 import torch
 import torch.distributed
+from other_process import densities
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -112,14 +113,6 @@ def same(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def drawn_elsewhere(flow: Flow) -> tuple[str, list[float]]:
-    context = None if not flow.context_dim else torch.ones(flow.context_dim)
-    with torch.no_grad():
-        return str(multiprocessing.current_process().pid), flow.sample(3, context, torch.Generator().manual_seed(1))[
-            1
-        ].tolist()
-
-
 @EVERY
 def test_copied_and_pickled(name: str) -> None:
     flow = build(name)
@@ -134,8 +127,8 @@ def test_copied_and_pickled(name: str) -> None:
 def test_sent_to_a_process_pool() -> None:
     flows = [build(name) for name in FLOWS]
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        found = list(pool.map(drawn_elsewhere, flows))
-    here = [drawn_elsewhere(flow) for flow in flows]
+        found = list(pool.map(densities, flows))
+    here = [densities(flow) for flow in flows]
     assert {pid for pid, _ in found}.isdisjoint({pid for pid, _ in here})
     for (_, there), (_, own), name in zip(found, here, FLOWS, strict=True):
         assert there == pytest.approx(own, abs=1e-5), name
