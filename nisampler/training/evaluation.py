@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nisampler.base.rng import Streams
-from nisampler.base.weights import efficiencies_at, kish_ess
+from nisampler.base.weights import efficiencies_at, importance_weights, kish_ess
 from nisampler.density.integrand import Integrand
 from nisampler.samplers.base import Sampler
 from nisampler.training.prices import Prices
@@ -45,7 +45,7 @@ class Evaluation:
             x, log_q = sampler.map(u)
         with self.prices.timed("call", n):
             f = sampler.view(self.integrand)(x).to(self.device)
-        return u, f * torch.exp(-log_q)
+        return u, importance_weights(f, log_q)
 
 
 def rated(name: str, weights: Tensor, counts: Tensor | None = None) -> Candidate:

@@ -8,7 +8,7 @@ A test is to pass for a right program with probability above 0.999, so each of i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,17 +86,6 @@ def assert_calibrated(pulls: Sequence[float], dof: float = math.inf, level: floa
         assert low <= share <= high, f"{bound} sigma cover {share:.3f} instead of {low:.3f} to {high:.3f}"
 
 
-def worst(pulls: Iterable[float]) -> float:
-    """The largest absolute pull."""
-    return max(abs(float(value)) for value in pulls)
-
-
 def ks_accepts(values: Sequence[float], distribution: object, checks: int = 1, level: float = LEVEL) -> bool:
     """Whether a Kolmogorov–Smirnov test finds nothing against the distribution (its name or its cdf)."""
     return bool(stats.kstest(values, distribution).pvalue > p_limit(checks, level))
-
-
-def count_window(n: int, share: float, checks: int = 1, level: float = LEVEL) -> tuple[int, int]:
-    """Fewest and most of n independent trials that succeed with probability `share`."""
-    tail = level / checks / 2
-    return int(stats.binom.ppf(tail, n, share)), int(stats.binom.isf(tail, n, share))
