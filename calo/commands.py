@@ -243,7 +243,7 @@ def evaluate(
     """Compare generated showers with reference showers: classifiers, distances, histograms, a report."""
     with errors(context):
         from nisampler.base.outputs import new_folder
-        from nisampler.base.storage import read_json
+        from nisampler.base.storage import read_sealed
         from nisampler.calo.evaluation.evaluate import EvaluationOptions, evaluate
         from nisampler.calo.evaluation.table import table_rows
         from nisampler.calo.fitting.store import training_records
@@ -258,7 +258,7 @@ def evaluate(
                 multiclass=multiclass,
                 seed=seed,
                 device=str(place),
-                timing={name: read_json(path) for name, path in _pairs("--timing", timing or []).items()},
+                timing={name: read_sealed(path) for name, path in _pairs("--timing", timing or []).items()},
                 training={} if model is None else training_records(model),
                 bands=_groups("--band", band or []),
             )
@@ -283,7 +283,7 @@ def time_command(
     """Milliseconds for each shower, by default in batches of 1, 100 and 10000, and parameter counts."""
     with errors(context):
         from nisampler.base.outputs import new_file
-        from nisampler.base.storage import write_json
+        from nisampler.base.storage import write_sealed
         from nisampler.calo.timing import BATCHES, time_model
 
         if output is not None:
@@ -291,7 +291,7 @@ def time_command(
         with monitor_for(not quiet) as monitor, machine("cpu", threads):
             timing = time_model(model, device or ["cpu"], batch or BATCHES, repeats, budget, monitor)
         if output is not None:
-            write_json(output, timing.to_dict())
+            write_sealed(output, timing.to_dict())
         table(timing.table(), quiet)
         loading = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in timing.load_seconds.items())
         show(

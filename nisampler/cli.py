@@ -97,11 +97,11 @@ def run(
     """Train, integrate, write events and a report, as a card says."""
     with errors(context, output / "run.json", f"nisampler resume {output}"):
         from nisampler.run.pipeline import execute, start
-        from nisampler.run.result import summary
+        from nisampler.run.report.summary import summary
 
         given: dict[str, Any] = {"seed": seed, "events.n": events, "device": device}
         overrides = {name: value for name, value in given.items() if value is not None}
-        with monitor_for(not quiet) as monitor, start(card, output, overrides) as directory:
+        with monitor_for(not quiet) as monitor, start(card, output, overrides, monitor) as directory:
             result = execute(directory, monitor)
         show(summary(result, output), quiet)
 
@@ -111,10 +111,12 @@ def resume(context: typer.Context, run: RunPath, quiet: Quiet = False) -> None:
     """Continue a run that was interrupted; it ends with the same bytes as an uninterrupted one."""
     with errors(context, run / "run.json", f"nisampler resume {run}"):
         from nisampler.run.directory import RunDirectory
+        from nisampler.run.lookup import announce
         from nisampler.run.pipeline import execute
-        from nisampler.run.result import summary
+        from nisampler.run.report.summary import summary
 
         with monitor_for(not quiet) as monitor, RunDirectory.open(run) as directory:
+            announce(directory.settings["process"], monitor)
             result = execute(directory, monitor)
         show(summary(result, run), quiet)
 
@@ -137,10 +139,10 @@ def generate(
     again = f"nisampler generate {run} --events {events} --seed {seed}{place}"
     with errors(context, target / "order.json", again):
         from nisampler.run.directory import RunDirectory
-        from nisampler.run.generate import generate_events
-        from nisampler.run.result import generation_summary
+        from nisampler.run.generation.generate import generate_events
+        from nisampler.run.report.summary import generation_summary
 
-        with monitor_for(not quiet) as monitor, RunDirectory.open(run) as directory:
+        with monitor_for(not quiet) as monitor, RunDirectory.read(run) as directory:
             result = generate_events(directory, events, seed, target, monitor)
         show(generation_summary(result, target), quiet)
 
@@ -149,16 +151,20 @@ def generate(
 def report(
     context: typer.Context,
     run: RunPath,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The page to write; RUN/report.html by default.")
+    ] = None,
     style: Annotated[Style | None, typer.Option(help="Style of the figures, from mplhep.")] = None,
 ) -> None:
-    """Draw the report of a finished run again."""
+    """Draw the report of a finished run again, and look whether its events are as they were written."""
     with errors(context):
+        from nisampler.base.outputs import new_file
         from nisampler.run.directory import RunDirectory
-        from nisampler.run.pipeline import redraw
+        from nisampler.run.report.drawing import redraw
 
-        with RunDirectory.open(run) as directory:
-            path = redraw(directory, style)
-        make_console().print(f"wrote {path}", markup=False, highlight=False)
+        directory = RunDirectory.read(run)
+        wrong = redraw(directory, style, None if output is None else new_file(output))
+        show([("wrote", str(output or directory.report)), *(("warning", text) for text in wrong)])
 
 
 @app.command()

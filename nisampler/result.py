@@ -19,7 +19,7 @@ from nisampler.base.estimates import Estimates
 from nisampler.base.locks import LOCK_NAME
 from nisampler.base.outputs import atomic_folder
 from nisampler.base.rng import Streams
-from nisampler.base.storage import write_json
+from nisampler.base.storage import write_sealed
 from nisampler.density.channels import multichannel_of
 from nisampler.density.integrand import Integrand
 from nisampler.errors import MissingFunctionError
@@ -320,7 +320,7 @@ class Result:
         trained = Trained(self.training, self.calls, self.integrand.counts())
         save_checkpoint(folder / SAMPLER, *trained.state())
         self.write_integration(folder)
-        write_json(folder / SECONDS, dict(self.seconds))
+        write_sealed(folder / SECONDS, dict(self.seconds))
 
     def write_integration(self, folder: Path) -> None:
         """The integral and the surrogate, in the folder of their sampler."""

@@ -18,7 +18,7 @@ from nisampler.base.checkpoints import has_checkpoint, load_checkpoint
 from nisampler.base.device import resolve_device
 from nisampler.base.estimates import Estimates
 from nisampler.base.moments import Moments
-from nisampler.base.storage import read_json
+from nisampler.base.storage import read_sealed
 from nisampler.base.versions import finite
 from nisampler.density.integrand import Integrand
 from nisampler.errors import ConfigError, CorruptFileError, MissingFunctionError, StorageError
@@ -116,6 +116,12 @@ class Trained:
             "calls": dict(self.calls),
             "counts": dict(self.counts),
         }
+
+    @staticmethod
+    def history(folder: Path) -> list[dict[str, Any]]:
+        """The records of the training in a folder as plain data; no sampler is built."""
+        _, meta = load_checkpoint(folder / SAMPLER)
+        return list(meta["history"])
 
     @classmethod
     def read(cls, folder: Path, device: torch.device) -> Self:
@@ -354,6 +360,6 @@ def stored_seconds(folder: Path) -> dict[str, float]:
     >>> stored_seconds(Path("nowhere"))
     {}
     """
-    with suppress(StorageError, TypeError, ValueError, AttributeError):
-        return {str(name): float(value) for name, value in read_json(folder / SECONDS).items()}
+    with suppress(StorageError, TypeError, ValueError):
+        return {str(name): float(value) for name, value in read_sealed(folder / SECONDS).items()}
     return {}

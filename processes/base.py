@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nisampler.base.blame import blaming
 from nisampler.base.checks import Count, Natural, checked
 from nisampler.errors import ConfigError, ProcessError
 from nisampler.events.batch import EventBatch
@@ -195,15 +196,18 @@ class CallableProcess(Process):
 
     def limits(self) -> dict[str, int]:
         """What the user's callable counts; nothing where it has no `limits`."""
-        return self._limits()
+        with blaming(f"{self.name}.limits failed", ProcessError):
+            return self._limits()
 
     def momenta(self, u: Tensor) -> Tensor:
         """Momenta as the user's callable gives them; raises ProcessError where it has none."""
         own: Callable[[Tensor], Tensor] | None = getattr(self.function, "momenta", None)
-        return super().momenta(u) if own is None else own(u)
+        with blaming(f"{self.name}.momenta failed", ProcessError):
+            return super().momenta(u) if own is None else own(u)
 
     def events(self, u: Tensor, weights: Tensor, generator: torch.Generator) -> EventBatch:
         """Events as the user's callable gives them; raises ProcessError where it has none."""
         own: Callable[[Tensor, Tensor, torch.Generator], EventBatch] | None
         own = getattr(self.function, "events", None)
-        return super().events(u, weights, generator) if own is None else own(u, weights, generator)
+        with blaming(f"{self.name}.events failed", ProcessError):
+            return super().events(u, weights, generator) if own is None else own(u, weights, generator)

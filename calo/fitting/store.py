@@ -11,7 +11,7 @@ import torch
 from nisampler._version import __version__
 from nisampler.base.checkpoints import has_checkpoint, load_checkpoint, save_checkpoint
 from nisampler.base.checkpoints import part as named
-from nisampler.base.storage import read_json, write_json
+from nisampler.base.storage import read_sealed, write_sealed
 from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.fitting.records import RECORD
 from nisampler.calo.models import ShowerModel, build_model
@@ -20,7 +20,8 @@ from nisampler.errors import CorruptFileError, GeometryError, ModelError, Storag
 DESCRIPTION = "model.json"
 BASE = "base"
 """Folder of the constants that no part holds."""
-FORMAT, VERSION = "nisampler-shower-model", 1
+FORMAT, VERSION = "nisampler-shower-model", 2
+_MEND = "restore the folder from a copy, or fit the model again"
 _FIELDS = {"format", "version", "package", "geometry", "cells", "model", "config", "seed", "parts", "data"}
 
 
@@ -145,7 +146,7 @@ def save_model(
         "parts": [part.name for part in model.parts],
         "data": dict(data),
     }
-    write_json(Path(folder) / DESCRIPTION, described | dict(settings))
+    write_sealed(Path(folder) / DESCRIPTION, described | dict(settings))
 
 
 def describe(folder: str | Path) -> dict[str, Any]:
@@ -168,9 +169,9 @@ def describe(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / DESCRIPTION
     if not path.is_file():
         raise StorageError(f"{folder} is not the folder of a shower model: `nisampler calo fit` makes one")
-    data = read_json(path)
-    if not isinstance(data, dict) or not data.keys() >= _FIELDS or data["format"] != FORMAT:
-        raise CorruptFileError(f"{path} does not describe a shower model: restore the folder or fit the model again")
+    data = read_sealed(path, mend=_MEND)
+    if not data.keys() >= _FIELDS or data["format"] != FORMAT:
+        raise CorruptFileError(f"{path} does not describe a shower model: {_MEND}")
     if data["version"] != VERSION:
         raise StorageError(
             f"{path} has format {data['version']}, this release reads {VERSION}: use the release that wrote it"
@@ -194,7 +195,7 @@ def training_records(folder: str | Path) -> dict[str, list[dict[str, Any]]]:
     nisampler.errors.StorageError: nowhere is not the folder of a shower model: `nisampler calo fit` makes one
     """
     names = describe(folder)["parts"]
-    return {name: read_json(part_folder(folder, name) / RECORD)["history"] for name in names}
+    return {name: read_sealed(part_folder(folder, name) / RECORD, mend=_MEND)["history"] for name in names}
 
 
 def stored_geometry(folder: str | Path) -> Geometry:

@@ -14,7 +14,7 @@ from torch import Tensor
 from nisampler.base.checkpoints import has_checkpoint, load_checkpoint, save_checkpoint
 from nisampler.base.checkpoints import part as named
 from nisampler.base.rng import Streams
-from nisampler.base.storage import write_json
+from nisampler.base.storage import write_sealed
 from nisampler.calo.data.batches import ShowerData
 from nisampler.calo.fitting.records import RECORD, PartResult
 from nisampler.calo.fitting.trainer import PartTrainer, check_recipe
@@ -140,5 +140,5 @@ def _finished(part: Part, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]
     part.module.load_state_dict(named(tensors, "best."))
     part.module.eval()
     result = PartResult.of(part.name, meta)
-    write_json(Path(directory) / RECORD, asdict(result))
+    write_sealed(Path(directory) / RECORD, asdict(result))
     return result

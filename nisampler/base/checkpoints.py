@@ -13,12 +13,13 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as dump_tensors
 from torch import Tensor
 
-from nisampler.base.storage import atomic_write, encode_json, make_folder, read_json, remove_stale, write_json
+from nisampler.base.storage import atomic_write, encode_json, make_folder, read_sealed, remove_stale, write_sealed
 from nisampler.errors import CorruptFileError, StorageError
 
 CHECKPOINT_FORMAT = "nisampler-checkpoint"
 CHECKPOINT_VERSION = 1
 MANIFEST_NAME = "checkpoint.json"
+_SEAL = "manifest_sha256"
 _TENSOR_PREFIX = "tensors-"
 _TENSOR_SUFFIX = ".safetensors"
 _MEND = "restore the folder from a copy and resume from it, or delete the checkpoint to start again"
@@ -79,16 +80,12 @@ def save_checkpoint(directory: str | Path, tensors: Mapping[str, Tensor], meta: 
         "tensors": {key: [str(value.dtype), list(value.shape)] for key, value in tensors.items()},
         "meta": dict(meta),
     }
-    write_json(folder / MANIFEST_NAME, body | {"manifest_sha256": _digest_of(body)})
+    write_sealed(folder / MANIFEST_NAME, body, _SEAL)
     for old in folder.glob(f"{_TENSOR_PREFIX}*{_TENSOR_SUFFIX}"):
         if old.name != name:
             old.unlink(missing_ok=True)
     remove_stale(folder)
     return folder / MANIFEST_NAME
-
-
-def _digest_of(body: Mapping[str, Any]) -> str:
-    return hashlib.sha256(encode_json(dict(body), MANIFEST_NAME)).hexdigest()
 
 
 def has_checkpoint(directory: str | Path) -> bool:
@@ -104,20 +101,16 @@ def _read_manifest(manifest: Path) -> dict[str, Any]:
     """The verified manifest: its own checksum, format and version are right."""
     if not manifest.is_file():
         raise StorageError(f"{manifest} does not exist: no checkpoint was saved there")
-    data = read_json(manifest)
-    fields = {"format", "version", "file", "bytes", "sha256", "tensors", "meta", "manifest_sha256"}
-    if not isinstance(data, dict) or not fields <= data.keys():
+    data = read_sealed(manifest, _SEAL, _MEND)
+    if not data.keys() >= {"format", "version", "file", "bytes", "sha256", "tensors", "meta"}:
         raise CorruptFileError(f"{manifest} is not a checkpoint manifest: {_MEND}")
-    body = {key: value for key, value in data.items() if key != "manifest_sha256"}
-    if _digest_of(body) != data["manifest_sha256"]:
-        raise CorruptFileError(f"{manifest} was altered, its checksum does not match: {_MEND}")
     if data["format"] != CHECKPOINT_FORMAT or data["version"] != CHECKPOINT_VERSION:
         found = f"{data['format']} version {data['version']}"
         raise StorageError(
             f"{manifest} is {found}, this release reads {CHECKPOINT_FORMAT} version {CHECKPOINT_VERSION}: "
             "use the release that wrote it"
         )
-    return body
+    return data
 
 
 def load_checkpoint(

@@ -9,7 +9,7 @@ import json
 import os
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +19,8 @@ from nisampler.base.locks import is_free
 from nisampler.errors import CorruptFileError, StorageError
 
 STALE_SUFFIX = ".nisampler-partial"
+SEAL = "checksum"
+"""Where a sealed file has the checksum of all else in it."""
 _CHUNK = 1 << 20
 
 
@@ -260,8 +262,49 @@ def read_json(path: str | Path) -> Any:
         content = Path(path).read_bytes()
     try:
         return json.loads(content.decode(), parse_constant=_refuse_constant)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CorruptFileError(f"{path} is not JSON ({error}): it is truncated or was altered") from error
+
+
+def write_sealed(path: str | Path, data: Mapping[str, Any], seal: str = SEAL) -> None:
+    """Write an object as `write_json` does, with the checksum of all else under `seal`; raises as `write_json`.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     write_sealed(Path(folder) / "a.json", {"b": 1.5})
+    ...     read_sealed(Path(folder) / "a.json")
+    {'b': 1.5}
+    """
+    write_json(path, {**data, seal: _digest(data, path)})
+
+
+def read_sealed(path: str | Path, seal: str = SEAL, mend: str = "restore it from a copy") -> dict[str, Any]:
+    """The object that `write_sealed` wrote, without its checksum.
+
+    >>> read_sealed("nowhere.json")
+    Traceback (most recent call last):
+    nisampler.errors.StorageError: cannot read nowhere.json: No such file or directory
+
+    Raises
+    ------
+    StorageError
+        If the file is missing or unreadable.
+    CorruptFileError
+        If it was truncated or altered; the message ends with `mend`.
+    """
+    data = read_json(path)
+    if not isinstance(data, dict) or seal not in data:
+        raise CorruptFileError(f"{path} is not what this release writes, it has no {seal}: {mend}")
+    body = {name: value for name, value in data.items() if name != seal}
+    if _digest(body, path) != data[seal]:
+        raise CorruptFileError(f"{path} was altered, its checksum does not match: {mend}")
+    return body
+
+
+def _digest(data: Mapping[str, Any], path: str | Path) -> str:
+    return hashlib.sha256(encode_json(dict(data), path)).hexdigest()
 
 
 def sha256(path: str | Path) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nisampler.base.blame import place_of
 from nisampler.base.checks import Count, Fraction, Natural, Positive, checked
 from nisampler.base.device import resolve_device
 from nisampler.density.values import ADAPTERS, Kind, Values, index_of
@@ -274,8 +275,8 @@ class Integrand:
             raise
         except Exception as error:
             raise IntegrandCallError(
-                f"{self.name} raised {type(error).__name__}: {error} (called as a {self.kind} function with "
-                f"{x.shape[0]} points)"
+                f"{self.name} raised {type(error).__name__}: {error} ({place_of(error)}; called as a {self.kind} "
+                f"function with {x.shape[0]} points)"
             ) from error
         found = Values.of(self.name, returned, x.shape[0])
         return replace(found, table=found.table.detach().to(self.device, torch.float64))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from nisampler.base.storage import sha256
 from nisampler.errors import EventFormatError, StorageError
 from nisampler.events.batch import EventBatch
 from nisampler.events.columns import DEFAULT_CHUNK
@@ -110,6 +112,23 @@ class ShardSet:
         """The number of events of all shards."""
         return sum(self.counts())
 
+    def refuse_copies(self) -> None:
+        """Refuse shards with the same bytes: their events would come twice.
+
+        Raises
+        ------
+        StorageError
+            If there are any; both are named.
+        """
+        sizes = Counter(file.path.stat().st_size for file in self.files)
+        seen: dict[str, EventFile] = {}
+        for file in self.files:
+            if sizes[file.path.stat().st_size] == 1 or file.count() == 0:
+                continue
+            first = seen.setdefault(sha256(file.path), file)
+            if first is not file:
+                raise StorageError(f"{file.path} is a copy of {first.path.name}: move one of them away")
+
     def batches(self, chunk: int = DEFAULT_CHUNK) -> Iterator[EventBatch]:
         """The events of all shards in order, at most `chunk` at a time."""
         for file in self.files:
@@ -163,8 +182,8 @@ def merge_shards(
     Raises
     ------
     StorageError, CorruptFileError, EventFormatError, EventCountError
-        If shards are missing, damaged or of different runs, or weights to be averaged add up to nothing of the sign
-        of the cross-section; no partial file is left.
+        If shards are missing, damaged, copies of each other or of different runs, or weights to be averaged add up to
+        nothing of the sign of the cross-section; no partial file is left.
 
     Examples
     --------
@@ -178,6 +197,7 @@ def merge_shards(
     0
     """
     shards = ShardSet.open(directory)
+    shards.refuse_copies()
     file_suffix(target)
     batches: Iterable[EventBatch] = shards.batches(chunk)
     info, count = info or shards.info(), shards.count()

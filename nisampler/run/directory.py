@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
 from nisampler import stored
+from nisampler.base.checkpoints import MANIFEST_NAME
 from nisampler.base.locks import lock_folder
 from nisampler.base.outputs import atomic_folder, new_folder
-from nisampler.base.storage import atomic_write, read_json, remove_stale, write_json
+from nisampler.base.storage import atomic_write, read_sealed, remove_stale, sha256, write_sealed
 from nisampler.errors import CorruptFileError, StorageError
 from nisampler.run import lookup
 from nisampler.run.card import Card, parse_card
-from nisampler.stored import SECONDS
 
-FORMAT, VERSION = "nisampler-run", 1
-_FIELDS = {"format", "version", "card_sha256", "overrides", "process", "device", "threads", "versions"}
+FORMAT, VERSION = "nisampler-run", 2
+_FIELDS = {"card_sha256", "overrides", "process", "source_sha256", "device", "threads", "versions"}
 
 
 class RunDirectory:
-    """One run on disk, locked for this process; a context manager.
+    """One run on disk; a context manager.
 
     It holds ``card.toml`` (as given), ``run.json`` (what the command line and the machine added to the card),
     ``run.log``, ``checkpoint/`` (training), ``sampler/`` (frozen), ``integration/``, ``two_stage/`` (a surrogate, if it
-    pays), ``events/`` (shards), the finished event files ``events.*``, ``result.json`` and ``report.html``. `create`
-    and `open` make one.
+    pays), ``events/`` (shards), the finished event files ``events.*``, ``distributions/`` (of weighted points and of
+    events), ``result.json`` and ``report.html``. `create` and `open` make one that is locked for this process; one of
+    `read` may be used by many at once, and nothing is written in it.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class RunDirectory:
     ('camel4', 'sampler', {})
     """
 
-    def __init__(self, path: Path, card: Card, settings: Mapping[str, Any], lock: IO[str]) -> None:
+    def __init__(self, path: Path, card: Card, settings: Mapping[str, Any], lock: IO[str] | None = None) -> None:
         self.path, self.card, self.settings = path, card, dict(settings)
         self._lock = lock
 
@@ -97,12 +97,12 @@ class RunDirectory:
         with atomic_folder(target) as (temporary, lock):
             with atomic_write(temporary / "card.toml", "w") as handle:
                 handle.write(card_text)
-            write_json(temporary / "run.json", content)
+            write_sealed(temporary / "run.json", content)
         return cls(target, card, content, lock)
 
     @classmethod
     def open(cls, path: str | Path) -> RunDirectory:
-        """Open an existing run to continue or read it.
+        """Open an existing run to continue it.
 
         Raises
         ------
@@ -112,18 +112,63 @@ class RunDirectory:
         CorruptFileError
             If ``run.json`` is damaged.
         """
-        target = Path(path)
-        if not (target / "run.json").is_file():
-            raise StorageError(f"{target} is not a run directory: `nisampler run CARD --output DIR` makes one")
+        target = _run(path)
         lock = lock_folder(target)
         try:
-            settings, card = read_settings(target)
-            _check_source(target, settings)
+            run = cls.read(path)
+            run.check_source()
         except BaseException:
             lock.close()
             raise
+        run._lock = lock
         remove_stale(target)
-        return cls(target, card, settings, lock)
+        return run
+
+    @classmethod
+    def read(cls, path: str | Path) -> RunDirectory:
+        """Open an existing run to read it: no lock is taken, nothing is written, no code is run.
+
+        Raises
+        ------
+        StorageError
+            If it is no run directory, another release made it, or its card was changed since it began.
+        CorruptFileError
+            If ``run.json`` is damaged, or does not agree with the card.
+
+        Examples
+        --------
+        >>> RunDirectory.read("nowhere")
+        Traceback (most recent call last):
+        nisampler.errors.StorageError: nowhere is not a run directory: `nisampler run CARD --output DIR` makes one
+        """
+        target = _run(path)
+        settings, card = _settings(target)
+        return cls(target, card, settings)
+
+    def check_source(self) -> None:
+        """Refuse to go on with another integrand than the run began with.
+
+        Raises
+        ------
+        StorageError
+            If the file of the process is missing or was changed.
+        """
+        name = self.settings["process"]
+        if lookup.source_sha256(name) != self.settings["source_sha256"]:
+            raise StorageError(
+                f"{name.rpartition(':')[0]} is missing or was changed since {self.path} began: restore the file to "
+                "resume, or start a new run in another directory"
+            )
+
+    def identity(self) -> str:
+        """Which run this is: a checksum of its frozen sampler and its integral."""
+        manifests = (self.sampler / MANIFEST_NAME, self.integration / MANIFEST_NAME)
+        return hashlib.sha256("".join(map(sha256, manifests)).encode()).hexdigest()[:16]
+
+    def require_integral(self, *more: Path) -> None:
+        """StorageError unless the frozen sampler, its integral and `more` are there."""
+        if not all(place.exists() for place in (self.sampler, self.integration, *more)):
+            raise StorageError(f"{self.path} is not finished: `nisampler resume {self.path}` first")
 
     def __enter__(self) -> Self:
         return self
@@ -135,7 +180,8 @@ class RunDirectory:
 
     def close(self) -> None:
         """Let other processes use the folder."""
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
     @property
     def checkpoint(self) -> Path:
@@ -163,6 +209,11 @@ class RunDirectory:
         return self.path / "events"
 
     @property
+    def distributions(self) -> Path:
+        """What the report draws of weighted points and events."""
+        return self.path / "distributions"
+
+    @property
     def log(self) -> Path:
         """Plain lines."""
         return self.path / "run.log"
@@ -179,45 +230,34 @@ class RunDirectory:
 
     def seconds(self) -> dict[str, float]:
         """Seconds spent so far in each stage, over all sessions; nothing else depends on them."""
-        path = self.path / SECONDS
-        if not path.is_file():
-            return {}
-        with suppress(CorruptFileError):
-            return {str(name): float(value) for name, value in read_json(path).items()}
-        return {}
+        return stored.stored_seconds(self.path)
 
     def store_seconds(self, seconds: Mapping[str, float]) -> None:
         """Remember the seconds spent in each stage."""
-        write_json(self.path / SECONDS, dict(seconds))
+        write_sealed(self.path / stored.SECONDS, seconds)
 
 
-def read_settings(path: str | Path) -> tuple[dict[str, Any], Card]:
-    """The content of ``run.json`` and the card of a run; nothing is locked or changed.
-
-    Raises
-    ------
-    StorageError
-        If another release made the run, or its card was changed since it began.
-    CorruptFileError
-        If ``run.json`` is damaged.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> settings = {"process": "camel4", "device": "cpu", "threads": 1, "versions": {}}
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with RunDirectory.create(folder, 'process = "camel4"', settings, {"events.n": 20}):
-    ...         stored, card = read_settings(folder)
-    >>> stored["overrides"], card.events.n
-    ({'events.n': 20}, 20)
-    """
+def _run(path: str | Path) -> Path:
     target = Path(path)
-    settings = read_json(target / "run.json")
-    if not isinstance(settings, dict) or not settings.keys() >= _FIELDS:
-        raise CorruptFileError(f"{target / 'run.json'} is incomplete: restore it from a copy")
-    if (settings["format"], settings["version"]) != (FORMAT, VERSION):
+    if not (target / "run.json").is_file():
+        raise StorageError(f"{target} is not a run directory: `nisampler run CARD --output DIR` makes one")
+    return target
+
+
+def _settings(target: Path) -> tuple[dict[str, Any], Card]:
+    """The content of ``run.json``, and the card with its overrides."""
+    place = target / "run.json"
+    settings = read_sealed(place)
+    if (settings.get("format"), settings.get("version")) != (FORMAT, VERSION):
         raise StorageError(f"{target} was made by another release, which has to continue it")
-    return settings, parse_card(_card_text(target, settings), str(target / "card.toml"), settings["overrides"])
+    if not settings.keys() >= _FIELDS:
+        raise CorruptFileError(f"{place} is incomplete: restore it from a copy")
+    card = parse_card(_card_text(target, settings), str(target / "card.toml"), settings["overrides"])
+    if not lookup.same_process(card.process, settings["process"]):
+        raise CorruptFileError(
+            f"{place} names the process {settings['process']!r} and the card {card.process!r}: restore both from a copy"
+        )
+    return settings, card
 
 
 def _digest(text: str) -> str:
@@ -235,16 +275,6 @@ def _card_text(target: Path, settings: Mapping[str, Any]) -> str:
             "start a new run with the new card in another directory"
         )
     return text
-
-
-def _check_source(target: Path, settings: Mapping[str, Any]) -> None:
-    """Refuse to go on with another integrand than the run began with."""
-    if lookup.source_sha256(settings["process"]) != settings.get("source_sha256"):
-        place = settings["process"].rpartition(":")[0]
-        raise StorageError(
-            f"{place} is missing or was changed since {target} began: restore the file to resume, or start a new run "
-            "in another directory"
-        )
 
 
 def _refuse_occupied(target: Path) -> None:

@@ -10,7 +10,7 @@ from nisampler.density.integrand import Integrand
 from nisampler.errors import NisamplerError
 from nisampler.result import Result
 from nisampler.run import lookup
-from nisampler.run.directory import read_settings
+from nisampler.run.directory import RunDirectory
 
 
 def load(
@@ -62,12 +62,13 @@ def load(
     """
     reason = ""
     if function is None and (Path(folder) / "run.json").is_file():
-        settings, card = read_settings(folder)
-        if ":" in settings["process"]:
-            reason = f"a run builds registered processes alone, and {settings['process']} is code of your own"
+        run = RunDirectory.read(folder)
+        name = run.settings["process"]
+        if ":" in name:
+            reason = f"a run builds registered processes alone, and {name} is code of your own"
         else:
             try:
-                function = lookup.create(settings["process"], card.parameters)
+                function = lookup.create(name, run.card.parameters)
             except NisamplerError as error:
                 reason = f"{type(error).__name__}: {error}"
     return Result.load(folder, function, device, reason)

@@ -16,6 +16,7 @@ from torch import Tensor
 from nisampler.base.storage import sha256
 from nisampler.errors import ProcessError, UnknownProcessError
 from nisampler.events import EventBatch, Observable
+from nisampler.ui.monitor import Monitor
 
 GROUP = "nisampler.processes"
 
@@ -128,7 +129,7 @@ def create(name: str, parameters: Mapping[str, Any] | None = None) -> RunProcess
         raise
 
 
-def process(name: str, **parameters: Any) -> RunProcess:
+def process(name: str, /, **parameters: Any) -> RunProcess:
     """Build a registered process, or a callable of one's own given as ``module:object`` or ``file.py:object``.
 
     Parameters
@@ -173,6 +174,42 @@ def absolute(name: str) -> str:
     return name
 
 
+def same_process(card: str, full: str) -> bool:
+    """Whether the process of a card can be the one of this full name, which `absolute` made of it elsewhere.
+
+    >>> same_process("mine.py:density", "/home/me/mine.py:density"), same_process("camel4", "mine:density")
+    (True, False)
+    """
+    place, colon, attribute = card.rpartition(":")
+    if not (colon and place.endswith(".py")):
+        return card == full
+    found, _, name = full.rpartition(":")
+    return name == attribute and Path(found).name == Path(place).name
+
+
+def source(name: str) -> str | None:
+    """The file of a ``file.py:object`` or ``module:object``, None for a process that is registered.
+
+    >>> source("camel4") is None, source("mine.py:density")
+    (True, 'mine.py')
+    """
+    place, colon, _ = name.rpartition(":")
+    if not colon:
+        return None
+    return place if place.endswith(".py") else str(_module_file(place) or place)
+
+
+def announce(name: str, monitor: Monitor) -> None:
+    """Say that code of a user's own file or package is about to run, if it is.
+
+    >>> from nisampler.ui.progress import PlainMonitor, make_console
+    >>> announce("mine.py:density", PlainMonitor(make_console()))
+    runs code from mine.py
+    """
+    if file := source(name):
+        monitor.line(f"runs code from {file}")
+
+
 def source_sha256(name: str) -> str | None:
     """Checksum of the file that defines a ``file.py:object`` or ``module:object``, None if there is no such file.
 
@@ -188,11 +225,8 @@ def source_sha256(name: str) -> str | None:
     >>> source_sha256("camel4") is None, len(source_sha256("nisampler.run.lookup:create"))
     (True, 64)
     """
-    place, colon, _ = name.rpartition(":")
-    if not colon:
-        return None
-    file = Path(place) if place.endswith(".py") else _module_file(place)
-    return sha256(file) if file is not None and file.is_file() else None
+    file = source(name)
+    return sha256(file) if file is not None and Path(file).is_file() else None
 
 
 def _module_file(module: str) -> Path | None:

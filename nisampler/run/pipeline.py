@@ -2,49 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from nisampler.api import CHECKPOINT_SECONDS
+from nisampler.base.checkpoints import has_checkpoint
 from nisampler.base.device import cpu_threads
 from nisampler.base.estimate import Estimate
-from nisampler.base.storage import atomic_write, read_json, write_json
+from nisampler.base.storage import write_sealed
 from nisampler.base.versions import finite, versions
-from nisampler.base.weights import importance_weights
-from nisampler.errors import NisamplerError, StorageError
-from nisampler.events import ShardSet
+from nisampler.errors import NisamplerError
 from nisampler.result import Result
 from nisampler.run import lookup
 from nisampler.run.card import parse_card, read_card_text
 from nisampler.run.directory import RunDirectory
-from nisampler.run.generate import Generated, Generator, finish, overweight_warnings, point_batch, point_batches, sizes
+from nisampler.run.generation.generate import Generator, finish, overweight_warnings
+from nisampler.run.generation.shards import Generated
 from nisampler.run.job import Job, build_job, card_device
-from nisampler.run.report import RunReport, render
-from nisampler.run.result import integral_text
+from nisampler.run.report.drawing import Drawn, draw, redraw
+from nisampler.run.report.summary import integral_text
 from nisampler.run.stages import Clock, chain
-from nisampler.samplers.base import Sampler
-from nisampler.stored import plain
-from nisampler.ui import plots
-from nisampler.ui.distributions import (
-    Comparison,
-    coordinate_axes,
-    fill_events,
-    fill_points,
-    observable_axes,
-)
-from nisampler.ui.histograms import Histogram
 from nisampler.ui.monitor import SILENT, LogMonitor, Monitor, Monitors, log_end
 
-_REPORT_POINTS = 100_000
-_REPORT_BATCH = 20_000
 
-
-def start(card_path: str | Path, output: str | Path, overrides: Mapping[str, Any] | None = None) -> RunDirectory:
+def start(
+    card_path: str | Path,
+    output: str | Path,
+    overrides: Mapping[str, Any] | None = None,
+    watcher: Monitor = SILENT,
+) -> RunDirectory:
     """Check a card and make the run directory for it.
 
     Parameters
@@ -55,6 +43,8 @@ def start(card_path: str | Path, output: str | Path, overrides: Mapping[str, Any
         The directory; it must not exist, or be empty.
     overrides
         Values that replace those of the card, by full path.
+    watcher
+        Is told whose code is run.
 
     Raises
     ------
@@ -77,6 +67,7 @@ def start(card_path: str | Path, output: str | Path, overrides: Mapping[str, Any
     card = parse_card(text, str(card_path), overrides)
     device = card_device(card.device)
     name = lookup.absolute(card.process)
+    lookup.announce(name, watcher)
     build_job(card, name, device)
     settings = {
         "process": name,
@@ -139,6 +130,7 @@ def execute(
 def _execute(directory: RunDirectory, monitor: Monitor, clock: Clock, checkpoint_seconds: float) -> dict[str, Any]:
     settings, card = directory.settings, directory.card
     card_device(settings["device"])
+    lookup.announce(settings["process"], LogMonitor(directory.log))
     job = build_job(card, settings["process"], settings["device"])
     changed = _changed_versions(settings["versions"])
     monitor.line(f"{job.process.name}, seed {card.seed}, {job.device}, {settings['threads']} thread(s)")
@@ -167,15 +159,15 @@ def _execute(directory: RunDirectory, monitor: Monitor, clock: Clock, checkpoint
     result |= {"files": names, "seconds": clock.seconds}
     result["unweighting"] |= _speed(job, found, made, result["calls"], clock.seconds)
     result["warnings"] += changed
-    write_json(directory.result, result)
+    write_sealed(directory.result, result)
     with clock.stage("report"):
-        comparisons, spent = _draw(job, directory, found, result)
-        result["calls"]["report"] = spent["calls"]
-        result["calls"]["nonfinite"] += spent["nonfinite"]
-        write_json(directory.result, result)
-        _write_report(directory, found, result, comparisons)
+        drawn = _drawn(job, directory, found, result)
+        result["calls"]["report"] = drawn.spent["calls"]
+        result["calls"]["nonfinite"] += drawn.spent["nonfinite"]
+        write_sealed(directory.result, result)
+        redraw(directory)
     result["seconds"] = clock.seconds
-    write_json(directory.result, result)
+    write_sealed(directory.result, result)
     for text in result["warnings"]:
         monitor.line(f"warning: {text}")
     monitor.line(f"finished: {integral_text(result)}, {made.events} events, {directory.report}")
@@ -186,7 +178,7 @@ def _events(job: Job, directory: RunDirectory, found: Result, monitor: Monitor) 
     settings = job.card.events
     if settings.n == 0:
         return Generated(()), []
-    generator = Generator(job, found, job.streams)
+    generator = Generator(job, found, job.streams, directory.identity())
     made = generator.fill(directory.events, settings.n, settings.shard_size, monitor)
     return made, finish(job, directory.events, directory.path, settings.n)
 
@@ -273,122 +265,15 @@ def _worth(found: Result, made: Generated) -> dict[str, Any]:
     }
 
 
-def redraw(directory: RunDirectory, style: str | None = None) -> Path:
-    """Draw the report of a finished run again and return its path.
-
-    Parameters
-    ----------
-    directory
-        Of the run.
-    style
-        One of `plots.STYLES`, the style of an experiment; by default the package's own.
-
-    Raises
-    ------
-    StorageError
-        If the run is not finished.
-    MissingExtraError
-        If the style needs mplhep and it is not installed.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     card = Path(folder) / "card.toml"
-    ...     _ = card.write_text('process = "camel4"')
-    ...     with start(card, card.with_name("run")) as directory:
-    ...         redraw(directory)
-    Traceback (most recent call last):
-    nisampler.errors.StorageError: ...run is not finished: `nisampler resume ...
-    """
-    sheet = plots.style_sheet(style)
-    if not directory.result.is_file():
-        raise StorageError(f"{directory.path} is not finished: `nisampler resume {directory.path}` first")
-    with log_end(directory.log), cpu_threads(directory.settings["threads"]):
-        job = build_job(directory.card, directory.settings["process"], directory.settings["device"])
-        stages = chain(job, directory, SILENT)
-        found = stages.integrate(stages.train())
-        result = read_json(directory.result)
-        comparisons, _ = _draw(job, directory, found, result)
-        _write_report(directory, found, result, comparisons, sheet)
-    return directory.report
-
-
-def _draw(
-    job: Job, directory: RunDirectory, found: Result, result: dict[str, Any]
-) -> tuple[tuple[Comparison, ...], dict[str, int]]:
-    """The distributions of the report and the integrand's counters for them; if they fail, a warning in `result`."""
+def _drawn(job: Job, directory: RunDirectory, found: Result, result: dict[str, Any]) -> Drawn:
+    """The distributions of the report, from an earlier session if it got that far; if they fail, a warning says so."""
+    if not result["unweighting"]["n_events"]:
+        return Drawn()
+    if has_checkpoint(directory.distributions):
+        return Drawn.read(directory.distributions)
     before = job.integrand.counts()
-    comparisons: tuple[Comparison, ...] = ()
-    records = 0
     try:
-        if result["unweighting"]["n_events"]:
-            comparisons, records = _comparisons(job, directory, found)
+        return draw(job, directory, found)
     except NisamplerError as error:
-        text = f"the report lacks the distributions, {type(error).__name__}: {error}"
-        if text not in result["warnings"]:
-            result["warnings"].append(text)
-    spent = {name: count - before[name] for name, count in job.integrand.counts().items()}
-    spent["calls"] += job.record_calls(records)
-    return comparisons, spent
-
-
-def _write_report(
-    directory: RunDirectory,
-    found: Result,
-    result: Mapping[str, Any],
-    comparisons: tuple[Comparison, ...],
-    sheet: plots.Sheet = plots.PLAIN,
-) -> None:
-    means = np.asarray(found.integration.batch_means)
-    spread = float(means.std(ddof=1)) if len(means) > 1 else 0.0
-    n = result["unweighting"]["n_events"]
-    data = RunReport(
-        result=result,
-        history=plain(found.training.history),
-        batches=[(float(mean), spread) for mean in means],
-        weight_edges=found.distribution.edges,
-        weight_counts=found.distribution.counts,
-        w_max=found.max_weight / found.distribution.mean if n else None,
-        comparisons=comparisons,
-        style=sheet,
-    )
-    with atomic_write(directory.report, "w") as handle:
-        handle.write(render(data))
-
-
-def _weighted_points(job: Job, sampler: Sampler, n: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """`n` cube points of the frozen sampler with weights f/q, zeros included."""
-    integrand = sampler.view(job.integrand)
-    for index, size in enumerate(sizes(n, _REPORT_BATCH)):
-        generator = job.streams.generator("report", index, device=sampler.device)
-        u, log_q = sampler.sample(size, generator)
-        yield u, importance_weights(integrand(u), log_q)
-
-
-def _comparisons(job: Job, directory: RunDirectory, found: Result) -> tuple[tuple[Comparison, ...], int]:
-    """Each observable, or coordinate, of weighted points and of the events; and how many points got a record."""
-    observables = job.process.observables
-    domain = job.integrand.domain.cpu().numpy()
-    axes = observable_axes(observables) if job.process.has_events else coordinate_axes(domain)
-    weighted = tuple(Histogram(axis) for axis in axes)
-    unweighted = tuple(Histogram(axis) for axis in axes)
-    n, records = min(_REPORT_POINTS, found.estimate.n // 4), 0
-    for index, (u, weights) in enumerate(_weighted_points(job, found.sampler, n)):
-        kept = weights != 0.0
-        records += int(kept.sum())
-        for histogram in weighted:
-            histogram.count += int((~kept).sum())
-        if job.process.has_events:
-            generator = job.streams.generator("report record", index)
-            fill_events(weighted, observables, job.process.events(u[kept], weights[kept], generator))
-        else:
-            fill_points(weighted, point_batch(job, u[kept], weights[kept]))
-    if job.process.has_events:
-        for batch in ShardSet.open(directory.events).batches():
-            fill_events(unweighted, observables, batch)
-    else:
-        for points in point_batches(directory.events):
-            fill_points(unweighted, points)
-    value = found.estimate.value
-    return tuple(Comparison.of(a, b, value) for a, b in zip(weighted, unweighted, strict=True)), records
+        result["warnings"].append(f"the report lacks the distributions, {type(error).__name__}: {error}")
+    return Drawn((), {name: count - before[name] for name, count in job.integrand.counts().items()})

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from nisampler.base.storage import read_json, sha256, write_json
+from nisampler.base.storage import read_sealed, sha256, write_sealed
 from nisampler.errors import AmplitudeError, CorruptFileError, MissingExtraError, NisamplerError, StorageError
 
 ColourAccuracy = Literal["full", "lc"]
@@ -120,9 +120,9 @@ def _files(folder: Path) -> dict[str, str]:
 
 def _check(folder: Path, request: Request) -> None:
     """Raise StorageError or CorruptFileError if `folder` is not what `request` made."""
-    manifest = read_json(folder / MANIFEST)
+    manifest = read_sealed(folder / MANIFEST)
     expected = {"format": _FORMAT, "version": _VERSION, "request": json.loads(json.dumps(asdict(request)))}
-    if not isinstance(manifest, dict) or {key: manifest.get(key) for key in expected} != expected:
+    if {key: manifest.get(key) for key in expected} != expected:
         raise CorruptFileError(f"{folder / MANIFEST} describes another artifact")
     recorded = manifest.get("files")
     present = _files(folder)
@@ -209,7 +209,7 @@ def _make(request: Request, folder: Path, check: Callable[[Path], None], on_prog
         _generate(request, partial / ARTIFACT, on_progress)
         check(partial / ARTIFACT)
         body = {"format": _FORMAT, "version": _VERSION, "request": asdict(request), "files": _files(partial)}
-        write_json(partial / MANIFEST, body)
+        write_sealed(partial / MANIFEST, body)
         if folder.exists():
             shutil.rmtree(folder)
         partial.rename(folder)

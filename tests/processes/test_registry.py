@@ -68,6 +68,8 @@ def fails(width=1):
 
 class Space:
     peak = Peak
+
+import subprocess
 """
 
 
@@ -184,9 +186,33 @@ def test_own_processes_that_do_not_fit(
         registry.create(f"{module}:{attribute}", **parameters)
 
 
-def test_an_error_of_the_user_is_not_hidden(module: str) -> None:
-    with pytest.raises(TypeError, match="inner trouble"):
+def test_an_error_of_the_user_names_its_line(module: str) -> None:
+    line = 1 + MODULE.splitlines().index('    raise TypeError("inner trouble")')
+    with pytest.raises(ProcessError, match=rf"TypeError: inner trouble \(.*{module}\.py, line {line}\)"):
         registry.create(f"{module}:fails")
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "message"),
+    [
+        ("subprocess:run", {"args": ["touch", "ran"]}, "part of Python itself"),
+        ("os:system", {"command": "touch ran"}, "part of Python itself"),
+        ("os.path:join", {"a": "b"}, "part of Python itself"),
+        ("torch:load", {"f": "ran"}, "does not say that it is a process"),
+        ("torch.utils.cpp_extension:load", {"name": "ran", "sources": []}, "does not say that it is a process"),
+        ("numpy:load", {"file": "ran"}, "neither a class, nor a function|does not say"),
+        ("MODULE:subprocess.run", {"args": ["touch", "ran"]}, "defined in subprocess, not there"),
+        ("MODULE.py:subprocess.run", {"args": ["touch", "ran"]}, "defined in subprocess, not there"),
+        ("MODULE:subprocess.os.system", {"command": "touch ran"}, "neither a class, nor a function"),
+        ("MODULE:ready.__call__", {"u": "ran"}, "neither a class, nor a function"),
+        ("MODULE.py:exec", {}, "no object 'exec'"),
+        ("MODULE.py:__builtins__.exec", {}, "no object|neither"),
+    ],
+)
+def test_a_card_names_no_other_code(module: str, name: str, parameters: dict[str, Any], message: str) -> None:
+    with pytest.raises((ProcessError, ConfigError), match=message):
+        registry.create(name.replace("MODULE", module), **parameters)
+    assert not Path("ran").exists()
 
 
 def test_modules_that_cannot_be_imported(module: str, tmp_path: Path) -> None:

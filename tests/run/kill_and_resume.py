@@ -27,7 +27,7 @@ from nisampler.events import check_file
 from nisampler.run import pipeline
 from nisampler.run.directory import RunDirectory
 from nisampler.run.pipeline import execute, start
-from nisampler.run.report import RunReport
+from nisampler.run.report.page import RunReport
 
 CHANGING = {"run.log", "seconds.json", "result.json", "report.html", ".lock"}
 GIVE_UP = 400

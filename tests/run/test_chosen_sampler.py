@@ -12,7 +12,7 @@ from nisampler.base.checkpoints import has_checkpoint
 from nisampler.errors import CardError
 from nisampler.run.directory import RunDirectory
 from nisampler.run.pipeline import execute, start
-from nisampler.run.result import summary
+from nisampler.run.report.summary import summary
 from nisampler.training.costs import Choice
 from nisampler.training.pilot import Pilot
 from nisampler.training.trainer import Trainer

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from nisampler.base.storage import read_sealed, write_sealed
 from nisampler.errors import CardError, CorruptFileError, StorageError
 from nisampler.run.directory import RunDirectory
 from nisampler.run.lookup import source_sha256
@@ -89,8 +90,8 @@ def test_a_changed_source_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     content = "def f(x):\n    return x.sum(1)\nf.dim = 2\n"
     source.write_text(content)
     importlib.invalidate_caches()
-    settings = SETTINGS | {"process": name.format(folder=tmp_path)}
-    RunDirectory.create(tmp_path / "run", CARD, settings).close()
+    full = name.format(folder=tmp_path)
+    RunDirectory.create(tmp_path / "run", f'process = "{full}"', SETTINGS | {"process": full}).close()
     RunDirectory.open(tmp_path / "run").close()
     source.write_text(content.replace("sum", "prod"))
     with pytest.raises(StorageError, match=r"own_density.* was changed since .*run began: restore the file"):
@@ -134,11 +135,40 @@ def test_damaged_settings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CorruptFileError, match=r"run\.json is not JSON"):
         RunDirectory.open(tmp_path / "run")
     path.write_text("{}")
-    with pytest.raises(CorruptFileError, match=r"run\.json is incomplete"):
+    with pytest.raises(CorruptFileError, match=r"run\.json is not what this release writes"):
         RunDirectory.open(tmp_path / "run")
-    path.write_text(json.dumps(json.loads(content) | {"version": 99}))
+    for key, value in (("version", 99), ("overrides", {"events.n": 5}), ("threads", "many"), ("process", 5)):
+        path.write_text(json.dumps(json.loads(content) | {key: value}))
+        with pytest.raises(CorruptFileError, match=r"run\.json was altered"):
+            RunDirectory.read(tmp_path / "run")
+    path.write_text(content)
+    sealed = read_sealed(path)
+    write_sealed(path, sealed | {"version": 99})
     with pytest.raises(StorageError, match="another release"):
-        RunDirectory.open(tmp_path / "run")
+        RunDirectory.read(tmp_path / "run")
+    write_sealed(path, {name: value for name, value in sealed.items() if name != "overrides"})
+    with pytest.raises(CorruptFileError, match=r"run\.json is incomplete"):
+        RunDirectory.read(tmp_path / "run")
+
+
+def test_run_and_card_name_one_process(tmp_path: Path) -> None:
+    (tmp_path / "evil.py").write_text("open('ran', 'w')\ndef f(x):\n    return x[:, 0]\nf.dim = 4\n")
+    create(tmp_path / "run").close()
+    path = tmp_path / "run" / "run.json"
+    for name in (f"{tmp_path}/evil.py:f", "evil:f", "camel8"):
+        write_sealed(path, read_sealed(path) | {"process": name})
+        with pytest.raises(CorruptFileError, match=r"names the process .* and the card 'camel4'"):
+            RunDirectory.read(tmp_path / "run")
+
+
+def test_many_read_a_run_that_cannot_be_written(tmp_path: Path) -> None:
+    create(tmp_path / "run").close()
+    before = sorted((tmp_path / "run").iterdir())
+    with RunDirectory.read(tmp_path / "run") as first, RunDirectory.read(tmp_path / "run") as second:
+        assert first.settings == second.settings
+    with RunDirectory.open(tmp_path / "run"), RunDirectory.read(tmp_path / "run") as reader:
+        assert reader.card.seed == 5
+    assert sorted((tmp_path / "run").iterdir()) == before
 
 
 def test_two_owners_are_refused(tmp_path: Path) -> None:

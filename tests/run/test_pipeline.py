@@ -12,14 +12,17 @@ import numpy as np
 import pytest
 
 from nisampler.api import Chain
+from nisampler.base.storage import read_sealed, write_sealed
 from nisampler.errors import CorruptFileError, NonFiniteError, StorageError, ZeroIntegrandError
 from nisampler.events import EventFile, check_file, iterate_points, read_events
-from nisampler.run import pipeline
 from nisampler.run.card import parse_card
 from nisampler.run.directory import RunDirectory
-from nisampler.run.generate import Generated, Shard, finish, generate_events, overweight_warnings
+from nisampler.run.generation.generate import finish, generate_events, overweight_warnings
+from nisampler.run.generation.shards import Generated, Shard
 from nisampler.run.job import build_job
-from nisampler.run.pipeline import execute, redraw, start
+from nisampler.run.pipeline import execute, start
+from nisampler.run.report import drawing
+from nisampler.run.report.drawing import redraw
 from nisampler.training.trainer import Trainer
 
 CHANGING = {"run.log", "seconds.json", "result.json", "report.html", ".lock"}
@@ -33,7 +36,7 @@ def contents(run: Path) -> dict[str, bytes]:
 
 def result_of(run: Path) -> dict[str, Any]:
     result: dict[str, Any] = json.loads((run / "result.json").read_text())
-    del result["seconds"]
+    del result["seconds"], result["checksum"]
     result["unweighting"].pop("events_per_second", None)
     return result
 
@@ -95,7 +98,7 @@ def test_unit_weights_where_they_are_wanted(events_run: Path, tmp_path: Path) ->
     weights = file.read().weights
     assert weights.min() == 1
     assert np.allclose(averaged.read().weights, weights * file.info.cross_section / weights.mean())
-    shards = [Shard(100, 200, 0, 0, 150, 100.5, overweight, "") for overweight in (0.5, 0.0)]
+    shards = [Shard("", 1, 0, 100, 200, 0, 0, 150, 100.5, overweight) for overweight in (0.5, 0.0)]
     assert "IDWTUP = ±3" in overweight_warnings(Generated(shards), job)[0]
     assert not overweight_warnings(Generated(shards[1:]), job)
 
@@ -159,7 +162,14 @@ def test_checkpoints_do_not_change_the_result(
 
 
 @pytest.mark.parametrize(
-    "lost", [["events.h5"], ["events/events-00001.h5"], ["integration/*", "events/*"], ["report.html"]]
+    "lost",
+    [
+        ["events.h5"],
+        ["events/events-00001.h5"],
+        ["integration/*", "events/*"],
+        ["report.html"],
+        ["distributions/*", "report.html"],
+    ],
 )
 def test_what_is_lost_is_made_again(points_run: Path, tmp_path: Path, lost: list[str]) -> None:
     path = tmp_path / "run"
@@ -226,15 +236,15 @@ def test_far_too_much_overweight_is_told(points_run: Path, tmp_path: Path) -> No
     shutil.copytree(points_run, path)
     assert not any("excess of overweight" in text for text in result_of(points_run)["warnings"])
     record = path / "events" / "events-00000.json"
-    shard = json.loads(record.read_text())
-    record.write_text(json.dumps(shard | {"overweight_sum": 0.1 * shard["weight_sum"]}))
+    shard = read_sealed(record)
+    write_sealed(record, shard | {"overweight_sum": 0.1 * shard["weight_sum"]})
     with RunDirectory.open(path) as directory:
         result = execute(directory)
         target = tmp_path / "more"
         generate_events(directory, 100, 5, target)
         record = target / "shards" / "events-00000.json"
-        shard = json.loads(record.read_text())
-        record.write_text(json.dumps(shard | {"overweight_sum": 0.5 * shard["weight_sum"]}))
+        shard = read_sealed(record)
+        write_sealed(record, shard | {"overweight_sum": 0.5 * shard["weight_sum"]})
         more = generate_events(directory, 100, 5, target)
     assert any("excess of overweight" in text and "above 1 %" in text for text in result["warnings"])
     assert "excess of overweight events is 50 %" in more["warnings"][0]
@@ -246,19 +256,21 @@ def test_a_failing_report_does_not_lose_the_run(
     path = tmp_path / "run"
     shutil.copytree(points_run, path)
     (path / "report.html").unlink()
+    shutil.rmtree(path / "distributions")
 
     def fail(*_: Any) -> Any:
         raise NonFiniteError("too many holes")
 
-    monkeypatch.setattr(pipeline, "fill_points", fail)
+    monkeypatch.setattr(drawing, "fill_points", fail)
     with RunDirectory.open(path) as directory:
         result = execute(directory)
         redraw(directory)
     text = "the report lacks the distributions, NonFiniteError: too many holes"
     assert result["warnings"].count(text) == 1 and text in (path / "run.log").read_text()
-    assert json.loads((path / "result.json").read_text()) == result
+    assert read_sealed(path / "result.json") == result
     assert 0 < result["calls"]["report"] == result_of(points_run)["calls"]["report"]
-    assert contents(path) == contents(points_run)
+    drawn = {f"distributions/{file.name}" for file in (points_run / "distributions").iterdir()}
+    assert contents(points_run).keys() - contents(path).keys() == drawn
     page = (path / "report.html").read_text()
     assert "too many holes" in page and "distribution-" not in page and 'id="batches"' in page
 
@@ -335,9 +347,9 @@ def test_generate_needs_a_finished_run(points_card: Path, tmp_path: Path) -> Non
 
 def test_changed_versions_are_told(points_run: Path, tmp_path: Path) -> None:
     shutil.copytree(points_run, tmp_path / "run")
-    settings = json.loads((tmp_path / "run" / "run.json").read_text())
+    settings = read_sealed(tmp_path / "run" / "run.json")
     settings["versions"]["torch"] = "1.0"
-    (tmp_path / "run" / "run.json").write_text(json.dumps(settings))
+    write_sealed(tmp_path / "run" / "run.json", settings)
     with RunDirectory.open(tmp_path / "run") as directory:
         result = execute(directory)
     assert any("torch 1.0 then" in text for text in result["warnings"])

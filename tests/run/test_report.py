@@ -17,11 +17,12 @@ import pytest
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from nisampler.base.storage import read_sealed, write_sealed
 from nisampler.errors import ConfigError, MissingExtraError
 from nisampler.events import EventBatch, Observable
 from nisampler.run.directory import RunDirectory
-from nisampler.run.pipeline import redraw
-from nisampler.run.result import summary
+from nisampler.run.report.drawing import redraw
+from nisampler.run.report.summary import summary
 from nisampler.ui import plots
 from nisampler.ui.distributions import Comparison, coordinate_axes, fill_events, observable_axes
 from nisampler.ui.histograms import Axis, Histogram
@@ -97,25 +98,29 @@ def test_report_shows_the_result(points_run: Path) -> None:
     assert f"{100 * result['unweighting']['efficiency_0p1']:.1f} %" in text
 
 
+def redrawn(run: Path, style: str | None = None) -> Path:
+    directory = RunDirectory.read(run)
+    assert redraw(directory, style) == []
+    return directory.report
+
+
 def test_what_a_process_counts_is_shown(points_run: Path, tmp_path: Path) -> None:
     """A process that counts nothing says nothing; one that does has a row in the summary and a table in the report."""
     shutil.copytree(points_run, tmp_path / "run")
     path = tmp_path / "run" / "result.json"
-    result = json.loads(path.read_text())
+    result = read_sealed(path)
     assert result["limits"] == {} and "limits" not in dict(summary(result, tmp_path))
     result["limits"] = {"points": 1234, "scales below 1 GeV": 56, "x below the grid": 0}
     assert dict(summary(result, tmp_path))["limits"] == "56 scales below 1 GeV (of 1,234 points)"
-    path.write_text(json.dumps(result))
-    with RunDirectory.open(tmp_path / "run") as directory:
-        page = redraw(directory).read_text()
+    write_sealed(path, result)
+    page = redrawn(tmp_path / "run").read_text()
     assert re.search(r"Limits.*scales below 1 GeV.*56", page, re.DOTALL)
 
 
 def test_redrawn_report_is_the_same(points_run: Path, tmp_path: Path) -> None:
     shutil.copytree(points_run, tmp_path / "run")
-    with RunDirectory.open(tmp_path / "run") as directory:
-        first = redraw(directory).read_bytes()
-        assert redraw(directory).read_bytes() == first
+    first = redrawn(tmp_path / "run").read_bytes()
+    assert redrawn(tmp_path / "run").read_bytes() == first
 
 
 def test_text_is_escaped() -> None:
@@ -213,9 +218,8 @@ def test_styles_need_mplhep_and_a_known_name(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("style", plots.STYLES)
 def test_styles_change_the_figures(style: str, points_run: Path, tmp_path: Path) -> None:
     shutil.copytree(points_run, tmp_path / "run")
-    with RunDirectory.open(tmp_path / "run") as directory:
-        plain = parse(redraw(directory))
-        styled = parse(redraw(directory, style))
+    plain = parse(redrawn(tmp_path / "run"))
+    styled = parse(redrawn(tmp_path / "run", style))
     assert styled.figures == plain.figures
     assert not set(styled.sources) & set(plain.sources)
     sheet = plots.style_sheet(style)

@@ -15,7 +15,7 @@ from nisampler import UnweightingConfig
 from nisampler.errors import ConfigError
 from nisampler.run.directory import RunDirectory
 from nisampler.run.pipeline import execute, start
-from nisampler.run.result import summary
+from nisampler.run.report.summary import summary
 from nisampler.training.costs import Costs
 from nisampler.unweighting import two_stage
 from nisampler.unweighting.surrogate import SurrogateConfig

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nisampler.run.result import efficiency_rows, integral_text
+from nisampler.run.report.summary import efficiency_rows, integral_text
 from nisampler.ui import plots
 from nisampler.ui.distributions import Comparison
 from nisampler.ui.page import Card, Page, Picture, Table

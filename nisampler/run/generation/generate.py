@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from nisampler.base.device import cpu_threads
+from nisampler.base.locks import lock_folder
 from nisampler.base.outputs import new_folder
 from nisampler.base.rng import Streams
-from nisampler.base.storage import make_folder, read_json, remove_stale, sha256, write_json
+from nisampler.base.storage import make_folder, read_sealed, remove_stale, sha256, write_sealed
 from nisampler.errors import CorruptFileError, StorageError
 from nisampler.events import (
     PointBatch,
@@ -25,100 +24,15 @@ from nisampler.events import (
     write_points,
 )
 from nisampler.result import Result
+from nisampler.run import lookup
 from nisampler.run.directory import RunDirectory
+from nisampler.run.generation.shards import SUFFIX, Generated, Shard, refuse_strangers, sizes
 from nisampler.run.job import Job, build_job
 from nisampler.run.stages import chain
 from nisampler.ui.monitor import SILENT, LogMonitor, Monitor, Monitors, log_end
 
-SUFFIX = ".h5"
 CHECKSUMS = "checksums.json"
 _CHUNK = 50_000
-
-
-@dataclass(frozen=True)
-class Shard:
-    """How one shard was made; stored beside it.
-
-    Attributes
-    ----------
-    events, calls, zeros, nonfinite
-        Events in it, and the integrand's counters for it.
-    trials
-        Points tried.
-    weight_sum, overweight_sum
-        Sum of |weights|, and its excess over one per event.
-    sha256
-        Checksum of the file.
-
-    Examples
-    --------
-    >>> shard = Shard(
-    ...     events=20, calls=512, zeros=0, nonfinite=0, trials=250, weight_sum=21.0, overweight_sum=1.0, sha256=""
-    ... )
-    >>> shard.events / shard.trials
-    0.08
-    """
-
-    events: int
-    calls: int
-    zeros: int
-    nonfinite: int
-    trials: int
-    weight_sum: float
-    overweight_sum: float
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Generated:
-    """What a set of shards adds up to.
-
-    >>> shard = Shard(
-    ...     events=20, calls=512, zeros=0, nonfinite=0, trials=250, weight_sum=20.0, overweight_sum=1.0, sha256=""
-    ... )
-    >>> made = Generated([shard, shard])
-    >>> made.events, made.efficiency, made.overweight_fraction
-    (40, 0.08, 0.05)
-    """
-
-    shards: Sequence[Shard]
-
-    @property
-    def events(self) -> int:
-        """Number of events."""
-        return sum(shard.events for shard in self.shards)
-
-    @property
-    def calls(self) -> int:
-        """Integrand calls that found the points."""
-        return sum(shard.calls for shard in self.shards)
-
-    @property
-    def nonfinite(self) -> int:
-        """Values that were NaN or infinite."""
-        return sum(shard.nonfinite for shard in self.shards)
-
-    @property
-    def efficiency(self) -> float | None:
-        """Accepted points over tried ones."""
-        trials = sum(shard.trials for shard in self.shards)
-        return self.events / trials if trials else None
-
-    @property
-    def overweight_fraction(self) -> float | None:
-        """Share of the sum of |weights| that is excess over one."""
-        total = math.fsum(shard.weight_sum for shard in self.shards)
-        return math.fsum(shard.overweight_sum for shard in self.shards) / total if total else None
-
-
-def sizes(n: int, shard_size: int) -> list[int]:
-    """The number of events of each shard.
-
-    >>> sizes(25, 10)
-    [10, 10, 5]
-    """
-    full, rest = divmod(n, shard_size)
-    return [shard_size] * full + ([rest] if rest else [])
 
 
 class Generator:
@@ -132,6 +46,8 @@ class Generator:
         The frozen sampler, w_max and the integral.
     streams
         Source of all random numbers; shard k uses those of number k only.
+    run
+        Which run this is; shards of another one are refused.
 
     Examples
     --------
@@ -148,8 +64,8 @@ class Generator:
     [10, 10, 5]
     """
 
-    def __init__(self, job: Job, result: Result, streams: Streams) -> None:
-        self._job, self._result, self._streams = job, result, streams
+    def __init__(self, job: Job, result: Result, streams: Streams, run: str = "") -> None:
+        self._job, self._result, self._streams, self._run = job, result, streams, run
         self._unweighter = result.unweighter(streams)
 
     def fill(self, folder: Path, n: int, shard_size: int, monitor: Monitor) -> Generated:
@@ -162,13 +78,15 @@ class Generator:
         CorruptFileError
             If an existing shard was altered; it is named.
         StorageError
-            If the folder cannot be written.
+            If the folder cannot be written, or holds shards that do not belong there.
         """
         make_folder(folder)
         remove_stale(folder)
+        planned = sizes(n, shard_size)
+        refuse_strangers(folder, len(planned))
         shards = []
         done = 0
-        for index, size in enumerate(sizes(n, shard_size)):
+        for index, size in enumerate(planned):
             monitor.progress("events", done, n, {})
             shards.append(self._stored(folder, index, size) or self._make(folder, index, size))
             done += size
@@ -178,11 +96,11 @@ class Generator:
     def _stored(self, folder: Path, index: int, size: int) -> Shard | None:
         """The record of a shard that is complete."""
         path = shard_path(folder, index, SUFFIX)
-        if not path.is_file() or not _record_path(path).is_file():
+        shard = Shard.read(path)
+        if shard is None:
             return None
-        shard = Shard(**read_json(_record_path(path)))
-        if shard.events != size or shard.sha256 != sha256(path):
-            raise CorruptFileError(f"{path} was altered: delete it and resume to make it again")
+        if shard.identity != (self._run, self._streams.seed, index, size):
+            raise CorruptFileError(f"{path} is not of this run: delete it and start the command again")
         counters = self._job.integrand
         spent = {"calls": shard.calls, "zeros": shard.zeros, "nonfinite": shard.nonfinite}
         counters.restore_counts({name: count + spent[name] for name, count in counters.counts().items()})
@@ -201,6 +119,9 @@ class Generator:
             write_points(path, point_batch(job, points.u, points.weights), job.process.unit, size, job.domain)
         spent = {name: count - before[name] for name, count in job.integrand.counts().items()}
         shard = Shard(
+            run=self._run,
+            seed=self._streams.seed,
+            index=index,
             events=size,
             calls=spent["calls"],
             zeros=spent["zeros"],
@@ -210,7 +131,7 @@ class Generator:
             overweight_sum=points.overweight_sum,
             sha256=sha256(path),
         )
-        write_json(_record_path(path), asdict(shard))
+        shard.write(path)
         return shard
 
 
@@ -224,10 +145,6 @@ def point_batch(job: Job, u: torch.Tensor, weights: torch.Tensor) -> PointBatch:
     array([[1., 1., 1., 1.]])
     """
     return PointBatch(job.integrand.to_domain(u).cpu().numpy(), weights.double().cpu().numpy())
-
-
-def _record_path(path: Path) -> Path:
-    return path.with_suffix(".json")
 
 
 def point_batches(folder: Path) -> Iterator[PointBatch]:
@@ -284,14 +201,29 @@ def finish(job: Job, shards: Path, target: Path, n: int) -> list[str]:
         else:
             write_points(path, point_batches(shards), job.process.unit, n, job.domain)
         checksums[path.name] = sha256(path)
-        write_json(target / CHECKSUMS, checksums)
+        write_sealed(target / CHECKSUMS, checksums)
     return names
+
+
+def file_problems(folder: Path, names: Iterable[str]) -> Iterator[str]:
+    """What is wrong with the finished event files of a folder, in words.
+
+    >>> list(file_problems(Path("nowhere"), ["events.h5"]))
+    ['nowhere/events.h5 is missing']
+    """
+    checksums = _checksums(folder / CHECKSUMS)
+    for name in names:
+        path = folder / name
+        if not path.is_file():
+            yield f"{path} is missing"
+        elif sha256(path) != checksums.get(name):
+            yield f"{path} was altered"
 
 
 def _checksums(path: Path) -> dict[str, str]:
     """The checksums of finished files by name; none if the file is missing or damaged."""
     with suppress(StorageError):
-        return {str(name): str(value) for name, value in dict(read_json(path)).items()}
+        return {str(name): str(value) for name, value in read_sealed(path).items()}
     return {}
 
 
@@ -300,9 +232,7 @@ def overweight_warnings(made: Generated, job: Job) -> list[str]:
 
     >>> from nisampler.run.card import parse_card
     >>> job = build_job(parse_card('process = "camel4"'), "camel4", "cpu")
-    >>> shard = Shard(
-    ...     events=20, calls=512, zeros=0, nonfinite=0, trials=250, weight_sum=20.0, overweight_sum=1.0, sha256=""
-    ... )
+    >>> shard = Shard("", 1, 0, 20, calls=512, zeros=0, nonfinite=0, trials=250, weight_sum=20.0, overweight_sum=1.0)
     >>> overweight_warnings(Generated([shard]), job)
     ['the excess of overweight events is 5 % of the integral, above 1 %: the integration missed ...']
     """
@@ -326,6 +256,8 @@ def generate_events(
 ) -> dict[str, Any]:
     """Write `n` events of a finished run with another seed to `target`; an interrupted call is continued.
 
+    The run is only read, so that many can do so at once; the log is ``run.log`` in `target`.
+
     Returns
     -------
     dict
@@ -334,7 +266,7 @@ def generate_events(
     Raises
     ------
     StorageError
-        If the run has no frozen sampler and integral yet, or `target` holds something else.
+        If the run has no frozen sampler and integral yet, or `target` holds something else or is in use.
     NisamplerError
         As the stages do.
 
@@ -350,41 +282,49 @@ def generate_events(
     ...         generate_events(run, 20, 7, Path(folder) / "more")["files"]
     ['events.h5']
     """
-    if not (directory.sampler.is_dir() and directory.integration.is_dir()):
-        raise StorageError(f"{directory.path} is not finished: `nisampler resume {directory.path}` first")
-    monitor = Monitors([LogMonitor(directory.log), watcher])
-    settings = directory.settings
-    order = {"n_events": n, "seed": seed, "run": settings["card_sha256"]}
-    _claim(target, order)
-    with log_end(directory.log), cpu_threads(settings["threads"]):
+    directory.require_integral()
+    run = directory.identity()
+    order = {"n_events": n, "seed": seed, "run": run}
+    settings, log = directory.settings, target / "run.log"
+    with _claimed(target, order), log_end(log), cpu_threads(settings["threads"]):
+        monitor = Monitors([LogMonitor(log), watcher])
+        directory.check_source()
+        lookup.announce(settings["process"], monitor)
         job = build_job(directory.card, settings["process"], settings["device"])
         stages = chain(job, directory, monitor)
-        generator = Generator(job, stages.integrate(stages.train()), Streams(seed))
+        generator = Generator(job, stages.integrate(stages.train()), Streams(seed), run)
         made = generator.fill(target / "shards", n, directory.card.events.shard_size, monitor)
         names = finish(job, target / "shards", target, n)
-    same = f"seed {seed} is that of the run itself: these events repeat the run's own"
-    result = order | {
-        "efficiency_generated": made.efficiency,
-        "overweight_fraction": made.overweight_fraction,
-        "calls": {"generation": made.calls, "events": job.record_calls(made.events)},
-        "weights": "average" if job.average else "unit",
-        "files": names,
-        "warnings": [
-            *([same] if seed == directory.card.seed else []),
-            *overweight_warnings(made, job),
-        ],
-    }
-    write_json(target / "generated.json", result)
-    monitor.line(f"generated {n} events with seed {seed} in {target}")
+        same = f"seed {seed} is that of the run itself: these events repeat the run's own"
+        result = order | {
+            "efficiency_generated": made.efficiency,
+            "overweight_fraction": made.overweight_fraction,
+            "calls": {"generation": made.calls, "events": job.record_calls(made.events)},
+            "weights": "average" if job.average else "unit",
+            "files": names,
+            "warnings": [
+                *([same] if seed == directory.card.seed else []),
+                *overweight_warnings(made, job),
+            ],
+        }
+        write_sealed(target / "generated.json", result)
+        monitor.line(f"generated {n} events with seed {seed} in {target}")
     return result
 
 
-def _claim(target: Path, order: dict[str, Any]) -> None:
-    """Make `target` the place of these events, or find that it is already."""
+@contextmanager
+def _claimed(target: Path, order: dict[str, Any]) -> Iterator[None]:
+    """Make `target` the place of these events, or find that it is already, and lock it meanwhile."""
     path = target / "order.json"
-    if path.is_file():
-        if read_json(path) != order:
+    if not path.is_file():
+        new_folder(target)
+        try:
+            make_folder(target)
+        except StorageError as error:
+            raise StorageError(f"{error}; --output puts the events elsewhere") from error
+    with lock_folder(target):
+        if not path.is_file():
+            write_sealed(path, order)
+        elif read_sealed(path) != order:
             raise StorageError(f"{target} holds other events: choose another --output")
-        return
-    make_folder(new_folder(target))
-    write_json(path, order)
+        yield

@@ -1,0 +1,1 @@
+"""Unweighted events of a frozen sampler, in shards and finished files."""

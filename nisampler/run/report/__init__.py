@@ -1,0 +1,1 @@
+"""What a run found, told: lines for a person, figures, a page."""

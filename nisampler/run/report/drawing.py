@@ -1,0 +1,197 @@
+"""What the report draws: distributions of weighted points and of events, stored so that nothing is computed again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from nisampler.base.checkpoints import has_checkpoint, load_checkpoint, save_checkpoint
+from nisampler.base.storage import atomic_write, read_sealed
+from nisampler.base.weights import importance_weights
+from nisampler.events import ShardSet
+from nisampler.result import Result
+from nisampler.run.directory import RunDirectory
+from nisampler.run.generation.generate import file_problems, point_batch, point_batches
+from nisampler.run.generation.shards import problems, sizes
+from nisampler.run.job import Job
+from nisampler.run.report.page import RunReport, render
+from nisampler.samplers.base import Sampler
+from nisampler.stored import Integrated, Trained
+from nisampler.ui import plots
+from nisampler.ui.distributions import (
+    Comparison,
+    coordinate_axes,
+    fill_events,
+    fill_points,
+    observable_axes,
+)
+from nisampler.ui.histograms import Axis, Histogram
+
+_POINTS = 100_000
+_BATCH = 20_000
+_VALUES = [item.name for item in fields(Comparison) if item.name != "axis"]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The distributions of a run.
+
+    Attributes
+    ----------
+    comparisons
+        Weighted against unweighted, one for each observable or coordinate.
+    spent
+        The integrand's counters for them, records of events included.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> values = {name: torch.ones(2, dtype=torch.float64).numpy() for name in _VALUES}
+    >>> comparison = Comparison(Axis("x", "$x$", np.linspace(0.0, 1.0, 3)), **values)
+    >>> drawn = Drawn((comparison,), {"calls": 10, "nonfinite": 0})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     drawn.write(Path(folder))
+    ...     again = Drawn.read(Path(folder))
+    >>> again.comparisons[0].axis.name, again.spent["calls"]
+    ('x', 10)
+    """
+
+    comparisons: tuple[Comparison, ...] = ()
+    spent: Mapping[str, int] = field(default_factory=lambda: {"calls": 0, "nonfinite": 0})
+
+    def write(self, folder: Path) -> None:
+        """Store them as safetensors with JSON metadata."""
+        tensors: dict[str, torch.Tensor] = {}
+        axes = []
+        for index, item in enumerate(self.comparisons):
+            axes.append({"name": item.axis.name, "label": item.axis.label, "log": item.axis.log})
+            values = {"edges": item.axis.edges} | {name: getattr(item, name) for name in _VALUES}
+            tensors |= {f"{index}.{name}": torch.from_numpy(np.asarray(value)) for name, value in values.items()}
+        save_checkpoint(folder, tensors, {"axes": axes, "spent": dict(self.spent)})
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """What `write` stored; CorruptFileError names what is damaged."""
+        tensors, meta = load_checkpoint(folder)
+        comparisons = []
+        for index, axis in enumerate(meta["axes"]):
+            edges = tensors[f"{index}.edges"].numpy()
+            values = {name: tensors[f"{index}.{name}"].numpy() for name in _VALUES}
+            comparisons.append(Comparison(Axis(axis["name"], axis["label"], edges, axis["log"]), **values))
+        return cls(tuple(comparisons), meta["spent"])
+
+
+def draw(job: Job, directory: RunDirectory, found: Result) -> Drawn:
+    """Compare fresh weighted points of the sampler with the events of a run, and store the distributions there.
+
+    Raises
+    ------
+    NisamplerError
+        As the integrand and the readers of events do.
+    """
+    before = job.integrand.counts()
+    comparisons, records = _comparisons(job, directory, found)
+    spent = {name: count - before[name] for name, count in job.integrand.counts().items()}
+    drawn = Drawn(comparisons, spent | {"calls": spent["calls"] + job.record_calls(records)})
+    drawn.write(directory.distributions)
+    return drawn
+
+
+def redraw(directory: RunDirectory, style: str | None = None, output: Path | None = None) -> list[str]:
+    """Draw the report of a finished run from what is stored of it; none of its code is run.
+
+    Parameters
+    ----------
+    directory
+        Of the run.
+    style
+        One of `plots.STYLES`, the style of an experiment; by default the package's own.
+    output
+        The file to write; ``report.html`` of the run by default.
+
+    Returns
+    -------
+    list[str]
+        What is wrong with the events of the run; the page says it too.
+
+    Raises
+    ------
+    StorageError
+        If the run is not finished, or the page cannot be written.
+    CorruptFileError
+        If a figure that the page shows was altered; its file is named.
+    MissingExtraError
+        If the style needs mplhep and it is not installed.
+    """
+    sheet = plots.style_sheet(style)
+    directory.require_integral(directory.result)
+    result = read_sealed(directory.result)
+    wrong = list(_damage(directory, result))
+    found, drawn = Integrated.read(directory.path), Drawn()
+    if has_checkpoint(directory.distributions):
+        drawn = Drawn.read(directory.distributions)
+    means = np.asarray(found.result.batch_means)
+    spread = float(means.std(ddof=1)) if len(means) > 1 else 0.0
+    data = RunReport(
+        result=result | {"warnings": [*result["warnings"], *wrong]},
+        history=Trained.history(directory.path),
+        batches=[(float(mean), spread) for mean in means],
+        weight_edges=found.distribution.edges,
+        weight_counts=found.distribution.counts,
+        w_max=found.max_weight / found.distribution.mean if result["unweighting"]["n_events"] else None,
+        comparisons=drawn.comparisons,
+        style=sheet,
+    )
+    with atomic_write(output or directory.report, "w") as handle:
+        handle.write(render(data))
+    return wrong
+
+
+def _damage(directory: RunDirectory, result: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with the events of a run and its files."""
+    card = directory.card
+    if card.events.n:
+        yield from problems(directory.events, directory.identity(), card.seed, card.events.n, card.events.shard_size)
+        yield from file_problems(directory.path, result["files"])
+
+
+def _weighted_points(job: Job, sampler: Sampler, n: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """`n` cube points of the frozen sampler with weights f/q, zeros included."""
+    integrand = sampler.view(job.integrand)
+    for index, size in enumerate(sizes(n, _BATCH)):
+        generator = job.streams.generator("report", index, device=sampler.device)
+        u, log_q = sampler.sample(size, generator)
+        yield u, importance_weights(integrand(u), log_q)
+
+
+def _comparisons(job: Job, directory: RunDirectory, found: Result) -> tuple[tuple[Comparison, ...], int]:
+    """Each observable, or coordinate, of weighted points and of the events; and how many points got a record."""
+    observables = job.process.observables
+    domain = job.integrand.domain.cpu().numpy()
+    axes = observable_axes(observables) if job.process.has_events else coordinate_axes(domain)
+    weighted = tuple(Histogram(axis) for axis in axes)
+    unweighted = tuple(Histogram(axis) for axis in axes)
+    n, records = min(_POINTS, found.estimate.n // 4), 0
+    for index, (u, weights) in enumerate(_weighted_points(job, found.sampler, n)):
+        kept = weights != 0.0
+        records += int(kept.sum())
+        for histogram in weighted:
+            histogram.count += int((~kept).sum())
+        if job.process.has_events:
+            generator = job.streams.generator("report record", index)
+            fill_events(weighted, observables, job.process.events(u[kept], weights[kept], generator))
+        else:
+            fill_points(weighted, point_batch(job, u[kept], weights[kept]))
+    if job.process.has_events:
+        for batch in ShardSet.open(directory.events).batches():
+            fill_events(unweighted, observables, batch)
+    else:
+        for points in point_batches(directory.events):
+            fill_points(unweighted, points)
+    value = found.estimate.value
+    return tuple(Comparison.of(a, b, value) for a, b in zip(weighted, unweighted, strict=True)), records
