@@ -214,7 +214,7 @@ def test_manifests_of_other_formats_are_refused(tmp_path):
     with pytest.raises(StorageError, match="version 99"):
         load_checkpoint(tmp_path)
     write_json(tmp_path / MANIFEST_NAME, [1, 2])
-    with pytest.raises(CorruptFileError, match="not a checkpoint manifest"):
+    with pytest.raises(CorruptFileError, match="not what this release writes"):
         load_checkpoint(tmp_path)
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 from nisampler.base.checkpoints import has_checkpoint, load_checkpoint
-from nisampler.base.storage import read_json
+from nisampler.base.storage import read_json, read_sealed
 from nisampler.events import check_file
 from nisampler.run import pipeline
 from nisampler.run.directory import RunDirectory
@@ -116,7 +116,7 @@ def read_everything(path: Path) -> None:
 def contents(path: Path) -> dict[str, bytes]:
     files = [file for file in path.rglob("*") if file.is_file() and file.name not in CHANGING]
     found = {str(file.relative_to(path)): file.read_bytes() for file in files}
-    result = read_json(path / "result.json")
+    result = read_sealed(path / "result.json")
     del result["seconds"]
     result["unweighting"].pop("events_per_second", None)
     return found | {"result": json.dumps(result).encode()}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nisampler.base.checkpoints import has_checkpoint
+from nisampler.base.storage import read_sealed
 from nisampler.errors import CardError
 from nisampler.run.directory import RunDirectory
 from nisampler.run.pipeline import execute, start
@@ -50,7 +50,7 @@ def test_the_choice_is_told_in_all_places(tmp_path: Path) -> None:
     choice = result["sampler"]["choice"]
     assert choice["events"] == 200_000 and choice["chosen"].startswith("flow") and choice["costs"]["call"] == 1e-2
     assert {option["name"] for option in choice["options"]} == {"VEGAS", "VEGAS + tree", "flow 2x16"}
-    assert json.loads((tmp_path / "many" / "result.json").read_text()) == result
+    assert read_sealed(tmp_path / "many" / "result.json") == result
     line = Choice.of(choice).line()
     assert ("choice", line) in summary(result, tmp_path)
     assert f"choice: {line}" in (tmp_path / "many" / "run.log").read_text()

@@ -93,6 +93,25 @@ def draw(job: Job, directory: RunDirectory, found: Result) -> Drawn:
     ------
     NisamplerError
         As the integrand and the readers of events do.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from nisampler.run.generation.generate import Generator
+    >>> from nisampler.run.job import build_job
+    >>> from nisampler.run.stages import chain
+    >>> from nisampler.ui.monitor import SILENT
+    >>> settings = {"process": "camel4", "device": "cpu", "threads": 1, "versions": {}}
+    >>> quick = {"training.calls": 5000, "training.sampler": "vegas", "integration.points": 2048}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with RunDirectory.create(f"{folder}/run", 'process = "camel4"', settings, quick) as run:
+    ...         job = build_job(run.card, "camel4", "cpu")
+    ...         stages = chain(job, run, SILENT)
+    ...         found = stages.integrate(stages.train())
+    ...         made = Generator(job, found, job.streams).fill(run.events, 20, 20, SILENT)
+    ...         drawn = draw(job, run, found)
+    >>> [comparison.axis.name for comparison in drawn.comparisons], drawn.spent["calls"]
+    (['x1', 'x2', 'x3', 'x4'], 512)
     """
     before = job.integrand.counts()
     comparisons, records = _comparisons(job, directory, found)
@@ -127,6 +146,16 @@ def redraw(directory: RunDirectory, style: str | None = None, output: Path | Non
         If a figure that the page shows was altered; its file is named.
     MissingExtraError
         If the style needs mplhep and it is not installed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> settings = {"process": "camel4", "device": "cpu", "threads": 1, "versions": {}}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with RunDirectory.create(f"{folder}/run", 'process = "camel4"', settings) as run:
+    ...         redraw(run)
+    Traceback (most recent call last):
+    nisampler.errors.StorageError: ...run is not finished: `nisampler resume ...
     """
     sheet = plots.style_sheet(style)
     directory.require_integral(directory.result)

@@ -17,6 +17,7 @@ from tiny_model import TinyModel, build, write_file
 
 from nisampler.base.checkpoints import save_checkpoint
 from nisampler.base.locks import lock_folder
+from nisampler.base.storage import read_sealed, write_sealed
 from nisampler.calo.detector.geometries import geometry
 from nisampler.calo.fitting.fit import DataOptions, fit
 from nisampler.calo.fitting.store import describe, load_model, stored_geometry
@@ -66,8 +67,9 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 
 
 def edit(folder: Path, **changes: Any) -> None:
+    """Another description, with a checksum of its own."""
     path = folder / "model.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    write_sealed(path, read_sealed(path) | changes)
 
 
 def test_stored_and_read_back(fitted: Path, file: Path, tmp_path: Path) -> None:
@@ -156,7 +158,7 @@ def test_fit_needs_showers_and_a_place(folder: Path, file: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("resume", [False, True])
-@pytest.mark.parametrize("where", ["fit._prepared", "store.save_base", "store.write_json"])
+@pytest.mark.parametrize("where", ["fit._prepared", "store.save_base", "store.write_sealed"])
 def test_a_fit_that_was_ended_early_is_begun_again(
     where: str, resume: bool, fitted: Path, file: Path, tmp_path: Path
 ) -> None:
@@ -215,6 +217,15 @@ def test_damaged_folders(folder: Path, tmp_path: Path) -> None:
 def test_altered_descriptions(folder: Path, changes: dict[str, Any], error: type[NisamplerError], words: str) -> None:
     edit(folder, **changes)
     with pytest.raises(error, match=words):
+        load_model(folder)
+
+
+def test_careless_changes_of_a_description(folder: Path) -> None:
+    path = folder / "model.json"
+    content = json.loads(path.read_text())
+    del content["config"][next(iter(content["config"]))]
+    path.write_text(json.dumps(content))
+    with pytest.raises(CorruptFileError, match=r"model\.json was altered"):
         load_model(folder)
 
 
