@@ -38,6 +38,8 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads of the CPU.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing.")]
 
+_TIME = "`nisampler calo time MODEL -o FILE` makes one"
+
 
 def _geometry(name: str) -> Geometry:
     """A registered geometry, or that of an XML binning."""
@@ -258,7 +260,7 @@ def evaluate(
                 multiclass=multiclass,
                 seed=seed,
                 device=str(place),
-                timing={name: read_sealed(path) for name, path in _pairs("--timing", timing or []).items()},
+                timing={name: read_sealed(path, mend=_TIME) for name, path in _pairs("--timing", timing or []).items()},
                 training={} if model is None else training_records(model),
                 bands=_groups("--band", band or []),
             )

@@ -17,6 +17,7 @@ import pytest
 from tiny_model import build
 from typer.testing import CliRunner
 
+from nisampler.base.storage import write_sealed
 from nisampler.calo.commands import app as calo
 from nisampler.calo.data.files import read_showers
 from nisampler.calo.detector.geometries import GEOMETRIES, geometry
@@ -144,6 +145,7 @@ def test_several_models_in_one_report(folder: Path, tmp_path: Path, monkeypatch:
     found = json.loads((tmp_path / "report" / "evaluation.json").read_text())
     assert found["multiclass"]["names"] == ["tiny", "b"] and found["samples"]["b"]["band"]["draws"] == 2
     assert "voxels" in reports[0][0].samples[1].bands and found["samples"]["tiny"]["timing"]["rows"]
+    write_sealed(tmp_path / "sealed.json", {"rows": 1})
     for wrong, message in (
         (["--band", f"ghost={folder / 'new.h5'}"], "a band belongs to 'ghost'"),
         (["--band", f"b={folder / 'new.h5'}"], "at least two draws"),
@@ -151,7 +153,11 @@ def test_several_models_in_one_report(folder: Path, tmp_path: Path, monkeypatch:
         (["--candidate", "b=x"], "names that differ, got 'b' 2 times"),
         (["--multiclass", "none"], "classifier must be one of"),
         (["--timing", f"ghost={tmp_path / 't.json'}"], "a timing belongs to 'ghost'"),
-        (["--timing", f"b={tmp_path / 'report' / 'evaluation.json'}"], "the timing of b is not what"),
+        (
+            ["--timing", f"b={tmp_path / 'report' / 'evaluation.json'}"],
+            "evaluation.json is not what this release writes",
+        ),
+        (["--timing", f"b={tmp_path / 'sealed.json'}"], "the timing of b is not what"),
     ):
         code, _, err = call(*common, *pair, *wrong, "--trainings", 0)
         assert code == 1 and message in err
