@@ -226,8 +226,9 @@ def _check_candidates(candidates: Mapping[str, str | Path], options: EvaluationO
             if name not in candidates:
                 raise ConfigError(f"a {what} belongs to {name!r}, the candidates are {', '.join(candidates) or 'none'}")
     for name, found in options.timing.items():
-        rows = found.get("rows", [None]) if isinstance(found, Mapping) else [None]
-        if not all(isinstance(row, Mapping) and row.keys() >= {"device", "batch", "generate"} for row in rows):
+        rows = found.get("rows") if isinstance(found, Mapping) else None
+        fields = {"device", "batch", "generate"}
+        if not (isinstance(rows, list) and all(isinstance(row, Mapping) and row.keys() >= fields for row in rows)):
             raise ConfigError(f"the timing of {name} is not what `nisampler calo time --output FILE` writes")
 
 
