@@ -13,7 +13,7 @@ import torch
 
 from nisampler.base.checkpoints import load_checkpoint, save_checkpoint
 from nisampler.base.checks import Natural, checked
-from nisampler.base.device import cpu_threads, resolve_device
+from nisampler.base.device import point_threads, resolve_device
 from nisampler.base.rng import Streams
 from nisampler.density.integrand import Integrand
 from nisampler.density.values import Kind
@@ -54,7 +54,7 @@ class ChainConfig:
     seed
         Same seed, same numbers.
     threads
-        Of the CPU, see `cpu_threads`.
+        Of the CPU, see `point_threads`.
 
     Examples
     --------
@@ -285,7 +285,7 @@ def integrate(
         None shows a bar in a terminal or a notebook, and nothing elsewhere; True shows plain lines there; False shows
         nothing; a `nisampler.ui.monitor.Monitor` of your own is told.
     threads
-        Of the CPU, see `cpu_threads`.
+        Of the CPU, see `point_threads`.
     events
         Number of events that will be unweighted, instead of `training.events`: the sampler is chosen by the time they
         take, see `TrainingConfig`.
@@ -341,7 +341,7 @@ def integrate(
         training, integration or IntegrationConfig(), unweighting or UnweightingConfig(), seed, threads
     )
     counted = integrand.counts() if integrand is function else None
-    with cpu_threads(threads), monitor_for(progress) as monitor:
+    with point_threads(threads), monitor_for(progress) as monitor:
         chain = Chain(integrand, config, place, monitor, counted=counted)
         result = chain.integrate(chain.train(callback=callback, start=sampler))
     if integrand.kind == "scalar":

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nisampler.base.checkpoints import load_checkpoint, save_checkpoint
 from nisampler.base.checks import Count, Natural, checked
-from nisampler.base.device import cpu_threads, resolve_device
+from nisampler.base.device import point_threads, resolve_device
 from nisampler.base.estimate import Estimate
 from nisampler.base.estimates import Estimates
 from nisampler.base.locks import LOCK_NAME
@@ -240,7 +240,7 @@ class Result:
         MissingFunctionError
             If the result was read without its function.
         """
-        with cpu_threads(self.threads):
+        with point_threads(self.threads):
             return self.unweighter().generate(n, shard)
 
     def unweighter(self, streams: Streams | None = None) -> Unweighter:
@@ -271,7 +271,7 @@ class Result:
             Another number gives other points.
         """
         generator = self.streams.generator("sample", checked("shard", shard, Natural), device=self.sampler.device)
-        with cpu_threads(self.threads):
+        with point_threads(self.threads):
             u, log_q = self.sampler.sample(checked("n", n, Count), generator)
             volume, absent = self.integrand.volume, self.integrand.function
             x: Tensor | MissingFunctionError

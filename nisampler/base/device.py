@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 
 from nisampler.errors import ConfigError
+
+_SHARING: ContextVar[int | None] = ContextVar("threads that share the points of a batch", default=None)
 
 
 def resolve_device(name: str | torch.device) -> torch.device:
@@ -37,9 +40,6 @@ def resolve_device(name: str | torch.device) -> torch.device:
 def cpu_threads(count: int) -> Iterator[None]:
     """Let torch use `count` threads for a while.
 
-    One is the default everywhere: the batches are small, more threads gain little, and where other work competes for
-    the cores they wait for each other. It also makes results independent of the machine's number of cores.
-
     Raises
     ------
     ConfigError
@@ -59,3 +59,53 @@ def cpu_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def point_threads(count: int) -> Iterator[None]:
+    """Let `count` threads share the points of a batch for a while, where no point depends on another one.
+
+    That is in the function that is integrated (`sharing_points`) and in splines. Everything else takes one thread: how
+    a sum over points is shared out changes its last digits, and with them every event that follows. One is the default
+    everywhere, because the batches are small, and where other work competes for the cores threads wait for each other.
+
+    Raises
+    ------
+    ConfigError
+        If the count is not positive.
+
+    Examples
+    --------
+    >>> with point_threads(2):
+    ...     torch.get_num_threads(), threads_for_points()
+    (1, 2)
+    """
+    with cpu_threads(count):
+        token = _SHARING.set(count)
+        try:
+            with cpu_threads(1):
+                yield
+        finally:
+            _SHARING.reset(token)
+
+
+def threads_for_points() -> int:
+    """How many threads may share the points of a batch; those of torch where nobody has said.
+
+    >>> with cpu_threads(1):
+    ...     threads_for_points()
+    1
+    """
+    return _SHARING.get() or torch.get_num_threads()
+
+
+@contextmanager
+def sharing_points() -> Iterator[None]:
+    """Let torch use the threads that may share the points of a batch, for a function that takes each on its own.
+
+    >>> with point_threads(2), sharing_points():
+    ...     torch.get_num_threads()
+    2
+    """
+    with cpu_threads(threads_for_points()):
+        yield

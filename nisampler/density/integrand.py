@@ -14,7 +14,7 @@ from torch import Tensor
 from nisampler.base.blame import place_of
 from nisampler.base.checks import Count, Fraction, Natural, Positive, checked
 from nisampler.base.device import resolve_device
-from nisampler.density.values import ADAPTERS, Kind, Values, index_of
+from nisampler.density.values import ADAPTERS, Kind, Values, call_composed, index_of
 from nisampler.errors import (
     ChannelError,
     ConfigError,
@@ -184,7 +184,7 @@ class Integrand:
         """The same integrand with `function`, a torch function, in place of its own; calls are counted together."""
         other = copy.copy(self)
         other._names = None
-        other.function, other.kind, other._call = function, "torch", ADAPTERS["torch"]
+        other.function, other.kind, other._call = function, "torch", call_composed
         return other
 
     def to_domain(self, u: Tensor) -> Tensor:
@@ -223,7 +223,7 @@ class Integrand:
         """Call a function as one of this kind; one with channels passes that on to the function of its points."""
         as_kind = getattr(function, "as_kind", None)
         self.kind, self.function = kind, function if as_kind is None else as_kind(kind)
-        self._call = ADAPTERS[kind if as_kind is None else "torch"]
+        self._call = ADAPTERS[kind] if as_kind is None else call_composed
 
     def _detect(self, function: Callable[..., Any]) -> None:
         """Take the first kind for which the function returns real numbers for each point, the same in any batch."""

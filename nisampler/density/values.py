@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nisampler.base.device import sharing_points
 from nisampler.errors import IntegrandDtypeError, IntegrandShapeError
 
 Kind = Literal["auto", "torch", "numpy", "scalar"]
@@ -18,14 +19,17 @@ _REAL = (torch.float32, torch.float64)
 _EXACT = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
+@sharing_points()
 def _call_torch(function: Callable[..., Any], x: Tensor) -> Any:
     return function(x)
 
 
+@sharing_points()
 def _call_numpy(function: Callable[..., Any], x: Tensor) -> Any:
     return function(x.detach().cpu().numpy())
 
 
+@sharing_points()
 def _call_scalar(function: Callable[..., Any], x: Tensor) -> Any:
     rows = [function(point) for point in x.detach().cpu().numpy()]
     if not rows or not isinstance(rows[0], Mapping):
@@ -34,6 +38,15 @@ def _call_scalar(function: Callable[..., Any], x: Tensor) -> Any:
     if any(not isinstance(row, Mapping) or tuple(row) != names for row in rows):
         raise IntegrandShapeError(f"a function of one point must return the same names everywhere, first {names}")
     return {name: np.array([row[name] for row in rows]) for name in names}
+
+
+def call_composed(function: Callable[..., Any], x: Tensor) -> Any:
+    """Call a function that is composed of others, such as channels with the function of their points.
+
+    >>> call_composed(torch.exp, torch.zeros(1))
+    tensor([1.])
+    """
+    return function(x)
 
 
 ADAPTERS: dict[str, Callable[[Callable[..., Any], Tensor], Any]] = {

@@ -9,7 +9,7 @@ from typing import Any
 
 from nisampler.api import CHECKPOINT_SECONDS
 from nisampler.base.checkpoints import has_checkpoint
-from nisampler.base.device import cpu_threads
+from nisampler.base.device import point_threads
 from nisampler.base.estimate import Estimate
 from nisampler.base.storage import write_sealed
 from nisampler.base.versions import finite, versions
@@ -123,7 +123,7 @@ def execute(
     """
     clock = Clock(directory)
     monitor = Monitors([LogMonitor(directory.log), clock, watcher])
-    with log_end(directory.log), cpu_threads(directory.settings["threads"]):
+    with log_end(directory.log), point_threads(directory.settings["threads"]):
         return _execute(directory, monitor, clock, checkpoint_seconds)
 
 

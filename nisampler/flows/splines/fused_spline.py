@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from nisampler.base.checks import checked
+from nisampler.base.device import threads_for_points
 from nisampler.errors import ConfigError
 from nisampler.flows.splines.rational_quadratic import (
     BOUNDARIES,
@@ -247,13 +248,13 @@ def _backward(
 
 
 def _run(name: str, tensors: tuple[Tensor, ...], inverse: bool, shape: Shape) -> None:
-    """Call a kernel, on the CPU with as many threads as torch has."""
+    """Call a kernel, on the CPU with as many threads as may share the points of a batch."""
     if tensors[0].is_cuda:
         getattr(_kernels("triton"), name)(*tensors, inverse, shape)
         return
     kernel = getattr(_kernels("numba"), name)
     arrays, n = [t.numpy() for t in tensors], tensors[0].shape[1]
-    threads = torch.get_num_threads() if tensors[0].numel() >= _THREADED else 1
+    threads = threads_for_points() if tensors[0].numel() >= _THREADED else 1
     edges = [n * part // threads for part in range(threads + 1)]
     if threads == 1:
         kernel(*arrays, inverse, shape, 0, n)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from nisampler.base.device import cpu_threads
+from nisampler.base.device import point_threads
 from nisampler.base.locks import lock_folder
 from nisampler.base.outputs import new_folder
 from nisampler.base.rng import Streams
@@ -286,7 +286,7 @@ def generate_events(
     run = directory.identity()
     order = {"n_events": n, "seed": seed, "run": run}
     settings, log = directory.settings, target / "run.log"
-    with _claimed(target, order), log_end(log), cpu_threads(settings["threads"]):
+    with _claimed(target, order), log_end(log), point_threads(settings["threads"]):
         monitor = Monitors([LogMonitor(log), watcher])
         directory.check_source()
         lookup.announce(settings["process"], monitor)
