@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nisampler.errors import EventFormatError
-from nisampler.events.columns import COLUMN_NAMES, COLUMNS, OPTIONAL, Bools
+from nisampler.events.columns import COLUMNS, OPTIONAL, Bools
 from nisampler.events.columns import FINAL as FINAL
 from nisampler.events.columns import INCOMING as INCOMING
 from nisampler.events.columns import UNKNOWN_SPIN as UNKNOWN_SPIN
 
 Floats = NDArray[np.float64]
+
+
+def _lengths(axes: tuple[str | int, ...], sizes: dict[str, int]) -> tuple[int, ...]:
+    """The lengths of axes, some of them given by a letter."""
+    return tuple(sizes[axis] if isinstance(axis, str) else axis for axis in axes)
 
 
 def _convert(name: str, value: ArrayLike, dtype: type[np.generic]) -> NDArray[Any]:
@@ -70,6 +75,9 @@ class EventBatch:
         (n,) renormalisation scale, zero (the default) where it is not known
     pdf_x, pdf_xf
         (n, 2) momentum fractions x and densities x f(x, scale) of the incoming partons, zero (the default) without PDFs
+    named_weights
+        (n, k) weights of the same events with other scales or parton densities, in the unit of `weights`; none by
+        default. Their names stand in `nisampler.events.InitInfo`.
 
     Raises
     ------
@@ -108,15 +116,18 @@ class EventBatch:
     mu_r: Floats = field(default_factory=lambda: np.zeros(0))
     pdf_x: Floats = field(default_factory=lambda: np.zeros(0))
     pdf_xf: Floats = field(default_factory=lambda: np.zeros(0))
+    named_weights: Floats = field(default_factory=lambda: np.zeros(0))
 
     def __post_init__(self) -> None:
         momenta = _convert("momenta", self.momenta, np.float64)
         if momenta.ndim != 3 or momenta.shape[2] != 4:
             raise EventFormatError(f"column momenta must have shape (n, p, 4), got {momenta.shape}")
         n, p = momenta.shape[:2]
+        named = np.shape(self.named_weights)
+        sizes = {"p": p, "k": named[1] if len(named) == 2 else 0}
         for name, (dtype, axes, _) in COLUMNS.items():
             value = getattr(self, name)
-            shape = (n, *(p if axis == "p" else int(axis) for axis in axes))
+            shape = (n, *_lengths(axes, sizes))
             if name in OPTIONAL and np.shape(value) == (0,):
                 value = np.zeros(shape)
             column = _convert(name, value, dtype)
@@ -133,25 +144,36 @@ class EventBatch:
         return int(self.momenta.shape[1])
 
     def columns(self) -> dict[str, NDArray[Any]]:
-        """The columns by name, in the order of the class."""
-        return {item.name: getattr(self, item.name) for item in fields(self)}
+        """The columns by name, in the order of the class; that of named weights only where there are any."""
+        columns = {item.name: getattr(self, item.name) for item in fields(self)}
+        if not self.named_weights.shape[1]:
+            del columns["named_weights"]
+        return columns
 
     @classmethod
     def empty(cls, slots: int = 0) -> EventBatch:
         """A batch without events."""
-        shapes = {
-            name: (0, *(slots if axis == "p" else int(axis) for axis in axes)) for name, (_, axes, _) in COLUMNS.items()
-        }
-        return cls(**{name: np.zeros(shape, COLUMNS[name][0]) for name, shape in shapes.items()})
+        sizes = {"p": slots, "k": 0}
+        return cls(**{name: np.zeros((0, *_lengths(axes, sizes)), dtype) for name, (dtype, axes, _) in COLUMNS.items()})
 
     @classmethod
     def concatenate(cls, batches: Sequence[EventBatch]) -> EventBatch:
-        """One batch of all events in order; shorter events get empty slots."""
+        """One batch of all events in order; shorter events get empty slots.
+
+        Raises
+        ------
+        EventFormatError
+            If they have different numbers of named weights.
+        """
         if not batches:
             return cls.empty()
         slots = max(batch.slots for batch in batches)
-        columns = [batch.padded(slots).columns() for batch in batches]
-        return cls(**{name: np.concatenate([column[name] for column in columns]) for name in COLUMN_NAMES})
+        filled = [batch for batch in batches if len(batch)] or batches[:1]
+        counts = sorted({batch.named_weights.shape[1] for batch in filled})
+        if len(counts) > 1:
+            raise EventFormatError(f"events with {' and '.join(map(str, counts))} named weights cannot be put together")
+        columns = [batch.padded(slots).columns() for batch in filled]
+        return cls(**{name: np.concatenate([column[name] for column in columns]) for name in columns[0]})
 
     def padded(self, slots: int) -> EventBatch:
         """The same events with `slots` ≥ p particle slots.
@@ -178,6 +200,10 @@ class EventBatch:
         """The events picked by a boolean mask (n,), an index array or a slice."""
         index: Any = mask if isinstance(mask, slice) else np.asarray(mask)
         return EventBatch(**{name: column[index] for name, column in self.columns().items()})
+
+    def scaled(self, factor: float) -> EventBatch:
+        """The same events with all their weights, named ones included, multiplied by a factor."""
+        return replace(self, weights=factor * self.weights, named_weights=factor * self.named_weights)
 
     @property
     def incoming(self) -> Bools:

@@ -11,7 +11,8 @@ UNKNOWN_SPIN = 9.0
 FIRST_COLOUR_TAG = 501
 INCOMING, FINAL, RESONANCE, EMPTY = -1, 1, 2, 0
 
-# column: (dtype, axes after the event axis, value in an empty slot); "p" is the number of particle slots
+# column: (dtype, axes after the event axis, value in an empty slot); "p" is the number of particle slots, "k" that of
+# named weights
 COLUMNS: dict[str, tuple[type[np.generic], tuple[str | int, ...], float]] = {
     "momenta": (np.float64, ("p", 4), 0.0),
     "masses": (np.float64, ("p",), 0.0),
@@ -29,9 +30,10 @@ COLUMNS: dict[str, tuple[type[np.generic], tuple[str | int, ...], float]] = {
     "mu_r": (np.float64, (), 0.0),
     "pdf_x": (np.float64, (2,), 0.0),
     "pdf_xf": (np.float64, (2,), 0.0),
+    "named_weights": (np.float64, ("k",), 0.0),
 }
 COLUMN_NAMES = tuple(COLUMNS)
 DEFAULT_CHUNK = 10_000
 """Events held in memory at a time where a file is read or merged."""
-# columns that a batch or a file may lack: they are zero then
-OPTIONAL = ("lifetimes", "mu_r", "pdf_x", "pdf_xf")
+# columns that a batch or a file may lack: they are zero then, and there are no named weights
+OPTIONAL = ("lifetimes", "mu_r", "pdf_x", "pdf_xf", "named_weights")

@@ -6,10 +6,9 @@ Schema, version 1. Root attributes: ``format`` = "nisampler-events" or "nisample
 Events: group ``events`` with one dataset for each column of `EventBatch`, the event axis first: ``momenta``
 (n, p, 4) as (E, px, py, pz) in GeV, ``masses`` (n, p), ``pdg_ids``, ``status``, ``mothers`` (n, p, 2),
 ``colours`` (n, p, 2), ``spins``, ``lifetimes`` (mm), ``weights`` (n,), ``scales``, ``alpha_em``, ``alpha_s``,
-``process_ids``, and ``mu_r``, ``pdf_x`` (n, 2), ``pdf_xf`` (n, 2), which an older file lacks; a shorter
-event ends in slots of status 0. Group ``init`` has the attributes ``beam_ids``,
-``beam_energies``, ``pdf_groups``, ``pdf_sets``, ``strategy`` (IDWTUP), ``generator``, ``version`` and the
-dataset ``processes`` with the rows (cross-section in pb, its error, largest weight, process code).
+``process_ids``, and ``mu_r``, ``pdf_x`` (n, 2), ``pdf_xf`` (n, 2), which an older file lacks, and ``named_weights``
+(n, k), where there are any; a shorter event ends in slots of status 0. Group ``init`` says what
+`nisampler.events.hdf5_init` does.
 
 Points: group ``points`` with ``x`` (n, d) and ``weights`` (n,); the unit of the integral, if any, is the root
 attribute ``unit``, the box of the points, where it is known, the root attribute ``domain`` (d, 2).
@@ -35,7 +34,8 @@ from nisampler.base.hdf5_output import HDF5Output, new_hdf5
 from nisampler.errors import CorruptFileError, EventCountError, EventFormatError, StorageError
 from nisampler.events.batch import EventBatch, PointBatch
 from nisampler.events.columns import COLUMN_NAMES, OPTIONAL
-from nisampler.events.info import InitInfo, ProcessInfo
+from nisampler.events.hdf5_init import read_init, write_init
+from nisampler.events.info import InitInfo
 from nisampler.events.rules import CheckedBatches
 
 EVENT_FORMAT = "nisampler-events"
@@ -97,14 +97,6 @@ def _close_count(output: HDF5Output, path: Path, found: int, declared: int | Non
         output.file.attrs["n"] = found
 
 
-def _write_init(file: Any, info: InitInfo) -> None:
-    group = file.create_group("init")
-    for name in ("beam_ids", "beam_energies", "pdf_groups", "pdf_sets", "strategy", "generator", "version"):
-        group.attrs[name] = getattr(info, name)
-    rows = [[item.cross_section, item.error, item.max_weight, item.process_id] for item in info.processes]
-    group.create_dataset("processes", data=np.array(rows, dtype=np.float64), fletcher32=True)
-
-
 def write_hdf5(
     path: str | Path,
     batches: EventBatch | Iterable[EventBatch],
@@ -153,7 +145,7 @@ def write_hdf5(
     with _new_file(target, EVENT_FORMAT) as output:
         with output.writing():
             output.file.attrs["units"] = json.dumps(_UNITS, sort_keys=True)
-            _write_init(output.file, info)
+            write_init(output.file, info)
             group = output.file.create_group("events")
         for batch in source:
             if len(batch):
@@ -305,22 +297,6 @@ def file_format(path: str | Path) -> str:
         return str(file.attrs.get("format", ""))
 
 
-def _read_init(file: Any) -> InitInfo:
-    group = file["init"]
-    pairs = {name: group.attrs[name].tolist() for name in ("beam_ids", "pdf_groups", "pdf_sets")}
-    energies = group.attrs["beam_energies"].tolist()
-    return InitInfo(
-        beam_ids=(pairs["beam_ids"][0], pairs["beam_ids"][1]),
-        beam_energies=(energies[0], energies[1]),
-        processes=tuple(ProcessInfo(row[0], row[1], row[2], int(row[3])) for row in group["processes"][()].tolist()),
-        pdf_groups=(pairs["pdf_groups"][0], pairs["pdf_groups"][1]),
-        pdf_sets=(pairs["pdf_sets"][0], pairs["pdf_sets"][1]),
-        strategy=int(group.attrs["strategy"]),
-        generator=str(group.attrs["generator"]),
-        version=str(group.attrs["version"]),
-    )
-
-
 def read_hdf5_header(path: str | Path) -> tuple[InitInfo, int]:
     """The run information and the number of events.
 
@@ -337,7 +313,7 @@ def read_hdf5_header(path: str | Path) -> tuple[InitInfo, int]:
     nisampler.errors.StorageError: cannot read nowhere.h5: no such file
     """
     with _open_file(Path(path), EVENT_FORMAT) as (file, n):
-        return _read_init(file), n
+        return read_init(file), n
 
 
 def iterate_hdf5(path: str | Path, chunk: int = _ROWS_READ) -> Iterator[EventBatch]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
+from collections import Counter
 from dataclasses import dataclass
 
 from nisampler.errors import EventFormatError
+from nisampler.events.weights import WeightGroup, ids_of
 
 GENERATOR = "nisampler"
 """What an event file of this package says made it."""
+_ENTRY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -55,11 +59,16 @@ class InitInfo:
         showers hand on. Files of others may have ±1 and ±2.
     generator, version
         The program that made the events.
+    weight_groups
+        What the named weights of the events are, in the order of their columns.
+    header
+        What the file tells of itself: pairs of a name (letters, digits, "_", "-", ".") and a text, such as the card.
 
     Raises
     ------
     EventFormatError
-        If an energy is not positive, the strategy unknown, no process given or a code used twice.
+        If an energy is not positive, the strategy unknown, no process given, or a code, the id of a weight or the name
+        of a text used twice.
 
     Examples
     --------
@@ -76,6 +85,8 @@ class InitInfo:
     strategy: int = 3
     generator: str = GENERATOR
     version: str = ""
+    weight_groups: tuple[WeightGroup, ...] = ()
+    header: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if not all(math.isfinite(energy) and energy > 0 for energy in self.beam_energies):
@@ -85,6 +96,21 @@ class InitInfo:
         codes = [process.process_id for process in self.processes]
         if not codes or len(set(codes)) != len(codes):
             raise EventFormatError(f"need processes with different codes, got {codes}")
+        for what, names in (
+            ("named weight", self.weight_ids),
+            ("text of the header", [name for name, _ in self.header]),
+        ):
+            for name, count in Counter(names).items():
+                if count > 1:
+                    raise EventFormatError(f"the {what} {name!r} is declared {count} times")
+        for name, _ in self.header:
+            if _ENTRY.fullmatch(name) is None:
+                raise EventFormatError(f"{name!r} cannot name a text of the header: letters, digits, '_', '-' and '.'")
+
+    @property
+    def weight_ids(self) -> tuple[str, ...]:
+        """The names of the named weights, in the order of their columns."""
+        return ids_of(self.weight_groups)
 
     @property
     def signed(self) -> bool:

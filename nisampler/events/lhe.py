@@ -3,7 +3,8 @@
 Numbers carry 17 significant digits: what is read back is what was written, bit by bit. Equal events give
 equal bytes, gzipped files included. ``<init>`` holds IDWTUP, beams in GeV and cross-sections in pb; the
 header element ``<nisampler events="N"/>`` holds the number of events where it is known beforehand. Scales and parton
-densities stand in each event as `nisampler.events.lhe_extras` says, where they are known.
+densities stand in each event as `nisampler.events.lhe_extras` says, where they are known; named weights and the texts of
+the header as `nisampler.events.lhe_weights` says.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import gzip
 import io
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from itertools import islice
 from operator import attrgetter
 from pathlib import Path
 from typing import IO, Any, cast
-from xml.etree.ElementTree import Element, ParseError
+from xml.etree.ElementTree import ParseError
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,9 +39,10 @@ from nisampler.events.columns import DEFAULT_CHUNK, UNKNOWN_SPIN
 from nisampler.events.info import InitInfo, ProcessInfo
 from nisampler.events.lhe_dialects import PlainLHE
 from nisampler.events.lhe_extras import extra_columns, extra_lines
+from nisampler.events.lhe_weights import header_block, listed, named_weights, read_header_block, weight_lines
 from nisampler.events.rules import CheckedBatches
+from nisampler.events.weights import only
 
-_HEADER_TAG = "nisampler"
 _GZIP_LEVEL = 4
 _GZIP_MAGIC = b"\x1f\x8b"
 _EVENT_FORMAT = "{nparticles:d} {pid:d} {weight:.16e} {scale:.16e} {aqed:.16e} {aqcd:.16e}"
@@ -93,7 +96,7 @@ def _init_block(module: Any, info: InitInfo) -> Any:
     return module.LHEInit(initInfo=init, procInfo=processes, generators=[generator])
 
 
-def _event_records(module: Any, batch: EventBatch) -> Iterator[Any]:
+def _event_records(module: Any, batch: EventBatch, ids: Sequence[str]) -> Iterator[Any]:
     """pylhe's events for a batch; columns become Python numbers once, not entry by entry."""
     momenta = batch.momenta[..., [1, 2, 3, 0]]
     reals = np.concatenate(
@@ -112,9 +115,10 @@ def _event_records(module: Any, batch: EventBatch) -> Iterator[Any]:
         strict=True,
     )
     particle = module.LHEParticle
-    for head, whole, real, (scales, lines) in zip(heads, integers, reals, extra_lines(batch), strict=True):
+    extras = zip(extra_lines(batch), weight_lines(batch, ids), strict=True)
+    for head, whole, real, ((scales, lines), named) in zip(heads, integers, reals, extras, strict=True):
         particles = [particle(*whole[slot], *real[slot]) for slot in range(head[0])]
-        yield module.LHEEvent(eventinfo=module.LHEEventInfo(*head), particles=particles, scales=scales, optional=lines)
+        yield module.LHEEvent(module.LHEEventInfo(*head), particles, scales=scales, optional=[*lines, *named])
 
 
 @contextmanager
@@ -181,11 +185,10 @@ def write_lhe(
     if isinstance(batches, EventBatch) and n_events is None:
         n_events = len(batches)
     source = CheckedBatches(batches, info, target)
-    element = Element(_HEADER_TAG, {} if n_events is None else {"events": str(n_events)})
     document = module.LHEFile(
         init=_init_block(module, info),
-        header=module.LHEHeader(initrwgt=module.LHEInitRWGT(), extra_elements=[element]),
-        events=(event for batch in source for event in _event_records(module, batch)),
+        header=header_block(module, info, n_events),
+        events=(event for batch in source for event in _event_records(module, batch, info.weight_ids)),
     )
     with atomic_write(target) as handle, _text_stream(handle, target.name.endswith(".gz")) as text:
         document.write(text, _format(module))
@@ -234,12 +237,10 @@ def _open_document(path: Path) -> Iterator[tuple[Any, PlainLHE]]:
 
 
 def _header_of(document: Any, path: Path) -> tuple[InitInfo, int | None]:
-    init, declared = document.init, None
-    block = init.initInfo
+    init, block = document.init, document.init.initInfo
     with _named_errors(path, lambda: "in <header> or <init>"):
-        for element in document.header.extra_elements if document.header else ():
-            if element.tag == _HEADER_TAG and "events" in element.attrib:
-                declared = int(element.attrib["events"])
+        attributes, told = read_header_block(document.header)
+        declared = int(attributes["events"]) if "events" in attributes else None
         if block.numProcesses != len(init.procInfo):
             raise ValueError(f"{block.numProcesses} processes declared, {len(init.procInfo)} found")
         generator = init.generators[-1] if init.generators else None
@@ -254,12 +255,15 @@ def _header_of(document: Any, path: Path) -> tuple[InitInfo, int | None]:
             strategy=block.weightingStrategy,
             generator=generator.name if generator else "",
             version=generator.version if generator else "",
+            **told,
         )
     return info, declared
 
 
 def read_lhe_header(path: str | Path) -> tuple[InitInfo, int | None]:
     """The run information and the declared number of events (None where the file does not declare it).
+
+    Of the named weights that it declares those are told that its first event lists.
 
     Raises
     ------
@@ -279,7 +283,14 @@ def read_lhe_header(path: str | Path) -> tuple[InitInfo, int | None]:
     """
     target = Path(path)
     with _open_document(target) as (document, _):
-        return _header_of(document, target)
+        info, declared = _header_of(document, target)
+        if info.weight_groups:
+            first: list[Any] = []
+            with suppress(CorruptFileError, EventFormatError), _named_errors(target, lambda: "after event 0"):
+                first = list(islice(document.events, 1))
+            known = listed(info.weight_groups, first[0]) if first else info.weight_ids
+            info = replace(info, weight_groups=only(info.weight_groups, known))
+        return info, declared
 
 
 _HEAD_FIELDS = {
@@ -307,8 +318,8 @@ _PARTICLE_COLUMNS: dict[str, int | slice] = {
 _particle_fields = attrgetter(*_PARTICLE_FIELDS)
 
 
-def _batch_of(records: list[Any], start: int) -> EventBatch:
-    """Columns from pylhe's events; `start` events came before."""
+def _batch_of(records: list[Any], start: int, ids: Sequence[str]) -> EventBatch:
+    """Columns from pylhe's events, with the weights of these ids; `start` events came before."""
     if not records:
         return EventBatch.empty()
     counts = np.array([len(record.particles) for record in records])
@@ -322,7 +333,7 @@ def _batch_of(records: list[Any], start: int) -> EventBatch:
     columns: dict[str, Any] = {name: particles[..., where] for name, where in _PARTICLE_COLUMNS.items()}
     for name, attribute in _HEAD_FIELDS.items():
         columns[name] = np.array([getattr(head, attribute) for head in heads])
-    return EventBatch(**(columns | extra_columns(records)))
+    return EventBatch(**(columns | extra_columns(records) | named_weights(records, ids, start)))
 
 
 def _particle_table(records: list[Any], counts: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -355,7 +366,8 @@ def _next_records(
 def iterate_lhe(path: str | Path, chunk: int = DEFAULT_CHUNK) -> Iterator[EventBatch]:
     """The events of a file, at most `chunk` at a time; what precedes a damaged place is still yielded.
 
-    Named weights (``<rwgt>``, ``<weights>``) and comments of other generators, except ``#pdf``, are not read.
+    Named weights are those that the header declares and the first event lists. Comments of other generators, except
+    ``#pdf``, are not read.
 
     Raises
     ------
@@ -379,12 +391,15 @@ def iterate_lhe(path: str | Path, chunk: int = DEFAULT_CHUNK) -> Iterator[EventB
     """
     target, count = Path(path), 0
     with _open_document(target) as (document, source):
-        _, declared = _header_of(document, target)
+        info, declared = _header_of(document, target)
+        ids: Sequence[str] | None = None
         finished = False
         while not finished:
             records, failure = _next_records(document, source, target, chunk, count)
+            if ids is None and records:
+                ids = listed(info.weight_groups, records[0])
             with _named_errors(target, lambda: "event record"):
-                batch = _batch_of(records, count)
+                batch = _batch_of(records, count, ids or ())
             count += len(batch)
             if len(batch):
                 yield batch

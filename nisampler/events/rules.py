@@ -25,6 +25,7 @@ _RANGES = {
     "masses": (-_LARGEST, _LARGEST),
     "spins": (-9.0, 9.0),
     "weights": (-1e30, 1e30),
+    "named_weights": (-1e30, 1e30),
     "scales": (-1.0, _LARGEST),
     "alpha_em": (-1.0, 100.0),
     "alpha_s": (-1.0, 100.0),
@@ -82,7 +83,8 @@ def violations(
     One event of zeros breaks many rules:
 
     >>> from nisampler.events.columns import COLUMNS
-    >>> shapes = {name: (1, *(2 if axis == "p" else axis for axis in axes)) for name, (_, axes, _) in COLUMNS.items()}
+    >>> sizes = {"p": 2, "k": 0}
+    >>> shapes = {name: (1, *(sizes.get(axis, axis) for axis in axes)) for name, (_, axes, _) in COLUMNS.items()}
     >>> zeros = EventBatch(**{name: np.zeros(shape) for name, shape in shapes.items()})
     >>> next(violations(zeros)).text
     'column status: particles 1 and 2, and no others, are incoming (-1)'
@@ -292,6 +294,9 @@ def _beams(batch: EventBatch, info: InitInfo, tolerance: float) -> Iterator[Prob
             other = (batch.pdg_ids[:, side] != beam) | (np.abs(carried - energy) > tolerance * energy)
             text = f"particle {side + 1} is not the beam {beam} of {energy} GeV that the file declares"
             yield from _problem("beams", other & ~above, text)
+    count, named = len(info.weight_ids), batch.named_weights.shape[1]
+    text = f"column named_weights: {named} weights, the file declares {count}"
+    yield from _problem("named weights", np.full(len(batch), named != count), text)
     known = [process.process_id for process in info.processes]
     foreign = ~np.isin(batch.process_ids, known)
     yield from _problem("process", foreign, f"column process_ids: the file declares only {known}")

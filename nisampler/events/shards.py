@@ -203,7 +203,7 @@ def merge_shards(
     info, count = info or shards.info(), shards.count()
     if average and count:
         info, factor = _averaged(info, count, math.fsum(file.weight_sum() for file in shards.files))
-        batches = (replace(batch, weights=factor * batch.weights) for batch in batches)
+        batches = (batch.scaled(factor) for batch in batches)
     return write_events(target, batches, info, count)
 
 

@@ -10,6 +10,7 @@ import pytest
 import pythia8mc
 
 from nisampler.events import EventFile, check_file, merge_shards, shard_path, write_events
+from nisampler.events.weights import WeightGroup, WeightInfo
 
 
 @dataclass(frozen=True)
@@ -102,3 +103,29 @@ def test_pythia_complains_about_what_the_rules_forbid(shower, events, info, tmp_
     result = shower(path)
     assert result.accepted < 20
     assert result.errors
+
+
+def test_pythia_finds_every_weight_by_its_name(events, info, tmp_path):
+    """Seven scales and 43 members: names are the ids, and values stand to the nominal one as in the file."""
+    scales = [f"MUR{r}_MUF{f}_PDF315000" for r in (0.5, 1.0, 2.0) for f in (0.5, 1.0, 2.0) if {r, f} != {0.5, 2.0}]
+    members = [f"MUR1.0_MUF1.0_PDF{93300 + member}" for member in range(43)]
+    groups = (
+        WeightGroup("Central scale variation", "envelope", tuple(map(WeightInfo, scales))),
+        WeightGroup("PDF4LHC21_40_pdfas", "symmhessian+as", tuple(map(WeightInfo, members))),
+    )
+    ratios = np.random.default_rng(1).uniform(-0.5, 2, (20, 50))
+    batch = replace(events(20), named_weights=ratios)
+    path = tmp_path / "events.lhe"
+    header = (("card", 'seed = 1  # <init> R&D "]]>"\n'), ("cuts", "none"))
+    write_events(path, batch, replace(info, weight_groups=groups, header=header))
+    pythia = pythia8mc.Pythia("", False)
+    for line in ("Beams:frameType = 4", f"Beams:LHEF = {path}", "Print:quiet = on"):
+        assert pythia.readString(line)
+    assert pythia.init()
+    for row in ratios:
+        assert pythia.next()
+        found = pythia.infoPython()
+        names = [found.weightNameByIndex(index) for index in range(found.numberOfWeights())]
+        values = {name: found.weightValueByIndex(index) for index, name in enumerate(names)}
+        assert {*scales, *members} <= values.keys()
+        np.testing.assert_allclose([values[name] / values[names[0]] for name in (*scales, *members)], row, rtol=1e-12)

@@ -1,0 +1,116 @@
+"""The run information in an HDF5 file of events.
+
+Group ``init`` has the attributes ``beam_ids``, ``beam_energies``, ``pdf_groups``, ``pdf_sets``, ``strategy`` (IDWTUP),
+``generator``, ``version`` and the dataset ``processes`` with the rows (cross-section in pb, its error, largest weight,
+process code). Where there are named weights, the rows of ``weight_groups`` are (name, combine, attributes), those of
+``weights``, one for each column, (number of the group, id, text, attributes): UTF-8 of fixed length, an attribute a
+line, as ``MUR=0.5``. The group ``header`` holds the texts of the header by name, as bytes of UTF-8.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nisampler.errors import EventFormatError
+from nisampler.events.info import InitInfo, ProcessInfo
+from nisampler.events.weights import Attributes, WeightGroup, WeightInfo
+
+_ATTRIBUTES = ("beam_ids", "beam_energies", "pdf_groups", "pdf_sets", "strategy", "generator", "version")
+_GROUPS, _WEIGHTS, _HEADER = "weight_groups", "weights", "header"
+# Bytes of the names of weights, and of the texts of the header.
+_LARGEST = 8 << 20
+
+
+def write_init(file: Any, info: InitInfo) -> None:
+    """Write the group ``init``, and what the file has of named weights and texts.
+
+    >>> import h5py
+    >>> info = InitInfo((11, -11), (5.0, 5.0), (ProcessInfo(1.0, 0.1),), header=(("process", "ee"),))
+    >>> with h5py.File("any", "w", driver="core", backing_store=False) as file:
+    ...     write_init(file, info)
+    ...     read_init(file) == info
+    True
+    """
+    group = file.create_group("init")
+    for name in _ATTRIBUTES:
+        group.attrs[name] = getattr(info, name)
+    rows = [[item.cross_section, item.error, item.max_weight, item.process_id] for item in info.processes]
+    group.create_dataset("processes", data=np.array(rows, dtype=np.float64), fletcher32=True)
+    if info.weight_groups:
+        groups = [(item.name, item.combine, _joined(item.attributes)) for item in info.weight_groups]
+        weights = [
+            (str(number), item.id, item.text, _joined(item.attributes))
+            for number, found in enumerate(info.weight_groups)
+            for item in found.weights
+        ]
+        for name, table in ((_GROUPS, groups), (_WEIGHTS, weights)):
+            cells = np.array([[cell.encode() for cell in row] for row in table])
+            group.create_dataset(name, data=cells, fletcher32=True)
+    if info.header:
+        texts = file.create_group(_HEADER, track_order=True)
+        for name, text in info.header:
+            texts.create_dataset(name, data=np.frombuffer(text.encode(), np.uint8), fletcher32=bool(text))
+
+
+def read_init(file: Any) -> InitInfo:
+    """The run information of an open file.
+
+    Raises
+    ------
+    EventFormatError
+        If names of weights or texts are none, or more than 8 MiB.
+    """
+    group = file["init"]
+    pairs = {name: group.attrs[name].tolist() for name in ("beam_ids", "pdf_groups", "pdf_sets")}
+    energies = group.attrs["beam_energies"].tolist()
+    return InitInfo(
+        beam_ids=(pairs["beam_ids"][0], pairs["beam_ids"][1]),
+        beam_energies=(energies[0], energies[1]),
+        processes=tuple(ProcessInfo(row[0], row[1], row[2], int(row[3])) for row in group["processes"][()].tolist()),
+        pdf_groups=(pairs["pdf_groups"][0], pairs["pdf_groups"][1]),
+        pdf_sets=(pairs["pdf_sets"][0], pairs["pdf_sets"][1]),
+        strategy=int(group.attrs["strategy"]),
+        generator=str(group.attrs["generator"]),
+        version=str(group.attrs["version"]),
+        weight_groups=_weight_groups(group),
+        header=_header(file[_HEADER]) if _HEADER in file else (),
+    )
+
+
+def _joined(attributes: Attributes) -> str:
+    return "\n".join(f"{name}={text}" for name, text in attributes)
+
+
+def _parted(text: str) -> Attributes:
+    pairs = (line.partition("=") for line in text.split("\n") if line)
+    return tuple((name, value) for name, _, value in pairs)
+
+
+def _weight_groups(group: Any) -> tuple[WeightGroup, ...]:
+    if _GROUPS not in group:
+        return ()
+    members: list[list[WeightInfo]] = [[] for _ in group[_GROUPS]]
+    for number, name, text, attributes in _cells(group[_WEIGHTS], 4):
+        members[int(number)].append(WeightInfo(name, text, _parted(attributes)))
+    found = zip(_cells(group[_GROUPS], 3), members, strict=True)
+    return tuple(WeightGroup(name, combine, tuple(items), _parted(more)) for (name, combine, more), items in found)
+
+
+def _cells(data: Any, columns: int) -> list[list[str]]:
+    """A table of texts of fixed length, its size looked at before it is read."""
+    _require_small(data, data.dtype.kind == "S" and data.ndim == 2 and data.shape[1] == columns)
+    return [[cell.decode() for cell in row] for row in data[()].tolist()]
+
+
+def _header(texts: Any) -> tuple[tuple[str, str], ...]:
+    for data in texts.values():
+        _require_small(data, data.dtype == np.uint8 and data.ndim == 1)
+    return tuple((name, np.asarray(data[()]).tobytes().decode()) for name, data in texts.items())
+
+
+def _require_small(data: Any, well_formed: bool) -> None:
+    """EventFormatError unless a dataset is made as it should be and fits into 8 MiB."""
+    if not well_formed or data.external or data.is_virtual or data.size * data.dtype.itemsize > _LARGEST:
+        raise EventFormatError(f"{data.file.filename}: {data.name} is no text of at most {_LARGEST >> 20} MiB")
