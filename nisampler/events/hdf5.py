@@ -133,6 +133,7 @@ def write_hdf5(
     Examples
     --------
     >>> import tempfile
+    >>> from nisampler.events.info import ProcessInfo
     >>> info = InitInfo((11, -11), (5.0, 5.0), (ProcessInfo(1.0, 0.1),))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     count = write_hdf5(f"{folder}/events.h5", EventBatch.empty(4), info)
@@ -327,6 +328,7 @@ def iterate_hdf5(path: str | Path, chunk: int = _ROWS_READ) -> Iterator[EventBat
     Examples
     --------
     >>> import tempfile
+    >>> from nisampler.events.info import ProcessInfo
     >>> info = InitInfo((11, -11), (5.0, 5.0), (ProcessInfo(1.0, 0.1),))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     count = write_hdf5(f"{folder}/no.h5", EventBatch.empty(4), info)

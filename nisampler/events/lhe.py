@@ -3,8 +3,8 @@
 Numbers carry 17 significant digits: what is read back is what was written, bit by bit. Equal events give
 equal bytes, gzipped files included. ``<init>`` holds IDWTUP, beams in GeV and cross-sections in pb; the
 header element ``<nisampler events="N"/>`` holds the number of events where it is known beforehand. Scales and parton
-densities stand in each event as `nisampler.events.lhe_extras` says, where they are known; named weights and the texts of
-the header as `nisampler.events.lhe_weights` says.
+densities stand in each event as `nisampler.events.lhe_extras` says, where they are known; named weights and the texts
+of the header as `nisampler.events.lhe_weights` says.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ class WeightGroup:
     name
         Of the group; weights outside of every group have one without a name.
     combine
-        How they make an uncertainty: "envelope", or the ErrorType of a PDF set ("replicas", "hessian", "symmhessian+as").
+        How they make an uncertainty: "envelope", or the ErrorType of a PDF set, such as "replicas", "symmhessian+as".
     weights
         Of the group, in the order of their columns.
     attributes
