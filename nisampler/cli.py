@@ -63,6 +63,7 @@ CardPath = Annotated[Path, typer.Argument(metavar="CARD", help="The run card, a 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing; the log file is written anyway.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed, instead of the card's.")]
+Workers = Annotated[int, typer.Option("--workers", "-w", min=1, help="Processes that work side by side.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda, instead of the card's.")]
 
 
@@ -92,6 +93,7 @@ def run(
     seed: Seed = None,
     events: Annotated[int | None, typer.Option(min=0, help="Number of events, instead of the card's.")] = None,
     device: Device = None,
+    workers: Workers = 1,
     quiet: Quiet = False,
 ) -> None:
     """Train, integrate, write events and a report, as a card says."""
@@ -102,12 +104,12 @@ def run(
         given: dict[str, Any] = {"seed": seed, "events.n": events, "device": device}
         overrides = {name: value for name, value in given.items() if value is not None}
         with monitor_for(not quiet) as monitor, start(card, output, overrides, monitor) as directory:
-            result = execute(directory, monitor)
+            result = execute(directory, monitor, workers=workers)
         show(summary(result, output), quiet)
 
 
 @app.command()
-def resume(context: typer.Context, run: RunPath, quiet: Quiet = False) -> None:
+def resume(context: typer.Context, run: RunPath, workers: Workers = 1, quiet: Quiet = False) -> None:
     """Continue a run that was interrupted; it ends with the same bytes as an uninterrupted one."""
     with errors(context, run / "run.json", f"nisampler resume {run}"):
         from nisampler.run.directory import RunDirectory
@@ -117,7 +119,7 @@ def resume(context: typer.Context, run: RunPath, quiet: Quiet = False) -> None:
 
         with monitor_for(not quiet) as monitor, RunDirectory.open(run) as directory:
             announce(directory.settings["process"], monitor)
-            result = execute(directory, monitor)
+            result = execute(directory, monitor, workers=workers)
         show(summary(result, run), quiet)
 
 
@@ -131,20 +133,47 @@ def generate(
         Path | None,
         typer.Option("--output", "-o", help="Folder of the events; RUN/generated-SEED by default."),
     ] = None,
+    job: Annotated[str, typer.Option(help="K/N: only the share of job K of N; `merge` joins them.")] = "1/1",
+    shard_size: Annotated[
+        int | None, typer.Option(min=1, help="Events in a shard, the same in all jobs; that of the card by default.")
+    ] = None,
+    workers: Workers = 1,
     quiet: Quiet = False,
 ) -> None:
     """Write more events with the frozen sampler of a finished run; started again, it continues."""
     target = output if output is not None else run / f"generated-{seed}"
-    place = "" if output is None else f" --output {output}"
-    again = f"nisampler generate {run} --events {events} --seed {seed}{place}"
+    given = {"output": output, "job": None if job == "1/1" else job, "shard-size": shard_size}
+    more = "".join(f" --{name} {value}" for name, value in given.items() if value is not None)
+    again = f"nisampler generate {run} --events {events} --seed {seed}{more}"
     with errors(context, target / "order.json", again):
         from nisampler.run.directory import RunDirectory
         from nisampler.run.generation.generate import generate_events
+        from nisampler.run.generation.order import share
         from nisampler.run.report.summary import generation_summary
 
         with monitor_for(not quiet) as monitor, RunDirectory.read(run) as directory:
-            result = generate_events(directory, events, seed, target, monitor)
+            result = generate_events(
+                directory, events, seed, target, monitor, part=share(job), workers=workers, shard_size=shard_size
+            )
         show(generation_summary(result, target), quiet)
+
+
+@app.command()
+def merge(
+    context: typer.Context,
+    jobs: Annotated[list[Path], typer.Argument(metavar="JOBS...", help="Folders that `generate` made.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The event file to make; its ending says the format.")],
+    partial: Annotated[bool, typer.Option("--partial", help="Take what is there; count what is missing.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Join the events of many jobs in one file, none missing, none twice, and say what they are."""
+    with errors(context):
+        from nisampler.run.generation.merge import merge as join
+        from nisampler.run.report.summary import merge_summary
+
+        with monitor_for(not quiet) as monitor:
+            result = join(jobs, output, partial, monitor)
+        show(merge_summary(result, output), quiet)
 
 
 @app.command()

@@ -115,6 +115,10 @@ class ModelError(NisamplerError, ValueError):
     """A shower model cannot be built, loaded or asked for what it does not have."""
 
 
+class WorkerError(NisamplerError, RuntimeError):
+    """A process that did a part of the work died."""
+
+
 class MissingFunctionError(IntegrandError, RuntimeError):
     """A result was read without its function and is asked for something that needs it."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -88,14 +88,16 @@ class ShardSet:
     files: tuple[EventFile, ...]
 
     @classmethod
-    def open(cls, directory: str | Path) -> ShardSet:
-        """Read the headers of shards 0, 1, …
+    def open(cls, directory: str | Path | Sequence[Path]) -> ShardSet:
+        """Read the headers of shards 0, 1, … of a folder, or of shards in a given order.
 
         Raises
         ------
         StorageError
             If there is no shard, or one is missing in between.
         """
+        if not isinstance(directory, str | Path):
+            return cls(tuple(EventFile.open(path) for path in directory))
         shards = find_shards(directory)
         if not shards:
             raise StorageError(f"{directory} holds no event shards")
@@ -151,7 +153,7 @@ class ShardSet:
 
 
 def merge_shards(
-    directory: str | Path,
+    directory: str | Path | Sequence[Path],
     target: str | Path,
     info: InitInfo | None = None,
     chunk: int = DEFAULT_CHUNK,
@@ -162,7 +164,7 @@ def merge_shards(
     Parameters
     ----------
     directory
-        Holds the shards 0, 1, …
+        Holds the shards 0, 1, …; or the shards in their order.
     target
         The ending decides the format.
     info

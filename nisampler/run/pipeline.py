@@ -14,12 +14,15 @@ from nisampler.base.estimate import Estimate
 from nisampler.base.storage import write_sealed
 from nisampler.base.versions import finite, versions
 from nisampler.errors import NisamplerError
+from nisampler.events import shard_path
 from nisampler.result import Result
 from nisampler.run import lookup
 from nisampler.run.card import parse_card, read_card_text
 from nisampler.run.directory import RunDirectory
-from nisampler.run.generation.generate import Generator, finish, overweight_warnings
-from nisampler.run.generation.shards import Generated
+from nisampler.run.generation.files import finish, overweight_warnings
+from nisampler.run.generation.generate import fill
+from nisampler.run.generation.generator import Generator
+from nisampler.run.generation.shards import SUFFIX, Generated, sizes
 from nisampler.run.job import Job, build_job, card_device
 from nisampler.run.report.drawing import Drawn, draw, redraw
 from nisampler.run.report.summary import integral_text
@@ -82,6 +85,7 @@ def execute(
     directory: RunDirectory,
     watcher: Monitor = SILENT,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    workers: int = 1,
 ) -> dict[str, Any]:
     """Run all stages from wherever the run stands.
 
@@ -93,6 +97,8 @@ def execute(
         Where to tell about progress, besides the log.
     checkpoint_seconds
         Between checkpoints of the training; the result does not depend on it.
+    workers
+        Processes that make events side by side; the result does not depend on it.
 
     Returns
     -------
@@ -124,10 +130,12 @@ def execute(
     clock = Clock(directory)
     monitor = Monitors([LogMonitor(directory.log), clock, watcher])
     with log_end(directory.log), point_threads(directory.settings["threads"]):
-        return _execute(directory, monitor, clock, checkpoint_seconds)
+        return _execute(directory, monitor, clock, checkpoint_seconds, workers)
 
 
-def _execute(directory: RunDirectory, monitor: Monitor, clock: Clock, checkpoint_seconds: float) -> dict[str, Any]:
+def _execute(
+    directory: RunDirectory, monitor: Monitor, clock: Clock, checkpoint_seconds: float, workers: int
+) -> dict[str, Any]:
     settings, card = directory.settings, directory.card
     card_device(settings["device"])
     lookup.announce(settings["process"], LogMonitor(directory.log))
@@ -154,7 +162,7 @@ def _execute(directory: RunDirectory, monitor: Monitor, clock: Clock, checkpoint
     if found.stages is not None:
         monitor.line(f"two stages: {found.stages.gain.line()}")
     with clock.stage("generation"):
-        made, names = _events(job, directory, found, monitor)
+        made, names = _events(job, directory, found, workers, monitor)
     result = _result(job, found, made)
     result |= {"files": names, "seconds": clock.seconds}
     result["unweighting"] |= _speed(job, found, made, result["calls"], clock.seconds)
@@ -174,13 +182,17 @@ def _execute(directory: RunDirectory, monitor: Monitor, clock: Clock, checkpoint
     return result
 
 
-def _events(job: Job, directory: RunDirectory, found: Result, monitor: Monitor) -> tuple[Generated, list[str]]:
+def _events(
+    job: Job, directory: RunDirectory, found: Result, workers: int, monitor: Monitor
+) -> tuple[Generated, list[str]]:
     settings = job.card.events
     if settings.n == 0:
         return Generated(()), []
     generator = Generator(job, found, job.streams, directory.identity())
-    made = generator.fill(directory.events, settings.n, settings.shard_size, monitor)
-    return made, finish(job, directory.events, directory.path, settings.n)
+    todo = list(enumerate(sizes(settings.n, settings.shard_size)))
+    made = fill(generator, directory.path, directory.events, todo, workers, monitor)
+    paths = [shard_path(directory.events, index, SUFFIX) for index, _ in todo]
+    return made, finish(job, paths, directory.path, settings.n)
 
 
 def _speed(

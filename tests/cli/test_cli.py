@@ -210,7 +210,7 @@ def test_the_systems_request_to_end_is_like_an_interrupt(
     monkeypatch.undo()
     assert call("resume", run, "--quiet")[0] == 0
     again = ["generate", run, "--events", 20, "--seed", 5]
-    monkeypatch.setattr("nisampler.run.generation.generate.Generator.fill", end)
+    monkeypatch.setattr("nisampler.run.generation.generator.Generator.fill", end)
     code, _, err = call(*again, "--output", more, "-q")
     words = " ".join(map(str, again))
     assert code == 143 and err == f"ended by SIGTERM: `nisampler {words} --output {more}` continues\n"

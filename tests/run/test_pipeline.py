@@ -15,9 +15,11 @@ from nisampler.api import Chain
 from nisampler.base.storage import read_sealed, write_sealed
 from nisampler.errors import CorruptFileError, NonFiniteError, StorageError, ZeroIntegrandError
 from nisampler.events import EventFile, check_file, iterate_points, read_events
+from nisampler.events.shards import find_shards
 from nisampler.run.card import parse_card
 from nisampler.run.directory import RunDirectory
-from nisampler.run.generation.generate import finish, generate_events, overweight_warnings
+from nisampler.run.generation.files import finish, overweight_warnings
+from nisampler.run.generation.generate import generate_events
 from nisampler.run.generation.shards import Generated, Shard
 from nisampler.run.job import build_job
 from nisampler.run.pipeline import execute, start
@@ -92,7 +94,7 @@ def test_unit_weights_where_they_are_wanted(events_run: Path, tmp_path: Path) ->
         (run / name).unlink()
     card = parse_card('process = "ee_to_3jets"\n[events]\nformats = ["h5"]\nweights = "unit"')
     job = build_job(card, "ee_to_3jets", "cpu")
-    assert finish(job, run / "events", run, 300) == ["events.h5"]
+    assert finish(job, list(find_shards(run / "events").values()), run, 300) == ["events.h5"]
     file, averaged = EventFile.open(run / "events.h5"), EventFile.open(events_run / "events.h5")
     assert file.info.strategy == 3 and file.info.cross_section == averaged.info.cross_section
     weights = file.read().weights

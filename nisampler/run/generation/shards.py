@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from nisampler.base.storage import read_sealed, sha256, write_sealed
 from nisampler.errors import CorruptFileError, StorageError
@@ -31,6 +31,8 @@ class Shard:
         Points tried.
     weight_sum, overweight_sum
         Sum of |weights|, and its excess over one per event.
+    signed_sum, square_sum
+        Sums of the weights and of their squares.
     sha256
         Checksum of the file.
 
@@ -51,6 +53,8 @@ class Shard:
     trials: int
     weight_sum: float
     overweight_sum: float = 0.0
+    signed_sum: float = 0.0
+    square_sum: float = 0.0
     sha256: str = ""
 
     @property
@@ -122,6 +126,33 @@ class Generated:
         total = math.fsum(shard.weight_sum for shard in self.shards)
         return math.fsum(shard.overweight_sum for shard in self.shards) / total if total else None
 
+    def figures(self, max_weight: float) -> dict[str, Any]:
+        """Numbers of the events: with w_max also the integral that all trials together give, and its error.
+
+        A trial counts its weight over w_max where it is accepted, and zero otherwise.
+
+        >>> shard = Shard("", 1, 0, 20, 512, 0, 0, trials=100, weight_sum=20.0, signed_sum=20.0, square_sum=20.0)
+        >>> found = Generated([shard]).figures(5.0)
+        >>> found["n"], found["of_trials"]["value"], round(found["of_trials"]["error"], 6)
+        (20, 1.0, 0.201008)
+        """
+        trials = sum(shard.trials for shard in self.shards)
+        total, squares = (
+            math.fsum(getattr(shard, name) for shard in self.shards) for name in ("signed_sum", "square_sum")
+        )
+        value = total / trials if trials else None
+        error = None
+        if value is not None and trials > 1:
+            error = max_weight * math.sqrt(max(squares / trials - value**2, 0.0) / (trials - 1))
+        return {
+            "n": self.events,
+            "sum_of_weights": total,
+            "trials": trials,
+            "of_trials": {"value": None if value is None else max_weight * value, "error": error},
+            "efficiency_generated": self.efficiency,
+            "overweight_fraction": self.overweight_fraction,
+        }
+
 
 def sizes(n: int, shard_size: int) -> list[int]:
     """The number of events of each shard.
@@ -133,21 +164,21 @@ def sizes(n: int, shard_size: int) -> list[int]:
     return [shard_size] * full + ([rest] if rest else [])
 
 
-def refuse_strangers(folder: Path, count: int) -> None:
-    """Refuse shards beyond the `count` that belong there: they would be merged.
+def refuse_strangers(folder: Path, own: Collection[int]) -> None:
+    """Refuse shards with other numbers than those that belong there: they would be merged.
 
-    >>> refuse_strangers(Path("nowhere"), 3)
+    >>> refuse_strangers(Path("nowhere"), range(3))
 
     Raises
     ------
     StorageError
         If there are any.
     """
-    strange = [path.name for index, path in find_shards(folder).items() if index >= count or path.suffix != SUFFIX]
+    strange = [path.name for index, path in find_shards(folder).items() if index not in own or path.suffix != SUFFIX]
     if strange:
         raise StorageError(
-            f"{folder} holds {', '.join(strange[:3])}, which {'are' if len(strange) > 1 else 'is'} not of the {count} "
-            "shards that belong there: move away what was put there"
+            f"{folder} holds {', '.join(strange[:3])}, which {'are' if len(strange) > 1 else 'is'} not of the "
+            f"{len(own)} shards that belong there: move away what was put there"
         )
 
 
@@ -159,7 +190,7 @@ def problems(folder: Path, run: str, seed: int, n: int, shard_size: int) -> Iter
     """
     expected = sizes(n, shard_size)
     try:
-        refuse_strangers(folder, len(expected))
+        refuse_strangers(folder, range(len(expected)))
     except StorageError as error:
         yield str(error)
     for index, size in enumerate(expected):

@@ -14,9 +14,11 @@ from nisampler.base.checkpoints import has_checkpoint, load_checkpoint, save_che
 from nisampler.base.storage import atomic_write, read_sealed
 from nisampler.base.weights import importance_weights
 from nisampler.events import ShardSet
+from nisampler.events.shards import find_shards
 from nisampler.result import Result
 from nisampler.run.directory import RunDirectory
-from nisampler.run.generation.generate import file_problems, point_batch, point_batches
+from nisampler.run.generation.files import file_problems
+from nisampler.run.generation.generator import point_batch, point_batches
 from nisampler.run.generation.shards import problems, sizes
 from nisampler.run.job import Job
 from nisampler.run.report.page import RunReport, render
@@ -97,7 +99,7 @@ def draw(job: Job, directory: RunDirectory, found: Result) -> Drawn:
     Examples
     --------
     >>> import tempfile
-    >>> from nisampler.run.generation.generate import Generator
+    >>> from nisampler.run.generation.generator import Generator
     >>> from nisampler.run.job import build_job
     >>> from nisampler.run.stages import chain
     >>> from nisampler.ui.monitor import SILENT
@@ -108,7 +110,7 @@ def draw(job: Job, directory: RunDirectory, found: Result) -> Drawn:
     ...         job = build_job(run.card, "camel4", "cpu")
     ...         stages = chain(job, run, SILENT)
     ...         found = stages.integrate(stages.train())
-    ...         made = Generator(job, found, job.streams).fill(run.events, 20, 20, SILENT)
+    ...         made = Generator(job, found, job.streams).fill(run.events, [(0, 20)], SILENT)
     ...         drawn = draw(job, run, found)
     >>> [comparison.axis.name for comparison in drawn.comparisons], drawn.spent["calls"]
     (['x1', 'x2', 'x3', 'x4'], 512)
@@ -220,7 +222,7 @@ def _comparisons(job: Job, directory: RunDirectory, found: Result) -> tuple[tupl
         for batch in ShardSet.open(directory.events).batches():
             fill_events(unweighted, observables, batch)
     else:
-        for points in point_batches(directory.events):
+        for points in point_batches(find_shards(directory.events).values()):
             fill_points(unweighted, points)
     value = found.estimate.value
     return tuple(Comparison.of(a, b, value) for a, b in zip(weighted, unweighted, strict=True)), records

@@ -107,14 +107,57 @@ def summary(result: Mapping[str, Any], path: Path) -> list[tuple[str, str]]:
 def generation_summary(result: Mapping[str, Any], path: Path) -> list[tuple[str, str]]:
     """The result of `generate` in a few lines.
 
-    >>> result = {"n_events": 20, "efficiency_generated": 0.25, "overweight_fraction": 0.0, "files": [], "warnings": []}
-    >>> generation_summary(result, Path("more"))[:2]
-    [('events', '20'), ('accepted points', '25 %')]
+    >>> result = {
+    ...     "n": 20, "part": 1, "parts": 1, "n_events": 20, "efficiency_generated": 0.25, "overweight_fraction": 0.0,
+    ...     "integral": {"value": 5.01, "error": 0.02, "unit": "pb"}, "of_trials": {"value": 5.1, "error": 0.2},
+    ...     "files": [], "warnings": [],
+    ... }
+    >>> generation_summary(result, Path("more"))[:3]
+    [('events', '20'), ('accepted points', '25 %'), ('overweight', '0 % of the integral')]
     """
-    rows = [
-        ("events", str(result["n_events"])),
-        ("accepted points", _percent(result["efficiency_generated"])),
-        ("overweight", f"{_percent(result['overweight_fraction'])} of the integral"),
-    ]
+    share = "" if result["parts"] == 1 else f" of {result['n_events']}, job {result['part']} of {result['parts']}"
+    rows = [("events", f"{result['n']}{share}"), *_generated(result)]
     rows += [("", str(path / name)) for name in result["files"]]
     return rows + [("warning", str(text)) for text in result["warnings"]]
+
+
+def merge_summary(result: Mapping[str, Any], path: Path) -> list[tuple[str, str]]:
+    """The result of `merge` in a few lines.
+
+    >>> result = {
+    ...     "n": 20, "jobs": 2, "shards": 4, "missing_shards": 0, "sum_of_weights": 20.0, "efficiency_generated": 0.25,
+    ...     "integral": {"value": 5.01, "error": 0.02, "unit": "pb"}, "of_trials": {"value": 5.1, "error": 0.2},
+    ...     "overweight_fraction": 0.0,
+    ... }
+    >>> for name, text in merge_summary(result, Path("all.h5")):
+    ...     name, text
+    ('events', '20 of 2 jobs')
+    ('shards', '4')
+    ('sum of weights', '20 in units of w_max')
+    ('accepted points', '25 %')
+    ('overweight', '0 % of the integral')
+    ('integral', '5.010(20) pb')
+    ('of all trials', '5.1(2) pb')
+    ('', 'all.h5')
+    """
+    missing = f", {result['missing_shards']} missing" if result["missing_shards"] else ""
+    return [
+        ("events", f"{result['n']} of {result['jobs']} jobs"),
+        ("shards", f"{result['shards']}{missing}"),
+        ("sum of weights", f"{result['sum_of_weights']:.10g} in units of w_max"),
+        *_generated(result),
+        ("", str(path)),
+    ]
+
+
+def _generated(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Efficiency, overweight and integrals of generated events."""
+    rows = [
+        ("accepted points", _percent(result["efficiency_generated"])),
+        ("overweight", f"{_percent(result['overweight_fraction'])} of the integral"),
+        ("integral", integral_text(result)),
+    ]
+    trials, unit = result["of_trials"], result["integral"]["unit"]
+    if trials["value"] is not None:
+        rows.append(("of all trials", with_unit(trials["value"], trials["error"], unit)))
+    return rows
