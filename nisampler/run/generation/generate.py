@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from nisampler.base.device import point_threads
 from nisampler.base.estimate import Estimate
 from nisampler.base.rng import Streams
@@ -70,9 +68,7 @@ def generator_of(directory: RunDirectory, seed: int, monitor: Monitor = SILENT) 
 
 def _generator(run: Path, seed: int) -> Generator:
     """The generator of a worker."""
-    directory = RunDirectory.read(run)
-    torch.set_num_threads(directory.settings["threads"])
-    return generator_of(directory, seed)[0]
+    return generator_of(RunDirectory.read(run), seed)[0]
 
 
 def generate_events(

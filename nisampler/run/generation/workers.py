@@ -8,9 +8,10 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from nisampler.base.device import point_threads, threads_for_points
 from nisampler.errors import WorkerError
 from nisampler.run.generation.generator import Generator
 from nisampler.run.generation.shards import Shard
@@ -18,6 +19,7 @@ from nisampler.ui.monitor import Monitor
 
 Build = Callable[[], Generator]
 
+_HELD = ExitStack()
 _OWN: list[Generator] = []
 """In a worker: what makes its shards."""
 
@@ -75,7 +77,7 @@ def spread(build: Build, folder: Path, todo: Sequence[tuple[int, int]], workers:
 @contextmanager
 def _pool(build: Build, workers: int) -> Iterator[ProcessPoolExecutor]:
     """Processes that have loaded the run; whatever happens they end, after the shard that they are at."""
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (build,))
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (build, threads_for_points()))
     try:
         yield pool
     except BrokenProcessPool as error:
@@ -86,9 +88,10 @@ def _pool(build: Build, workers: int) -> Iterator[ProcessPoolExecutor]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _begin(build: Build) -> None:
-    """Load the run in a new worker, which leaves Ctrl-C to its parent."""
+def _begin(build: Build, threads: int) -> None:
+    """Load the run in a new worker, which has the threads of its parent and leaves Ctrl-C to it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _HELD.enter_context(point_threads(threads))
     _OWN.append(build())
 
 
