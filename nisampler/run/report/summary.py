@@ -137,7 +137,7 @@ def merge_summary(result: Mapping[str, Any], path: Path) -> list[tuple[str, str]
     ('accepted points', '25 %')
     ('overweight', '0 % of the integral')
     ('integral', '5.010(20) pb')
-    ('of all trials', '5.1(2) pb')
+    ('of all trials', '5.10(20) pb')
     ('', 'all.h5')
     """
     missing = f", {result['missing_shards']} missing" if result["missing_shards"] else ""
