@@ -39,6 +39,13 @@ def fill(
         If the folder cannot be written, or holds shards that do not belong there.
     NisamplerError
         As `Generator.shard` and `spread` do.
+
+    Examples
+    --------
+    >>> fill(None, Path("run"), Path("/dev/null"), [], 1, SILENT)
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.StorageError: cannot make /dev/null: File exists
     """
     make_folder(folder)
     remove_stale(folder)
@@ -57,6 +64,20 @@ def generator_of(directory: RunDirectory, seed: int, monitor: Monitor = SILENT) 
         If the file of the process was changed.
     NisamplerError
         As the stages do.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> settings = {"process": "camel4", "device": "cpu", "threads": 1, "versions": {}}
+    >>> quick = {"training.calls": 5000, "training.sampler": "vegas", "integration.points": 2048}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with RunDirectory.create(f"{folder}/run", 'process = "camel4"', settings, quick) as run:
+    ...         stages = chain(build_job(run.card, "camel4", "cpu"), run, SILENT)
+    ...         _ = stages.integrate(stages.train())
+    ...         generator, job, found = generator_of(run, 7)
+    ...         made = fill(generator, run.path, Path(folder) / "shards", [(0, 20), (1, 5)], 1, SILENT)
+    >>> generator.seed, made.events
+    (7, 25)
     """
     directory.check_source()
     settings = directory.settings
@@ -140,7 +161,7 @@ def generate_events(
         made = fill(generator, directory.path, target / SHARDS, todo, workers, monitor)
         paths = [shard_path(target / SHARDS, index, SUFFIX) for index, _ in todo]
         names = finish(job, paths, target, made.events) if todo else []
-        result = asdict(order) | told(made, found.estimate, generator.max_weight, job) | {"files": names}
+        result = asdict(order) | _told(made, found.estimate, generator.max_weight, job) | {"files": names}
         if seed == directory.card.seed:
             same = f"seed {seed} is that of the run itself: these events repeat the run's own"
             result["warnings"].insert(0, same)
@@ -152,7 +173,7 @@ def generate_events(
     return result
 
 
-def told(made: Generated, integral: Estimate, max_weight: float, job: Job) -> dict[str, Any]:
+def _told(made: Generated, integral: Estimate, max_weight: float, job: Job) -> dict[str, Any]:
     """What a job says of its events, for ``generated.json``."""
     return made.figures(max_weight) | {
         "integral": {"value": integral.value, "error": integral.error, "unit": integral.unit},

@@ -110,6 +110,7 @@ def draw(job: Job, directory: RunDirectory, found: Result) -> Drawn:
     ...         job = build_job(run.card, "camel4", "cpu")
     ...         stages = chain(job, run, SILENT)
     ...         found = stages.integrate(stages.train())
+    ...         run.events.mkdir()
     ...         made = Generator(job, found, job.streams).fill(run.events, [(0, 20)], SILENT)
     ...         drawn = draw(job, run, found)
     >>> [comparison.axis.name for comparison in drawn.comparisons], drawn.spent["calls"]
