@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from nisampler.base.checks import Count, Natural, checked
 from nisampler.base.rng import Streams
+from nisampler.calo.data.checks import check_incident
 from nisampler.calo.data.files import ShowerReader
 from nisampler.calo.data.showers import Showers, Voxels
 from nisampler.calo.data.writer import ShowerWriter
@@ -22,6 +23,8 @@ from nisampler.ui.monitor import SILENT, Monitor
 
 SHARD = 1000
 
+# Energies so many times above those that a model learned from are refused, and those within the second count as inside.
+_FAR, _EDGE = 50.0, 1.01
 # Times that a shower is drawn again, and the showers that may need it: a number and a share of all.
 _MOST_DRAWS, _FEW, _SHARE = 20, 10, 0.01
 
@@ -42,6 +45,10 @@ class GeneratedShowers:
         Means of E_tot/E_inc and of the share of voxels above the threshold.
     seconds
         Of the wall clock.
+    outside
+        Showers whose incident energy lies outside those that the model learned from.
+    warnings
+        One sentence on these, if there are any.
 
     Examples
     --------
@@ -55,6 +62,8 @@ class GeneratedShowers:
     energy_ratio: float
     occupancy: float
     seconds: float
+    outside: int = 0
+    warnings: tuple[str, ...] = ()
 
 
 def read_incident(path: str | Path, geometry: Geometry, n: int | None) -> Floats:
@@ -207,8 +216,11 @@ def generate(
     ------
     ConfigError
         If numbers are not positive, or there are not `n` incident energies.
+    ShowerDataError
+        If an incident energy is not positive or above 1e15 MeV.
     ModelError
-        If too many showers had to be drawn again.
+        If too many showers had to be drawn again, or an incident energy is 50 times above the highest that the model
+        learned from.
     StorageError
         If the file cannot be written.
 
@@ -223,15 +235,20 @@ def generate(
     """
     checked("n", n, Count)
     checked("shard", shard, Count)
-    if incident is not None and incident.shape != (n,):
-        raise ConfigError(f"{n} showers need incident energies of shape ({n},), got {incident.shape}")
+    trained: tuple[float, float] | None = getattr(model, "trained_energies", None)
+    if incident is not None:
+        if np.shape(incident) != (n,):
+            raise ConfigError(f"{n} showers need incident energies of shape ({n},), got {np.shape(incident)}")
+        check_incident(incident, "the incident energies")
+        _outside(incident, trained)
     generator = ShowerGenerator(model, seed, int(_FEW + _SHARE * n))
     geometry, start = model.geometry, time.monotonic()
-    empty, ratio, occupied = 0, 0.0, 0.0
+    empty, outside, ratio, occupied = 0, 0, 0.0, 0.0
     with ShowerWriter(output, geometry) as writer:
         for index, first in enumerate(range(0, n, shard)):
             count = min(shard, n - first)
             energies = generator.incident(count, index) if incident is None else incident[first : first + count]
+            outside += _outside(energies, trained)
             showers = generator.draw(energies, index)
             writer.append(showers)
             sums = showers.voxels.sum(axis=1, dtype=np.float64)
@@ -240,5 +257,30 @@ def generate(
             occupied += float(np.count_nonzero(showers.voxels > geometry.threshold))
             figures = {"E_tot/E_inc": f"{ratio / (first + count):.3f}", "drawn again": str(generator.redrawn)}
             monitor.progress("generating", first + count, n, figures)
-    seconds = time.monotonic() - start
-    return GeneratedShowers(n, generator.redrawn, empty, ratio / n, occupied / n / geometry.n_voxels, seconds)
+    notes = [_outside_note(outside, n, trained)] if trained and outside else []
+    for note in notes:
+        monitor.line(f"warning: {note}")
+    seconds, occupancy = time.monotonic() - start, occupied / n / geometry.n_voxels
+    return GeneratedShowers(n, generator.redrawn, empty, ratio / n, occupancy, seconds, outside, tuple(notes))
+
+
+def _outside(energies: Floats, trained: tuple[float, float] | None) -> int:
+    """How many incident energies lie outside those that a model learned from; ModelError where one is far above."""
+    if trained is None:
+        return 0
+    low, high = trained
+    largest = float(energies.max(initial=0.0))
+    if largest >= _FAR * high:
+        raise ModelError(
+            f"an incident energy of {largest:g} MeV is {largest / high:.3g} times the highest that the model learned "
+            f"from ({low:g} to {high:g} MeV): fit a model to showers of such energies"
+        )
+    return int(np.count_nonzero((energies < low / _EDGE) | (energies > high * _EDGE)))
+
+
+def _outside_note(outside: int, n: int, trained: tuple[float, float]) -> str:
+    low, high = trained
+    return (
+        f"{outside} of {n} incident energies lie outside those that the model learned from ({low:g} to {high:g} MeV): "
+        "nothing says that its showers are right there"
+    )

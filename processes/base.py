@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nisampler.base.blame import blaming
-from nisampler.base.checks import Count, Natural, checked
+from nisampler.base.checks import Dimension, Natural, checked
 from nisampler.errors import ConfigError, ProcessError
 from nisampler.events.batch import EventBatch
 from nisampler.events.observables import Observable
@@ -179,7 +179,7 @@ class CallableProcess(Process):
         if not callable(function):
             raise ConfigError(f"{name} is not callable: a process maps points (n, dim) to values (n,)")
         self.function = function
-        self.dim = checked(f"dim of {name}", getattr(function, "dim", None), Count)
+        self.dim = checked(f"dim of {name}", getattr(function, "dim", None), Dimension)
         self.name = str(getattr(function, "name", name))
         self.unit = str(getattr(function, "unit", ""))
         self.seconds_per_call = getattr(function, "seconds_per_call", None)

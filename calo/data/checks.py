@@ -12,6 +12,8 @@ from nisampler.errors import ShowerDataError
 _RESPONSE: dict[Layout, float] = {"calochallenge": 1.0, "calogan": 1.0, "getting-high": 0.025}
 # A wrong unit is a factor 1000. The largest E_tot/E_inc of a CaloChallenge shower is 6.9 (pions of 256 MeV).
 _LARGEST = 50.0
+# MeV. No source has more, and squares of it fit single precision.
+_MOST_ENERGY = 1e15
 _SMALLEST = 5e-3
 _MIN_SHOWERS_SCALE = 10
 _MIN_SHOWERS_ORDER = 100
@@ -20,7 +22,7 @@ _TOLERANCE = 1e-3
 
 
 def check_incident(incident: Floats, where: object, first: int = 0) -> None:
-    """Refuse incident energies that are not finite and positive.
+    """Refuse incident energies that are not positive, or above 1e15 MeV, which no source has.
 
     Parameters
     ----------
@@ -40,16 +42,16 @@ def check_incident(incident: Floats, where: object, first: int = 0) -> None:
     --------
     >>> check_incident(np.array([1e3, 2e3]), "a.h5")
     """
-    wrong = np.flatnonzero(~((incident > 0) & np.isfinite(incident)))
+    wrong = np.flatnonzero(~((incident > 0) & (incident <= _MOST_ENERGY)))
     if len(wrong):
         raise ShowerDataError(
             f"{where}: event {first + wrong[0]} has the incident energy {incident[wrong[0]]:g} MeV, which must be "
-            f"positive and finite ({len(wrong)} such events); write the file again without them"
+            f"positive and at most {_MOST_ENERGY:g} ({len(wrong)} such events); write the file again without them"
         )
 
 
 def check_voxels(voxels: Voxels, geometry: Geometry, where: object, first: int = 0, column: int = 0) -> None:
-    """Refuse voxels that are negative or not finite.
+    """Refuse voxels that are negative, or above 1e15 MeV or not finite.
 
     Parameters
     ----------
@@ -72,14 +74,14 @@ def check_voxels(voxels: Voxels, geometry: Geometry, where: object, first: int =
     >>> from nisampler.calo.detector.geometries import geometry
     >>> check_voxels(np.zeros((1, 240), dtype=np.float32), geometry("toy"), "a.h5")
     """
-    if not voxels.size or (voxels.min() >= 0 and voxels.max() < np.inf):  # NaN fails the first comparison
+    if not voxels.size or (voxels.min() >= 0 and voxels.max() <= _MOST_ENERGY):  # NaN fails the first comparison
         return
-    events, wrong = np.nonzero(~((voxels >= 0) & (voxels < np.inf)))
+    events, wrong = np.nonzero(~((voxels >= 0) & (voxels <= _MOST_ENERGY)))
     event, voxel, value = int(events[0]), column + int(wrong[0]), voxels[events[0], wrong[0]]
     layer = geometry.layers[int(geometry.layer_of_voxel[voxel])].id
     raise ShowerDataError(
         f"{where}: event {first + event}, voxel {voxel} (layer {layer}) is {value:g} MeV; energies must "
-        f"be finite and not negative ({len(events)} such voxels); correct whatever made these showers"
+        f"not be negative nor above {_MOST_ENERGY:g} ({len(events)} such voxels); correct whatever made these showers"
     )
 
 

@@ -19,6 +19,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from nisampler.base.checks import Count, Finite, Natural, Row, checked
+from nisampler.base.hdf5_input import attribute, require_readable
 from nisampler.base.rng import Streams
 from nisampler.calo.data.checks import check_incident, check_order, check_scale, check_units, check_voxels
 from nisampler.calo.data.layouts import columns_of
@@ -38,7 +40,9 @@ from nisampler.errors import (
 Indices = NDArray[np.int64]
 
 _BLOCK_BYTES = 1 << 26  # of voxels in memory at a time
-_CACHE_BYTES = 1 << 24  # holds the chunks that the end of a block left unfinished
+_MOST_SHOWERS = 1 << 25  # in a file: their incident energies are held in memory
+_ENERGIES = 1 << 20  # incident energies that are read at a time
+_NAMES = 20  # most names of datasets in a message
 CELLS = "cells"
 """Attribute of a file with the fingerprint of its geometry."""
 
@@ -50,7 +54,7 @@ def _named_errors(path: Path) -> Iterator[None]:
         yield
     except NisamplerError:
         raise
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
+    except (OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise CorruptFileError(
             f"{path}: not HDF5, truncated or altered ({error}); fetch or write the file again"
         ) from error
@@ -75,15 +79,18 @@ class ShowerReader:
     ----------
     incident
         Incident energies in MeV, shape (n,).
+    unused
+        Names of other datasets with a row for each shower, such as incident angles, which are not read.
 
     Raises
     ------
     StorageError
         If there is no such file.
     CorruptFileError
-        If it is not HDF5, truncated or altered.
+        If it is not HDF5, truncated or altered, or rows or chunks are larger than those of any real file.
     ShowerDataError
-        If datasets are missing, empty, of unequal length, of the wrong shape or type, or if values or units are wrong.
+        If datasets are missing, empty, of more than 33,554,432 rows, of unequal length, of the wrong shape or type, or
+        if values or units are wrong.
     GeometryError
         If the layout cannot hold the geometry, or the file says that it was written for other cells.
 
@@ -111,19 +118,43 @@ class ShowerReader:
             energy = self._dataset(self._columns.energy)
             self._voxels = [(self._dataset(name), where) for name, where, _ in self._columns.voxels]
             self._check_structure(energy)
-            self.incident: Floats = energy.astype(np.float64)[()].reshape(-1) * self._columns.factor
-            check_incident(self.incident, self.path)
+            known = {self._columns.energy: energy, **{name: self._file[name] for name, _, _ in self._columns.voxels}}
+            require_readable(self.path, known)
+            self.incident = self._energies(energy)
             check_units(self.incident, geometry, self.path, self._columns.unit)
+            self.unused = self._others(len(energy), {*known, *(["overflow"] if self._columns.overflow else [])})
             self._stack = stack.pop_all()
+
+    def _energies(self, data: Any) -> Floats:
+        """The incident energies, checked piece by piece, so that rows that were never written end it early."""
+        incident = np.empty(len(data), dtype=np.float64)
+        for start in range(0, len(data), _ENERGIES):
+            part = incident[start : start + _ENERGIES]
+            part[:] = data[start : start + _ENERGIES].reshape(-1)
+            part *= self._columns.factor
+            check_incident(part, self.path, start)
+        return incident
+
+    def _others(self, rows: int, known: set[str]) -> tuple[str, ...]:
+        """Datasets beside the known ones with so many rows."""
+        found: list[str] = []
+
+        def look(name: str, item: Any) -> bool | None:
+            if name not in known and isinstance(item, h5py.Dataset) and item.shape and item.shape[0] == rows:
+                found.append(name)
+            return True if len(found) == _NAMES else None
+
+        self._file.visititems(look)
+        return tuple(found)
 
     def _dataset(self, name: str) -> Any:
         """A dataset of floating-point numbers."""
         found = self._file.get(name)
         if not isinstance(found, h5py.Dataset):
             stored: list[str] = []
-            self._file.visit(stored.append)
+            self._file.visit(lambda other: stored.append(other) if len(stored) < _NAMES else True)
             raise ShowerDataError(
-                f"{self.path} has no dataset {name!r}, only {', '.join(stored[:20]) or 'nothing'}; "
+                f"{self.path} has no dataset {name!r}, only {', '.join(stored) or 'nothing'}; "
                 "give the layout in which it was written"
             )
         if found.dtype.kind != "f":
@@ -135,6 +166,8 @@ class ShowerReader:
         n = len(energy) if energy.shape else 0
         if n == 0:
             raise ShowerDataError(f"{self.path} holds no showers; write the file again")
+        if n > _MOST_SHOWERS:
+            raise ShowerDataError(f"{self.path} declares {n} showers, a file can have {_MOST_SHOWERS}; split it")
         if energy.shape not in ((n,), (n, 1)):
             raise ShowerDataError(f"{self.path}: {self._columns.energy} must be ({n}, 1), got {energy.shape}")
         for name, _, shape in self._columns.voxels:
@@ -148,11 +181,11 @@ class ShowerReader:
                 raise ShowerDataError(
                     f"{self.path}: {found[0]} rows in {name}, but {n} in {self._columns.energy}; write the file again"
                 )
-        cells = self._file.attrs.get(CELLS, self.geometry.digest)
+        cells = attribute(self._file, CELLS, self.geometry.digest)
         if cells != self.geometry.digest:
             raise GeometryError(
-                f"{self.path} was written for the geometry {self._file.attrs.get('geometry')!r}, whose cells are not "
-                f"those of {self.geometry.name}; open it with its own"
+                f"{self.path} was written for the geometry {attribute(self._file, 'geometry', '')!r}, whose cells are "
+                f"not those of {self.geometry.name}; open it with its own"
             )
 
     def __enter__(self) -> Self:
@@ -175,6 +208,11 @@ class ShowerReader:
         height = max((data.chunks[0] if data.chunks else 1) for data, _ in self._voxels)
         return rows if height > rows else rows // height * height
 
+    def notes(self) -> list[str]:
+        """A sentence on the datasets that are not read; none where there are none."""
+        text = "nothing here uses them: showers count as if they differed in their incident energy alone"
+        return [f"{self.path} also holds {', '.join(self.unused)} for each shower; {text}"] if self.unused else []
+
     def overflow(self) -> Floats | None:
         """What missed the cells of each layer, MeV, shape (n, n_layers); None unless a CaloGAN file has it.
 
@@ -182,6 +220,8 @@ class ShowerReader:
         """
         with _named_errors(self.path):
             found = self._file.get("overflow") if self._columns.overflow else None
+            if found is not None:
+                require_readable(self.path, {"overflow": found})
             return None if found is None else np.asarray(found[()], dtype=np.float64)
 
     def read(self, start: int, stop: int, columns: slice | None = None) -> Showers:
@@ -243,9 +283,7 @@ class ShowerReader:
         ShowerDataError, CorruptFileError
             As `read`.
         """
-        step = self.block if size is None else size
-        if step < 1:
-            raise ConfigError(f"size must be at least 1, got {step}")
+        step = self.block if size is None else checked("size", size, Count)
         for start in range(0, len(self), step):
             yield self.read(start, min(start + step, len(self)))
 
@@ -325,8 +363,7 @@ def read_showers(path: str | Path, geometry: Geometry, limit: int | None = None)
     ...     read_showers(f"{folder}/a.h5", geometry("toy"), limit=1).voxels.shape
     (1, 240)
     """
-    if limit is not None and limit < 1:
-        raise ConfigError(f"limit must be at least 1, got {limit}")
+    checked("limit", limit, Count | None)
     with ShowerReader(path, geometry) as reader:
         n = len(reader) if limit is None else min(limit, len(reader))
         return reader.select(np.arange(n))
@@ -360,9 +397,10 @@ def split(n: int, fractions: Sequence[float], seed: int) -> tuple[Indices, ...]:
     >>> len(first), len(second), set(first) & set(second)
     (7, 3, set())
     """
-    total = math.fsum(fractions)
-    if n < 0 or not all(fraction >= 0 for fraction in fractions) or not total <= 1 + 1e-9:
-        raise ConfigError(f"fractions must not be negative and sum to at most 1, got {tuple(fractions)} of {n} showers")
+    checked("n", n, Natural)
+    total = math.fsum(checked("fractions", fractions, Row[Finite]))
+    if not all(fraction >= 0 for fraction in fractions) or not total <= 1 + 1e-9:
+        raise ConfigError(f"fractions must not be negative and sum to at most 1, got {tuple(fractions)}")
     order = Streams(seed).numpy("split").permutation(n)
     ends = [math.floor(n * math.fsum(fractions[:position]) + 0.5) for position in range(len(fractions) + 1)]
     return tuple(np.sort(order[start:end]) for start, end in pairwise(ends))

@@ -34,8 +34,8 @@ class Showers:
     Examples
     --------
     >>> showers = Showers(np.array([1e3, 2e3]), np.ones((2, 4), dtype=np.float32))
-    >>> len(showers), showers[1:].incident
-    (2, array([2000.]))
+    >>> len(showers), showers.empty, showers[1:].incident
+    (2, 0, array([2000.]))
     """
 
     incident: Floats
@@ -52,6 +52,11 @@ class Showers:
 
     def __len__(self) -> int:
         return len(self.incident)
+
+    @property
+    def empty(self) -> int:
+        """Number of showers without energy."""
+        return len(self) - int(np.count_nonzero(self.voxels.any(axis=1)))
 
     def __getitem__(self, index: slice | NDArray[Any]) -> Showers:
         """The showers of a slice, an index array or a mask."""

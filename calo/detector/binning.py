@@ -13,12 +13,14 @@ from typing import Any, NoReturn
 from xml.parsers import expat
 from xml.sax.saxutils import quoteattr
 
-from nisampler.base.storage import atomic_write
+from nisampler.base.checks import shown
+from nisampler.base.storage import atomic_write, read_bounded
 from nisampler.calo.detector.geometries import GEOMETRIES
-from nisampler.calo.detector.geometry import Geometry, IncidentEnergy, Layer
-from nisampler.errors import GeometryError, StorageError
+from nisampler.calo.detector.geometry import MOST_VOXELS, Geometry, IncidentEnergy, Layer
+from nisampler.errors import GeometryError
 
 _Entry = tuple[dict[str, str], list[dict[str, str]]]
+_MOST_BYTES = 4 << 20
 _PARTICLE_DEPTH = 2
 _LAYER_DEPTH = 3
 
@@ -54,13 +56,13 @@ def _parse(content: bytes) -> list[_Entry]:
     return handler.particles
 
 
-def _layer(attributes: dict[str, str]) -> Layer | None:
-    """A layer, or None if it has no cells."""
+def _layer(attributes: dict[str, str]) -> tuple[int, int, list[float]]:
+    """Number, cells of the angle and radial edges of a layer."""
     edges = [float(edge) for edge in attributes["r_edges"].split(",") if edge.strip()]
     number, n_alpha = int(attributes["id"]), int(attributes["n_bin_alpha"])
     if n_alpha < 1:
         raise GeometryError(f"layer {number}: n_bin_alpha must be at least 1, got {n_alpha}")
-    return None if len(edges) < 2 else Layer.polar(number, n_alpha, edges)
+    return number, n_alpha, edges
 
 
 def _particle(entries: list[_Entry], particle: str | None) -> tuple[str, int, tuple[Layer, ...]]:
@@ -70,7 +72,11 @@ def _particle(entries: list[_Entry], particle: str | None) -> tuple[str, int, tu
     if chosen is None or chosen not in named:
         raise GeometryError(f"no particle {chosen!r} to read; the file has {', '.join(named) or 'none'}")
     pdg, layers = named[chosen]
-    return chosen, pdg, tuple(layer for layer in map(_layer, layers) if layer is not None)
+    found = [(number, n_alpha, edges) for number, n_alpha, edges in map(_layer, layers) if len(edges) > 1]
+    cells = sum(n_alpha * (len(edges) - 1) for _, n_alpha, edges in found)
+    if cells > MOST_VOXELS:
+        raise GeometryError(f"{shown(cells)} cells, a calorimeter can have {MOST_VOXELS}")
+    return chosen, pdg, tuple(Layer.polar(*layer) for layer in found)
 
 
 def read_binning(
@@ -102,9 +108,10 @@ def read_binning(
     Raises
     ------
     StorageError
-        If the file cannot be read.
+        If the file cannot be read, or is larger than 4 MiB.
     GeometryError
-        If it is not a binning, does not have the particle, or is not registered and something is not given.
+        If it is not a binning, has more than 1,048,576 cells, does not have the particle, or is not registered and
+        something is not given.
 
     Examples
     --------
@@ -116,7 +123,7 @@ def read_binning(
     True
     """
     try:
-        particle, pdg, layers = _particle(_parse(Path(path).read_bytes()), particle)
+        particle, pdg, layers = _particle(_parse(read_bounded(path, _MOST_BYTES, "a binning")), particle)
         for known in GEOMETRIES.values():
             if (known.pdg, known.layers) == (pdg, layers):
                 given: dict[str, Any] = {"name": name, "threshold": threshold, "incident": incident}
@@ -124,11 +131,9 @@ def read_binning(
         if name is None or threshold is None or incident is None:
             raise GeometryError("no registered geometry has these cells: give name=, threshold= and incident=")
         return Geometry(name, particle, pdg, layers, threshold, incident)
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
     except GeometryError as error:
         raise GeometryError(f"{path}: {error}") from error
-    except (expat.ExpatError, KeyError, ValueError) as error:
+    except (expat.ExpatError, LookupError, ValueError, StopIteration) as error:
         raise GeometryError(f"{path} is not a binning of the CaloChallenge: {error!r}") from error
 
 

@@ -19,6 +19,8 @@ from torch import Tensor
 from nisampler.errors import GeometryError, ShapeError
 
 Floats = NDArray[np.float64]
+MOST_VOXELS = 1 << 20
+"""Cells of a calorimeter; the finest of the CaloChallenge has 40,500."""
 Layout = Literal["calochallenge", "calogan", "getting-high"]
 
 _FULL_TURN = 2 * math.pi * (1 + 1e-12)
@@ -176,7 +178,7 @@ class Geometry:
     Raises
     ------
     GeometryError
-        If there is no layer, an id is used twice, or the threshold is negative.
+        If there is no layer, an id is used twice, there are more than 1,048,576 cells, or the threshold is negative.
 
     Examples
     --------
@@ -200,6 +202,8 @@ class Geometry:
     def __post_init__(self) -> None:
         if not self.layers or len({layer.id for layer in self.layers}) != len(self.layers):
             raise GeometryError(f"geometry {self.name}: layers must be at least one, with different ids")
+        if self.n_voxels > MOST_VOXELS:
+            raise GeometryError(f"geometry {self.name}: {self.n_voxels} cells, a calorimeter can have {MOST_VOXELS}")
         if not 0 <= self.threshold < math.inf:
             raise GeometryError(f"geometry {self.name}: the threshold must be finite, not negative: {self.threshold}")
         if self.layout not in get_args(Layout):

@@ -186,12 +186,13 @@ def evaluate(
     wanted = options or EvaluationOptions()
     _check_candidates(candidates, wanted)
     folder = make_folder(output)
-    halves = _halves(Path(reference), geometry, wanted)
+    notes: list[str] = []
+    halves = _halves(Path(reference), geometry, wanted, notes)
     base = measure(REFERENCE, "reference", str(reference), halves[0], geometry, None, halves[0])
     bands = {name: measure_bands(name, files, geometry, base.features, monitor) for name, files in wanted.bands.items()}
-    measured, results, notes = [], {}, []
+    measured, results = [], {}
     total = len(candidates) + 1 + wanted.control
-    for done, sample in enumerate(_samples(halves, str(reference), candidates, geometry, wanted)):
+    for done, sample in enumerate(_samples(halves, str(reference), candidates, geometry, wanted, notes)):
         monitor.progress("evaluating", done, total, {"sample": sample.name})
         found = measure(sample.name, sample.kind, sample.source, sample.showers, geometry, base, halves[0])
         band = bands.get(sample.name)
@@ -232,14 +233,18 @@ def _check_candidates(candidates: Mapping[str, str | Path], options: EvaluationO
             raise ConfigError(f"the timing of {name} is not what `nisampler calo time --output FILE` writes")
 
 
-def _halves(path: Path, geometry: Geometry, options: EvaluationOptions) -> tuple[Showers, Showers]:
-    """Two disjoint, random, equally large parts of the reference."""
+def _halves(path: Path, geometry: Geometry, options: EvaluationOptions, notes: list[str]) -> tuple[Showers, Showers]:
+    """Two disjoint, random, equally large parts of the reference; `notes` gets what is odd about the file."""
     with ShowerReader(path, geometry) as reader:
+        notes += reader.notes()
         size = len(reader) // 2 if options.showers is None else min(options.showers, len(reader) // 2)
         if size < 2:
             raise ShowerDataError(f"{path} has {len(reader)} showers; the two halves of a reference need at least four")
         first, second = split(len(reader), (size / len(reader), size / len(reader)), options.seed)
-        return _shuffled(reader, first, options.seed), _shuffled(reader, second, options.seed)
+        halves = _shuffled(reader, first, options.seed), _shuffled(reader, second, options.seed)
+    empty, total = sum(half.empty for half in halves), 2 * len(halves[0])
+    notes += [f"{empty} of {total} showers of the reference have no energy in any voxel"] if empty else []
+    return halves
 
 
 def _shuffled(reader: ShowerReader, index: np.ndarray[Any, np.dtype[np.int64]], seed: int) -> Showers:
@@ -254,18 +259,22 @@ def _samples(
     candidates: Mapping[str, str | Path],
     geometry: Geometry,
     options: EvaluationOptions,
+    notes: list[str],
 ) -> Iterator[_Sample]:
     """The candidates, the floor and the control, one in memory at a time, none larger than a half."""
-    yield from _candidates(candidates, len(halves[0]), geometry, options.seed)
+    yield from _candidates(candidates, len(halves[0]), geometry, options.seed, notes)
     yield _Sample(FLOOR, "floor", source, halves[1])
     if options.control:
         rng = Streams(options.seed).numpy("shuffled voxels")
         yield _Sample(CONTROL, "control", source, shuffle_voxels(halves[1], geometry, rng, options.control_neighbours))
 
 
-def _candidates(files: Mapping[str, str | Path], most: int, geometry: Geometry, seed: int) -> Iterator[_Sample]:
+def _candidates(
+    files: Mapping[str, str | Path], most: int, geometry: Geometry, seed: int, notes: list[str]
+) -> Iterator[_Sample]:
     for name, path in files.items():
         with ShowerReader(path, geometry) as reader:
+            notes += reader.notes()
             size = min(len(reader), most)
             (index,) = split(len(reader), (size / len(reader),), seed)
             yield _Sample(name, "candidate", str(path), _shuffled(reader, index, seed))
@@ -315,7 +324,7 @@ def _multiclass(
     monitor: Monitor,
 ) -> dict[str, Any]:
     """One classifier over all candidates, which are in memory together, asked about the second half."""
-    made = {item.name: item.showers for item in _candidates(candidates, len(halves[0]), geometry, options.seed)}
+    made = {item.name: item.showers for item in _candidates(candidates, len(halves[0]), geometry, options.seed, [])}
     config, device = classifier_config(str(options.multiclass)), resolve_device(options.device)
     return multiclass(halves[1], made, geometry, config, options.seeds[0], device, monitor).as_dict()
 
@@ -333,6 +342,10 @@ def _notes(sample: _Sample, reference: Showers, found: Measured, bands: Bands | 
         notes.append(
             f"{sample.name} has {len(sample.showers)} showers, the halves of the reference {len(reference)}: "
             "its figures carry more noise than the floor"
+        )
+    if sample.kind == "candidate" and sample.showers.empty:
+        notes.append(
+            f"{sample.showers.empty} of {len(sample.showers)} showers of {sample.name} have no energy in any voxel"
         )
     if ks_2samp(sample.showers.incident, reference.incident).pvalue < 1e-6:
         notes.append(

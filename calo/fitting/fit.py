@@ -28,7 +28,7 @@ from nisampler.calo.fitting.records import PartResult
 from nisampler.calo.fitting.store import BASE, DESCRIPTION, describe, save_model
 from nisampler.calo.models import ModelConfig, ShowerModel, build_model
 from nisampler.calo.recipe import FitOptions
-from nisampler.errors import ConfigError, StorageError
+from nisampler.errors import ConfigError, ShowerDataError, StorageError
 from nisampler.ui.monitor import SILENT, LogMonitor, Monitor, Monitors, log_end
 
 LOG = "fit.log"
@@ -76,6 +76,8 @@ class DataOptions:
 class Fitted:
     """A fitted model, how its parts were trained, the seconds that this process needed, and how many there were.
 
+    `warnings` say what of the showers was not used, or of no use.
+
     >>> from nisampler.calo.detector.geometries import geometry
     >>> Fitted(build_model("small-inn", geometry("toy")), [], 1.0, 1.0).processes
     1
@@ -86,6 +88,7 @@ class Fitted:
     seconds: float
     cpu_seconds: float
     processes: int = 1
+    warnings: tuple[str, ...] = ()
 
 
 def fit(
@@ -153,7 +156,8 @@ def fit(
             group.barrier()
             begun = (folder / DESCRIPTION).is_file()
             stack.enter_context(log_end(folder / LOG))
-            model = _prepared(model, reader, training, data.memory, options.seed)
+            model, notes = _prepared(model, reader, training, data.memory, options.seed)
+            model.trained_energies = (facts["incident_mev"][0], facts["incident_mev"][1])
         name = preset.family if isinstance(preset, ModelConfig) else preset
         settings = {"seed": options.seed, "epochs": options.epochs, "batch": options.batch}
         group.barrier()
@@ -163,13 +167,16 @@ def fit(
             save_model(folder, model, name, settings, facts)
         group.barrier()
         place, told = group.device(device), Monitors([LogMonitor(folder / LOG), SILENT if group.rank else monitor])
+        for note in notes:
+            told.line(f"warning: {note}")
         memory = data.memory / (len(training) + len(validation))
         showers = ShowerData(
             *(source(data.path, geometry, rows, place, memory * len(rows)) for rows in (training, validation))
         )
         queue = PartQueue(model.to(place), showers, folder, options, place, told, resume, group)
         results = queue.run()
-    return Fitted(model, results, time.monotonic() - start, time.process_time() - cpu_start, group.count)
+    seconds = time.monotonic() - start, time.process_time() - cpu_start
+    return Fitted(model, results, *seconds, group.count, tuple(notes))
 
 
 def _claim(folder: Path, resume: bool) -> IO[str]:
@@ -204,14 +211,23 @@ def _rows(reader: ShowerReader, data: DataOptions, seed: int) -> tuple[Indices, 
     return training, validation, facts
 
 
-def _prepared(model: ShowerModel, reader: ShowerReader, training: Indices, memory: float, seed: int) -> ShowerModel:
-    """The model with the constants of its standardisation, from as many showers as the memory allows."""
+def _prepared(
+    model: ShowerModel, reader: ShowerReader, training: Indices, memory: float, seed: int
+) -> tuple[ShowerModel, list[str]]:
+    """The model with the constants of its standardisation, from as many showers as the memory allows, and warnings."""
     # Evenly spaced, since a file may be sorted by energy.
     most = min(_MOST, max(1000, int(memory / (_COPIES * 4 * reader.geometry.n_voxels))))
     few = reader.select(training[:: math.ceil(len(training) / most)])
+    if few.empty == len(few):
+        raise ShowerDataError(
+            f"{reader.path}: no shower of {len(few)} has energy in any voxel: there is nothing to learn"
+        )
+    notes = reader.notes()
+    if few.empty:
+        notes.append(f"{few.empty} of {len(few)} showers that were looked at have no energy in any voxel")
     model.prepare(few, Streams(seed).generator("prepare"))
     model.training_size = len(training)
-    return model
+    return model, notes
 
 
 def _check_same(folder: Path, model: ShowerModel, name: str, settings: dict[str, Any], facts: dict[str, Any]) -> None:

@@ -272,6 +272,8 @@ def load_model(folder: str | Path, geometry: Geometry | None = None, device: tor
             part.module.load_state_dict(states[part.name])
     except RuntimeError as error:
         raise ModelError(f"the weights in {folder} do not fit its settings: {error}") from error
+    energies = data["data"].get("incident_mev")
+    model.trained_energies = None if energies is None else (energies[0], energies[1])
     return model.to(device).eval()
 
 

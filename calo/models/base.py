@@ -97,6 +97,7 @@ class ShowerModel(nn.Module, ABC):
     symmetries: Tensor
     config: dict[str, Any]
     training_size = 1  # number of training showers, by which the divergence of variational weights is divided
+    trained_energies: tuple[float, float] | None = None  # lowest and highest incident energy it learned from, MeV
 
     def __init__(self, geometry: Geometry, preprocessing: PreprocessingConfig, symmetric: bool = False) -> None:
         super().__init__()

@@ -13,7 +13,15 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as dump_tensors
 from torch import Tensor
 
-from nisampler.base.storage import atomic_write, encode_json, make_folder, read_sealed, remove_stale, write_sealed
+from nisampler.base.storage import (
+    atomic_write,
+    encode_json,
+    make_folder,
+    naming,
+    read_sealed,
+    remove_stale,
+    write_sealed,
+)
 from nisampler.errors import CorruptFileError, StorageError
 
 CHECKPOINT_FORMAT = "nisampler-checkpoint"
@@ -102,7 +110,8 @@ def _read_manifest(manifest: Path) -> dict[str, Any]:
     if not manifest.is_file():
         raise StorageError(f"{manifest} does not exist: no checkpoint was saved there")
     data = read_sealed(manifest, _SEAL, _MEND)
-    if not data.keys() >= {"format", "version", "file", "bytes", "sha256", "tensors", "meta"}:
+    fields = {"format", "version", "file", "bytes", "sha256", "tensors", "meta"}
+    if not data.keys() >= fields or Path(str(data["file"])).name != data["file"]:
         raise CorruptFileError(f"{manifest} is not a checkpoint manifest: {_MEND}")
     if data["format"] != CHECKPOINT_FORMAT or data["version"] != CHECKPOINT_VERSION:
         found = f"{data['format']} version {data['version']}"
@@ -137,14 +146,13 @@ def load_checkpoint(
     folder = Path(directory)
     data = _read_manifest(folder / MANIFEST_NAME)
     path = folder / data["file"]
-    try:
+    if not path.is_file():
+        raise CorruptFileError(f"{path} is missing although the manifest names it: {_MEND}")
+    with naming(path, "read"):
+        size = path.stat().st_size
+        if size != data["bytes"]:
+            raise CorruptFileError(f"{path} has {size} bytes instead of {data['bytes']}: {_MEND}")
         content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise CorruptFileError(f"{path} is missing although the manifest names it: {_MEND}") from error
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
-    if len(content) != data["bytes"]:
-        raise CorruptFileError(f"{path} has {len(content)} bytes instead of {data['bytes']}: {_MEND}")
     if hashlib.sha256(content).hexdigest() != data["sha256"]:
         raise CorruptFileError(f"{path} was altered, its checksum does not match: {_MEND}")
     try:

@@ -51,14 +51,26 @@ def _real(value: Any) -> Any:
     return value if isinstance(value, bool) or not isinstance(value, Real) else float(value)
 
 
+_MOST = 10**15
+"""Largest number of anything that is counted: it fits 64 bits, and a double."""
 Whole = Annotated[int, BeforeValidator(_whole)]
 """An integer of Python or NumPy."""
-Count = Annotated[Whole, Field(ge=1)]
+Count = Annotated[Whole, Field(ge=1, le=_MOST)]
 """1, 2, 3 ..."""
-Several = Annotated[Whole, Field(ge=2)]
+Several = Annotated[Whole, Field(ge=2, le=_MOST)]
 """2, 3, 4 ..."""
-Natural = Annotated[Whole, Field(ge=0)]
+Natural = Annotated[Whole, Field(ge=0, le=_MOST)]
 """0, 1, 2 ..."""
+Threads = Annotated[Whole, Field(ge=1, le=1024)]
+"""Of the CPU."""
+Dimension = Annotated[Whole, Field(ge=1, le=10_000)]
+"""Coordinates of an integrand."""
+Coordinates = Annotated[Whole, Field(ge=1, le=1 << 20)]
+"""Coordinates of a flow: a shower has one for each voxel."""
+Width = Annotated[Whole, Field(ge=1, le=8192)]
+"""Units of a layer of a network."""
+Depth = Annotated[Whole, Field(ge=1, le=1000)]
+"""Layers of a network, or blocks of a flow."""
 Finite = Annotated[float, BeforeValidator(_real)]
 """A finite number."""
 Positive = Annotated[Finite, Field(gt=0.0)]
@@ -101,10 +113,13 @@ def words(hint: Any) -> str:
 
 def _limits(part: Any) -> list[str]:
     """Words for what stands beside a type in `Annotated`."""
-    metadata = getattr(part, "metadata", [part])
-    return [
-        f"{text} {getattr(item, name):g}" for item in metadata for kind, name, text in _LIMITS if isinstance(item, kind)
+    limits = [
+        (text, getattr(item, name))
+        for item in getattr(part, "metadata", [part])
+        for kind, name, text in _LIMITS
+        if isinstance(item, kind)
     ]
+    return [f"{text} {limit:g}" for text, limit in limits if limit != _MOST]
 
 
 def shown(value: Any) -> str:
@@ -113,10 +128,16 @@ def shown(value: Any) -> str:
     >>> shown("auto"), shown([1, 2])
     ('"auto"', '[1, 2]')
     """
-    text = repr(value)
-    if isinstance(value, str | bool):
-        text = f'"{value}"' if isinstance(value, str) else str(value).lower()
+    text = f'"{value}"' if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else _repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _repr(value: Any) -> str:
+    """What `repr` gives, or the type of what has none, such as a number of too many digits."""
+    try:
+        return repr(value)
+    except Exception:
+        return f"<{type(value).__name__}>"
 
 
 def must_be(name: str, value: Any, hint: Any) -> str:
@@ -125,7 +146,8 @@ def must_be(name: str, value: Any, hint: Any) -> str:
     >>> must_be("calls", 0, Count)
     'calls = 0: must be a whole number, at least 1'
     """
-    return f"{name} = {shown(value)}: must be {words(hint)}"
+    largest = f", at most {_MOST:g}" if isinstance(value, int) and value > _MOST else ""
+    return f"{name} = {shown(value)}: must be {words(hint)}{largest}"
 
 
 def checked(name: str, value: Any, hint: Any) -> Any:

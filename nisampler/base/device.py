@@ -8,6 +8,7 @@ from contextvars import ContextVar
 
 import torch
 
+from nisampler.base.checks import Threads, checked
 from nisampler.errors import ConfigError
 
 _SHARING: ContextVar[int | None] = ContextVar("threads that share the points of a batch", default=None)
@@ -51,8 +52,7 @@ def cpu_threads(count: int) -> Iterator[None]:
     ...     torch.get_num_threads()
     1
     """
-    if count < 1:
-        raise ConfigError(f"threads must be at least 1, got {count}")
+    checked("threads", count, Threads)
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from nisampler.base.checks import Natural, settings
+from nisampler.base.checks import Whole, settings
 
-Seed = Annotated[Natural, Field(lt=2**63)]
+Seed = Annotated[Whole, Field(ge=0, lt=2**63)]
 """0 ≤ seed < 2^63."""
 
 

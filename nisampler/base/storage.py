@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import io
 import json
+import math
 import os
 import stat
 import uuid
@@ -21,7 +22,10 @@ from nisampler.errors import CorruptFileError, StorageError
 STALE_SUFFIX = ".nisampler-partial"
 SEAL = "checksum"
 """Where a sealed file has the checksum of all else in it."""
-_CHUNK = 1 << 20
+MIB = 1 << 20
+_CHUNK = MIB
+# Of a JSON file. Python's objects take up to forty times the space of their text.
+_MOST_JSON = 16 * MIB
 
 
 def _sync_directory(directory: Path) -> None:
@@ -240,8 +244,61 @@ def write_json(path: str | Path, data: object) -> None:
         handle.write(content)
 
 
+def amount(size: float) -> str:
+    """Bytes as a message says them.
+
+    >>> amount(10), amount(64 * MIB), amount(3.2e12)
+    ('10 bytes', '64 MiB', '2.91 TiB')
+    """
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:.3g} TiB"
+
+
+def read_bounded(path: str | Path, most: int, what: str) -> bytes:
+    """The content of a file that can have at most `most` bytes; of a longer one no more is read.
+
+    Parameters
+    ----------
+    path
+        The file.
+    most
+        Bytes that such a file may have.
+    what
+        What it should be, for the message.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be read.
+    CorruptFileError
+        If it is longer.
+
+    Examples
+    --------
+    >>> read_bounded("/dev/zero", 64 * MIB, "a run card")
+    Traceback (most recent call last):
+    nisampler.errors.CorruptFileError: /dev/zero is larger than 64 MiB, the most that a run card may have
+    """
+    with naming(path, "read"), open(path, "rb") as handle:
+        content = handle.read(most + 1)
+    if len(content) > most:
+        raise CorruptFileError(f"{path} is larger than {amount(most)}, the most that {what} may have")
+    return content
+
+
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite_number(text: str) -> float:
+    """A number of JSON; ValueError where it is too large for a float."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:40]} is too large")
+    return value
 
 
 def read_json(path: str | Path) -> Any:
@@ -256,12 +313,11 @@ def read_json(path: str | Path) -> Any:
     StorageError
         If the file is missing or unreadable.
     CorruptFileError
-        If it is not valid JSON (NaN and Infinity included).
+        If it is not valid JSON (NaN and Infinity included), is nested too deeply, or has more than 16 MiB.
     """
-    with naming(path, "read"):
-        content = Path(path).read_bytes()
+    content = read_bounded(path, _MOST_JSON, "a JSON file")
     try:
-        return json.loads(content.decode(), parse_constant=_refuse_constant)
+        return json.loads(content.decode(), parse_constant=_refuse_constant, parse_float=_finite_number)
     except (ValueError, RecursionError) as error:
         raise CorruptFileError(f"{path} is not JSON ({error}): it is truncated or was altered") from error
 

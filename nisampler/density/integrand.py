@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nisampler.base.blame import place_of
-from nisampler.base.checks import Count, Fraction, Natural, Positive, checked
+from nisampler.base.checks import Dimension, Fraction, Natural, Positive, checked
 from nisampler.base.device import resolve_device
 from nisampler.density.values import ADAPTERS, Kind, Values, call_composed, index_of
 from nisampler.errors import (
@@ -296,7 +296,7 @@ def _dimension(function: Callable[..., Any], dim: int | None, domain: Sequence[t
         found = len(domain) if domain is not None else getattr(function, "dim", None)
     if found is None:
         raise ConfigError("dim is not known: give dim, the number of coordinates, or a domain")
-    count: int = checked("dim", found, Count)
+    count: int = checked("dim", found, Dimension)
     if domain is not None and len(domain) != count:
         raise ConfigError(f"domain has {len(domain)} intervals but dim is {count}")
     return count

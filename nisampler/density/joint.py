@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nisampler.base.checks import Count, checked
+from nisampler.base.checks import Count, Dimension, checked
 from nisampler.density.channels import Multichannel
 from nisampler.errors import ChannelError
 
@@ -75,7 +75,7 @@ def joint_channels(function: Joint, dim: int, channels: int, groups: Sequence[in
     >>> abs(float(function(u).mean()) - 1) < 0.05
     True
     """
-    dim, count = checked("dim", dim, Count), checked("channels", channels, Count)
+    dim, count = checked("dim", dim, Dimension), checked("channels", channels, Count)
     made = Multichannel(
         _value,
         [_JointChannel(function, index, dim, count) for index in range(count)],

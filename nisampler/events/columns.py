@@ -33,6 +33,8 @@ COLUMNS: dict[str, tuple[type[np.generic], tuple[str | int, ...], float]] = {
     "named_weights": (np.float64, ("k",), 0.0),
 }
 COLUMN_NAMES = tuple(COLUMNS)
+MOST_SLOTS = 32_767
+"""Particles of an event: mothers are stored as 16-bit numbers."""
 DEFAULT_CHUNK = 10_000
 """Events held in memory at a time where a file is read or merged."""
 # columns that a batch or a file may lack: they are zero then, and there are no named weights

@@ -19,6 +19,7 @@ Every column carries a Fletcher-32 checksum, so that altered bytes are found whe
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -30,10 +31,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nisampler._version import __version__
+from nisampler.base.hdf5_input import attribute, require_readable
 from nisampler.base.hdf5_output import HDF5Output, new_hdf5
+from nisampler.base.storage import MIB
 from nisampler.errors import CorruptFileError, EventCountError, EventFormatError, StorageError
 from nisampler.events.batch import EventBatch, PointBatch
-from nisampler.events.columns import COLUMN_NAMES, OPTIONAL
+from nisampler.events.columns import COLUMN_NAMES, MOST_SLOTS, OPTIONAL
 from nisampler.events.hdf5_init import read_init, write_init
 from nisampler.events.info import InitInfo
 from nisampler.events.rules import CheckedBatches
@@ -42,7 +45,9 @@ EVENT_FORMAT = "nisampler-events"
 POINT_FORMAT = "nisampler-points"
 SCHEMA_VERSION = 1
 _ROWS_READ = 100_000
-_ROWS_PER_BLOCK = 4096
+# Of the rows that are held at a time, all columns together.
+_BYTES_READ = 32 * MIB
+_ROWS_PER_BLOCK, _BLOCK_BYTES = 4096, 8 * MIB
 _ROWS_UNKNOWN = 256
 _UNITS = {"momenta": "GeV", "masses": "GeV", "scales": "GeV", "mu_r": "GeV", "lifetimes": "mm", "cross_section": "pb"}
 _GROUPS = {EVENT_FORMAT: "events", POINT_FORMAT: "points"}
@@ -60,7 +65,7 @@ def _append(group: Any, columns: dict[str, NDArray[Any]], start: int, rows: int 
                 name,
                 shape=(0, *column.shape[1:]),
                 maxshape=(None, *((None,) * (column.ndim - 1))),
-                chunks=(_block(rows, len(column)), *(max(1, size) for size in column.shape[1:])),
+                chunks=(_block(rows, column), *(max(1, size) for size in column.shape[1:])),
                 dtype=column.dtype,
                 fillvalue=9.0 if name == "spins" else 0,
                 fletcher32=True,
@@ -72,9 +77,10 @@ def _append(group: Any, columns: dict[str, NDArray[Any]], start: int, rows: int 
         data[region] = column
 
 
-def _block(rows: int | None, first: int) -> int:
+def _block(rows: int | None, first: NDArray[Any]) -> int:
     """Rows of a block for a file of that many rows, or, where that is not known, of so many in its first batch."""
-    return min(_ROWS_PER_BLOCK, max(1, rows) if rows is not None else max(_ROWS_UNKNOWN, first))
+    fitting = _BLOCK_BYTES // max(1, first.dtype.itemsize * math.prod(first.shape[1:]))
+    return max(1, min(_ROWS_PER_BLOCK, fitting, rows if rows is not None else max(_ROWS_UNKNOWN, len(first))))
 
 
 @contextmanager
@@ -233,7 +239,7 @@ def _named_errors(path: Path) -> Iterator[None]:
         yield
     except (CorruptFileError, EventFormatError, StorageError):
         raise
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
+    except (OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise CorruptFileError(f"{path}: truncated or altered ({error}): {_MEND}") from error
 
 
@@ -247,32 +253,40 @@ def _stored(group: Any, kind: str) -> list[str]:
 def _chunks(
     path: Path, kind: str, chunk: int, wanted: tuple[str, ...] | None = None
 ) -> Iterator[dict[str, NDArray[Any]]]:
-    """The columns of a file, or the wanted ones, at most `chunk` rows at a time."""
+    """The columns of a file, or the wanted ones, at most `chunk` rows at a time, and fewer where rows are long."""
     with _open_file(path, kind) as (file, n):
         group = file[_GROUPS[kind]]
-        for start in range(0, n, chunk):
-            rows = slice(start, min(start + chunk, n))
+        names = wanted or _stored(group, kind)
+        row = sum(group[name].dtype.itemsize * math.prod(group[name].shape[1:]) for name in names)
+        step = min(chunk, max(1, _BYTES_READ // max(1, row)))
+        for start in range(0, n, step):
+            rows = slice(start, min(start + step, n))
             with _named_errors(path):
-                columns = {name: group[name][rows] for name in wanted or _stored(group, kind)}
+                columns = {name: group[name][rows] for name in names}
             yield columns
 
 
 @contextmanager
 def _open_file(path: Path, kind: str) -> Iterator[tuple[Any, int]]:
-    """The group of columns, checked for format, version and number of rows."""
+    """The file, checked for format, version and columns that can be read, and its number of rows."""
     if not path.is_file():
         raise StorageError(f"cannot read {path}: no such file")
     with _named_errors(path), h5py.File(path, "r") as file:
-        found = file.attrs.get("format")
+        found = attribute(file, "format", None)
         if found != kind:
             raise EventFormatError(f"{path}: need format {kind}, found {found}")
-        version = int(file.attrs["version"])
+        version = int(attribute(file, "version"))
         if version != SCHEMA_VERSION:
             raise StorageError(f"{path} has schema version {version}, this release reads {SCHEMA_VERSION}")
-        group, n = file[_GROUPS[kind]], int(file.attrs["n"])
-        for name in _stored(group, kind):
-            if len(group[name]) != n:
-                raise CorruptFileError(f"{path} declares {n} rows, column {name} has {len(group[name])}: {_MEND}")
+        group, n = file[_GROUPS[kind]], int(attribute(file, "n"))
+        columns = {name: group[name] for name in _stored(group, kind)}
+        require_readable(path, columns)
+        for name, column in columns.items():
+            if len(column) != n:
+                raise CorruptFileError(f"{path} declares {n} rows, column {name} has {len(column)}: {_MEND}")
+        slots = columns["momenta"].shape[1] if kind == EVENT_FORMAT else 0
+        if slots > MOST_SLOTS:
+            raise EventFormatError(f"{path}: events of {slots} particles, an event can have {MOST_SLOTS}")
         yield file, n
 
 
@@ -295,7 +309,7 @@ def file_format(path: str | Path) -> str:
     if not target.is_file():
         raise StorageError(f"cannot read {target}: no such file")
     with _named_errors(target), h5py.File(target, "r") as file:
-        return str(file.attrs.get("format", ""))
+        return str(attribute(file, "format", ""))
 
 
 def read_hdf5_header(path: str | Path) -> tuple[InitInfo, int]:
@@ -389,7 +403,7 @@ def read_points_header(path: str | Path) -> tuple[str, int]:
     ('pb', 1)
     """
     with _open_file(Path(path), POINT_FORMAT) as (file, n):
-        return str(file.attrs["unit"]), n
+        return str(attribute(file, "unit")), n
 
 
 def read_points_domain(path: str | Path) -> NDArray[np.float64] | None:
@@ -402,9 +416,10 @@ def read_points_domain(path: str | Path) -> NDArray[np.float64] | None:
     """
     target = Path(path)
     with _open_file(target, POINT_FORMAT) as (file, _):
-        if "domain" not in file.attrs:
+        stored = attribute(file, "domain", None)
+        if stored is None:
             return None
-        domain, dim = np.asarray(file.attrs["domain"], dtype=np.float64), file["points"]["x"].shape[1]
+        domain, dim = np.asarray(stored, dtype=np.float64), file["points"]["x"].shape[1]
         if domain.shape != (dim, 2):
             raise EventFormatError(f"{target}: the domain has shape {domain.shape}, the points have dimension {dim}")
         return domain

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from nisampler.base.hdf5_input import attribute, require_readable
 from nisampler.errors import EventFormatError
 from nisampler.events.info import InitInfo, ProcessInfo
 from nisampler.events.weights import Attributes, WeightGroup, WeightInfo
@@ -21,6 +22,7 @@ _ATTRIBUTES = ("beam_ids", "beam_energies", "pdf_groups", "pdf_sets", "strategy"
 _GROUPS, _WEIGHTS, _HEADER = "weight_groups", "weights", "header"
 # Bytes of the names of weights, and of the texts of the header.
 _LARGEST = 8 << 20
+_MOST_PROCESSES = 10_000
 
 
 def write_init(file: Any, info: InitInfo) -> None:
@@ -63,17 +65,20 @@ def read_init(file: Any) -> InitInfo:
         If names of weights or texts are none, or more than 8 MiB.
     """
     group = file["init"]
-    pairs = {name: group.attrs[name].tolist() for name in ("beam_ids", "pdf_groups", "pdf_sets")}
-    energies = group.attrs["beam_energies"].tolist()
+    require_readable(file.filename, {"init/processes": group["processes"]})
+    if len(group["processes"]) > _MOST_PROCESSES:
+        raise EventFormatError(f"{len(group['processes'])} processes, a file can have {_MOST_PROCESSES}")
+    pairs = {name: attribute(group, name).tolist() for name in ("beam_ids", "pdf_groups", "pdf_sets")}
+    energies = attribute(group, "beam_energies").tolist()
     return InitInfo(
         beam_ids=(pairs["beam_ids"][0], pairs["beam_ids"][1]),
         beam_energies=(energies[0], energies[1]),
         processes=tuple(ProcessInfo(row[0], row[1], row[2], int(row[3])) for row in group["processes"][()].tolist()),
         pdf_groups=(pairs["pdf_groups"][0], pairs["pdf_groups"][1]),
         pdf_sets=(pairs["pdf_sets"][0], pairs["pdf_sets"][1]),
-        strategy=int(group.attrs["strategy"]),
-        generator=str(group.attrs["generator"]),
-        version=str(group.attrs["version"]),
+        strategy=int(attribute(group, "strategy")),
+        generator=str(attribute(group, "generator")),
+        version=str(attribute(group, "version")),
         weight_groups=_weight_groups(group),
         header=_header(file[_HEADER]) if _HEADER in file else (),
     )

@@ -13,7 +13,7 @@ import gzip
 import io
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import islice
@@ -35,7 +35,7 @@ from nisampler.errors import (
     StorageError,
 )
 from nisampler.events.batch import EventBatch
-from nisampler.events.columns import DEFAULT_CHUNK, UNKNOWN_SPIN
+from nisampler.events.columns import DEFAULT_CHUNK, MOST_SLOTS, UNKNOWN_SPIN
 from nisampler.events.info import InitInfo, ProcessInfo
 from nisampler.events.lhe_dialects import PlainLHE
 from nisampler.events.lhe_extras import extra_columns, extra_lines
@@ -43,6 +43,8 @@ from nisampler.events.lhe_weights import header_block, listed, named_weights, re
 from nisampler.events.rules import CheckedBatches
 from nisampler.events.weights import only
 
+# Of the events that are held at a time: bytes in the file, and slots of the columns.
+_BYTES_READ, _SLOTS_READ = 32 << 20, 1 << 19
 _GZIP_LEVEL = 4
 _GZIP_MAGIC = b"\x1f\x8b"
 _EVENT_FORMAT = "{nparticles:d} {pid:d} {weight:.16e} {scale:.16e} {aqed:.16e} {aqcd:.16e}"
@@ -211,16 +213,16 @@ def _open_binary(path: Path) -> IO[bytes]:
 
 
 @contextmanager
-def _named_errors(path: Path, where: Callable[[], str]) -> Iterator[None]:
+def _named_errors(path: Path, where: str) -> Iterator[None]:
     """Errors and warnings of pylhe, gzip and the XML parser as errors that name the file and the place."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", RuntimeWarning)
             yield
     except (EOFError, zlib.error, gzip.BadGzipFile, RuntimeWarning, ParseError) as error:
-        raise CorruptFileError(f"{path}: truncated or altered {where()} ({error}); write it again") from error
+        raise CorruptFileError(f"{path}: truncated or altered {where} ({error}); write it again") from error
     except (ValueError, IndexError, KeyError, AttributeError, OverflowError) as error:
-        raise EventFormatError(f"{path}: malformed {where()} ({error})") from error
+        raise EventFormatError(f"{path}: malformed {where} ({error})") from error
 
 
 @contextmanager
@@ -228,7 +230,7 @@ def _open_document(path: Path) -> Iterator[tuple[Any, PlainLHE]]:
     module = _import_pylhe()
     with _open_binary(path) as stream:
         source = PlainLHE(stream, path)
-        with _named_errors(path, lambda: "before the first event"):
+        with _named_errors(path, "before the first event"):
             document = module.LHEFile.frombuffer(source)
         try:
             yield document, source
@@ -238,7 +240,7 @@ def _open_document(path: Path) -> Iterator[tuple[Any, PlainLHE]]:
 
 def _header_of(document: Any, path: Path) -> tuple[InitInfo, int | None]:
     init, block = document.init, document.init.initInfo
-    with _named_errors(path, lambda: "in <header> or <init>"):
+    with _named_errors(path, "in <header> or <init>"):
         attributes, told = read_header_block(document.header)
         declared = int(attributes["events"]) if "events" in attributes else None
         if block.numProcesses != len(init.procInfo):
@@ -286,7 +288,7 @@ def read_lhe_header(path: str | Path) -> tuple[InitInfo, int | None]:
         info, declared = _header_of(document, target)
         if info.weight_groups:
             first: list[Any] = []
-            with suppress(CorruptFileError, EventFormatError), _named_errors(target, lambda: "after event 0"):
+            with suppress(CorruptFileError, EventFormatError), _named_errors(target, "after event 0"):
                 first = list(islice(document.events, 1))
             known = listed(info.weight_groups, first[0]) if first else info.weight_ids
             info = replace(info, weight_groups=only(info.weight_groups, known))
@@ -319,9 +321,7 @@ _particle_fields = attrgetter(*_PARTICLE_FIELDS)
 
 
 def _batch_of(records: list[Any], start: int, ids: Sequence[str]) -> EventBatch:
-    """Columns from pylhe's events, with the weights of these ids; `start` events came before."""
-    if not records:
-        return EventBatch.empty()
+    """Columns from pylhe's events, at least one, with the weights of these ids; `start` events came before."""
     counts = np.array([len(record.particles) for record in records])
     heads = [record.eventinfo for record in records]
     wrong = counts != np.array([head.nparticles for head in heads])
@@ -347,20 +347,38 @@ def _particle_table(records: list[Any], counts: NDArray[np.int64]) -> NDArray[np
     return table
 
 
-def _next_records(
-    document: Any, source: PlainLHE, path: Path, chunk: int, start: int
-) -> tuple[list[Any], Exception | None]:
-    """At most `chunk` of pylhe's events, and the error that ended them, if one did."""
-    records: list[Any] = []
+def _records(document: Any, source: PlainLHE, path: Path) -> Iterator[Any]:
+    """pylhe's events; an error names the file and the number of the event before it."""
+    count = 0
+    while True:
+        with _named_errors(path, f"after event {count}"):
+            record = next(document.events, None)
+            if record is None:
+                return source.drain()
+            if len(record.particles) > MOST_SLOTS:
+                raise ValueError(f"an event of {len(record.particles)} particles, it can have {MOST_SLOTS}")
+        yield record
+        count += 1
+
+
+def _groups(records: Iterator[Any], source: PlainLHE, chunk: int) -> Iterator[list[Any]]:
+    """At most `chunk` events together, fewer where they are large; what precedes a damaged place, then its error."""
+    group: list[Any] = []
+    slots, begin = 0, source.passed
     try:
-        with _named_errors(path, lambda: f"after event {start + len(records)}"):
-            for record in islice(document.events, chunk):
-                records.append(record)
-            if len(records) < chunk:
-                source.drain()
-    except (CorruptFileError, EventFormatError) as error:
-        return records, error
-    return records, None
+        for record in records:
+            slots = max(slots, len(record.particles))
+            large = (len(group) + 1) * slots > _SLOTS_READ or source.passed - begin > _BYTES_READ
+            if group and (large or len(group) == chunk):
+                yield group
+                group, slots, begin = [], len(record.particles), source.passed
+            group.append(record)
+    except (CorruptFileError, EventFormatError):
+        if group:
+            yield group
+        raise
+    if group:
+        yield group
 
 
 def iterate_lhe(path: str | Path, chunk: int = DEFAULT_CHUNK) -> Iterator[EventBatch]:
@@ -393,18 +411,12 @@ def iterate_lhe(path: str | Path, chunk: int = DEFAULT_CHUNK) -> Iterator[EventB
     with _open_document(target) as (document, source):
         info, declared = _header_of(document, target)
         ids: Sequence[str] | None = None
-        finished = False
-        while not finished:
-            records, failure = _next_records(document, source, target, chunk, count)
-            if ids is None and records:
+        for records in _groups(_records(document, source, target), source, chunk):
+            if ids is None:
                 ids = listed(info.weight_groups, records[0])
-            with _named_errors(target, lambda: "event record"):
-                batch = _batch_of(records, count, ids or ())
+            with _named_errors(target, "event record"):
+                batch = _batch_of(records, count, ids)
             count += len(batch)
-            if len(batch):
-                yield batch
-            if failure is not None:
-                raise failure
-            finished = len(records) < chunk
+            yield batch
     if declared is not None and count != declared:
         raise CorruptFileError(f"{target} declares {declared} events and holds {count}: write it again")

@@ -13,14 +13,16 @@ from typing import IO
 
 from nisampler.errors import CorruptFileError, EventFormatError
 
-_LARGEST = 64 << 20
+# Bytes of a header, or of an event; an XML parser and its objects take up to fifty times as much. A header of MadGraph
+# with thousands of weights has one MiB.
+_LARGEST = 8 << 20
 _FIRST_READ = 1 << 16
 _DECLARATION = re.compile(rb"^\s*<\?xml.*?\?>", re.DOTALL)
-_OPENINGS = (b"<!--", b"<![CDATA[")
-_SKIPPED = re.compile(rb"<!\[CDATA\[.*?\]\]>|<!--.*?-->", re.DOTALL)
+_QUOTED = re.compile(rb"<!--|<!\[CDATA\[")
 _INIT = re.compile(rb"<init[\s>]")
 _BARE = re.compile(rb"&(?!(?:amp|lt|gt|quot|apos|#\d{1,7}|#x[0-9a-fA-F]{1,6});)")
-_WEIGHTS = re.compile(rb"<weights\b[^>]*>.*?</weights>", re.DOTALL)
+_WEIGHTS = re.compile(rb"<weights[\s>]")
+_CLOSINGS = {b"<!--": b"-->", b"<![C": b"]]>", b"<wei": b"</weights>"}
 _EVENT_END, _END = b"</event>", re.compile(rb"</LesHouchesEvents\s*>")
 
 
@@ -37,9 +39,14 @@ class PlainLHE:
     Raises
     ------
     EventFormatError
-        While it is read, if the header or an event is larger than 64 MiB.
+        While it is read, if the header or an event is larger than 8 MiB, or entities are declared.
     CorruptFileError
         If something follows the end of the document.
+
+    Attributes
+    ----------
+    passed
+        Bytes that were read from it.
 
     Examples
     --------
@@ -53,7 +60,7 @@ class PlainLHE:
         self._stream, self._path = stream, path
         self._raw, self._ready = b"", b""
         self._started = self._finished = self._ended = False
-        self._keeps_weights, self._after = True, b""
+        self._keeps_weights, self._after, self.passed = True, b"", 0
 
     def read(self, size: int = -1) -> bytes:
         """At most `size` bytes, all of them by default; none at the end."""
@@ -62,6 +69,7 @@ class PlainLHE:
         if size < 0:
             size = len(self._ready)
         part, self._ready = self._ready[:size], self._ready[size:]
+        self.passed += len(part)
         return part
 
     def __enter__(self) -> PlainLHE:
@@ -78,25 +86,32 @@ class PlainLHE:
     def _advance(self) -> None:
         """Read on, and pass on what is complete."""
         more = self._stream.read(max(_FIRST_READ, len(self._raw)))
+        self._finished = not more
         if self._ended:
             self._require_end(more)
+            return
         self._raw += more
-        self._finished = not more
         if not self._started:
             self._begin()
-        if self._started and not self._ended:
+        if self._started:
             self._events()
         if len(self._raw) > _LARGEST and not self._ended:
-            what = "an event" if self._started else "the header"
-            raise EventFormatError(f"{self._path}: {what} is larger than {_LARGEST >> 20} MiB")
+            raise self._too_large("an event" if self._started else "the header")
+
+    def _too_large(self, what: str) -> EventFormatError:
+        return EventFormatError(f"{self._path}: {what} is larger than {_LARGEST >> 20} MiB")
 
     def _begin(self) -> None:
         """The header without comments and quoted text, once it is complete."""
-        text = _SKIPPED.sub(b"", self._raw)
+        text = _without(self._raw, _QUOTED)
         found = _INIT.search(text)
         head = text if found is None else text[: found.start()]
-        if not self._finished and (found is None or any(mark in head for mark in _OPENINGS)):
+        if not self._finished and (found is None or _QUOTED.search(head)):
             return
+        if len(head) > _LARGEST:
+            raise self._too_large("the header")
+        if b"<!DOCTYPE" in head:
+            raise EventFormatError(f"{self._path}: a document type is declared, which event files have no use for")
         self._started = True
         self._keeps_weights = b"<initrwgt" in head
         self._ready += _plain(_DECLARATION.sub(b"", head.removeprefix(b"\xef\xbb\xbf"))).lstrip()
@@ -114,8 +129,10 @@ class PlainLHE:
                 return
             whole, rest = self._raw[:cut], b""
             self._raw = self._raw[cut:]
+        if len(whole) > _LARGEST and max(map(len, whole.split(_EVENT_END))) > _LARGEST:
+            raise self._too_large("an event")
         if not self._keeps_weights and b"<weights" in whole:
-            whole = _WEIGHTS.sub(b"", whole)
+            whole = _without(whole, _WEIGHTS)
         self._ready += _plain(whole)
         self._after = rest
 
@@ -126,6 +143,19 @@ class PlainLHE:
                 " read them one by one, or merge them"
             )
         self._after = b""
+
+
+def _without(text: bytes, opening: re.Pattern[bytes]) -> bytes:
+    """The text without what each opening begins, up to its end; from one that has none on, the text stays."""
+    kept, at = [], 0
+    while found := opening.search(text, at):
+        closing = _CLOSINGS[found[0][:4]]
+        end = text.find(closing, found.end())
+        if end < 0:
+            break
+        kept.append(text[at : found.start()])
+        at = end + len(closing)
+    return b"".join([*kept, text[at:]])
 
 
 def _plain(text: bytes) -> bytes:

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from nisampler.base.checks import Count, Row, checked, settings
+from nisampler.base.checks import Coordinates, Count, Depth, Row, checked, settings
 from nisampler.errors import ConfigError
 from nisampler.flows.autoregressive import (
     AutoregressiveTransform,
@@ -54,7 +54,7 @@ class CouplingConfig:
     spline: Spline = field(default_factory=Spline)
     net: NetConfig = field(default_factory=NetConfig)
     masks: Literal["binary", "exchange", "random"] = "binary"
-    blocks: Count | None = None
+    blocks: Depth | None = None
 
 
 @settings
@@ -90,7 +90,7 @@ class AutoregressiveConfig:
 
     spline: Spline = field(default_factory=lambda: Spline(domain="line"))
     net: NetConfig = field(default_factory=NetConfig)
-    blocks: Count = 4
+    blocks: Depth = 4
     order: Literal["reverse", "random", "alternate"] = "reverse"
     groups: Row[Count] | None = None
 
@@ -116,7 +116,7 @@ def coupling_flow(dim: int, config: CouplingConfig | None = None, *, generator: 
     >>> x.shape, bool((log_q.abs() < 1e-5).all())
     (torch.Size([5, 3]), True)
     """
-    dim, config = checked("dim", dim, Count), config or CouplingConfig()
+    dim, config = checked("dim", dim, Coordinates), config or CouplingConfig()
     generator = generator or torch.Generator().manual_seed(0)
 
     def build(d_in: int, d_out: int) -> torch.nn.Module:
@@ -167,7 +167,7 @@ _AUTOREGRESSIVE: dict[str, type[AutoregressiveTransform]] = {
 def _autoregressive(
     name: str, dim: int, config: AutoregressiveConfig | None, generator: torch.Generator | None
 ) -> Flow:
-    dim, config = checked("dim", dim, Count), config or AutoregressiveConfig()
+    dim, config = checked("dim", dim, Coordinates), config or AutoregressiveConfig()
     generator = generator or torch.Generator().manual_seed(0)
     groups = (dim,) if config.groups is None else config.groups
     if sum(groups) != dim:

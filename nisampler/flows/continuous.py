@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nisampler.base.checks import Count, Natural, checked
+from nisampler.base.checks import Coordinates, Natural, checked
 from nisampler.errors import ConfigError
 from nisampler.flows.distributions import StandardNormal
 from nisampler.flows.flow import Flow
@@ -238,7 +238,7 @@ def continuous_flow(
     torch.Size([4, 3])
     """
     generator = generator or torch.Generator().manual_seed(0)
-    dim, context_dim = checked("dim", dim, Count), checked("context_dim", context_dim, Natural)
+    dim, context_dim = checked("dim", dim, Coordinates), checked("context_dim", context_dim, Natural)
     grid = checked("grid", grid, Sizes | None)
     network: nn.Module
     if config.kind == "velocity-mlp":

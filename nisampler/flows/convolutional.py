@@ -13,7 +13,7 @@ from dataclasses import field
 import torch
 from torch import Tensor, nn
 
-from nisampler.base.checks import Count, Natural, checked, settings
+from nisampler.base.checks import Depth, Natural, Width, checked, settings
 from nisampler.errors import ConfigError, ShapeError
 from nisampler.flows.coupling import CouplingTransform
 from nisampler.flows.distributions import StandardNormal
@@ -196,11 +196,11 @@ class ConvCouplingConfig:
 
     unet: UNetConfig
     squeeze: Size = (2, 2)
-    blocks: Count = 8
+    blocks: Depth = 8
     spline: Spline = field(default_factory=lambda: Spline(bins=8, domain="line", bound=15.0))
     context_images: Natural = 0
     context_scalars: Natural = 0
-    embedding: Count = 8
+    embedding: Width = 8
 
     def __post_init__(self) -> None:
         if self.spline.domain != "line":

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from nisampler.base.checks import Count, checked
+from nisampler.base.checks import Coordinates, checked
 
 _ROUNDING = 1e-6
 
@@ -39,7 +39,7 @@ class Base(nn.Module, ABC):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.dim: int = checked("dim", dim, Count)
+        self.dim: int = checked("dim", dim, Coordinates)
 
     @abstractmethod
     def log_prob(self, z: Tensor) -> Tensor:

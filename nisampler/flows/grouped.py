@@ -14,7 +14,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from nisampler.base.checks import Count, checked
+from nisampler.base.checks import Coordinates, Count, checked
 from nisampler.errors import ConfigError, DomainError, ShapeError
 from nisampler.flows.assemblies import CouplingConfig, coupling_masks
 from nisampler.flows.coupling import CouplingTransform
@@ -182,7 +182,7 @@ class GroupedFlow(Saved):
         config = config or CouplingConfig()
         net = config.net
         generator = generator or torch.Generator().manual_seed(0)
-        dim, groups = checked("dim", dim, Count), checked("groups", groups, Count)
+        dim, groups = checked("dim", dim, Coordinates), checked("groups", groups, Count)
         if config.spline.domain == "line" or net.kind != "mlp" or net.context_dim:
             raise ConfigError(
                 "a grouped flow takes splines on 'unit' or 'circle', networks of kind 'mlp' and no context; got domain "

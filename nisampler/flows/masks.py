@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nisampler.base.checks import Count, checked
+from nisampler.base.checks import Coordinates, checked
 
 
 def binary_masks(dim: int) -> list[Tensor]:
@@ -29,7 +29,7 @@ def binary_masks(dim: int) -> list[Tensor]:
     >>> binary_masks(2)
     [tensor([False,  True]), tensor([ True, False])]
     """
-    checked("dim", dim, Count)
+    checked("dim", dim, Coordinates)
     if dim == 1:
         return [torch.ones(1, dtype=torch.bool)]
     index = torch.arange(dim)
@@ -46,7 +46,7 @@ def exchange_masks(dim: int, n: int) -> list[Tensor]:
     >>> exchange_masks(3, 2)
     [tensor([ True, False, False]), tensor([False,  True,  True])]
     """
-    checked("dim", dim, Count)
+    checked("dim", dim, Coordinates)
     if dim == 1:
         return binary_masks(1) * n
     first = torch.arange(dim) < dim // 2
@@ -59,7 +59,7 @@ def random_masks(dim: int, n: int, generator: torch.Generator) -> list[Tensor]:
     >>> [int(mask.sum()) for mask in random_masks(5, 3, torch.Generator().manual_seed(1))]
     [2, 3, 2]
     """
-    checked("dim", dim, Count)
+    checked("dim", dim, Coordinates)
     if dim == 1:
         return binary_masks(1) * n
     masks: list[Tensor] = []

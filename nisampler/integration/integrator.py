@@ -65,11 +65,11 @@ class IntegrationConfig:
     (24, 4096)
     """
 
-    points: Annotated[Whole, Field(ge=2 * tuning.FEWEST_BATCHES)] | None = None
+    points: Annotated[Whole, Field(ge=2 * tuning.FEWEST_BATCHES, le=10**9)] | None = None
     method: Literal["sobol", "mc"] = "sobol"
     target: Fraction = 0.0
     max_points: Count = 100_000_000
-    keep_weights: Count = 4_000_000
+    keep_weights: Annotated[Whole, Field(ge=1, le=10**9)] = 4_000_000
 
     def __post_init__(self) -> None:
         if self.max_points < self.round:

@@ -10,19 +10,22 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from nisampler.base.checks import Count, Fraction, Natural, Row, element, must_be, settings, shown, words
+from nisampler.base.checks import Fraction, Natural, Row, Threads, Whole, element, must_be, settings, shown, words
 from nisampler.base.rng import Seed
+from nisampler.base.storage import read_bounded
 from nisampler.density.values import Kind
-from nisampler.errors import CardError, ConfigError
+from nisampler.errors import CardError, ConfigError, CorruptFileError, StorageError
 from nisampler.integration.integrator import IntegrationConfig
 from nisampler.training.config import TrainingConfig
 from nisampler.unweighting.unweighter import UnweightingConfig
 
 Format = Literal["lhe.gz", "lhe", "h5"]
+_MOST_SHARDS = 1_000_000
+_MOST_BYTES = 64 << 10
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
@@ -78,7 +81,7 @@ class EventSettings:
     Raises
     ------
     ConfigError
-        If a number is out of range, or the formats are repeated.
+        If a number is out of range, there would be more than a million shards, or the formats are repeated.
 
     Examples
     --------
@@ -90,11 +93,13 @@ class EventSettings:
     """
 
     n: Natural = 10_000
-    shard_size: Count = 10_000
+    shard_size: Annotated[Whole, Field(ge=1, le=1_000_000)] = 10_000
     formats: Row[Format] | None = None
     weights: Literal["unit", "average"] | None = None
 
     def __post_init__(self) -> None:
+        if self.n > _MOST_SHARDS * self.shard_size:
+            raise ConfigError(f"n = {self.n} makes more than {_MOST_SHARDS} shards of shard_size = {self.shard_size}")
         if self.formats is not None and (not self.formats or len(set(self.formats)) != len(self.formats)):
             raise ConfigError(f"formats must name at least one format, each once, got {list(self.formats)}")
 
@@ -111,7 +116,7 @@ class Card(BaseModel):
     process: str
     seed: Seed = 1
     device: str = "auto"
-    threads: Count = 1
+    threads: Threads = 1
     parameters: dict[str, Any] = Field(default_factory=dict)
     integrand: IntegrandSettings = Field(default_factory=IntegrandSettings)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
@@ -155,8 +160,11 @@ def parse_card(text: str, source: str = "card", overrides: Mapping[str, Any] | N
     """
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        json.dumps(data, default=str)
+    except ValueError as error:  # numbers of thousands of digits are no TOMLDecodeError
         raise CardError(f"{source} is not valid TOML: {error}") from error
+    except RecursionError as error:
+        raise CardError(f"{source} has tables or lists in one another, hundreds deep: a card needs three") from error
     for path, value in (overrides or {}).items():
         table, _, key = path.rpartition(".")
         target = data.setdefault(table, {}) if table else data
@@ -195,18 +203,22 @@ def load_card(path: str | Path, overrides: Mapping[str, Any] | None = None) -> C
 
 
 def read_card_text(path: str | Path) -> str:
-    """The text of a card; CardError if there is none or it is not UTF-8.
+    """The text of a card; CardError if there is none, it is not UTF-8, or has more than 64 KiB.
 
     >>> read_card_text("missing.toml")
     Traceback (most recent call last):
     nisampler.errors.CardError: cannot read the card missing.toml: No such file or directory
     """
     try:
-        return Path(path).read_bytes().decode()
+        return read_bounded(path, _MOST_BYTES, "a card").decode()
     except UnicodeDecodeError as error:
         raise CardError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
-    except OSError as error:
-        raise CardError(f"cannot read the card {path}: {error.strerror or error}") from error
+    except CorruptFileError as error:
+        raise CardError(str(error)) from error
+    except StorageError as error:
+        raise CardError(
+            f"cannot read the card {path}: {getattr(error.__cause__, 'strerror', None) or error}"
+        ) from error
 
 
 def allowed_keys(path: tuple[str, ...] = ()) -> tuple[str, ...]:

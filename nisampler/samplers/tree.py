@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from nisampler.base.checks import Count, Finite, NonNegative, settings
+from nisampler.base.checks import Count, Finite, NonNegative, Whole, settings
 from nisampler.samplers.base import Sampler, State
 
 Array = NDArray[np.float64]
@@ -50,7 +50,7 @@ class TreeConfig:
     4.0
     """
 
-    leaves: Count = 4000
+    leaves: Annotated[Whole, Field(ge=1, le=1_000_000)] = 4000
     min_points: Count = 50
     shrinkage: NonNegative = 50.0
     order: Annotated[Finite, Field(ge=1.0)] = 4.0

@@ -8,12 +8,26 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, InstanceOf
 
-from nisampler.base.checks import Count, Finite, Fraction, Natural, NonNegative, Positive, Whole, settings
+from nisampler.base.checks import (
+    Depth,
+    Finite,
+    Fraction,
+    Natural,
+    NonNegative,
+    Positive,
+    Several,
+    Whole,
+    Width,
+    settings,
+)
 from nisampler.base.optim import OptimizerFactory
 from nisampler.errors import ConfigError
 from nisampler.training.costs import Costs
 from nisampler.training.divergence import Divergence
 from nisampler.training.divergences import divergence
+
+# Between the hidden layers of a network, of which a flow has ten or more.
+_MOST_WEIGHTS = 1 << 24
 
 
 @settings
@@ -61,14 +75,14 @@ class FlowSettings:
     32
     """
 
-    bins: Annotated[Whole, Field(ge=3)] = 10
-    hidden: Count = 64
-    layers: Count = 3
-    fourier: Annotated[Whole, Field(ge=-1)] = -1
+    bins: Annotated[Whole, Field(ge=3, le=1000)] = 10
+    hidden: Width = 64
+    layers: Depth = 3
+    fourier: Annotated[Whole, Field(ge=-1, le=1000)] = -1
     vegas_start: Literal["auto", "bins", "under", "never"] = "auto"
-    batch: Annotated[Whole, Field(ge=2)] | None = None
+    batch: Several | None = None
     reuse: Natural | None = None
-    buffer: Count = 300_000
+    buffer: Annotated[Whole, Field(ge=1, le=100_000_000)] = 300_000
     learning_rate: Positive = 4e-3
     clip: Positive = 1.0
     weight_decay: NonNegative = 0.0
@@ -77,6 +91,8 @@ class FlowSettings:
     optimizer: OptimizerFactory | None = None
 
     def __post_init__(self) -> None:
+        if self.hidden**2 * self.layers > _MOST_WEIGHTS:
+            raise ConfigError(f"hidden = {self.hidden} and layers = {self.layers}: networks too large for a flow")
         for name in (self.divergence, self.tail_divergence):
             if isinstance(name, str) and (name != "none" or name is self.divergence):
                 divergence(name)
@@ -100,7 +116,7 @@ class TreeSettings:
     """
 
     on: bool = True
-    leaves: Count = 4000
+    leaves: Annotated[Whole, Field(ge=1, le=1_000_000)] = 4000
 
 
 @settings
@@ -182,7 +198,7 @@ class TrainingConfig:
     128
     """
 
-    calls: Annotated[Whole, Field(ge=5000)] = 1_000_000
+    calls: Annotated[Whole, Field(ge=5000, le=10**12)] = 1_000_000
     sampler: Literal["auto", "flow", "vegas"] = "auto"
     events: Natural | None = None
     costs: Costs | None = None

@@ -21,7 +21,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nisampler.base import tuning
-from nisampler.base.checks import Count, Finite, Positive, settings
+from nisampler.base.checks import Count, Depth, Finite, Positive, Width, settings
 from nisampler.base.optim import COSINE, Stepper, adamw
 from nisampler.base.rng import Streams
 from nisampler.density.channels import multichannel_of
@@ -62,8 +62,8 @@ class SurrogateConfig:
     7812
     """
 
-    hidden: Count = 128
-    layers: Count = 3
+    hidden: Width = 128
+    layers: Depth = 3
     steps: Count | None = None
     batch: Count = 512
     learning_rate: Positive = 1e-2

@@ -15,7 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from nisampler.base.checks import Count, Positive, checked
+from nisampler.base.checks import Dimension, Positive, checked
 from nisampler.errors import ConfigError, ShapeError, UnknownProcessError
 from nisampler.processes.functions.genz import GENZ_FAMILIES, Family, GenzFamily
 
@@ -137,7 +137,7 @@ def gauss(dim: int = 4, sigma: float = 0.2) -> TestFunction:
     ...
     nisampler.errors.ConfigError: sigma = 0.0: must be a number, more than 0
     """
-    checked("dim", dim, Count)
+    checked("dim", dim, Dimension)
     checked("sigma", sigma, Positive)
     integral = math.erf(1 / (2 * sigma)) ** dim
     return TestFunction(f"gauss{dim}", dim, partial(_gauss, sigma=sigma), integral, 0.0, I_FLOW)
@@ -158,7 +158,7 @@ def camel(dim: int = 4, sigma: float = 0.2) -> TestFunction:
     >>> round(camel(4).integral, 6)
     0.963657
     """
-    checked("dim", dim, Count)
+    checked("dim", dim, Dimension)
     checked("sigma", sigma, Positive)
     integral = (0.5 * (math.erf(1 / (3 * sigma)) + math.erf(2 / (3 * sigma)))) ** dim
     return TestFunction(f"camel{dim}", dim, partial(_camel, sigma=sigma), integral, 0.0, I_FLOW)
@@ -217,7 +217,7 @@ def poly(dim: int = 18) -> TestFunction:
     >>> poly(54).integral
     9.0
     """
-    checked("dim", dim, Count)
+    checked("dim", dim, Dimension)
     return TestFunction(f"poly{dim}", dim, _polynomial, dim / 6, 0.0, I_FLOW)
 
 
@@ -323,7 +323,7 @@ def test_function(name: str, dim: int | None = None, **options: float) -> TestFu
     if base not in _TABLE:
         raise UnknownProcessError(f"no test function {name!r}; known: {', '.join(sorted(_TABLE))}")
     entry = _TABLE[base]
-    checked("dim", dim, Count | None)
+    checked("dim", dim, Dimension | None)
     if in_name is not None and dim not in (None, in_name):
         raise ConfigError(f"dim = {dim} contradicts the name {name!r}")
     wanted = in_name if dim is None else dim

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from nisampler.base.checks import Count, Finite, Positive, Row, checked, settings
+from nisampler.base.checks import Dimension, Finite, Positive, Row, checked, settings
 from nisampler.errors import ConfigError
 
 Array = NDArray[np.float64]
@@ -145,7 +145,7 @@ class GenzFamily:
         ConfigError
             If dim < 1 or difficulty is not positive.
         """
-        checked("dim", dim, Count)
+        checked("dim", dim, Dimension)
         checked("difficulty", difficulty, Positive | None)
         total = GENZ_FAMILIES[family][2] if difficulty is None else difficulty
         golden = (math.sqrt(5) - 1) / 2

@@ -11,12 +11,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nisampler.errors import PdfError
+from nisampler.base.checks import shown
+from nisampler.base.storage import read_bounded
+from nisampler.errors import PdfError, StorageError
 from nisampler.processes.constants import GLUON
 
+_ENTRY = re.compile(r"(\w+):[ \t]*(.*)")
 _FUSED = re.compile(r"(?<=[eE][+-]\d\d)(?=\d\.)")
 # x f beyond this is a damaged number: the cubics would overflow. A gluon at x = 1e-9 and Q = 100 TeV has 1e4.
 _LARGEST = 1e30
+# Bytes of a grid file, of its head and of an .info file, and knots in x times knots in Q, for each of which a density
+# keeps 16 coefficients a flavour. The largest sets have 6 MiB and 20,000 knots.
+_MOST_GRID, _MOST_HEAD, _MOST_KNOTS = 16 << 20, 1 << 20, 100_000
 
 
 @dataclass(frozen=True)
@@ -52,8 +58,8 @@ def read_grid(path: Path) -> list[SubGrid]:
     Raises
     ------
     PdfError
-        If the file is not there, not a grid, cut short, or holds something that is not a finite number of a size that
-        densities can have; the message names the file and the sub-grid.
+        If the file is not there, not a grid, cut short, larger than 16 MiB or 100,000 knots, or holds something that is
+        not a finite number of a size that densities can have; the message names the file and the sub-grid.
 
     Examples
     --------
@@ -77,15 +83,17 @@ def read_member(path: Path) -> tuple[dict[str, str], list[SubGrid]]:
     (0.117, (21,))
     """
     try:
-        text = path.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PdfError(f"cannot read the PDF grid {path}: {error}") from error
+        text = read_bounded(path, _MOST_GRID, "a PDF grid").decode("ascii")
+    except (StorageError, UnicodeDecodeError) as error:
+        raise PdfError(f"cannot read the PDF grid {path}: {error.__cause__ or error}") from error
     head, *blocks = re.split(r"^---.*$", text, flags=re.MULTILINE)
-    if "lhagrid1" not in head:
+    if len(head) > _MOST_HEAD or "lhagrid1" not in head:
         raise PdfError(f"{path} is not an LHAPDF grid file: its head does not say 'Format: lhagrid1'")
     if len(blocks) < 2 or blocks[-1].strip():
         raise PdfError(f"{path} is cut short: the last sub-grid does not end with ---")
     grids = [_read_block(block, f"{path}, sub-grid {i}") for i, block in enumerate(blocks[:-1], start=1)]
+    if sum(len(grid.x) * len(grid.q) for grid in grids) > _MOST_KNOTS:
+        raise PdfError(f"{path} has more than {_MOST_KNOTS} knots (in x times in Q), more than any density needs")
     return _entries(head), grids
 
 
@@ -114,7 +122,7 @@ def _check_values(values: NDArray[np.float64], knots: tuple[int, int], flavours:
     if len(values) != expected or len(set(flavours)) < len(flavours):
         raise PdfError(
             f"{where} holds {len(values)} numbers, but {knots[0]} x {knots[1]} knots with the {len(flavours)} flavours"
-            f" {flavours} make {expected}: it is cut short or a column is missing"
+            f" {shown(flavours)} make {expected}: it is cut short or a column is missing"
         )
     if not np.isfinite(values).all():
         raise PdfError(f"{where} holds a value that is not finite")
@@ -135,14 +143,27 @@ def _distinct(knots: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def read_info(path: Path) -> dict[str, str]:
-    """The entries of an .info file; none where there is no file.
+    """The entries of an .info file; none where there is no file. PdfError if it cannot be read or has more than 1 MiB.
 
     >>> read_info(Path("nowhere.info"))
     {}
     """
-    return _entries(path.read_text(encoding="utf-8", errors="replace")) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    try:
+        text = read_bounded(path, _MOST_HEAD, "an .info file").decode(errors="replace")
+    except StorageError as error:
+        raise PdfError(str(error)) from error
+    return _entries(text)
 
 
 def _entries(text: str) -> dict[str, str]:
     """`Key: value`, where a list may run over lines."""
-    return dict(re.findall(r"^(\w+):[ \t]*((?:.(?!^\w+:))*)", text, flags=re.MULTILINE | re.DOTALL))
+    found: dict[str, list[str]] = {}
+    lines: list[str] = []
+    for line in text.split("\n"):
+        if entry := _ENTRY.match(line):
+            lines = found[entry[1]] = [entry[2]]
+        else:
+            lines.append(line)
+    return {key: "\n".join(parts) for key, parts in found.items()}

@@ -16,10 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nisampler.base.checks import Count, Finite, Natural, Positive, settings
-from nisampler.errors import ShapeError
+from nisampler.base.checks import Depth, Finite, Natural, Positive, Width, settings
+from nisampler.errors import ConfigError, ShapeError
 from nisampler.flows.nets.bayesian import VariationalLinear
 
+# Of one network: 4 GiB in single precision.
+_MOST_WEIGHTS = 1 << 30
 Activation = Literal["silu", "relu", "leaky_relu", "gelu", "elu", "tanh"]
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "silu": functional.silu,
@@ -231,8 +233,8 @@ class NetConfig:
     """
 
     kind: Literal["mlp", "residual", "bayesian"] = "mlp"
-    hidden: Count = 64
-    layers: Count = 3
+    hidden: Width = 64
+    layers: Depth = 3
     activation: Activation = "silu"
     fourier: Natural = 0
     context_dim: Natural = 0
@@ -244,6 +246,9 @@ class NetConfig:
         """A fresh network; its weights depend on `generator` alone."""
         if d_in + self.context_dim == 0:
             return Constant(d_out)
+        weights = self.hidden * (d_in + self.context_dim + self.hidden * self.layers + d_out)
+        if weights > _MOST_WEIGHTS:
+            raise ConfigError(f"a network of {weights} weights, it can have {_MOST_WEIGHTS}: lower hidden or layers")
         network = ResidualNet if self.kind == "residual" else MLP
         return network(d_in, d_out, self, generator)
 

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nisampler.base.checks import Count, Natural, Row, checked, settings
+from nisampler.base.checks import Count, Natural, Row, Width, checked, settings
 from nisampler.errors import ConfigError, ShapeError
 from nisampler.flows.nets.mlp import ACTIVATIONS, Activation, join_context
 
@@ -56,7 +56,7 @@ class UNetConfig:
     'batch'
     """
 
-    hidden: Count = 32
+    hidden: Width = 32
     kernels: Row[Size] = ()
     cyclic: Literal[0, 1] | None = None
     norm: Literal["batch", "group", "none"] = "batch"

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from nisampler.base.checks import Count, Natural, settings
+from nisampler.base.checks import Count, Depth, Natural, Width, settings
 from nisampler.errors import ConfigError
 from nisampler.flows.nets.mlp import Activation, FourierFeatures, NetConfig, join_context
 from nisampler.flows.solvers import SolverName
@@ -61,17 +61,17 @@ class VelocityConfig:
     """
 
     kind: Literal["velocity-mlp", "velocity-vit"] = "velocity-mlp"
-    hidden: Count = 128
-    layers: Count = 3
+    hidden: Width = 128
+    layers: Depth = 3
     activation: Activation = "silu"
     frequencies: Natural = 8
     patch: Sizes = (1, 1, 1)
-    heads: Count = 4
-    expansion: Count = 4
+    heads: Width = 4
+    expansion: Depth = 4
     solver: SolverName = "midpoint"
     steps: Count = 16
     divergence: Divergence = "exact"
-    pairs: Count = 1
+    pairs: Width = 1
 
     def __post_init__(self) -> None:
         if self.kind == "velocity-vit" and self.hidden % self.heads:
