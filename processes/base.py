@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +59,11 @@ class Process(ABC):
     record_calls: int = 1
     beams: BeamInfo | None = None
     observables: tuple[Observable, ...] = ()
+
+    @property
+    def header(self) -> Mapping[str, str]:
+        """What a file of its events tells besides: texts by name, such as its cuts."""
+        return {}
 
     @abstractmethod
     def __call__(self, u: Tensor) -> Tensor:
@@ -152,7 +157,7 @@ class CallableProcess(Process):
     """A user's own callable with a `dim` attribute.
 
     Of the other attributes of `Process` (`name`, `unit`, `seconds_per_call`, `parameters`, `beams`, `observables`,
-    `limits`, `momenta`, `events`) it uses those that the callable has.
+    `limits`, `header`, `momenta`, `events`) it uses those that the callable has.
 
     Parameters
     ----------
@@ -193,6 +198,12 @@ class CallableProcess(Process):
     def __call__(self, u: Tensor) -> Tensor:
         """Values (n,) at the cube points u (n, dim), as the user's callable returns them."""
         return self.function(u)
+
+    @property
+    def header(self) -> dict[str, str]:
+        """What the user's callable tells of itself; nothing where it has no `header`."""
+        with blaming(f"{self.name}.header failed", ProcessError):
+            return {str(name): str(text) for name, text in dict(getattr(self.function, "header", {})).items()}
 
     def limits(self) -> dict[str, int]:
         """What the user's callable counts; nothing where it has no `limits`."""

@@ -46,5 +46,8 @@ MASS_TOP = 173.0
 THRESHOLDS = (1.5, 4.8, 171.0)
 """Charm, bottom and top masses at which the number of flavours of a running alpha_s changes."""
 
+LOWEST_SCALE = 1.0
+"""GeV; below neither parton densities nor the strong coupling have a meaning."""
+
 CKM = ((0.97383, 0.2272, 0.00396), (0.2271, 0.97296, 0.04221), (0.00814, 0.04161, 0.9991))
 """Rows u, c, t, columns d, s, b: the absolute values that Pythia 8 takes."""

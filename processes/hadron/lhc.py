@@ -40,6 +40,7 @@ from nisampler.processes.hadron.scales import make_scales
 from nisampler.processes.parameters import StandardModel, ZPrime
 from nisampler.processes.partons.alpha_s import RunningAlphaS
 from nisampler.processes.partons.pdf import load_pdf
+from nisampler.processes.partons.variations import Nominal
 from nisampler.processes.phase_space import (
     Boson,
     BreitWigner,
@@ -295,6 +296,12 @@ def _process(
         groups=channels[1],
         alpha_s=None if card.alpha_s is None else RunningAlphaS(card.alpha_s, loops=card.alpha_s_loops),
         alpha_em=model.alpha_em,
+        nominal=Nominal(card.pdf, _coloured_legs(state), card.alpha_s, card.alpha_s_loops),
         observables=hadron_observables(state, mass_range, card.pt_jet_min, card.eta_jet_max),
     )
     return HadronProcess(setup, card)
+
+
+def _coloured_legs(state: FinalState) -> int:
+    """Legs that are no decay products of a boson: at leading order each costs a power of the strong coupling."""
+    return len(state.masses) - sum(len(legs) for _, legs in state.resonances)

@@ -23,6 +23,7 @@ from nisampler.processes.hadron.cuts import Cuts
 from nisampler.processes.hadron.events import FinalState, PartonPoints, event_batch
 from nisampler.processes.hadron.scales import Scales
 from nisampler.processes.partons.luminosity import Luminosity, Pdf
+from nisampler.processes.partons.variations import Nominal
 from nisampler.processes.phase_space.kinematics import dot, mass2
 from nisampler.processes.tally import Tally
 
@@ -59,6 +60,8 @@ class HadronSetup:
         Written to the events.
     observables
         For the report.
+    nominal
+        What weights of other scales and densities need to know; without it there are none.
 
     Examples
     --------
@@ -80,6 +83,7 @@ class HadronSetup:
     alpha_s: Callable[[Tensor], Tensor] | None = None
     alpha_em: float = 0.0
     observables: tuple[Observable, ...] = ()
+    nominal: Nominal | None = None
 
 
 class HadronProcess(Process):
@@ -169,6 +173,12 @@ class HadronProcess(Process):
         x12 = found.x.prod(1)
         value = GEV2_PB * summed / (2 * self.sqrt_s**2 * x12.square())
         return outside.index_copy(0, inside, value)
+
+    @property
+    def header(self) -> dict[str, str]:
+        """What a file of its events tells: cuts, and what the densities, the coupling and its power are."""
+        cuts = {"cuts": "\n".join(map(str, self.setup.cuts.cuts)) or "none"}
+        return cuts | (self.setup.nominal.header() if self.setup.nominal else {})
 
     def passes(self, p: Tensor) -> Tensor:
         """Mask (n,) of the momenta p (n, m, 4) with x1, x2 in (0, 1) that pass the cuts."""

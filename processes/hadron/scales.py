@@ -11,11 +11,10 @@ from torch import Tensor
 
 from nisampler.base.checks import Finite, Positive, checked, settings
 from nisampler.errors import ConfigError
+from nisampler.processes.constants import LOWEST_SCALE
 from nisampler.processes.phase_space.kinematics import mass
 
 ScaleFunction = Callable[[Tensor], Tensor]
-# Below this scale neither parton densities nor the strong coupling have a meaning.
-LOWEST_SCALE = 1.0
 ConstantScale = Annotated[Finite, Field(ge=LOWEST_SCALE)]
 """A scale in GeV."""
 ScaleName = str | ConstantScale

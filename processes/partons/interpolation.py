@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -69,13 +70,29 @@ class CubicAxis:
         cell = torch.searchsorted(self.starts[1:].contiguous(), t, right=True)
         return cell, (t - self.starts[cell]) / self.widths[cell]
 
+    def stencils(self) -> tuple[Tensor, Tensor]:
+        """The knots (cells, 4) that count in each cell, and the polynomials (cells, 4, 4) of their weights.
+
+        Knots are numbered over all segments in a row. The interpolant at u is the sum of the values on the knots, each
+        times its row of coefficients on 1, u, u², u³; a short segment repeats its last knot with weight zero.
+        """
+        parts = [_stencils(knots) for knots in self.segments]
+        lengths = [0, *itertools.accumulate(len(knots) for knots in self.segments)]
+        numbers, weights = [], []
+        for (stencil, solve), first in zip(parts, lengths, strict=False):
+            missing = STENCIL - stencil.shape[1]
+            numbers.append(first + torch.cat([stencil, stencil[:, -1:].expand(-1, missing)], 1))
+            weights.append(torch.nn.functional.pad(solve.transpose(1, 2), (0, missing, 0, missing)))
+        return torch.cat(numbers), torch.cat(weights)
+
     def coefficients(self, values: Sequence[Tensor]) -> Tensor:
         """Coefficients (cells, 4, ...) of 1, u, u^2, u^3 from the values (k, ...) on the knots of each segment."""
         pairs = zip(self.segments, values, strict=True)
         return torch.cat([_segment_coefficients(knots, value) for knots, value in pairs])
 
 
-def _segment_coefficients(knots: Tensor, values: Tensor) -> Tensor:
+def _stencils(knots: Tensor) -> tuple[Tensor, Tensor]:
+    """The knots (cells, points) that count in each cell, and coefficients (cells, powers, points) by their values."""
     count = knots.shape[0]
     points = min(STENCIL, count)
     cell = torch.arange(count - 1, device=knots.device)
@@ -83,7 +100,11 @@ def _segment_coefficients(knots: Tensor, values: Tensor) -> Tensor:
     stencil = first.unsqueeze(-1) + torch.arange(points, device=knots.device)
     u = (knots[stencil] - knots[:-1, None]) / knots.diff().unsqueeze(-1)
     # The rows of the inverse Vandermonde matrix are the coefficients of the Lagrange polynomials.
-    solve = torch.linalg.inv(torch.linalg.vander(u, N=points))
+    return stencil, torch.linalg.inv(torch.linalg.vander(u, N=points))
+
+
+def _segment_coefficients(knots: Tensor, values: Tensor) -> Tensor:
+    stencil, solve = _stencils(knots)
     result = torch.einsum("cpk,ck...->cp...", solve, values[stencil])
-    padding = result.new_zeros(result.shape[0], STENCIL - points, *result.shape[2:])
+    padding = result.new_zeros(result.shape[0], STENCIL - solve.shape[1], *result.shape[2:])
     return torch.cat((result, padding), dim=1)

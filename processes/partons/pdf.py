@@ -13,11 +13,8 @@ counted (`PartonDensity.tally`).
 
 from __future__ import annotations
 
-import importlib.metadata
 import itertools
 import math
-import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,38 +23,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nisampler.errors import ConfigError, MissingExtraError, PdfError, ShapeError
-from nisampler.processes.constants import GLUON, MASS_Z
-from nisampler.processes.partons.alpha_s import AlphaS, RunningAlphaS, TabulatedAlphaS
+from nisampler.errors import PdfError, ShapeError
+from nisampler.processes.constants import GLUON
+from nisampler.processes.partons.alpha_s import AlphaS
 from nisampler.processes.partons.devices import OnDevices
-from nisampler.processes.partons.grid_files import SubGrid, read_info, read_member
+from nisampler.processes.partons.grid_files import SubGrid
 from nisampler.processes.partons.interpolation import CubicAxis, powers
+from nisampler.processes.partons.sets import stored_member
 from nisampler.processes.tally import Tally
 
 # What a density counts: those asked for, those a fit has below zero, places outside its grid.
 DENSITIES, CLIPPED, FROZEN_X, FROZEN_Q = "densities", "densities below zero", "x below the grid", "Q outside the grid"
 PDF_FLAVOURS = (-6, -5, -4, -3, -2, -1, GLUON, 1, 2, 3, 4, 5, 6)
-
-# Numbers of the sets in LHAPDF's index (pdfsets.index); a set with an .info file brings its own.
-LHAPDF_IDS = {
-    "CT14qed_proton": 13300,
-    "NNPDF23_nlo_as_0119_qed": 244800,
-    "NNPDF23_nnlo_as_0119_qed": 246000,
-    "NNPDF23_lo_as_0119_qed": 246800,
-    "NNPDF23_lo_as_0130_qed": 247000,
-    "NNPDF31_lo_as_0118": 315000,
-    "NNPDF31_lo_as_0130": 315200,
-    "NNPDF31_nlo_as_0118_luxqed": 324900,
-    "NNPDF31_nnlo_as_0118_luxqed": 325100,
-}
-# Charm, bottom and top masses in GeV of the fits, by the beginning of their names; five flavours at most.
-_FAMILY_MASSES = {"NNPDF23": (1.414214, 4.75, float("inf")), "NNPDF31": (1.51, 4.92, float("inf"))}
-_LOOPS = {"lo": 1, "nlo": 2, "nnlo": 3}
-_COUPLING_KEYS = frozenset(
-    ("AlphaS_MZ", "AlphaS_OrderQCD", "AlphaS_Qs", "AlphaS_Vals", "MZ", "MCharm", "MBottom", "MTop")
-)
-# Digits of a set's number in LHAPDF's index, with room.
-_DIGITS = 9
 
 
 @dataclass(frozen=True)
@@ -104,11 +81,7 @@ class PartonDensity:
     ) -> None:
         self.name, self.member, self.lhapdf_id = name, member, lhapdf_id
         self.flavours = tuple(pdg for pdg in PDF_FLAVOURS if pdg in grids[0].flavours)
-        for below, above in itertools.pairwise(grids):
-            if not torch.equal(below.x, above.x):
-                raise PdfError(f"{name}: the sub-grids have different knots in x, which this reader does not support")
-            if below.q[-1] != above.q[0]:
-                raise PdfError(f"{name}: the sub-grids leave a gap in Q, {below.q[-1]} to {above.q[0]} GeV")
+        require_fitting(grids, name)
         self.x_min, self.x_max = float(grids[0].x[0]), float(grids[0].x[-1])
         self.q2_min, self.q2_max = float(grids[0].q[0]) ** 2, float(grids[-1].q[-1]) ** 2
         self._coupling = coupling
@@ -248,24 +221,34 @@ def load_pdf(name: str | Path, member: int = 0) -> PartonDensity:
     >>> pdf.name, pdf.q2_max, round(pdf.xf(torch.tensor(0.1), 10.0)[pdf.column(21)].item(), 6)
     ('toy', 10000.0, 2.0)
     """
-    text = os.fspath(name)
-    if Path(text).suffix == ".dat" or os.sep in text:
-        path = _member_of(Path(text), member)
-    else:
-        path = _find(text, member)
-    head, grids = read_member(path)
-    set_name = re.sub(r"_\d{4}$", "", path.stem)
-    source = path.with_name(f"{set_name}.info")
-    info = read_info(source)
-    lhapdf_id = _set_index(info["SetIndex"], source) if "SetIndex" in info else LHAPDF_IDS.get(set_name, 0)
-    own = {key: value for key, value in head.items() if key in _COUPLING_KEYS}
-    try:
-        # What a member says of its coupling holds, as in LHAPDF: the set says it for the others.
-        coupling = _coupling(set_name, info | own)
-    except ValueError as error:
-        place = f"{path.name} and {source.name} do" if own else f"{source.name} does"
-        raise PdfError(f"{place} not describe a coupling: {error}") from error
-    return PartonDensity(grids, set_name, member, lhapdf_id + member if lhapdf_id else 0, coupling)
+    found = stored_member(name, member)
+    return PartonDensity(found.grids, found.set_name, member, found.lhapdf_id, found.coupling)
+
+
+def require_fitting(grids: Sequence[SubGrid], name: str) -> None:
+    """PdfError unless the sub-grids of a member have the same knots in x and follow one another in Q.
+
+    >>> require_fitting([], "none")
+    """
+    for below, above in itertools.pairwise(grids):
+        if not torch.equal(below.x, above.x):
+            raise PdfError(f"{name}: the sub-grids have different knots in x, which this reader does not support")
+        if below.q[-1] != above.q[0]:
+            raise PdfError(f"{name}: the sub-grids leave a gap in Q, {below.q[-1]} to {above.q[0]} GeV")
+
+
+def by_flavour(grid: SubGrid) -> Tensor:
+    """The values (k, l, flavours) on the knots of a sub-grid, flavours as in `PDF_FLAVOURS`; zero where it has none.
+
+    >>> knots = torch.tensor([0.1, 1.0])
+    >>> by_flavour(SubGrid(knots, knots, (21,), torch.ones(2, 2, 1)))[0, 0, 5:8]
+    tensor([0., 1., 0.])
+    """
+    values = grid.values.new_zeros(*grid.values.shape[:2], len(PDF_FLAVOURS))
+    for column, pdg in enumerate(grid.flavours):
+        if pdg in PDF_FLAVOURS:
+            values[:, :, PDF_FLAVOURS.index(pdg)] = grid.values[:, :, column]
+    return values
 
 
 def _tables(grids: Sequence[SubGrid]) -> _Tables:
@@ -273,78 +256,6 @@ def _tables(grids: Sequence[SubGrid]) -> _Tables:
     q_axis = CubicAxis([2 * grid.q.log() for grid in grids])
     in_x = []
     for grid in grids:
-        values = grid.values.new_zeros(*grid.values.shape[:2], len(PDF_FLAVOURS))
-        for column, pdg in enumerate(grid.flavours):
-            if pdg in PDF_FLAVOURS:
-                values[:, :, PDF_FLAVOURS.index(pdg)] = grid.values[:, :, column]
-        in_x.append(x_axis.coefficients([values]).permute(2, 0, 1, 3))
+        in_x.append(x_axis.coefficients([by_flavour(grid)]).permute(2, 0, 1, 3))
     coefficients = q_axis.coefficients(in_x).transpose(1, 2).contiguous()
     return _Tables(x_axis, q_axis, coefficients)
-
-
-def _member_of(path: Path, member: int) -> Path:
-    """The file of that member: in the directory of a set, or beside the given file."""
-    if path.is_dir():
-        path = path / f"{path.name}_0000.dat"
-    wanted = path
-    if member:
-        wanted = path.with_name(f"{re.sub(r'_[0-9]{4}$', '', path.stem)}_{member:04d}.dat")
-    if not wanted.is_file():
-        raise PdfError(f"there is no PDF grid {wanted}" + (f": no member {member} of the set" if member else ""))
-    return wanted
-
-
-def _find(name: str, member: int) -> Path:
-    folders = [Path(entry) for entry in os.environ.get("LHAPDF_DATA_PATH", "").split(os.pathsep) if entry]
-    for folder in folders:
-        if (folder / name).is_dir():
-            return _member_of(folder / name, member)
-    folder = _pythia_folder()
-    if (folder / f"{name}_0000.dat").is_file():
-        return _member_of(folder / f"{name}_0000.dat", member)
-    known = sorted(path.name.removesuffix("_0000.dat") for path in folder.glob("*_0000.dat"))
-    raise PdfError(f"no PDF set {name!r}: {folder} holds {', '.join(known)}; a path to a .dat file works too")
-
-
-def _pythia_folder() -> Path:
-    """The directory of the grids that an installed pythia8mc brings."""
-    data = os.environ.get("PYTHIA8DATA")
-    if data and (Path(data).parent / "pdfdata").is_dir():
-        return Path(data).parent / "pdfdata"
-    try:
-        files = importlib.metadata.files("pythia8mc") or []
-    except importlib.metadata.PackageNotFoundError as error:
-        raise MissingExtraError(
-            "PDF sets by name come with pythia8mc: pip install 'nisampler[shower]', or give the path of a .dat file"
-        ) from error
-    for file in files:
-        if file.parent.name == "pdfdata":
-            return Path(str(file.locate())).resolve().parent
-    raise PdfError("the installed pythia8mc brings no PDF grids: give the path of a .dat file")
-
-
-def _set_index(text: str, source: Path) -> int:
-    """The number of a set in LHAPDF's index; PdfError names the file where it is none."""
-    if not text.strip().isdecimal() or len(text.strip()) > _DIGITS:
-        raise PdfError(f"{source}: SetIndex must be a whole number, got {text.strip()[:40]!r}")
-    return int(text)
-
-
-def _coupling(name: str, info: dict[str, str]) -> AlphaS | None:
-    """The coupling that an .info file or, without one, the name of the set tells of."""
-    if {"AlphaS_Qs", "AlphaS_Vals"} <= info.keys():
-        scales, values = (
-            [float(number) for number in info[key].strip(" []\n").split(",")] for key in ("AlphaS_Qs", "AlphaS_Vals")
-        )
-        return TabulatedAlphaS(scales, values)
-    if "AlphaS_MZ" in info:
-        if not {"AlphaS_OrderQCD", "MCharm", "MBottom", "MTop"} <= info.keys():
-            raise ConfigError("AlphaS_MZ needs AlphaS_OrderQCD, MCharm, MBottom and MTop beside it")
-        charm, bottom, top = (float(info[key]) for key in ("MCharm", "MBottom", "MTop"))
-        loops = int(info["AlphaS_OrderQCD"]) + 1
-        return RunningAlphaS(float(info["AlphaS_MZ"]), float(info.get("MZ", MASS_Z)), loops, (charm, bottom, top))
-    found = re.search(r"_(lo|nlo|nnlo)_as_(\d{4})", name)
-    masses = next((masses for family, masses in _FAMILY_MASSES.items() if name.startswith(family)), None)
-    if found is None or masses is None:
-        return None
-    return RunningAlphaS(float(f"0.{found[2][1:]}"), MASS_Z, _LOOPS[found[1]], masses)

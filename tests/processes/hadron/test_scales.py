@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from nisampler.errors import ConfigError
-from nisampler.processes.hadron.scales import LOWEST_SCALE, make_scales, transverse_mass
+from nisampler.processes.constants import LOWEST_SCALE
+from nisampler.processes.hadron.scales import make_scales, transverse_mass
 
 MASSES = {"m_Z": 91.1876}
 # Two leptons of pT 30 and 10 along x, a parton of pT 40 against them, all at rapidity zero.

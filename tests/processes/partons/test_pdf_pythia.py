@@ -10,7 +10,8 @@ from torch import Tensor
 
 from nisampler.processes.partons.alpha_s import RunningAlphaS
 from nisampler.processes.partons.grid_files import read_grid
-from nisampler.processes.partons.pdf import LHAPDF_IDS, PDF_FLAVOURS, PartonDensity, _pythia_folder, load_pdf
+from nisampler.processes.partons.pdf import PDF_FLAVOURS, PartonDensity, load_pdf
+from nisampler.processes.partons.sets import LHAPDF_IDS, _pythia_folder
 
 # Pythia's reader has no top quark.
 COMPARED = tuple(pdg for pdg in PDF_FLAVOURS if abs(pdg) != 6)
