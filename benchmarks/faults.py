@@ -3,12 +3,15 @@
     python benchmarks/faults.py --output benchmarks/results/faults.json
 
 Every command runs in a forked child of this process, which has imported everything. A *kill* ends it by SIGKILL or
-SIGTERM at a random moment, a *disk* limits its files to a random size (RLIMIT_FSIZE); then the command is continued as
-its help says, and must end with the bytes of an undisturbed one. A *damage* alters, cuts or deletes a stored file
-before a command that reads it. A *fuzz* gives a reader a file with random bytes changed, added or taken away.
+SIGTERM at a random moment, a *disk* limits its files to a random size (RLIMIT_FSIZE), a *pair* starts it twice on one
+target; then the command is continued as its help says, and must end with the bytes of an undisturbed one. A *damage*
+alters, cuts, deletes, copies or adds a stored file before a command that reads it. A *fuzz* hands a reader a file whose
+bytes, numbers, keys or types were changed (`spoiling.py`), half of the sealed ones with a checksum that fits. A *code*
+has a card, a run directory or a saved result name code that leaves a mark, before a command reads it.
 
-Faults are counted by kind: "crash" (the interpreter died), "raw" (an error that the package does not name), "silent"
-(no line for the user), "bytes" (another result), "debris" (partial files stay), "memory" (more than 1 GB).
+Faults are counted by kind: "crash" (the interpreter died, or used two minutes of the processor), "raw" (an error that
+the package does not name), "silent" (no line for the user), "bytes" (another result), "debris" (partial files stay),
+"memory" (more than 1 GB), "code" (foreign code ran).
 """
 
 from __future__ import annotations
@@ -28,115 +31,40 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from measurements import Row, markdown, stamp, write_rows
+from fault_inputs import CARD, COMMANDS, FOREIGN, FUZZED, INPUTS, MARKER, READERS, make_place
+from measurements import Row, key, markdown, read_rows, stamp, with_row, write_rows
 from rich.console import Console
+from spoiling import spoil
 
-from nisampler.calo.data.files import read_showers
-from nisampler.calo.detector.geometries import geometry
+import nisampler
+from nisampler.base.storage import read_json, write_sealed
 from nisampler.cli import app
 from nisampler.errors import NisamplerError
-from nisampler.events import check_file
-from nisampler.processes.partons.pdf import load_pdf
-from nisampler.run.card import parse_card, read_card_text
+from nisampler.processes.functions.functions import camel
+from nisampler.training.config import TrainingConfig
 
 SCRIPT = "benchmarks/faults.py"
-KINDS = ("crash", "raw", "silent", "bytes", "debris", "memory")
+KINDS = ("crash", "raw", "silent", "bytes", "debris", "memory", "code")
+KEY = ("campaign", "command", "seed")
 COLUMNS = ("campaign", "command", "seed", "cases", "hit", *KINDS)
 NOTE = (
-    "cases: how often; hit: how often the fault came before the command was over (kills, disks), or the file was "
-    "refused (damages, fuzz). The other columns count faults; all should be zero. Each case has the random numbers of "
-    "its campaign, command, seed and number."
+    "cases: how often; hit: how often the fault came before the command was over (kills, disks), one of two was sent "
+    "away (pairs), or the file was refused (damages, fuzz, code). The other columns count faults; all should be zero. "
+    "Each case has the random numbers of its campaign, command, seed and number."
 )
 # Figures of time and place, which no two executions share.
 CHANGING = {"run.log", "fit.log", "seconds.json", "result.json", "report.html", "training.json", ".lock"}
 MOST_BYTES = 1_000_000_000
-CARD = """
-process = "ee_to_3jets"
-threads = 1
-[training]
-calls = 5000
-sampler = "vegas"
-[integration]
-points = 3000
-[events]
-n = 120
-shard_size = 20
-formats = ["lhe.gz", "h5"]
-"""
-GRID = """PdfType: central
-Format: lhagrid1
----
-1e-3 1e-2 1e-1 0.5 1.0
-1.0 10.0 100.0 1000.0
--1 1 21
-{rows}
----
-"""
-
-
-@dataclass(frozen=True)
-class Command:
-    """A command that makes something.
-
-    Attributes
-    ----------
-    first, again
-        Its words, to begin and to continue; PLACE is where the common inputs are, TARGET what it makes.
-    started
-        A file of the target that is there once it can be continued; None if it is begun anew.
-    """
-
-    first: str
-    again: str
-    started: str | None = None
-
-    def words(self, place: Path, target: Path) -> list[str]:
-        """What to call next."""
-        resumes = self.started is not None and (target / self.started).is_file()
-        text = self.again if resumes else self.first
-        return [word.replace("PLACE", str(place)).replace("TARGET", str(target)) for word in text.split()]
-
-
-FIT = "calo fit --geometry toy --data PLACE/showers.h5 --model small-inn --epochs 1 --device cpu -o TARGET -q"
-GENERATE = "generate PLACE/run --events 60 --seed 9 -o TARGET -q"
-COMMANDS = {
-    "run": Command("run PLACE/card.toml -o TARGET -q", "resume TARGET -q", "run.json"),
-    "generate": Command(GENERATE, GENERATE),
-    "calo fit": Command(FIT, f"{FIT} --resume", "model.json"),
-    "calo simulate": Command("calo simulate --geometry toy --showers 3000 -o TARGET.h5 -q", ""),
-    "calo generate": Command("calo generate PLACE/model --showers 2000 --device cpu -o TARGET.h5 -q", ""),
-}
-# What commands and readers need, and what that needs or is made by.
-INPUTS = {
-    "events.lhe": "PLACE/run",
-    "events.lhe.gz": "PLACE/run",
-    "events.h5": "PLACE/run",
-    "showers.h5": "calo simulate --geometry toy --showers 300 -o PLACE/showers.h5 -q",
-    "PLACE/model": FIT.replace("TARGET", "PLACE/model"),
-    "PLACE/run": "run PLACE/card.toml -o PLACE/run -q",
-}
-# Commands that read what is damaged, in a copy of PLACE.
-READERS = {
-    "check": "check PLACE/run/events.lhe.gz",
-    "check h5": "check PLACE/run/events.h5",
-    "resume": "resume PLACE/run -q",
-    "report": "report PLACE/run",
-    "generate": GENERATE.replace("TARGET", "PLACE/more"),
-    "calo generate": "calo generate PLACE/model --showers 20 --device cpu -o PLACE/new.h5 -q",
-}
-# Files that are spoiled, and what reads them.
-FUZZED: dict[str, Callable[[Path], object]] = {
-    "card.toml": lambda path: parse_card(read_card_text(path)),
-    "events.lhe": check_file,
-    "events.lhe.gz": check_file,
-    "events.h5": check_file,
-    "showers.h5": lambda path: read_showers(path, geometry("toy")),
-    "set_0000.dat": load_pdf,
-}
+# Cases of a fuzz that share a child.
+TOGETHER = 50
+MOST_SECONDS = 120
+# No child may take more, so that a fault does not take the machine along.
+MOST_DATA = 4_000_000_000
 
 
 @dataclass(frozen=True)
@@ -152,11 +80,11 @@ class Ended:
         found = set()
         if self.code < 0 and self.code != -signal.SIGKILL:
             found.add("crash")
-        if "unexpected" in self.error or "Traceback" in self.error or "Errno" in self.error:
+        if any(word in self.error for word in ("please report", "Traceback", "Errno")):
             found.add("raw")
         if self.code > 0 and not self.error.strip():
             found.add("silent")
-        if self.memory > MOST_BYTES:
+        if self.memory > MOST_BYTES or "MemoryError" in self.error:
             found.add("memory")
         return found
 
@@ -172,6 +100,8 @@ def child_of(work: Callable[[], object], errors: Path, file_limit: int | None = 
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(handle, 2)
         os.dup2(quiet, 1)
+        resource.setrlimit(resource.RLIMIT_CPU, (MOST_SECONDS, MOST_SECONDS + 5))
+        resource.setrlimit(resource.RLIMIT_DATA, (MOST_DATA, MOST_DATA))
         if file_limit is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, resource.RLIM_INFINITY))
         work()
@@ -227,10 +157,8 @@ class Campaigns:
     def __init__(self, scratch: Path, seed: int) -> None:
         self.scratch, self.seed, self.errors = scratch, seed, scratch / "stderr"
         self.place = scratch / "place"
-        self.place.mkdir()
-        (self.place / "card.toml").write_text(CARD)
-        values = "\n".join(f"{0.1 * k:.3f} {0.2 * k:.3f} {0.3 * k:.3f}" for k in range(20))
-        (self.place / "set_0000.dat").write_text(GRID.format(rows=values))
+        make_place(self.place)
+        self.seen: list[str] = []
         self._undisturbed: dict[str, tuple[dict[str, str], float, int]] = {}
 
     def provide(self, text: str) -> None:
@@ -240,6 +168,9 @@ class Campaigns:
             if name not in text or made.exists():
                 continue
             self.provide(command.replace(f"-o {name}", "").replace(f"-o PLACE/{name}", ""))
+            if name == "PLACE/saved":
+                nisampler.integrate(camel(2), training=TrainingConfig(calls=5000), progress=False).save(made)
+                continue
             if name == "events.lhe":
                 made.write_bytes(gzip.decompress((self.place / "run" / "events.lhe.gz").read_bytes()))
                 continue
@@ -279,6 +210,8 @@ class Campaigns:
                 found = first.faults() | ({"debris"} if debris(target.parent) else set())
                 if first.code == 1 and "cannot write" not in first.error:
                     found.add("raw")
+            elif campaign == "pair":
+                first, found = self._pair(words, dice.uniform(0.0, 0.5 * seconds))
             else:
                 ending = dice.choice((signal.SIGKILL, signal.SIGTERM))
                 child = child_of(lambda: app(words), self.errors)
@@ -298,6 +231,29 @@ class Campaigns:
                 found.add("bytes")
             return first.code != 0, found
 
+    def _pair(self, words: Sequence[str], delay: float) -> tuple[Ended, set[str]]:
+        """The same command a second time before it is over: how the one that was sent away ended, and faults."""
+        child = child_of(lambda: app(list(words)), self.errors)
+        time.sleep(delay)
+        second = call(words, self.scratch / "stderr-2")
+        first = wait(child, self.errors)
+        return (second if second.code else first), first.faults() | second.faults()
+
+    def _spoil_one(self, files: Sequence[Path], dice: random.Random, one: bool) -> None:
+        """Alter, delete, copy or exchange one file of several, or alter the only one."""
+        path, how = dice.choice(files), dice.random()
+        alike = sorted(other for other in path.parent.iterdir() if other.suffix == path.suffix and other.is_file())
+        if one or how < 0.6:
+            spoil(path, path.read_bytes(), dice)
+        elif how < 0.75:
+            path.unlink()
+        elif how < 0.9:
+            shutil.copy(dice.choice(alike), path)
+        else:
+            number = f"{len(alike):05d}" if "-00" in path.name else "copy"
+            ending = "".join(path.suffixes)
+            shutil.copy(path, path.with_name(f"events-{number}{ending}"))
+
     def damaged(self, name: str, number: int) -> tuple[bool, set[str]]:
         """A command that reads a damaged file."""
         dice = self.random("damage", name, number)
@@ -307,80 +263,103 @@ class Campaigns:
             words = READERS[name].replace("PLACE", str(place)).split()
             named = [Path(word) for word in words if Path(word).is_file()]
             files = named or made_by(place / ("model" if name.startswith("calo") else "run"))
-            path = dice.choice([file for file in files if file.name != ".lock" and file.stat().st_size])
-            if not named and dice.random() < 0.2:
-                path.unlink()
-            else:
-                path.write_bytes(spoiled(path.read_bytes(), dice))
+            self._spoil_one([file for file in files if file.name != ".lock" and file.stat().st_size], dice, bool(named))
             done = call(words, self.errors)
             found = done.faults() | ({"debris"} if debris(place) else set())
             if name == "resume" and done.code == 0:
                 events = sums(place / "run")
-                whole = {key: value for key, value in sums(self.place / "run").items() if "events." in key}
+                whole = {key: value for key, value in sums(self.place / "run").items() if "/events." in key}
                 found |= {"bytes"} if any(events.get(key) != value for key, value in whole.items()) else set()
             return done.code != 0, found
 
-    def fuzzed(self, name: str, numbers: Iterable[int]) -> tuple[int, Counter[str]]:
-        """Readers of spoiled files, all in one child: how many were refused, and faults."""
-        content, path, told = (self.place / name).read_bytes(), self.scratch / f"fuzz-{name}", self.scratch / "told"
+    def fuzzed(self, name: str, cases: int) -> tuple[int, Counter[str]]:
+        """Readers of spoiled files: how many were refused, and faults. A child that dies is followed by another."""
+        place, told = self.scratch / "fuzz", self.scratch / "told"
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(self.place, place)
+        path = sorted(place.glob(name))[0]
+        content = path.read_bytes()
 
-        def work() -> None:
-            refused, raw = 0, Counter[str]()
-            for number in numbers:
-                path.write_bytes(spoiled(content, self.random("fuzz", name, number)))
+        def work(first: int) -> None:
+            for number in range(first, min(first + TOGETHER, cases)):
+                spoil(path, content, self.random("fuzz", name, number))
+                raw = refused = ""
                 try:
-                    FUZZED[name](path)
-                except NisamplerError:
-                    refused += 1
+                    FUZZED[name](place)
+                except NisamplerError as error:
+                    refused = str(error)
                 except Exception as error:
-                    raw[f"{type(error).__name__}: {error}"[:200]] += 1
-                told.write_text(json.dumps([refused, raw]))
+                    raw = f"{type(error).__name__}: {error}"[:200]
+                with told.open("a") as handle:
+                    handle.write(json.dumps([number, bool(refused), raw]) + "\n")
 
-        ended = wait(child_of(work, self.errors), self.errors)
-        refused, raw = json.loads(told.read_text())
-        path.unlink(missing_ok=True)
-        return refused, Counter(ended.faults()) + Counter({"raw": sum(raw.values())})
+        told.write_text("")
+        done, faults = 0, Counter[str]()
+        while done < cases:
+            ended = wait(child_of(partial(work, done), self.errors), self.errors)
+            if ended.faults():
+                self.seen.append(f"{name} from {done}: exit {ended.code}: {ended.error[:300]}")
+            faults.update(ended.faults())
+            rows = [json.loads(line) for line in told.read_text().splitlines()]
+            done = max(done + 1, rows[-1][0] + 1 if rows else 0)
+        for number, _, text in rows:
+            if text:
+                self.seen.append(f"{name} {number}: {text}")
+        return sum(row[1] for row in rows), faults + Counter({"raw": sum(bool(row[2]) for row in rows)})
 
-
-def spoiled(content: bytes, dice: random.Random) -> bytes:
-    """Bytes with one to four places changed, left out or repeated, or cut at the end."""
-    data = bytearray(content)
-    for _ in range(dice.randint(1, 4)):
-        at, size = dice.randrange(len(data) or 1), dice.choice((1, 1, 4, 100))
-        how = dice.randrange(5)
-        if how == 0:
-            data[at : at + size] = dice.randbytes(size)
-        elif how == 1:
-            data[at : at + 1] = bytes([(data[at] if data else 0) ^ 1 << dice.randrange(8)])
-        elif how == 2:
-            del data[at : at + size]
-        elif how == 3:
-            data[at:at] = data[at : at + size] * dice.choice((1, 2, 50))
-        elif dice.random() < 0.3:
-            del data[at:]
-    return bytes(data)
+    def foreign(self, name: str, number: int) -> tuple[bool, set[str]]:
+        """A command that reads what names foreign code: whether it refused, and faults."""
+        dice = self.random("code", name, number)
+        with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
+            place, mark = Path(folder) / "place", Path(folder) / "mark"
+            shutil.copytree(self.place, place)
+            (place / "planted.py").write_text(MARKER.format(mark=str(mark)))
+            process = dice.choice(FOREIGN).replace("PLACE", str(place))
+            run = place / "run"
+            if name == "run" or dice.random() < 0.4:
+                card = CARD.replace('"ee_to_3jets"', f'"{process}"')
+                card += f'[parameters]\nargs = ["touch", "{mark}"]\ncommand = "touch {mark}"\n'
+                (place / "card.toml").write_text(card)
+                (run / "card.toml").write_text(card)
+            settings = read_json(run / "run.json") | {"process": process}
+            text = (run / "card.toml").read_bytes()
+            if dice.random() < 0.7:
+                settings["card_sha256"] = hashlib.sha256(text).hexdigest()
+            write_sealed(run / "run.json", {key: value for key, value in settings.items() if key != "checksum"})
+            words = {"run": "run PLACE/card.toml -o PLACE/other -q"}.get(name) or READERS[name]
+            here = os.getcwd()
+            os.chdir(place)
+            try:
+                done = call(words.replace("PLACE", str(place)).split(), self.errors)
+            finally:
+                os.chdir(here)
+            # A card may name a callable in a file that the user has put there.
+            allowed = name == "run" and ".py:" in process
+            return done.code != 0, done.faults() | ({"code"} if mark.exists() and not allowed else set())
 
 
 def measure(campaigns: Campaigns, campaign: str, name: str, cases: int) -> Row:
     """All cases of a command: one row."""
     faults, hit = Counter[str](), 0
-    examples: dict[str, int] = {}
-    campaigns.provide({"damage": READERS.get(name, ""), "fuzz": name}.get(campaign) or COMMANDS[name].first)
+    campaigns.seen = []
+    needed = {"damage": READERS.get(name, ""), "fuzz": f"PLACE/{name} {name}", "code": "PLACE/run events.lhe.gz"}
+    campaigns.provide(needed.get(campaign) or COMMANDS[name].first)
     if campaign == "fuzz":
-        hit, faults = campaigns.fuzzed(name, range(cases))
+        hit, faults = campaigns.fuzzed(name, cases)
     else:
+        one = {"damage": campaigns.damaged, "code": campaigns.foreign}.get(
+            campaign, partial(campaigns.broken_off, campaign)
+        )
         for number in range(cases):
-            was_hit, found = (
-                campaigns.damaged(name, number)
-                if campaign == "damage"
-                else campaigns.broken_off(campaign, name, number)
-            )
+            was_hit, found = one(name, number)
             hit += was_hit
             faults.update(found)
-            for kind in found:
-                examples.setdefault(kind, number)
+            if found:
+                campaigns.seen.append(
+                    f"{name} {number}: {', '.join(sorted(found))}: {campaigns.errors.read_text()[:300]}"
+                )
     row: dict[str, Any] = {"campaign": campaign, "command": name, "seed": campaigns.seed, "cases": cases, "hit": hit}
-    return row | {kind: faults[kind] for kind in KINDS} | {"examples": examples} | stamp()
+    return row | {kind: faults[kind] for kind in KINDS} | {"examples": campaigns.seen[:5]} | stamp()
 
 
 def lines_of(rows: Sequence[Row]) -> list[list[str]]:
@@ -391,26 +370,30 @@ def lines_of(rows: Sequence[Row]) -> list[list[str]]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the campaigns and show the table; the exit code says whether there was a fault."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    counts = {"kill": 25, "disk": 25, "damage": 100, "fuzz": 4000}
+    counts = {"kill": 25, "disk": 25, "pair": 5, "damage": 85, "fuzz": 1100, "code": 20}
     for name, usual in counts.items():
         parser.add_argument(f"--{name}", type=int, default=usual, metavar="N", help="cases of each command or file")
     parser.add_argument("--only", nargs="*", help="commands or files, instead of all")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--refresh", action="store_true", help="measure rows again that are in the file")
     parser.add_argument("--output", type=Path, help="JSON file of the rows; the table goes beside it")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    console, rows = Console(soft_wrap=True), []
-    names: dict[str, Iterable[str]] = {"kill": COMMANDS, "disk": COMMANDS, "damage": READERS, "fuzz": FUZZED}
+    console = Console(soft_wrap=True)
+    rows = read_rows(given.output, KEY, SCRIPT) if given.output and not given.refresh else []
+    names: dict[str, Iterable[str]] = {"kill": COMMANDS, "disk": COMMANDS, "pair": COMMANDS, "damage": READERS}
+    names |= {"fuzz": FUZZED, "code": ("run", "report", "check", "generate", "resume")}
     with tempfile.TemporaryDirectory() as scratch:
         campaigns = Campaigns(Path(scratch), given.seed)
-        for campaign, commands in names.items():
-            for name in [name for name in commands if not given.only or name in given.only]:
-                cases = getattr(given, campaign)
-                if cases:
-                    rows.append(measure(campaigns, campaign, name, cases))
-                    console.print(" | ".join(lines_of(rows[-1:])[0]), markup=False, highlight=False)
-                if given.output:
-                    write_rows(given.output, rows)
+        for campaign, name in [(campaign, name) for campaign, commands in names.items() for name in commands]:
+            cases, known = getattr(given, campaign), {key(row, KEY) for row in rows}
+            if not cases or (given.only and name not in given.only) or (campaign, name, given.seed) in known:
+                continue
+            row = measure(campaigns, campaign, name, cases)
+            console.print(" | ".join(lines_of([row])[0]), markup=False, highlight=False)
+            rows = with_row(rows, row, KEY)
+            if given.output:
+                write_rows(given.output, rows)
     if given.output:
         where = f"`{SCRIPT}`, {rows[0]['hardware']}, {rows[0]['date']}."
         text = markdown("Faults", (where, NOTE), COLUMNS, lines_of(rows))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nisampler.errors import command
 from nisampler.ui.console import errors, machine, show, table
 from nisampler.ui.progress import monitor_for
 
@@ -128,8 +129,11 @@ def fit(
 
     `torchrun --nproc-per-node K -m nisampler calo fit ...` shares out its parts among K processes or GPUs.
     """
-    command = f"nisampler calo fit --geometry {geometry} --data {data} --model {model} --output {output} --resume"
-    with errors(context, output / "model.json", command):
+    words = ["--geometry", geometry, "--data", data, "--model", model, "--output", output, "--seed", seed]
+    sized = {"epochs": epochs, "batch": batch, "showers": showers, "validation": validation, "memory": memory}
+    words += [word for name, value in sized.items() if value is not None for word in (f"--{name}", value)]
+    words += ["--device", device, "--threads", threads, "--resume"]
+    with errors(context, output / "model.json", command("calo", "fit", *words)):
         from nisampler.calo.fitting.fit import DataOptions, fit
         from nisampler.calo.fitting.ranks import is_first
         from nisampler.calo.recipe import FitOptions

@@ -12,6 +12,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from nisampler._version import __version__
+from nisampler.errors import command
 from nisampler.ui.console import FAILED, errors, show
 from nisampler.ui.progress import make_console, monitor_for
 
@@ -97,7 +98,7 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Train, integrate, write events and a report, as a card says."""
-    with errors(context, output / "run.json", f"nisampler resume {output}"):
+    with errors(context, output / "run.json", command("resume", output)):
         from nisampler.run.pipeline import execute, start
         from nisampler.run.report.summary import summary
 
@@ -111,7 +112,7 @@ def run(
 @app.command()
 def resume(context: typer.Context, run: RunPath, workers: Workers = 1, quiet: Quiet = False) -> None:
     """Continue a run that was interrupted; it ends with the same bytes as an uninterrupted one."""
-    with errors(context, run / "run.json", f"nisampler resume {run}"):
+    with errors(context, run / "run.json", command("resume", run)):
         from nisampler.run.directory import RunDirectory
         from nisampler.run.lookup import announce
         from nisampler.run.pipeline import execute
@@ -142,9 +143,9 @@ def generate(
 ) -> None:
     """Write more events with the frozen sampler of a finished run; started again, it continues."""
     target = output if output is not None else run / f"generated-{seed}"
-    given = {"output": output, "job": None if job == "1/1" else job, "shard-size": shard_size}
-    more = "".join(f" --{name} {value}" for name, value in given.items() if value is not None)
-    again = f"nisampler generate {run} --events {events} --seed {seed}{more}"
+    given = {"--output": output, "--job": None if job == "1/1" else job, "--shard-size": shard_size}
+    more = [word for name, value in given.items() if value is not None for word in (name, value)]
+    again = command("generate", run, "--events", events, "--seed", seed, *more)
     with errors(context, target / "order.json", again):
         from nisampler.run.directory import RunDirectory
         from nisampler.run.generation.generate import generate_events

@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
+
+
+def command(*words: object) -> str:
+    """A command that a message advises, as a shell takes it.
+
+    >>> command("resume", "my runs/one")
+    "nisampler resume 'my runs/one'"
+    """
+    return shlex.join(["nisampler", *map(str, words)])
+
 
 class NisamplerError(Exception):
     """Base class: `except NisamplerError` catches everything this package raises on purpose.

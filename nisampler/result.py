@@ -19,7 +19,7 @@ from nisampler.base.estimates import Estimates
 from nisampler.base.locks import LOCK_NAME
 from nisampler.base.outputs import atomic_folder
 from nisampler.base.rng import Streams
-from nisampler.base.storage import write_sealed
+from nisampler.base.storage import understood, write_sealed
 from nisampler.density.channels import multichannel_of
 from nisampler.density.integrand import Integrand
 from nisampler.errors import MissingFunctionError
@@ -371,10 +371,11 @@ class Result:
         """
         place = Path(folder)
         require_stages(place)
-        stored = Integrated.read(place)
-        where = stored_device(stored.source["device"]) if device is None else resolve_device(device)
-        trained = Trained.read(place, where)
-        return cls.of(place, trained, stored, stored_integrand(stored.source, function, where, reason))
+        with understood(place):
+            stored = Integrated.read(place)
+            where = stored_device(stored.source["device"]) if device is None else resolve_device(device)
+            trained = Trained.read(place, where)
+            return cls.of(place, trained, stored, stored_integrand(stored.source, function, where, reason))
 
     @classmethod
     def of(cls, folder: Path, trained: Trained, stored: Integrated, integrand: Integrand) -> Self:

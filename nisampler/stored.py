@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn, Self, TypeVar, cast
@@ -18,10 +18,10 @@ from nisampler.base.checkpoints import has_checkpoint, load_checkpoint
 from nisampler.base.device import resolve_device
 from nisampler.base.estimates import Estimates
 from nisampler.base.moments import Moments
-from nisampler.base.storage import read_sealed
+from nisampler.base.storage import read_sealed, understood
 from nisampler.base.versions import finite
 from nisampler.density.integrand import Integrand
-from nisampler.errors import ConfigError, CorruptFileError, MissingFunctionError, StorageError
+from nisampler.errors import ConfigError, MissingFunctionError, StorageError
 from nisampler.integration.integrator import IntegrationResult
 from nisampler.samplers.base import State
 from nisampler.samplers.registry import sampler_from_state
@@ -127,7 +127,7 @@ class Trained:
     def read(cls, folder: Path, device: torch.device) -> Self:
         """The training in a folder; CorruptFileError names what is damaged."""
         tensors, meta = load_checkpoint(folder / SAMPLER, device)
-        with _understood(folder / SAMPLER):
+        with understood(folder / SAMPLER):
             result = TrainingResult(
                 sampler_from_state(tensors, meta["sampler"]),
                 [filled(TrainingRecord, record) for record in meta["history"]],
@@ -201,7 +201,7 @@ class Integrated:
     def read(cls, folder: Path) -> Self:
         """The integration in a folder; CorruptFileError names what is damaged."""
         tensors, meta = load_checkpoint(folder / INTEGRATION)
-        with _understood(folder / INTEGRATION):
+        with understood(folder / INTEGRATION):
             result = IntegrationResult(
                 Estimates.from_dict(meta["estimates"]),
                 meta["steered"],
@@ -311,15 +311,6 @@ def filled(cls: type[T], data: Mapping[str, Any]) -> T:
     numbers = {item.name for item in fields(cast(Any, cls)) if item.type in ("float", float)}
     missing = {name: math.inf if name == "error" else math.nan for name in numbers}
     return cls(**{name: missing.get(name) if value is None else value for name, value in data.items()})
-
-
-@contextmanager
-def _understood(folder: Path) -> Iterator[None]:
-    """What goes wrong in reading metadata, as a CorruptFileError that names the folder."""
-    try:
-        yield
-    except (KeyError, TypeError, AttributeError) as error:
-        raise CorruptFileError(f"{folder} does not hold what this release stores: {error}") from error
 
 
 def stored_integrand(

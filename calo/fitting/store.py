@@ -11,7 +11,7 @@ import torch
 from nisampler._version import __version__
 from nisampler.base.checkpoints import has_checkpoint, load_checkpoint, save_checkpoint
 from nisampler.base.checkpoints import part as named
-from nisampler.base.storage import read_sealed, write_sealed
+from nisampler.base.storage import read_sealed, understood, write_sealed
 from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.fitting.records import RECORD
 from nisampler.calo.models import ShowerModel, build_model
@@ -218,7 +218,8 @@ def stored_geometry(folder: str | Path) -> Geometry:
     """
     data = describe(folder)
     try:
-        geometry = Geometry.from_dict(data["geometry"])
+        with understood(Path(folder) / DESCRIPTION):
+            geometry = Geometry.from_dict(data["geometry"])
     except GeometryError as error:
         raise CorruptFileError(f"{Path(folder) / DESCRIPTION}: {error}; restore the folder") from error
     if geometry.digest != data["cells"]:
@@ -254,19 +255,22 @@ def load_model(folder: str | Path, geometry: Geometry | None = None, device: tor
     ...
     nisampler.errors.StorageError: nowhere is not the folder of a shower model: `nisampler calo fit` makes one
     """
-    data, own = describe(folder), stored_geometry(folder)
+    own = stored_geometry(folder)
     if geometry is not None and geometry.digest != own.digest:
         raise GeometryError(
             f"the model in {folder} belongs to {_cells(own)}, not to {_cells(geometry)}: fit one for that geometry"
         )
-    model = build_model(data["config"], own)
-    finished, states = load_base(folder, model), {}
-    for part in model.parts:
-        place = part_folder(folder, part.name)
-        tensors, meta = load_checkpoint(place) if has_checkpoint(place) else ({}, {"done": False})
-        if not (finished and meta["done"]):
-            raise ModelError(f"the training of {folder} is not finished: `nisampler calo fit --resume` continues it")
-        states[part.name] = named(tensors, "best.")
+    with understood(folder):
+        model = build_model(describe(folder)["config"], own)
+        finished, states = load_base(folder, model), {}
+        for part in model.parts:
+            place = part_folder(folder, part.name)
+            tensors, meta = load_checkpoint(place) if has_checkpoint(place) else ({}, {"done": False})
+            if not (finished and meta["done"]):
+                raise ModelError(
+                    f"the training of {folder} is not finished: `nisampler calo fit --resume` continues it"
+                )
+            states[part.name] = named(tensors, "best.")
     try:
         for part in model.parts:
             part.module.load_state_dict(states[part.name])

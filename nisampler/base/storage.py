@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from nisampler.base.locks import is_free
-from nisampler.errors import CorruptFileError, StorageError
+from nisampler.errors import CorruptFileError, NisamplerError, StorageError
 
 STALE_SUFFIX = ".nisampler-partial"
 SEAL = "checksum"
@@ -320,6 +320,24 @@ def read_json(path: str | Path) -> Any:
         return json.loads(content.decode(), parse_constant=_refuse_constant, parse_float=_finite_number)
     except (ValueError, RecursionError) as error:
         raise CorruptFileError(f"{path} is not JSON ({error}): it is truncated or was altered") from error
+
+
+@contextmanager
+def understood(path: str | Path) -> Iterator[None]:
+    """What goes wrong in making sense of stored data, as a CorruptFileError that names their file or folder.
+
+    >>> with understood("a.json"):
+    ...     float({"x": "y"}["x"])
+    Traceback (most recent call last):
+    nisampler.errors.CorruptFileError: a.json does not hold what this release stores: could not convert string to ...
+    """
+    try:
+        yield
+    except NisamplerError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RuntimeError) as error:
+        what = f"there is no {error}" if isinstance(error, KeyError) else str(error)
+        raise CorruptFileError(f"{path} does not hold what this release stores: {what}") from error
 
 
 def write_sealed(path: str | Path, data: Mapping[str, Any], seal: str = SEAL) -> None:

@@ -12,12 +12,13 @@ from nisampler.errors import ConfigError, NonFiniteError, ShapeError, Unweightin
 
 
 def importance_weights(values: Tensor, log_q: Tensor) -> Tensor:
-    """The weights f/q (n,) of points with values f (n,) and log densities log q (n,), where these are.
+    """The weights f/q of points with values f, (n,) or (n, k), and log densities log q (n,), where these are.
 
     >>> importance_weights(torch.tensor([3.0]), torch.tensor([0.0]))
     tensor([3.])
     """
-    return values.to(log_q.device) * torch.exp(-log_q)
+    per_density = torch.exp(-log_q)
+    return values.to(log_q.device) * (per_density if values.dim() == 1 else per_density.unsqueeze(1))
 
 
 def kish_ess(weights: Tensor, counts: Tensor | None = None) -> float:

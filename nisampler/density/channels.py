@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from nisampler.base.rng import Streams
-from nisampler.density.maps import Channel, all_invertible, as_torch, channel_of, inverses, invertible
+from nisampler.density.maps import Channel, all_invertible, as_torch, channel_of, inverses, invertible, require_channels
 from nisampler.density.self_test import check_channels
 from nisampler.density.values import ADAPTERS, Kind, Values
 from nisampler.errors import ChannelError, ConfigError, ShapeError
@@ -204,9 +204,7 @@ class Multichannel:
         support: Callable[[Tensor], Tensor] | None = None,
         weights: Weights | None = None,
     ) -> None:
-        if not channels or len({channel.dim for channel in channels}) != 1:
-            dims = {channel.name: channel.dim for channel in channels}
-            raise ChannelError(f"channels must be given and have one common dimension, got {dims}")
+        require_channels(channels)
         self.function, self.channels = function, tuple(as_torch(channel) for channel in channels)
         self.groups = tuple(range(len(channels))) if groups is None else tuple(groups)
         if len(self.groups) != len(channels) or sorted(set(self.groups)) != list(range(max(self.groups) + 1)):

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nisampler.base.checks import Count, checked
 from nisampler.errors import ChannelError
 
 # Distance that points keep from the borders between channels, so that rounding to float32 does not change a channel.
@@ -109,6 +110,35 @@ def invertible(channel: Channel) -> TypeGuard[InvertibleChannel]:
     False
     """
     return callable(getattr(channel, "inverse", None))
+
+
+def require_channels(channels: Sequence[Channel]) -> None:
+    """Refuse what are no channels, or not of one cube.
+
+    Raises
+    ------
+    ChannelError, ConfigError
+        If one lacks something, or they have no common dimension.
+
+    Examples
+    --------
+    >>> require_channels([torch.nn.Identity()])
+    Traceback (most recent call last):
+    nisampler.errors.ChannelError: channel 0 (Identity) lacks name, dim: a channel has a name, its number of ...
+    """
+    if not isinstance(channels, Sequence):
+        raise ChannelError(f"channels must be a list of them, got {type(channels).__name__}")
+    for index, channel in enumerate(channels):
+        lacks = [word for word in ("name", "dim", "forward") if not hasattr(channel, word)]
+        if lacks:
+            raise ChannelError(
+                f"channel {index} ({type(channel).__name__}) lacks {', '.join(lacks)}: a channel has a name, its "
+                "number of coordinates dim, and forward(u), which gives points and the log of their density"
+            )
+        checked(f"dim of channel {channel.name!r}", channel.dim, Count)
+    if len({channel.dim for channel in channels}) != 1:
+        dims = {channel.name: channel.dim for channel in channels}
+        raise ChannelError(f"channels must be given and have one common dimension, got {dims}")
 
 
 def as_torch(channel: Channel) -> Channel:

@@ -22,6 +22,7 @@ from nisampler.base.estimate import Estimate
 from nisampler.base.estimates import Estimates
 from nisampler.base.moments import Moments
 from nisampler.base.rng import Streams
+from nisampler.base.weights import importance_weights
 from nisampler.density.integrand import Integrand
 from nisampler.errors import ConfigError, NonFiniteError, ZeroIntegrandError
 from nisampler.integration.sums import Sums
@@ -253,7 +254,7 @@ class Integrator:
             group = range(begin, min(begin + step, first + batches))
             u = torch.cat([latent_points(size, dim, self.streams, index, method, device) for index in group])
             x, log_q = self.sampler.map(u)
-            yield from torch.split(self.integrand.values(x).to(log_q.device) * torch.exp(-log_q).unsqueeze(1), size)
+            yield from torch.split(importance_weights(self.integrand.values(x), log_q), size)
 
 
 def _check(sums: Sums, estimates: Estimates) -> None:

@@ -13,7 +13,7 @@ from nisampler.base.checkpoints import MANIFEST_NAME
 from nisampler.base.locks import lock_folder
 from nisampler.base.outputs import atomic_folder, new_folder
 from nisampler.base.storage import atomic_write, read_sealed, remove_stale, sha256, write_sealed
-from nisampler.errors import CorruptFileError, StorageError
+from nisampler.errors import CorruptFileError, StorageError, command
 from nisampler.run import lookup
 from nisampler.run.card import Card, parse_card
 
@@ -168,7 +168,7 @@ class RunDirectory:
     def require_integral(self, *more: Path) -> None:
         """StorageError unless the frozen sampler, its integral and `more` are there."""
         if not all(place.exists() for place in (self.sampler, self.integration, *more)):
-            raise StorageError(f"{self.path} is not finished: `nisampler resume {self.path}` first")
+            raise StorageError(f"{self.path} is not finished: `{command('resume', self.path)}` first")
 
     def __enter__(self) -> Self:
         return self
@@ -280,6 +280,6 @@ def _card_text(target: Path, settings: Mapping[str, Any]) -> str:
 def _refuse_occupied(target: Path) -> None:
     if (target / "run.json").is_file():
         raise StorageError(
-            f"{target} already holds a run: `nisampler resume {target}` continues it, or choose another --output"
+            f"{target} already holds a run: `{command('resume', target)}` continues it, or choose another --output"
         )
     new_folder(target)

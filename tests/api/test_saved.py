@@ -17,6 +17,7 @@ from training_settings import training
 
 import nisampler
 from nisampler import IntegrationConfig, Result, TrainingConfig
+from nisampler.base.storage import read_sealed, write_sealed
 from nisampler.density.integrand import Integrand
 from nisampler.errors import ConfigError, CorruptFileError, MissingFunctionError, StorageError
 from nisampler.processes.functions.functions import camel
@@ -214,5 +215,18 @@ def test_damage_is_named(made: Callable[[str], tuple[Result, Any]], tmp_path: Pa
     manifest.write_text(manifest.read_text().replace('"threads": 1', '"threads": 2'))
     with pytest.raises(CorruptFileError, match="integration"):
         nisampler.load(folder, function)
+    changes: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("integration", {"source": {}}),
+        ("integration", {"source": {"device": "cpu", "domain": 3}}),
+        ("integration", {"source": {"seed": "x"}}),
+        ("sampler", {"history": 1}),
+    )
+    for count, (stage, change) in enumerate(changes):
+        sealed = result.save(tmp_path / f"sealed {count}") / stage / "checkpoint.json"
+        data = read_sealed(sealed, "manifest_sha256")
+        data["meta"] |= change
+        write_sealed(sealed, data, "manifest_sha256")
+        with pytest.raises(CorruptFileError, match="does not hold what this release stores"):
+            nisampler.load(sealed.parents[1], function)
     with pytest.raises(ConfigError, match="2 coordinates, this one has 3"):
         nisampler.load(result.save(tmp_path / "other"), Integrand(costly, 3, kind="torch"))

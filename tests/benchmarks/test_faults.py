@@ -42,7 +42,7 @@ sys.path.insert(0, {str(FOLDER)!r})
 import faults
 
 def print_words():
-    os.write(2, b"unexpected KeyError: 'x'")
+    os.write(2, b"unexpected KeyError: 'x'; please report it")
     raise SystemExit(1)
 
 def crash():

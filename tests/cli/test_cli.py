@@ -187,13 +187,18 @@ def raising(error: BaseException) -> Callable[..., Any]:
 
 def test_interrupt_says_how_to_resume(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nisampler.api.Chain.train", raising(KeyboardInterrupt()))
-    code, _, err = call("run", folder / "card.toml", "-o", tmp_path / "run", "--quiet")
-    assert code == 130 and err == f"interrupted: `nisampler resume {tmp_path / 'run'}` continues\n"
-    code, _, err = call("resume", tmp_path / "run", "--quiet")
+    run = tmp_path / "a run"
+    code, _, err = call("run", folder / "card.toml", "-o", run, "--quiet")
+    assert code == 130 and err == f"interrupted: `nisampler resume '{run}'` continues\n"
+    code, _, err = call("report", run)
+    assert code == 1 and f"`nisampler resume '{run}'` first" in err
+    code, _, err = call("run", folder / "card.toml", "-o", run)
+    assert code == 1 and f"`nisampler resume '{run}'` continues it" in err
+    code, _, err = call("resume", run, "--quiet")
     assert code == 130 and "nisampler resume" in err
     monkeypatch.undo()
-    assert call("resume", tmp_path / "run", "--quiet")[0] == 0
-    assert result_of(tmp_path / "run")["unweighting"]["n_events"] == 100
+    assert call("resume", run, "--quiet")[0] == 0
+    assert result_of(run)["unweighting"]["n_events"] == 100
 
 
 def test_the_systems_request_to_end_is_like_an_interrupt(
@@ -202,7 +207,7 @@ def test_the_systems_request_to_end_is_like_an_interrupt(
     def end(*_: object, **__: object) -> None:
         signal.raise_signal(signal.SIGTERM)
 
-    run, more = tmp_path / "run", tmp_path / "more"
+    run, more = tmp_path / "run", tmp_path / "more events"
     monkeypatch.setattr("nisampler.api.Chain.train", end)
     code, _, err = call("run", folder / "card.toml", "-o", run, "--quiet")
     assert code == 143 and err == f"ended by SIGTERM: `nisampler resume {run}` continues\n"
@@ -213,7 +218,7 @@ def test_the_systems_request_to_end_is_like_an_interrupt(
     monkeypatch.setattr("nisampler.run.generation.generator.Generator.fill", end)
     code, _, err = call(*again, "--output", more, "-q")
     words = " ".join(map(str, again))
-    assert code == 143 and err == f"ended by SIGTERM: `nisampler {words} --output {more}` continues\n"
+    assert code == 143 and err == f"ended by SIGTERM: `nisampler {words} --output '{more}'` continues\n"
     assert "Terminated: SIGTERM" in (more / "run.log").read_text()
     monkeypatch.setattr("nisampler.run.report.drawing.render", end)
     code, _, err = call("report", run)

@@ -476,3 +476,27 @@ def test_channels_are_values() -> None:
         slope = torch.autograd.functional.jacobian(lambda v, c=channel: c.forward(v)[0].sum(0), u[:50])
         numeric = -torch.linalg.slogdet(slope.permute(1, 0, 2)).logabsdet
         torch.testing.assert_close(numeric, log_g[:50], rtol=0, atol=1e-9)
+
+
+def test_what_is_no_channel_is_named() -> None:
+    class Nameless:
+        dim = 1
+
+        def forward(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return u, torch.zeros(len(u))
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        return x.sum(1)
+
+    channels: Any = [Nameless()]
+    with pytest.raises(ChannelError, match=r"channel 0 \(Nameless\) lacks name: a channel has a name, its number"):
+        Multichannel(function, channels)
+    with pytest.raises(ChannelError, match=r"channel 0 \(function\) lacks name, dim, forward"):
+        Multichannel(function, [function])  # type: ignore[list-item]
+    with pytest.raises(ChannelError, match="must be a list of them, got Nameless"):
+        Multichannel(function, channels[0])
+    with pytest.raises(ChannelError, match="must be given"):
+        Multichannel(function, [])
+    channels[0].name, channels[0].dim = "one", 1.5
+    with pytest.raises(ConfigError, match=r"dim of channel 'one' = 1\.5"):
+        Multichannel(function, channels)

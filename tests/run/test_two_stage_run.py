@@ -14,6 +14,7 @@ import nisampler
 from nisampler import UnweightingConfig
 from nisampler.errors import ConfigError
 from nisampler.run.directory import RunDirectory
+from nisampler.run.generation.generate import generate_events
 from nisampler.run.pipeline import execute, start
 from nisampler.run.report.summary import summary
 from nisampler.training.costs import Costs
@@ -81,6 +82,27 @@ def test_a_run_resumes_with_its_surrogate(tmp_path: Path, monkeypatch: pytest.Mo
         resumed = execute(directory)
     assert resumed["calls"] == whole["calls"]
     assert (tmp_path / "killed" / "events.h5").read_bytes() == (tmp_path / "whole" / "events.h5").read_bytes()
+
+
+def test_more_events_of_a_run_take_two_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path, "run", 0, "always")
+    directory = RunDirectory.read(tmp_path / "run")
+    made = generate_events(directory, 400, 7, tmp_path / "whole")
+    first = (tmp_path / "run" / "events.h5").read_bytes()
+    whole = (tmp_path / "whole" / "events.h5").read_bytes()
+    assert whole != first
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(TwoStageUnweighter, "generate", stop)
+        generate_events(directory, 400, 7, tmp_path / "killed")
+    again = generate_events(directory, 400, 7, tmp_path / "killed")
+    assert (tmp_path / "killed" / "events.h5").read_bytes() == whole
+    assert again["calls"] == made["calls"]
+    other = generate_events(directory, 400, 8, tmp_path / "other")
+    assert (tmp_path / "other" / "events.h5").read_bytes() != whole and other["calls"] != made["calls"]
 
 
 def test_a_run_takes_one_stage_otherwise(tmp_path: Path) -> None:

@@ -212,6 +212,8 @@ def test_damaged_folders(folder: Path, tmp_path: Path) -> None:
         ({"version": 99}, StorageError, "has format 99"),
         ({"cells": "0"}, CorruptFileError, "geometry was altered"),
         ({"geometry": {"name": "toy"}}, CorruptFileError, "not the description of a geometry"),
+        ({"geometry": {"name": "toy", "incident": {"low": "x"}}}, CorruptFileError, "geometry|does not hold"),
+        ({"config": True}, CorruptFileError, "does not hold what this release stores"),
     ],
 )
 def test_altered_descriptions(folder: Path, changes: dict[str, Any], error: type[NisamplerError], words: str) -> None:
