@@ -111,7 +111,7 @@ def _read_block(block: str, where: str) -> SubGrid:
     _check_values(values, (len(x), len(q)), flavours, where)
     table = values.reshape(len(x), len(q), -1)[_distinct(x)][:, _distinct(q)]
     x, q = x[_distinct(x)], q[_distinct(q)]
-    if not all(len(knots) > 1 and 0 < knots[0] and knots[-1] < _LARGEST and _rise(knots) for knots in (x, q)):
+    if not all(len(knots) > 1 and knots.min() > 0 and knots.max() < _LARGEST and _rise(knots) for knots in (x, q)):
         raise PdfError(f"{where}: the knots in x and in Q must be positive and rise, two or more of each")
     return SubGrid(torch.from_numpy(x), torch.from_numpy(q), flavours, torch.from_numpy(table))
 

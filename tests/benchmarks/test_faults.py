@@ -15,8 +15,8 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 def test_a_tiny_campaign(tmp_path: Path) -> None:
     """In a process of its own: it forks, and limits its children."""
     rows = tmp_path / "rows.json"
-    counts = ["--kill", "1", "--disk", "2", "--damage", "0", "--fuzz", "3"]
-    chosen = ["--only", "calo simulate", "card.toml", "set_0000.dat"]
+    counts = ["--kill", "1", "--disk", "2", "--pair", "1", "--damage", "0", "--fuzz", "3", "--code", "0"]
+    chosen = ["--only", "calo simulate", "card.toml", "set/set_0000.dat"]
     done = subprocess.run(
         [sys.executable, "-W", "error", str(FOLDER / "faults.py"), *counts, *chosen, "--output", str(rows)],
         capture_output=True,
@@ -28,6 +28,7 @@ def test_a_tiny_campaign(tmp_path: Path) -> None:
     assert [(row["campaign"], row["cases"]) for row in found] == [
         ("kill", 1),
         ("disk", 2),
+        ("pair", 1),
         ("fuzz", 3),
         ("fuzz", 3),
     ]

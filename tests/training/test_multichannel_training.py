@@ -357,7 +357,8 @@ def test_events_of_the_whole_chain(result: Result) -> None:
         expected = z_prime_part(low, high)
         seen = float((weights * ((m > low) & (m < high))).sum())
         assert seen == pytest.approx(expected, abs=5 * (expected / 8000) ** 0.5)
-    assert torch.equal(result.unweight(100).x, points.x[:100])
+    # Matrix products of slices of other sizes may differ in the last digit of single precision.
+    torch.testing.assert_close(result.unweight(100).x, points.x[:100], rtol=1e-5, atol=1e-5)
 
 
 def test_one_channel_needs_no_weights() -> None:

@@ -240,6 +240,7 @@ CASES = {
     "huge": (lambda: broken(set_text().split("\n")[6].split()[0], "1e308"), "x f = 1e\\+308, which no density"),
     "huge knot": (lambda: broken("90.0 1000.0", "90.0 1e308"), "must be positive and rise"),
     "knots alike": (lambda: broken("20.0 90.0", "90.0 90.00000000000001"), "must be positive and rise"),
+    "knot below zero": (lambda: broken("20.0 90.0", "-20.0 90.0"), "must be positive and rise"),
     "falling knots": (lambda: broken("1.5 2.0 3.0 4.5", "1.5 3.0 2.0 4.5"), "must be positive and rise"),
     "gap": (lambda: broken("\n4.5 8.0", "\n4.6 8.0"), "gap in Q"),
 }
