@@ -16,7 +16,7 @@ from nisampler.events import check_file
 from nisampler.processes.partons.pdf import load_pdf
 from nisampler.run.card import parse_card, read_card_text
 from nisampler.run.directory import RunDirectory
-from nisampler.run.generation.generate import file_problems
+from nisampler.run.generation.files import file_problems
 from nisampler.run.generation.shards import Shard
 
 CARD = """
@@ -99,6 +99,8 @@ INPUTS = {
     "PLACE/model": FIT.replace("TARGET", "PLACE/model"),
     "PLACE/run": "run PLACE/card.toml -o PLACE/run -q",
     "PLACE/saved": "",
+    "PLACE/job-1": "generate PLACE/run --events 60 --seed 9 --job 1/2 --shard-size 20 -o PLACE/job-1 -q",
+    "PLACE/job-2": "generate PLACE/run --events 60 --seed 9 --job 2/2 --shard-size 20 -o PLACE/job-2 -q",
 }
 # Commands that read what is damaged, in a copy of PLACE.
 READERS = {
@@ -107,6 +109,7 @@ READERS = {
     "resume": "resume PLACE/run -q",
     "report": "report PLACE/run",
     "generate": GENERATE.replace("TARGET", "PLACE/more"),
+    "merge": "merge PLACE/job-1 PLACE/job-2 -o PLACE/merged.h5 -q",
     "calo generate": "calo generate PLACE/model --showers 20 --device cpu -o PLACE/new.h5 -q",
 }
 

@@ -248,7 +248,7 @@ class Campaigns:
         elif how < 0.75:
             path.unlink()
         elif how < 0.9:
-            shutil.copy(dice.choice(alike), path)
+            path.write_bytes(dice.choice(alike).read_bytes())
         else:
             number = f"{len(alike):05d}" if "-00" in path.name else "copy"
             ending = "".join(path.suffixes)
@@ -262,15 +262,25 @@ class Campaigns:
             shutil.copytree(self.place, place)
             words = READERS[name].replace("PLACE", str(place)).split()
             named = [Path(word) for word in words if Path(word).is_file()]
-            files = named or made_by(place / ("model" if name.startswith("calo") else "run"))
+            folders = {"calo generate": "model", "merge": "job-1"}
+            files = named or made_by(place / folders.get(name, "run"))
             self._spoil_one([file for file in files if file.name != ".lock" and file.stat().st_size], dice, bool(named))
             done = call(words, self.errors)
             found = done.faults() | ({"debris"} if debris(place) else set())
-            if name == "resume" and done.code == 0:
-                events = sums(place / "run")
-                whole = {key: value for key, value in sums(self.place / "run").items() if "/events." in key}
-                found |= {"bytes"} if any(events.get(key) != value for key, value in whole.items()) else set()
+            if name in ("resume", "merge") and done.code == 0 and self._others(name, place):
+                found.add("bytes")
             return done.code != 0, found
+
+    def _others(self, name: str, place: Path) -> bool:
+        """Whether a command that was content has made other events than it does of whole files."""
+        if name == "merge":
+            whole = self.scratch / "merged.h5"
+            if not whole.exists():
+                words = READERS[name].replace("-o PLACE/merged.h5", f"-o {whole}").replace("PLACE", str(self.place))
+                call(words.split(), self.errors)
+            return (place / "merged.h5").read_bytes() != whole.read_bytes()
+        events, run = sums(place / "run"), sums(self.place / "run")
+        return any(events.get(key) != value for key, value in run.items() if "/events." in key)
 
     def fuzzed(self, name: str, cases: int) -> tuple[int, Counter[str]]:
         """Readers of spoiled files: how many were refused, and faults. A child that dies is followed by another."""
@@ -342,7 +352,11 @@ def measure(campaigns: Campaigns, campaign: str, name: str, cases: int) -> Row:
     """All cases of a command: one row."""
     faults, hit = Counter[str](), 0
     campaigns.seen = []
-    needed = {"damage": READERS.get(name, ""), "fuzz": f"PLACE/{name} {name}", "code": "PLACE/run events.lhe.gz"}
+    needed = {
+        "damage": READERS.get(name, ""),
+        "fuzz": f"PLACE/{name} {name}",
+        "code": f"PLACE/run events.lhe.gz {READERS.get(name, '')}",
+    }
     campaigns.provide(needed.get(campaign) or COMMANDS[name].first)
     if campaign == "fuzz":
         hit, faults = campaigns.fuzzed(name, cases)
@@ -382,7 +396,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(soft_wrap=True)
     rows = read_rows(given.output, KEY, SCRIPT) if given.output and not given.refresh else []
     names: dict[str, Iterable[str]] = {"kill": COMMANDS, "disk": COMMANDS, "pair": COMMANDS, "damage": READERS}
-    names |= {"fuzz": FUZZED, "code": ("run", "report", "check", "generate", "resume")}
+    names |= {"fuzz": FUZZED, "code": ("run", "report", "check", "merge", "generate", "resume")}
     with tempfile.TemporaryDirectory() as scratch:
         campaigns = Campaigns(Path(scratch), given.seed)
         for campaign, name in [(campaign, name) for campaign, commands in names.items() for name in commands]:

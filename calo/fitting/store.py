@@ -261,7 +261,8 @@ def load_model(folder: str | Path, geometry: Geometry | None = None, device: tor
             f"the model in {folder} belongs to {_cells(own)}, not to {_cells(geometry)}: fit one for that geometry"
         )
     with understood(folder):
-        model = build_model(describe(folder)["config"], own)
+        data = describe(folder)
+        model = build_model(data["config"], own)
         finished, states = load_base(folder, model), {}
         for part in model.parts:
             place = part_folder(folder, part.name)
@@ -276,8 +277,9 @@ def load_model(folder: str | Path, geometry: Geometry | None = None, device: tor
             part.module.load_state_dict(states[part.name])
     except RuntimeError as error:
         raise ModelError(f"the weights in {folder} do not fit its settings: {error}") from error
-    energies = data["data"].get("incident_mev")
-    model.trained_energies = None if energies is None else (energies[0], energies[1])
+    with understood(folder):
+        energies = data["data"].get("incident_mev")
+        model.trained_energies = None if energies is None else (float(energies[0]), float(energies[1]))
     return model.to(device).eval()
 
 
