@@ -228,6 +228,55 @@ def check(
             raise typer.Exit(FAILED)
 
 
+@app.command()
+def reweight(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An event file of a hadron process.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
+    scales: Annotated[
+        list[str] | None,
+        typer.Option(help="7-point, 9-point, or factors such as 0.5,2 of mu_R and mu_F; repeatable."),
+    ] = None,
+    pdfs: Annotated[
+        list[str] | None, typer.Option(help="Members of a set: SET/all, SET/0-42 or SET/3; several times.")
+    ] = None,
+    alpha_s: Annotated[bool, typer.Option(help="Each member brings its own coupling.")] = True,
+    quiet: Quiet = False,
+) -> None:
+    """Add weights of other scales and parton densities to the events of a file."""
+    with errors(context):
+        from nisampler.run.reweight import factors, reweight
+
+        with monitor_for(not quiet) as monitor:
+            groups = reweight(file, output, factors(scales or ()), pdfs or (), alpha_s, monitor)
+        rows = [(group.name or "no group", f"{len(group.weights)} weights") for group in groups]
+        show([*rows, ("wrote", str(output))], quiet)
+
+
+@app.command()
+def uncertainty(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An event file with named weights.")],
+) -> None:
+    """Show the cross-section of an event file with its scale envelope and the uncertainties of its PDF sets."""
+    with errors(context):
+        from nisampler.events.uncertainty import uncertainties
+
+        show(uncertainties(file).rows())
+
+
+@app.command()
+def info(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An event file: .lhe, .lhe.gz or .h5.")],
+) -> None:
+    """Show what an event file tells of itself: events, cross-section, weights, card and versions."""
+    with errors(context):
+        from nisampler.events.story import story
+
+        show(story(file))
+
+
 def main() -> None:
     """Entry point of the command `nisampler`.
 

@@ -18,6 +18,7 @@ from nisampler.events.info import InitInfo
 
 _PATTERN = re.compile(r"events-(\d{5,})(\.lhe|\.lhe\.gz|\.h5|\.hdf5)")
 _DIGITS = 5
+_SEED = "seed"
 
 
 def shard_path(directory: str | Path, index: int, suffix: str = ".lhe.gz") -> Path:
@@ -137,19 +138,25 @@ class ShardSet:
             yield from file.batches(chunk)
 
     def info(self) -> InitInfo:
-        """The run information that all shards share.
+        """The run information that all shards share; of a header with several seeds, which may differ, all of them.
 
         Raises
         ------
         EventFormatError
-            If they differ.
+            If they differ otherwise.
         """
         first = self.files[0]
+        seeds = dict.fromkeys(dict(file.info.header).get(_SEED, "") for file in self.files)
         for file in self.files[1:]:
-            if file.info != first.info:
+            if _with_seed(file.info, "") != _with_seed(first.info, ""):
                 names = f"{first.path} and {file.path}"
                 raise EventFormatError(f"{names} declare different runs: give the merged file its own information")
-        return first.info
+        return _with_seed(first.info, ", ".join(seeds))
+
+
+def _with_seed(info: InitInfo, seed: str) -> InitInfo:
+    """The same with another seed in its header, where that has one."""
+    return replace(info, header=tuple((name, seed if name == _SEED else text) for name, text in info.header))
 
 
 def merge_shards(

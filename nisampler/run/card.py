@@ -12,9 +12,21 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
-from nisampler.base.checks import Fraction, Natural, Row, Threads, Whole, element, must_be, settings, shown, words
+from nisampler.base.checks import (
+    Fraction,
+    Natural,
+    Positive,
+    Row,
+    Threads,
+    Whole,
+    element,
+    must_be,
+    settings,
+    shown,
+    words,
+)
 from nisampler.base.rng import Seed
 from nisampler.base.storage import read_bounded
 from nisampler.density.values import Kind
@@ -60,6 +72,35 @@ class IntegrandSettings:
 
 
 @settings
+class VariationSettings:
+    """Named weights of other scales and parton densities: `[events.variations]`, for hadron processes.
+
+    Parameters
+    ----------
+    scales
+        "7-point", "9-point", or pairs of factors of the renormalisation and the factorisation scale.
+    pdfs
+        Members of sets of parton densities: "SET/all", "SET/0-42" or "SET/3".
+    alpha_s
+        Whether each member brings its own strong coupling; one that the process states itself holds for all.
+
+    Raises
+    ------
+    ConfigError
+        If a factor is not positive.
+
+    Examples
+    --------
+    >>> VariationSettings(scales=((0.5, 2.0),), pdfs=("NNPDF31_lo_as_0118/all",)).alpha_s
+    True
+    """
+
+    scales: Literal["7-point", "9-point"] | Row[tuple[Positive, Positive]] | None = None
+    pdfs: Row[str] = ()
+    alpha_s: bool = True
+
+
+@settings
 class EventSettings:
     """What is written: `[events]`.
 
@@ -77,6 +118,8 @@ class EventSettings:
         of overweight events included; it is the default of MadGraph and POWHEG, and here that of event records.
         "unit": ±1, and more for overweight events (IDWTUP = ±3); Pythia takes every weight for ±1 then. Points of a
         callable without an event record are always so.
+    variations
+        Named weights of other scales and parton densities.
 
     Raises
     ------
@@ -96,6 +139,7 @@ class EventSettings:
     shard_size: Annotated[Whole, Field(ge=1, le=1_000_000)] = 10_000
     formats: Row[Format] | None = None
     weights: Literal["unit", "average"] | None = None
+    variations: VariationSettings = Field(default_factory=VariationSettings)
 
     def __post_init__(self) -> None:
         if self.n > _MOST_SHARDS * self.shard_size:
@@ -123,6 +167,12 @@ class Card(BaseModel):
     integration: IntegrationConfig = Field(default_factory=IntegrationConfig)
     unweighting: UnweightingConfig = Field(default_factory=UnweightingConfig)
     events: EventSettings = Field(default_factory=EventSettings)
+    _text: str = PrivateAttr(default="")
+
+    @property
+    def text(self) -> str:
+        """The TOML that it was read from, and below it what replaced its values; empty for a card made otherwise."""
+        return self._text
 
     def model_post_init(self, context: Any, /) -> None:
         """Range checks of the keys at the top of the card; a ConfigError names the key."""
@@ -174,11 +224,14 @@ def parse_card(text: str, source: str = "card", overrides: Mapping[str, Any] | N
     if problems:
         raise CardError(_listed(source, problems))
     try:
-        return Card.model_validate_json(json.dumps(data))
+        card = Card.model_validate_json(json.dumps(data))
     except ValidationError as error:
         raise CardError(_listed(source, _problems(error, data))) from error
     except ConfigError as error:
         raise CardError(_listed(source, [_named((), error, data)])) from error
+    replaced = [f"# instead: {path} = {json.dumps(value)}" for path, value in (overrides or {}).items()]
+    card._text = "\n".join([text.rstrip("\n"), *replaced])
+    return card
 
 
 def load_card(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Card:
@@ -225,7 +278,7 @@ def allowed_keys(path: tuple[str, ...] = ()) -> tuple[str, ...]:
     """The keys of the card, or of one of its tables.
 
     >>> allowed_keys(("events",))
-    ('n', 'shard_size', 'formats', 'weights')
+    ('n', 'shard_size', 'formats', 'weights', 'variations')
     """
     owner = _hint(path)
     if owner is Card:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from nisampler.base.device import resolve_device
 from nisampler.base.estimate import Estimate
 from nisampler.base.rng import Streams
 from nisampler.density.integrand import Integrand
-from nisampler.errors import CardError, ConfigError, MissingExtraError, ProcessError, UnknownProcessError
+from nisampler.errors import CardError, ConfigError, MissingExtraError, PdfError, ProcessError, UnknownProcessError
 from nisampler.events import InitInfo, ProcessInfo
 from nisampler.run import lookup
 from nisampler.run.card import Card
@@ -82,6 +83,25 @@ class Job:
     def average(self) -> bool:
         """Whether the weights of the finished files average to the cross-section."""
         return self.process.has_events and self.card.events.weights != "unit"
+
+    @cached_property
+    def variations(self) -> lookup.Variations | None:
+        """What makes the named weights that the card asks for, None if it asks for none.
+
+        Raises
+        ------
+        CardError
+            If a set or a member is missing.
+        MissingExtraError
+            If a set is not found and pythia8mc is not installed.
+        """
+        asked = self.card.events.variations
+        if asked.scales is None and not asked.pdfs:
+            return None
+        try:
+            return lookup.variations(self.process.header, asked.scales, asked.pdfs, asked.alpha_s)
+        except (ConfigError, PdfError) as error:
+            raise CardError(f"events.variations: {error}") from error
 
     def record_calls(self, n: int) -> int:
         """Evaluations of the matrix element that the records of n events cost, besides those that found the points."""
@@ -179,6 +199,9 @@ def build_job(card: Card, process_name: str, device: str) -> Job:
 
 def _check_events(job: Job) -> None:
     card, process = job.card, job.process
+    asked = card.events.variations
+    if (asked.scales is not None or asked.pdfs) and "alpha_s_power" not in process.header:
+        raise CardError(f"events.variations: {process.name} has no parton densities and scales that could be varied")
     if not process.has_events:
         if card.events.weights == "average":
             raise CardError(

@@ -10,12 +10,15 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nisampler.base.storage import sha256
 from nisampler.errors import ProcessError, UnknownProcessError
 from nisampler.events import EventBatch, Observable
+from nisampler.events.weights import WeightGroup
 from nisampler.ui.monitor import Monitor
 
 GROUP = "nisampler.processes"
@@ -40,6 +43,23 @@ class Beams(Protocol):
         ...
 
 
+class Variations(Protocol):
+    """Weights of events at other scales and with other parton densities.
+
+    >>> def names(found: Variations) -> list[str]:
+    ...     return [weight.id for group in found.groups for weight in group.weights]
+    """
+
+    @property
+    def groups(self) -> tuple[WeightGroup, ...]:
+        """What the weights are, in the order of their columns."""
+        ...
+
+    def weights(self, batch: EventBatch, start: int = 0) -> NDArray[np.float64]:
+        """The weights (n, k) of events; `start` events came before."""
+        ...
+
+
 class RunProcess(Protocol):
     """What a run needs of a process; `nisampler.processes.base.Process` has it all.
 
@@ -61,6 +81,16 @@ class RunProcess(Protocol):
     @property
     def observables(self) -> Sequence[Observable]:
         """What the report draws."""
+        ...
+
+    @property
+    def parameters(self) -> Any:
+        """What it was built from, None where that is not known."""
+        ...
+
+    @property
+    def header(self) -> Mapping[str, str]:
+        """What a file of its events tells besides: texts by name."""
         ...
 
     def __call__(self, u: Tensor) -> Tensor:
@@ -127,6 +157,30 @@ def create(name: str, parameters: Mapping[str, Any] | None = None) -> RunProcess
         if near:
             raise UnknownProcessError(f"{error}. Did you mean {near[0]!r}?") from error
         raise
+
+
+def variations(
+    header: Mapping[str, str],
+    scales: str | Sequence[tuple[float, float]] | None,
+    pdfs: Sequence[str],
+    alpha_s: bool,
+) -> Variations:
+    """What makes weights of other scales and parton densities for events whose file has this header.
+
+    Raises
+    ------
+    ConfigError
+        If the header does not tell how the events were made, or a scale or a set is none.
+    PdfError, MissingExtraError
+        If a set or a member is missing.
+
+    Examples
+    --------
+    >>> variations({}, "7-point", (), True)
+    Traceback (most recent call last):
+    nisampler.errors.ConfigError: the header of the events does not tell pdf, alpha_s, alpha_s_power: ...
+    """
+    return cast(Variations, _load("variations")(header, scales, pdfs, alpha_s))
 
 
 def process(name: str, /, **parameters: Any) -> RunProcess:

@@ -71,7 +71,8 @@ def start(
     device = card_device(card.device)
     name = lookup.absolute(card.process)
     lookup.announce(name, watcher)
-    build_job(card, name, device)
+    # Sets of parton densities that are missing are found before anything is made.
+    _ = build_job(card, name, device).variations
     settings = {
         "process": name,
         "device": device,

@@ -42,8 +42,8 @@ class PdfMembers:
 
     Attributes
     ----------
-    set_name, members
-        Name of the set, and the numbers of the members.
+    set_name, size, members
+        Name of the set, how many members it has, and the numbers of these.
     labels
         LHAPDF's number of each member, or the name of its file where the set has none.
     error_type, confidence
@@ -59,7 +59,7 @@ class PdfMembers:
 
     def __init__(self, name: str | Path, members: Sequence[int] | None = None) -> None:
         count = members_of(name)
-        self.members = tuple(range(count)) if members is None else tuple(members)
+        self.size, self.members = count, tuple(range(count)) if members is None else tuple(members)
         wrong = [member for member in self.members if member >= count]
         if wrong:
             last = f"members 0 to {count - 1}" if count > 1 else "no member but 0"

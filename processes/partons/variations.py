@@ -226,8 +226,8 @@ class Variations:
             _weight((1.0, 1.0), label, (("MEMBER", str(member)),))
             for label, member in zip(members.labels, members.members, strict=True)
         )
-        level = () if members.confidence == 68.0 else (("confidence", f"{members.confidence:g}"),)
-        return WeightGroup(members.set_name, members.error_type, weights, level)
+        more = (("members", str(members.size)), ("confidence", f"{members.confidence:g}"))
+        return WeightGroup(members.set_name, members.error_type, weights, more)
 
     def weights(self, batch: EventBatch, start: int = 0) -> Floats:
         """The weights (n, k) of events, in the unit of their own weights; `start` events came before.

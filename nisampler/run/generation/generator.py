@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from nisampler.base.storage import sha256
 from nisampler.errors import CorruptFileError
 from nisampler.events import PointBatch, iterate_points, shard_path, write_events, write_points
 from nisampler.result import Result
+from nisampler.run.generation.header import file_header
 from nisampler.run.generation.shards import SUFFIX, Shard
 from nisampler.run.job import Job
 from nisampler.ui.monitor import Monitor
@@ -110,7 +112,10 @@ class Generator:
             generator = self._streams.generator("event record", index)
             batch = job.process.events(points.u, points.weights, generator)
             info = job.init_info(self._result.estimate, self._result.signed)
-            write_events(path, batch, info, size)
+            if job.variations is not None:
+                batch = replace(batch, named_weights=job.variations.weights(batch))
+                info = replace(info, weight_groups=job.variations.groups)
+            write_events(path, batch, replace(info, header=file_header(job, self._run, self.seed)), size)
         else:
             write_points(path, point_batch(job, points.u, points.weights), job.process.unit, size, job.domain)
         spent = {name: count - before[name] for name, count in job.integrand.counts().items()}
