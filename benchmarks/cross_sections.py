@@ -24,7 +24,7 @@ from peers import Outcome, run_nisampler
 from rich.console import Console
 from rich.table import Table
 
-from nisampler.base.estimate import format_with_error
+from nisampler.base.notation import format_with_error
 from nisampler.errors import ConfigError, MissingExtraError, NisamplerError
 from nisampler.processes.hadron.process import HadronProcess
 from nisampler.processes.parameters import StandardModel

@@ -26,7 +26,7 @@ from rich.table import Table
 from torch import Tensor
 
 from nisampler import ChannelSettings, Integrand, IntegrationConfig, TrainingConfig
-from nisampler.base.estimate import format_with_error
+from nisampler.base.notation import format_with_error
 from nisampler.base.rng import Streams
 from nisampler.base.weights import efficiencies_at
 from nisampler.density.channels import ChannelWeights, Multichannel

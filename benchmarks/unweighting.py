@@ -20,7 +20,7 @@ from peers import METHODS, measure_method
 from rich.console import Console
 from rich.table import Table
 
-from nisampler.base.estimate import format_with_error
+from nisampler.base.notation import format_with_error
 from nisampler.errors import ConfigError
 
 SCRIPT = "benchmarks/unweighting.py"

@@ -7,12 +7,13 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 
 from nisampler.base.checkpoints import load_checkpoint, save_checkpoint
-from nisampler.base.checks import Natural, checked
+from nisampler.base.checks import Natural, Whole, checked
 from nisampler.base.device import point_threads, resolve_device
 from nisampler.base.rng import Streams
 from nisampler.density.integrand import Integrand
@@ -190,7 +191,8 @@ class Chain:
         start, before, limits = time.perf_counter(), self.integrand.calls, self.integrand.limits()
         training, config, unweighting = trained.result, self.config.integration, self.config.unweighting
         config = config.for_events(self.config.training.events or 0, training.efficiency)
-        found = Integrator(self.integrand, training.sampler, config, self.streams).run(self.monitor)
+        integrator = Integrator(self.integrand, training.sampler, config, self.streams, training.known)
+        found = integrator.run(self.monitor)
         seconds = self._seconds | {"integration": time.perf_counter() - start}
         w_max = unweighting.max_weight(found.weights, self.streams)
         worth = Efficiencies.of(found.weights, w_max)
@@ -252,6 +254,7 @@ def integrate(
     progress: bool | Monitor | None = None,
     threads: int = 1,
     events: int | None = None,
+    calls: int | None = None,
 ) -> Result:
     """Integrate a function over a box: learn a proposal, freeze it, estimate with it.
 
@@ -289,6 +292,9 @@ def integrate(
     events
         Number of events that will be unweighted, instead of `training.events`: the sampler is chosen by the time they
         take, see `TrainingConfig`.
+    calls
+        Integrand calls in all, at least 200: half of them for the training, half for the integration, instead of
+        `training.calls` and `integration.points`. Finding out the kind of function takes a few more.
 
     Returns
     -------
@@ -337,9 +343,11 @@ def integrate(
     training = training or TrainingConfig()
     if events is not None:
         training = replace(training, events=checked("events", events, Natural))
-    config = ChainConfig(
-        training, integration or IntegrationConfig(), unweighting or UnweightingConfig(), seed, threads
-    )
+    integration = integration or IntegrationConfig()
+    if calls is not None:
+        half = checked("calls", calls, Annotated[Whole, Field(ge=200)]) // 2
+        training, integration = replace(training, calls=half), replace(integration, points=half)
+    config = ChainConfig(training, integration, unweighting or UnweightingConfig(), seed, threads)
     counted = integrand.counts() if integrand is function else None
     with point_threads(threads), monitor_for(progress) as monitor:
         chain = Chain(integrand, config, place, monitor, counted=counted)

@@ -161,6 +161,11 @@ class Result:
         return {name: count for name, count in self.calls.items() if name not in _COUNTED}
 
     @property
+    def trusted(self) -> bool:
+        """Whether the error can be trusted; if not, the result prints with the mark `(?)`, and `warnings` say why."""
+        return self.estimate.trusted
+
+    @property
     def warnings(self) -> list[str]:
         """What went wrong, makes the error doubtful, or is slow."""
         found = [*self.training.warnings, *self.integration.warnings]

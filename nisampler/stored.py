@@ -26,7 +26,7 @@ from nisampler.integration.integrator import IntegrationResult
 from nisampler.samplers.base import State
 from nisampler.samplers.registry import sampler_from_state
 from nisampler.training.costs import Choice
-from nisampler.training.records import Candidate, TrainingRecord, TrainingResult
+from nisampler.training.records import Candidate, Known, TrainingRecord, TrainingResult
 from nisampler.unweighting.unweighter import Efficiencies
 
 CHECKPOINT, SAMPLER, INTEGRATION, TWO_STAGE = "checkpoint", "sampler", "integration", "two_stage"
@@ -113,6 +113,7 @@ class Trained:
             "steps": result.steps,
             "steps_per_call": result.steps_per_call,
             "choice": None if result.choice is None else plain(result.choice),
+            "known": plain(result.known),
             "calls": dict(self.calls),
             "counts": dict(self.counts),
         }
@@ -136,6 +137,7 @@ class Trained:
                 meta["steps"],
                 meta["steps_per_call"],
                 None if meta["choice"] is None else Choice.of(meta["choice"]),
+                filled(Known, meta["known"]),
             )
             return cls(result, meta["calls"], meta["counts"])
 

@@ -6,7 +6,6 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from decimal import ROUND_HALF_EVEN, Context, Decimal
 from itertools import pairwise
 from numbers import Real
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 
 from nisampler.base.covariance import Gradient, Source, as_gvar, combined, standard_error
 from nisampler.base.moments import Moments
+from nisampler.base.notation import MARK, format_with_error
 from nisampler.errors import ConfigError, DomainError
 
 ONE_SIGMA = math.erf(1.0 / math.sqrt(2.0))
@@ -36,7 +36,8 @@ class Estimate:
     Estimates are added, subtracted, multiplied and divided, with numbers and with each other, raised to a power
     and given to `abs`. Errors spread to first order: integrals of one integration are correlated as their points
     are, an estimate with itself entirely, all others are independent. `format(estimate, "pm")` writes
-    `0.98874 ± 0.00012`; a format of numbers, such as `.3f` or `.2e`, is applied to value and error alike.
+    `0.98874 ± 0.00012`; a format of numbers, such as `.3f` or `.2e`, is applied to value and error alike. An error that
+    is not to be trusted, or follows from such ones, carries the mark `(?)`: `0.98874(12) (?)`.
 
     Attributes
     ----------
@@ -48,17 +49,20 @@ class Estimate:
         Number of points behind it, zeros included.
     chi2_per_dof
         Agreement of independent batches, NaN without any.
-    dof
-        Degrees of freedom behind `chi2_per_dof`.
+    dof, dof_within
+        Degrees of freedom of the spread between batches, and of the variance it is compared with; 0 for the latter
+        where that is known as well as exactly.
     ess_fraction
         Kish's effective sample size over `n`.
     unit
         Such as `pb`; empty for a pure number.
+    trusted
+        Whether the error can be trusted: not where a few points make it up, or a peak was hardly sampled.
 
     Raises
     ------
     ConfigError
-        If `error`, `n` or `dof` is negative.
+        If `error`, `n`, `dof` or `dof_within` is negative.
 
     Examples
     --------
@@ -76,9 +80,11 @@ class Estimate:
     dof: int = 0
     ess_fraction: float = math.nan
     unit: str = ""
+    trusted: bool = True
+    dof_within: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("error", "n", "dof"):
+        for name in ("error", "n", "dof", "dof_within"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} of an estimate must not be negative, got {getattr(self, name)}")
 
@@ -107,7 +113,7 @@ class Estimate:
         spread = math.fsum(batch.count * (batch.mean - total.mean) ** 2 for batch in filled)
         scale = max(abs(batch.mean) for batch in filled)
         chi2 = _chi2(spread, variance, total.count * scale * scale)
-        return dataclasses.replace(whole, chi2_per_dof=chi2 / dof, dof=dof)
+        return dataclasses.replace(whole, chi2_per_dof=chi2 / dof, dof=dof, dof_within=inner)
 
     @classmethod
     def from_batch_means(
@@ -131,9 +137,9 @@ class Estimate:
         error = math.inf
         if moments.count > 1:
             error = moments.standard_error * student_t_factor(moments.count - 1)
-        chi2, dof = _between_groups(means)
+        chi2, dof, within = _between_groups(means)
         n = moments.count * points_per_batch
-        return cls(moments.mean, error, n, chi2, dof, ess_fraction, unit)
+        return cls(moments.mean, error, n, chi2, dof, ess_fraction, unit, dof_within=within)
 
     @classmethod
     def combine(cls, parts: Sequence[Estimate]) -> Estimate:
@@ -166,7 +172,9 @@ class Estimate:
             if part.dof:
                 chi2 += part.dof * part.chi2_per_dof
                 dof += part.dof
-        return cls(value, error, n, chi2 / dof, dof, _combined_ess(filled, value, n), units.pop())
+        within = sum(part.dof_within for part in filled) if all(part.dof_within for part in filled) else 0
+        trusted = all(part.trusted for part in filled)
+        return cls(value, error, n, chi2 / dof, dof, _combined_ess(filled, value, n), units.pop(), trusted, within)
 
     @property
     def relative_error(self) -> float:
@@ -175,11 +183,16 @@ class Estimate:
 
     @property
     def q_value(self) -> float:
-        """Probability of a larger chi-square than the one seen; NaN without degrees of freedom."""
+        """Probability of less agreement than was seen, by an F-test; NaN without degrees of freedom.
+
+        With few batches their own variance is uncertain, so that `chi2_per_dof` follows Fisher's F distribution.
+        """
         if self.dof == 0:
             return math.nan
-        from scipy.special import chdtrc  # scipy takes long to import, and few ask for this
+        from scipy.special import chdtrc, fdtrc  # scipy takes long to import, and few ask for this
 
+        if self.dof_within:
+            return float(fdtrc(self.dof, self.dof_within, self.chi2_per_dof))
         return float(chdtrc(self.dof, self.chi2_per_dof * self.dof))
 
     @property
@@ -254,15 +267,15 @@ class Estimate:
         return _function(value, [(slope, self)], f"{self.unit}^{power:g}" if self.unit else "")
 
     def __str__(self) -> str:
-        return format_with_error(self.value, self.error)
+        return format_with_error(self.value, self.error, trusted=self.trusted)
 
     def __format__(self, spec: str) -> str:
         if spec == "pm":
-            return format_with_error(self.value, self.error, plus_minus=True)
+            return format_with_error(self.value, self.error, plus_minus=True, trusted=self.trusted)
         if _ALIGNED.fullmatch(spec):
             return format(str(self), spec)
         try:
-            return f"{self.value:{spec}} ± {self.error:{spec}}"
+            return f"{self.value:{spec}} ± {self.error:{spec}}{'' if self.trusted else MARK}"
         except ValueError as error:
             raise ConfigError(
                 f"format {spec!r} of an estimate: use '' for 1.23(4), 'pm' for 1.23 ± 0.04, a width, or a format of "
@@ -298,7 +311,8 @@ class Estimate:
 def _function(value: float, terms: Sequence[tuple[float, Estimate]], unit: str) -> Estimate:
     """A function of estimates from its value and its partial derivatives."""
     gradient = combined((factor, estimate.gradient) for factor, estimate in terms)
-    return Estimate(value, standard_error(gradient), sum(s.n for s in gradient), unit=unit).depending(gradient)
+    n, trusted = sum(source.n for source in gradient), all(estimate.trusted for factor, estimate in terms if factor)
+    return Estimate(value, standard_error(gradient), n, unit=unit, trusted=trusted).depending(gradient)
 
 
 def _binary(
@@ -338,17 +352,18 @@ def _ratio(a: Estimate, b: Estimate) -> tuple[float, float, float, str]:
     return value, 1.0 / b.value, -value / b.value, unit
 
 
-def _between_groups(means: Sequence[float]) -> tuple[float, int]:
-    """Variance of group means over the variance within groups of consecutive batches, and its dof."""
+def _between_groups(means: Sequence[float]) -> tuple[float, int, int]:
+    """Variance of group means over the variance within groups of consecutive batches, and the dof of both."""
     groups = min(8, len(means) // 3)
     if groups < 2:
-        return math.nan, 0
+        return math.nan, 0, 0
     edges = [len(means) * k // groups for k in range(groups + 1)]
     parts = [Moments.from_tensor(torch.tensor(means[a:b], dtype=torch.float64)) for a, b in pairwise(edges)]
     whole = Moments.merge_all(parts)
     spread = math.fsum(part.count * (part.mean - whole.mean) ** 2 for part in parts)
-    variance = math.fsum(part.m2 for part in parts) / (len(means) - groups)
-    return _chi2(spread, variance, len(means) * whole.max_abs * whole.max_abs) / (groups - 1), groups - 1
+    within = len(means) - groups
+    variance = math.fsum(part.m2 for part in parts) / within
+    return _chi2(spread, variance, len(means) * whole.max_abs * whole.max_abs) / (groups - 1), groups - 1, within
 
 
 def _chi2(spread: float, variance: float, rounding_scale: float) -> float:
@@ -376,48 +391,6 @@ def _combined_ess(parts: Sequence[Estimate], value: float, n: int) -> float:
                 return 0.0
             squares += part.n * part.value**2 / part.ess_fraction
     return n * value**2 / squares if squares else 0.0
-
-
-def format_with_error(value: float, error: float, plus_minus: bool = False) -> str:
-    """`value` with `error` in units of its last digits, such as `0.98874(12)` or `1.23(4)e-15`.
-
-    With `plus_minus` the error is written out: `0.98874 ± 0.00012` or `(1.23 ± 0.04)e-15`. A missing error
-    (infinite, NaN) or a value that is not finite is written out too: `0.5 ± inf`.
-
-    >>> format_with_error(0.988741, 0.000118)
-    '0.98874(12)'
-    >>> format_with_error(1.234e-15, 3.9e-17)
-    '1.23(4)e-15'
-    >>> format_with_error(1.234e-15, 3.9e-17, plus_minus=True)
-    '(1.23 ± 0.04)e-15'
-    """
-    if not (math.isfinite(value) and math.isfinite(error)):
-        return f"{value:.6g} ± {error:.6g}"
-    if error == 0.0:
-        return f"{value:.12g} ± 0" if plus_minus else f"{value:.12g}(0)"
-    leading = Decimal(f"{error:.2e}")
-    head = leading.scaleb(2 - leading.adjusted())
-    last = leading.adjusted() - (1 if head < 355 else 0)
-    exact_value, exact_error = Decimal(value + 0.0), Decimal(error)
-    if head >= 950:
-        exact_error = leading = Decimal(1).scaleb(leading.adjusted() + 1)
-        last = leading.adjusted() - 1
-    exponent = max(exact_error.adjusted(), exact_value.adjusted() if value else exact_error.adjusted())
-    shift = exponent if exponent < -4 or exponent > 9 or last > 0 else 0
-    step = Decimal(1).scaleb(last - shift)
-    digits = max(28, exponent - last + 5)
-    shown = _quantize(exact_value.scaleb(-shift), step, digits)
-    units = int(_quantize(exact_error.scaleb(-last), Decimal(1), digits))
-    power = f"e{shift}" if shift else ""
-    if not plus_minus:
-        return f"{shown:f}({units}){power}"
-    text = f"{shown:f} ± {units * step:f}"
-    return f"({text}){power}" if power else text
-
-
-def _quantize(number: Decimal, step: Decimal, digits: int) -> Decimal:
-    """Round to a multiple of `step`, with as many digits as the result needs."""
-    return number.quantize(step, rounding=ROUND_HALF_EVEN, context=Context(prec=digits))
 
 
 def pull(estimate: Estimate, truth: float) -> float:

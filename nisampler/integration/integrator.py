@@ -8,7 +8,7 @@ evenly than independent points do, and the spread over independent scramblings g
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
@@ -25,9 +25,11 @@ from nisampler.base.rng import Streams
 from nisampler.base.weights import importance_weights
 from nisampler.density.integrand import Integrand
 from nisampler.errors import ConfigError, NonFiniteError, ZeroIntegrandError
+from nisampler.integration.reliability import heavy, missed
 from nisampler.integration.sums import Sums
 from nisampler.samplers.base import Sampler
 from nisampler.training.costs import integration_calls
+from nisampler.training.records import Known
 from nisampler.ui.monitor import SILENT, Monitor
 
 # Numbers of a Sobol set have so many digits: the rest is filled with independent ones.
@@ -175,6 +177,8 @@ class Integrator:
         See `IntegrationConfig`.
     streams
         Source of all random numbers.
+    known
+        What the training of the sampler knows of its weights.
 
     Examples
     --------
@@ -191,8 +195,9 @@ class Integrator:
         sampler: Sampler,
         config: IntegrationConfig | None = None,
         streams: Streams | None = None,
+        known: Known | None = None,
     ) -> None:
-        self.integrand, self.sampler = sampler.view(integrand), sampler
+        self.integrand, self.sampler, self.known = sampler.view(integrand), sampler, known or Known()
         self.config = config or IntegrationConfig()
         self.streams = streams or Streams(0)
 
@@ -233,12 +238,15 @@ class Integrator:
             reached = not config.target or sums.reached(config.target)
             if reached or sums.count + batches * size > config.max_points:
                 break
-        estimates = sums.estimates()
+        weights = torch.cat(kept)
+        reasons = [heavy(total, weights if k == sums.steered else None) for k, total in enumerate(sums.totals)]
+        unseen = missed(sums.total, self.known.met / (sums.scales[sums.steered] or 1.0))
+        estimates = sums.estimates([bool(reason or unseen or self.known.lost) for reason in reasons])
         _check(sums, estimates)
-        warnings = _warnings(sums, self.integrand.nonfinite - nonfinite)
+        warnings = [*([unseen] if unseen else []), *_warnings(sums, reasons, self.integrand.nonfinite - nonfinite)]
         if not reached:
             warnings.append(f"the target error {config.target:g} was not reached within {config.max_points} points")
-        return IntegrationResult(estimates, sums.steered, sums.batch_means, sums.total, torch.cat(kept), warnings)
+        return IntegrationResult(estimates, sums.steered, sums.batch_means, sums.total, weights, warnings)
 
     def _sums(self) -> Sums:
         """Empty sums, once a first call has told which integrals there are."""
@@ -266,34 +274,23 @@ def _check(sums: Sums, estimates: Estimates) -> None:
             )
 
 
-def _warnings(sums: Sums, nonfinite: int) -> list[str]:
+def _warnings(sums: Sums, reasons: Sequence[str], nonfinite: int) -> list[str]:
     """What makes the errors doubtful, first that of the integral that steers."""
     order = sorted(range(len(sums.names)), key=lambda index: index != sums.steered)
     warnings = []
     for index in order:
-        text = _doubt(sums.totals[index])
+        text = reasons[index] or _equal(sums.totals[index])
         warnings += [text if index == sums.steered else f"{sums.names[index]}: {text}"] if text else []
     if nonfinite:
         warnings.append(f"{nonfinite} of {sums.count} values of the integration were NaN or infinite and count as zero")
     return warnings
 
 
-def _doubt(moments: Moments) -> str:
-    """What makes an error doubtful; empty if nothing does."""
-    share = moments.max_abs / moments.sum_abs if moments.sum_abs else 0.0
-    if share > tuning.LARGEST_SHARE:
-        return (
-            f"a single point carries {100 * share:.1f} % of the integral: value and error are not reliable; "
-            "train longer, or map the variables closer to the peak"
-        )
-    if moments.m2 <= 1e-20 * moments.sum_squares:
-        return (
-            f"all {moments.count} weights are equal: a feature in less than {3.0 / moments.count:.1e} of the "
-            "volume would not have been seen"
-        )
-    if max(moments.maximum - moments.mean, moments.mean - moments.minimum) ** 2 > tuning.LARGEST_SPREAD * moments.m2:
-        return (
-            "a single point makes up most of the variance: there may be a peak that has hardly been seen, "
-            "and the error is not reliable; train longer, or map the variables closer to the peak"
-        )
-    return ""
+def _equal(moments: Moments) -> str:
+    """What to know of an exact integral; empty for others."""
+    if moments.m2 > 1e-20 * moments.sum_squares:
+        return ""
+    return (
+        f"all {moments.count} weights are equal: a feature in less than {3.0 / moments.count:.1e} of the "
+        "volume would not have been seen"
+    )

@@ -133,12 +133,13 @@ class Sums:
             return False
         return self._estimate(self.steered).relative_error <= target
 
-    def estimates(self) -> Estimates:
-        """All integrals with their covariance."""
+    def estimates(self, doubted: Sequence[bool] = ()) -> Estimates:
+        """All integrals with their covariance; `doubted` tells whose errors are not to be trusted, by default none."""
         members = {}
         for index, name in enumerate(self.names):
             found, scale = self._estimate(index), self.scales[index] or 1.0
-            members[name] = replace(found, value=found.value * scale, error=found.error * scale)
+            trusted = not (doubted and doubted[index])
+            members[name] = replace(found, value=found.value * scale, error=found.error * scale, trusted=trusted)
         return Estimates.correlated(members, self._correlation())
 
     def _estimate(self, index: int) -> Estimate:

@@ -258,6 +258,7 @@ def _integral(estimate: Estimate) -> dict[str, Any]:
         "unit": estimate.unit,
         "chi2_per_dof": estimate.chi2_per_dof,
         "n_points": estimate.n,
+        "trusted": estimate.trusted,
     }
 
 

@@ -115,6 +115,8 @@ class Finish:
     ----------
     warnings
         Samplers that have lost a part of the integral.
+    lost
+        Whether one of these is used all the same.
 
     Examples
     --------
@@ -135,6 +137,7 @@ class Finish:
     evaluate: Evaluation
     efficiency: float
     warnings: list[str] = field(default_factory=list)
+    lost: bool = False
 
     def run(
         self,
@@ -163,8 +166,8 @@ class Finish:
             The sampler before any adaptation, as the simplest candidate. It is rated on the points of the first one,
             which has found what few points of its own may miss.
         """
-        most = self.budget.config.calls // 4
-        rest = self.budget.finish(self.efficiency, max(200, min(left, most)))
+        calls = self.budget.config.calls
+        rest = self.budget.finish(self.efficiency, max(min(200, calls // 5), min(left, calls // 4)))
         test, comparison = rest // (2 * len(bases)), Comparison(self.budget)
         first, below = Moments(), None
         for number, base in enumerate(bases):
@@ -181,6 +184,7 @@ class Finish:
                         else " and is not used"
                     )
                 )
+                self.lost |= told
                 if not told:
                     break
             if told and not number:

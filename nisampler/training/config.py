@@ -177,7 +177,7 @@ class TrainingConfig:
     Parameters
     ----------
     calls
-        Integrand calls for the whole adaptation: survey, training, tree and validation.
+        Integrand calls for the whole adaptation: survey, training, tree and validation; at least 100.
     sampler
         "auto" compares flow and VEGAS on unseen points; "flow" or "vegas" keeps to one.
     events
@@ -198,7 +198,7 @@ class TrainingConfig:
     128
     """
 
-    calls: Annotated[Whole, Field(ge=5000, le=10**12)] = 1_000_000
+    calls: Annotated[Whole, Field(ge=100, le=10**12)] = 1_000_000
     sampler: Literal["auto", "flow", "vegas"] = "auto"
     events: Natural | None = None
     costs: Costs | None = None
@@ -219,7 +219,7 @@ class TrainingConfig:
     @property
     def fresh_batch(self) -> int:
         """Fresh points per step."""
-        return self.flow.batch or min(1024, max(128, self.calls // 4000))
+        return self.flow.batch or min(1024, max(min(128, self.calls // 20), self.calls // 4000))
 
     def plain(self) -> dict[str, Any]:
         """The settings as JSON data, objects of one's own by their names, to be compared with those of a checkpoint."""

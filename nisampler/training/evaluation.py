@@ -9,6 +9,7 @@ from nisampler.base.rng import Streams
 from nisampler.base.weights import efficiencies_at, importance_weights, kish_ess
 from nisampler.density.integrand import Integrand
 from nisampler.samplers.base import Sampler
+from nisampler.training.memory import Memory
 from nisampler.training.prices import Prices
 from nisampler.training.records import Candidate
 
@@ -23,6 +24,11 @@ class Evaluation:
     prices
         Whose clock, if it has one, measures points ("grid") and calls ("call").
 
+    Attributes
+    ----------
+    memory
+        The points with the largest weights, where these do not depend on channel weights of the sampler.
+
     Examples
     --------
     >>> from nisampler.samplers.base import UniformSampler
@@ -36,6 +42,7 @@ class Evaluation:
 
     def __init__(self, integrand: Integrand, streams: Streams, device: torch.device, prices: Prices) -> None:
         self.integrand, self.streams, self.device, self.prices = integrand, streams, device, prices
+        self.memory = Memory(integrand.dim, device)
 
     def __call__(self, sampler: Sampler, n: int, name: str, index: int = 0) -> tuple[Tensor, Tensor]:
         """Fresh latent points (n, dim) of a frozen sampler and their weights f/q (n,)."""
@@ -43,9 +50,13 @@ class Evaluation:
         with self.prices.timed("grid", n):
             u = torch.rand(n, self.integrand.dim, generator=generator, dtype=torch.float64, device=self.device)
             x, log_q = sampler.map(u)
+        view = sampler.view(self.integrand)
         with self.prices.timed("call", n):
-            f = sampler.view(self.integrand)(x).to(self.device)
-        return u, importance_weights(f, log_q)
+            f = view(x).to(self.device)
+        weights = importance_weights(f, log_q)
+        if view is self.integrand:
+            self.memory.add(x, f, weights)
+        return u, weights
 
 
 def rated(name: str, weights: Tensor, counts: Tensor | None = None) -> Candidate:

@@ -26,6 +26,7 @@ from nisampler.training.buffer import Buffer
 from nisampler.training.config import TrainingConfig
 from nisampler.training.divergence import Divergence
 from nisampler.training.divergences import divergence
+from nisampler.training.memory import Memory
 from nisampler.training.records import TrainingRecord, make_record
 
 _KEPT = ("step", "optimizer_steps", "channels_frozen", "tail_order", "norm", "safe_norm", "scale", "warnings")
@@ -97,6 +98,7 @@ class FlowTrainer:
         self.channels_frozen = False
         self.tail_order = tuning.TAIL_ORDERS[0]
         self.watch = Watch()
+        self.memory = Memory(integrand.dim, device)
         self.warnings: list[str] = []
 
     def _arm(self, fourier: int) -> Arm:
@@ -255,6 +257,8 @@ class FlowTrainer:
             weights = sampler.target(y, f, extra) * torch.exp(-log_g)
         if not bool(torch.isfinite(weights).all()):
             return None
+        if not extra.shape[1]:
+            self.memory.add(x, value, weights, most=1)
         columns = tuple(column.to(sampler.dtype) for column in (y, f, log_g, extra.to(self.device)))
         return Batch(y, weights, columns)
 
@@ -272,6 +276,7 @@ class FlowTrainer:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything needed to continue."""
         tensors = prefixed(self.buffer.state(), "buffer.") | prefixed(self.watch.best, "best.")
+        tensors |= prefixed(self.memory.state(), "memory.")
         for index, arm in enumerate(self.arms):
             tensors |= prefixed(arm.stepper.state(), f"arm.{index}.") | prefixed(arm.safe, f"safe.{index}.")
         meta: dict[str, Any] = {name: getattr(self, name) for name in ("calls", *_KEPT)}
@@ -292,5 +297,6 @@ class FlowTrainer:
         watched = {name: meta[name] for name in _WATCHED}
         self.watch = Watch(best=part(tensors, "best."), **watched)
         self.buffer.load_state(part(tensors, "buffer."))
+        self.memory.load_state(part(tensors, "memory."))
         for name in _KEPT:
             setattr(self, name, meta[name])

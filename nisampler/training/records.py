@@ -85,12 +85,26 @@ class Progress:
         return calls | {"error": f"{error:.1e}", "efficiency": f"{100 * efficiency:.1f} %"} | loss
 
 
+@dataclass(frozen=True)
+class Known:
+    """What a training knows of the weights of its frozen sampler.
+
+    `met` is the weight f/q of largest size that one of its points has; `lost` tells that the sampler has lost a region.
+
+    >>> Known(met=2.5).lost
+    False
+    """
+
+    met: float = 0.0
+    lost: bool = False
+
+
 @dataclass(frozen=True, repr=False)
 class TrainingResult:
     """The frozen sampler, how training went, what was compared, and what a user should know.
 
     `steps` optimizer steps were made, and each integrand call of the flow training served `steps_per_call` of them.
-    `choice` tells what was chosen for a number of events.
+    `choice` tells what was chosen for a number of events, `known` what an integration should know of the weights.
 
     >>> from nisampler.samplers.base import UniformSampler
     >>> TrainingResult(UniformSampler(2), candidates=[Candidate("uniform", 0.3, 0.6, chosen=True)]).efficiency
@@ -104,6 +118,7 @@ class TrainingResult:
     steps: int = 0
     steps_per_call: float = 0.0
     choice: Choice | None = None
+    known: Known = Known()
 
     def __repr__(self) -> str:
         counts = f"{self.steps} steps, {len(self.history)} records, {len(self.warnings)} warnings"

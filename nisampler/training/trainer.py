@@ -31,7 +31,7 @@ from nisampler.training.evaluation import Evaluation
 from nisampler.training.flow_trainer import FlowTrainer
 from nisampler.training.pilot import Pilot
 from nisampler.training.prices import Prices
-from nisampler.training.records import Progress, TrainingRecord, TrainingResult, make_record
+from nisampler.training.records import Known, Progress, TrainingRecord, TrainingResult, make_record
 from nisampler.training.survey import make_survey
 from nisampler.ui.monitor import Monitor
 
@@ -279,13 +279,21 @@ class Trainer:
                 "or infinite and count as zero"
             )
         steps, fresh = (0, 1) if flow is None else (flow.optimizer_steps, max(1, flow.step))
+        known = Known(self._met(sampler), finish.lost)
         self.result = TrainingResult(
-            sampler, self.history, candidates, self.warnings, steps, steps / fresh, self.choice
+            sampler, self.history, candidates, self.warnings, steps, steps / fresh, self.choice, known
         )
+
+    def _met(self, sampler: Sampler) -> float:
+        """The weight of largest size that a point of the training has under a sampler; 0 where that is not known."""
+        if sampler.view(self.integrand) is not self.integrand:
+            return 0.0
+        memories = [self.evaluate.memory, *([] if self.flow is None else [self.flow.memory])]
+        return max((memory.met(sampler) for memory in memories), key=abs)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything needed to continue, as tensors and JSON metadata."""
-        tensors = prefixed(self.survey.state(), "survey.")
+        tensors = prefixed(self.survey.state(), "survey.") | prefixed(self.evaluate.memory.state(), "memory.")
         meta: dict[str, Any] = {
             "found": self.survey.found,
             "stage": self.stage,
@@ -322,6 +330,7 @@ class Trainer:
         self.history = [TrainingRecord(**record) for record in meta["history"]]
         self.warnings = list(meta["warnings"])
         self.survey.load_state(part(tensors, "survey."))
+        self.evaluate.memory.load_state(part(tensors, "memory."))
         self.survey.found = meta["found"]
         if "choice" in meta:
             self.chooser.load_state(meta["choice"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -11,11 +12,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 from windows import assert_calibrated, ks_accepts, limit
 
-from nisampler.base.estimate import ONE_SIGMA, Estimate, format_with_error, pull, student_t_factor
+from nisampler.base.estimate import ONE_SIGMA, Estimate, pull, student_t_factor
 from nisampler.base.moments import Moments
-from nisampler.base.weights import efficiencies_at, efficiency_at, kish_ess
+from nisampler.base.notation import format_with_error
+from nisampler.base.weights import efficiencies_at, efficiency_at, kish_ess, pareto_shape
 from nisampler.errors import ConfigError, NonFiniteError, ShapeError, UnweightingError
 
 numbers = st.floats(-1e6, 1e6, allow_subnormal=False).map(lambda v: 0.0 if abs(v) < 1e-6 else v)
@@ -53,8 +56,16 @@ def test_merging_in_any_order(parts: list[list[float]], random: object) -> None:
     merged = Moments.merge_all(Moments.from_tensor(tensor(part)) for part in shuffled)
     scale = whole.max_abs
     for name, value in whole.to_dict().items():
-        power = 2 if name in {"m2", "sum_squares"} else 1
-        assert getattr(merged, name) == pytest.approx(value, rel=1e-10, abs=1e-12 * scale**power), name
+        power = {"m2": 2, "sum_squares": 2, "m3": 3, "m4": 4}.get(name, 1)
+        assert getattr(merged, name) == pytest.approx(value, rel=1e-10, abs=1e-11 * scale**power), name
+
+
+def test_higher_moments_are_those_of_scipy() -> None:
+    w = lognormal(3000, 4)
+    m = Moments.merge_all(Moments.from_tensor(part) for part in w.split(47))
+    assert m.skew * math.sqrt(m.count) == pytest.approx(stats.skew(w.numpy()), rel=1e-10)
+    assert m.excess**2 * m.count == pytest.approx(stats.kurtosis(w.numpy()), rel=1e-10)
+    assert Moments.from_tensor(tensor([2.0, 2.0])).skew == Moments().excess == 0.0
 
 
 def test_merging_keeps_small_variance_on_a_large_mean() -> None:
@@ -340,3 +351,49 @@ def test_efficiency_refusals() -> None:
     for bad in (math.nan, math.inf, -math.inf):
         with pytest.raises(NonFiniteError):
             efficiency_at(tensor([1.0, bad]), 0.001)
+
+
+@pytest.mark.parametrize("shape", [0.25, 0.5, 1.0])
+def test_the_shape_of_a_tail(shape: float) -> None:
+    u = torch.rand(200_000, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+    weights = u**-shape
+    # the tail has 1341 points, and the error of the shape is (1 + k)/√1341
+    assert pareto_shape(weights) == pytest.approx(shape, abs=limit(checks=3) * (1 + shape) / math.sqrt(1341) + 0.01)
+    assert pareto_shape(weights) == pytest.approx(pareto_shape(-1e-250 * weights), rel=1e-6)
+    assert pareto_shape(u) < 0.0 and math.isnan(pareto_shape(u[:40])) and math.isnan(pareto_shape(u * 0.0))
+
+
+def test_an_error_that_is_not_trusted_carries_a_mark() -> None:
+    good, poor = Estimate(1603.214, 0.41, 100, unit="pb"), Estimate(1603.214, 0.41, 100, unit="pb", trusted=False)
+    assert (str(good), str(poor)) == ("1603.2(4)", "1603.2(4) (?)")
+    assert (f"{poor:pm}", f"{poor:.1f}", f"{poor:>16}") == ("1603.2 ± 0.4 (?)", "1603.2 ± 0.4 (?)", "   1603.2(4) (?)")
+    assert "1603.2(4) (?) pb" in poor.summary() and "trusted=False" in repr(poor)
+    assert Estimate.from_dict(poor.to_dict()) == poor and Estimate.from_dict(good.to_dict()).trusted
+
+
+def test_a_mark_spreads_to_what_depends_on_it() -> None:
+    good, poor = Estimate(2.0, 0.1, 100), Estimate(3.0, 0.1, 100, trusted=False)
+    for spoilt in (
+        good + poor,
+        good * poor,
+        poor / good,
+        2 - poor,
+        abs(-poor),
+        poor**2,
+        Estimate.combine([good, poor]),
+    ):
+        assert not spoilt.trusted and str(spoilt).endswith(" (?)")
+    for fine in (good + 1, good - good, good**3, Estimate.combine([good, good]), good + 0 * poor):
+        assert fine.trusted
+
+
+def test_agreement_of_few_batches_follows_an_f_law() -> None:
+    """Groups of batches against the rest: with 24 batches a chi-square law would find one in forty below 1 %."""
+    generator = torch.Generator().manual_seed(7)
+    found = [
+        Estimate.from_batch_means(torch.randn(24, generator=generator, dtype=torch.float64).tolist(), 64)
+        for _ in range(2000)
+    ]
+    assert ks_accepts([estimate.q_value for estimate in found], "uniform")
+    infinite = [dataclasses.replace(estimate, dof_within=0).q_value for estimate in found]
+    assert not ks_accepts(infinite, "uniform")  # negative control

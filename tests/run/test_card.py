@@ -102,7 +102,7 @@ def test_card_is_frozen() -> None:
         ("[training.costs]\ncall = 0.0", ("training.costs.call = 0.0", "more than 0")),
         ("[training.costs]\ncall = 1.0\ngrib = 1.0", ("unknown key training.costs.grib", "training.costs.grid?")),
         ("[training]\ncosts = 5", ("training.costs = 5", "must be a table")),
-        ("[training]\ncalls = 3", ("training.calls = 3", "at least 5000")),
+        ("[training]\ncalls = 3", ("training.calls = 3", "at least 100")),
         ("[training.flow]\ndivergence = 'kul'", ("training.flow.divergence", "kul")),
         ("[integration]\nmethod = 'simpson'", ("integration.method", "sobol")),
         ("[integration]\npoints = 1", ("integration.points = 1", "at least")),

@@ -289,5 +289,6 @@ def test_settings_are_frozen_and_sizes_follow_the_budget() -> None:
     config = TrainingConfig()
     with pytest.raises(AttributeError):
         config.calls = 3  # type: ignore[misc]
-    assert [TrainingConfig(calls=n).fresh_batch for n in (5000, 1_000_000, 10_000_000)] == [128, 250, 1024]
+    sizes = {100: 5, 1000: 50, 5000: 128, 1_000_000: 250, 10_000_000: 1024}
+    assert {calls: TrainingConfig(calls=calls).fresh_batch for calls in sizes} == sizes
     assert training(batch=300).fresh_batch == 300

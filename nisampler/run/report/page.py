@@ -61,7 +61,7 @@ def render(data: RunReport) -> str:
     >>> result = {
     ...     "process": "camel4", "seed": 1, "device": "cpu", "versions": {"nisampler": "0.1"}, "warnings": [],
     ...     "sampler": {"name": "vegas", "candidates": []}, "calls": {"training": 5000}, "seconds": {"training": 0.1},
-    ...     "integral": {"value": 1.0, "error": 0.1, "unit": "", "chi2_per_dof": 1.0, "n_points": 100},
+    ...     "integral": {"value": 1.0, "error": 0.1, "unit": "", "trusted": True, "chi2_per_dof": 1.0, "n_points": 100},
     ...     "unweighting": dict.fromkeys(shares, 0.5) | {"two_stage": None, "n_events": 0, "overweight_fraction": 0.0},
     ... }
     >>> edges, counts = np.array([0.5, 1.0, 2.0]), np.array([30.0, 70.0])

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nisampler.base.estimate import format_with_error
+from nisampler.base.notation import format_with_error
 from nisampler.stored import limits_line
 from nisampler.training.costs import Choice
 from nisampler.unweighting.two_stage import TwoStageGain
@@ -17,23 +17,24 @@ def _percent(value: float | None) -> str:
     return "unknown" if value is None else f"{100 * value:.3g} %"
 
 
-def with_unit(value: float, error: float | None, unit: str) -> str:
-    """`1603.2(4) pb`.
+def with_unit(value: float, error: float | None, unit: str, trusted: bool = True) -> str:
+    """`1603.2(4) pb`, with a mark where the error is not to be trusted.
 
-    >>> with_unit(1603.21, 0.41, "pb")
-    '1603.2(4) pb'
+    >>> with_unit(1603.21, 0.41, "pb"), with_unit(1603.21, 0.41, "pb", trusted=False)
+    ('1603.2(4) pb', '1603.2(4) (?) pb')
     """
-    return f"{format_with_error(value, math.inf if error is None else error)} {unit}".rstrip()
+    number = format_with_error(value, math.inf if error is None else error, trusted=trusted)
+    return f"{number} {unit}".rstrip()
 
 
 def integral_text(result: Mapping[str, Any]) -> str:
     """The integral of a result, with error and unit.
 
-    >>> integral_text({"integral": {"value": 1603.21, "error": 0.41, "unit": "pb"}})
+    >>> integral_text({"integral": {"value": 1603.21, "error": 0.41, "unit": "pb", "trusted": True}})
     '1603.2(4) pb'
     """
     integral = result["integral"]
-    return with_unit(integral["value"], integral["error"], integral["unit"])
+    return with_unit(integral["value"], integral["error"], integral["unit"], integral["trusted"])
 
 
 def efficiency_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -70,7 +71,8 @@ def summary(result: Mapping[str, Any], path: Path) -> list[tuple[str, str]]:
     """The result of a run in a few lines.
 
     >>> result = {
-    ...     "integral": {"value": 1603.21, "error": 0.41, "unit": "pb", "n_points": 2048, "chi2_per_dof": 1.0},
+    ...     "integral": {"value": 1603.21, "error": 0.41, "unit": "pb", "trusted": True}
+    ...     | {"n_points": 2048, "chi2_per_dof": 1.0},
     ...     "unweighting": {"efficiency_0p1": 0.25, "two_stage": None, "n_events": 0},
     ...     "sampler": {"name": "vegas", "choice": None}, "files": [], "seconds": {"training": 1.5}, "warnings": [],
     ... }
