@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from nisampler.base.covariance import Gradient, Source, as_gvar, combined, standard_error
-from nisampler.base.moments import Moments
+from nisampler.base.moments import Moments, power_of_two, unit_scale
 from nisampler.base.notation import MARK, format_with_error
 from nisampler.errors import ConfigError, DomainError
 
@@ -133,13 +133,13 @@ class Estimate:
         """
         if not means or points_per_batch < 1:
             raise ConfigError(f"need batches with points, got {len(means)} with {points_per_batch} points")
-        moments = Moments.from_tensor(torch.tensor(means, dtype=torch.float64))
-        error = math.inf
+        scaled, scale = unit_scale(torch.tensor(means, dtype=torch.float64))
+        moments, error = Moments.from_tensor(scaled), math.inf
         if moments.count > 1:
-            error = moments.standard_error * student_t_factor(moments.count - 1)
-        chi2, dof, within = _between_groups(means)
+            error = scale * moments.standard_error * student_t_factor(moments.count - 1)
+        chi2, dof, within = _between_groups(scaled.tolist())
         n = moments.count * points_per_batch
-        return cls(moments.mean, error, n, chi2, dof, ess_fraction, unit, dof_within=within)
+        return cls(scale * moments.mean, error, n, chi2, dof, ess_fraction, unit, dof_within=within)
 
     @classmethod
     def combine(cls, parts: Sequence[Estimate]) -> Estimate:
@@ -165,7 +165,7 @@ class Estimate:
             return filled[0]
         n = sum(part.n for part in filled)
         value = math.fsum(part.n * part.value for part in filled) / n
-        error = math.sqrt(math.fsum((part.n * part.error) ** 2 for part in filled)) / n
+        error = math.hypot(*(part.n / n * part.error for part in filled))
         chi2 = _between(filled, value, n)
         dof = len(filled) - 1
         for part in filled:
@@ -200,7 +200,7 @@ class Estimate:
         """Derivatives with respect to the measured numbers behind it: itself alone, where it is one of them."""
         found: Gradient | None = self.__dict__.get("_gradient")
         if found is None:
-            found = {Source(np.array([[self.error**2]]), self.n): np.ones(1)}
+            found = {Source(np.array([self.error]), np.eye(1), self.n): np.ones(1)}
             object.__setattr__(self, "_gradient", found)
         return found
 
@@ -375,22 +375,24 @@ def _chi2(spread: float, variance: float, rounding_scale: float) -> float:
 
 def _between(parts: Sequence[Estimate], value: float, n: int) -> float:
     """Chi-square of the parts' values about their combination, scaled to a mean of `len(parts) - 1`."""
-    variances = [part.n * part.error**2 for part in parts]
+    scale = power_of_two(max(abs(part.value) for part in parts))
+    errors = [part.error / scale for part in parts]
+    variances = [part.n * (error * error) for part, error in zip(parts, errors, strict=True)]
     pooled = math.fsum(part.n * s2 for part, s2 in zip(parts, variances, strict=True)) / n
     variance = (math.fsum(variances) - pooled) / (len(parts) - 1)
-    spread = math.fsum(part.n * (part.value - value) ** 2 for part in parts)
-    return _chi2(spread, variance, n * max(abs(part.value) for part in parts) ** 2)
+    spread = math.fsum(part.n * (part.value / scale - value / scale) ** 2 for part in parts)
+    return _chi2(spread, variance, n * max(abs(part.value / scale) for part in parts) ** 2)
 
 
 def _combined_ess(parts: Sequence[Estimate], value: float, n: int) -> float:
     """Kish fraction of all points together, from the parts' values and fractions."""
-    squares = 0.0
+    squares, scale = 0.0, power_of_two(max(abs(part.value) for part in parts))
     for part in parts:
         if part.value != 0.0:
             if part.ess_fraction == 0.0:
                 return 0.0
-            squares += part.n * part.value**2 / part.ess_fraction
-    return n * value**2 / squares if squares else 0.0
+            squares += part.n * (part.value / scale) ** 2 / part.ess_fraction
+    return n * (value / scale) ** 2 / squares if squares else 0.0
 
 
 def pull(estimate: Estimate, truth: float) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nisampler.base.covariance import Source, as_gvar, covariance_of
+from nisampler.base.covariance import Source, as_gvar, correlation_of, covariance_of
 from nisampler.base.estimate import Estimate
 from nisampler.errors import ConfigError, ShapeError
 
@@ -51,10 +51,7 @@ class Estimates(Mapping[str, Estimate]):
         if matrix.shape != (len(members), len(members)):
             raise ShapeError(f"{len(members)} estimates need as many rows and columns, got shape {matrix.shape}")
         error = np.array([member.error for member in members.values()])
-        with np.errstate(invalid="ignore"):
-            covariance = matrix * error * error[:, None]
-        np.fill_diagonal(covariance, error**2)
-        source = Source(covariance, max((member.n for member in members.values()), default=0))
+        source = Source(error, matrix, max((member.n for member in members.values()), default=0))
         unit = np.eye(len(members))
         return cls({name: member.depending({source: unit[k]}) for k, (name, member) in enumerate(members.items())})
 
@@ -73,9 +70,11 @@ class Estimates(Mapping[str, Estimate]):
             return parts[0]
         members = {name: Estimate.combine([part[name] for part in parts]) for name in parts[0]}
         points = [max((estimate.n for estimate in part.values()), default=0) for part in parts]
-        share = np.array(points) / sum(points)
-        covariance = np.einsum("p,pij->ij", share**2, np.stack([part.covariance for part in parts]))
-        return cls.correlated(members, _correlation(covariance))
+        error = np.array([member.error for member in members.values()])
+        size = np.where(np.isfinite(error) & (error > 0.0), error, np.inf)
+        steps = [count / sum(points) * part.error / size for count, part in zip(points, parts, strict=True)]
+        matrices = [part.correlation * step * step[:, None] for part, step in zip(parts, steps, strict=True)]
+        return cls.correlated(members, _with_ones(np.sum(matrices, axis=0)))
 
     def __getitem__(self, key: str | int) -> Estimate:
         if isinstance(key, int) and -len(self.names) <= key < len(self.names):
@@ -115,7 +114,7 @@ class Estimates(Mapping[str, Estimate]):
     @property
     def correlation(self) -> NDArray[np.float64]:
         """The matrix of correlations (k, k), 0 beside a number that is exact."""
-        return _correlation(self.covariance)
+        return correlation_of([member.gradient for member in self.values()])
 
     def gvar(self) -> NDArray[np.object_]:
         """The numbers as an array (k,) of `gvar.GVar` with this covariance.
@@ -139,9 +138,8 @@ class Estimates(Mapping[str, Estimate]):
         return cls.correlated(members, np.array(data["correlation"], dtype=np.float64).reshape(len(members), -1))
 
 
-def _correlation(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
-    error = np.sqrt(np.diag(covariance))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        found: NDArray[np.float64] = np.nan_to_num(covariance / error / error[:, None], posinf=0.0, neginf=0.0)
+def _with_ones(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Correlations, 1 on the diagonal and 0 where nothing is known."""
+    found = np.nan_to_num(matrix, nan=0.0)
     np.fill_diagonal(found, 1.0)
     return found

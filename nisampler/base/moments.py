@@ -12,6 +12,27 @@ from torch import Tensor
 from nisampler.errors import ConfigError
 
 
+def power_of_two(largest: float) -> float:
+    """The power of two just below a largest absolute value, by which numbers are divided exactly; 1 for zero.
+
+    Squares of numbers beyond 1e±150 overflow or vanish, and their sums know nothing of them.
+
+    >>> power_of_two(5.0), power_of_two(0.0), 1e-200 / power_of_two(1e-200) < 2
+    (4.0, 1.0, True)
+    """
+    return math.ldexp(1.0, math.frexp(largest)[1] - 1) if 0.0 < largest < math.inf else 1.0
+
+
+def unit_scale(weights: Tensor) -> tuple[Tensor, float]:
+    """Weights (any shape) over the power of two of the largest of them, and this power.
+
+    >>> unit_scale(torch.tensor([1.0, -6.0]))
+    (tensor([ 0.2500, -1.5000]), 4.0)
+    """
+    scale = power_of_two(float(weights.detach().abs().max())) if weights.numel() else 1.0
+    return weights / scale, scale
+
+
 @dataclasses.dataclass(frozen=True)
 class Moments:
     r"""Sums over a set of weights that can be merged in any order, over batches, shards and machines.
@@ -19,7 +40,8 @@ class Moments:
     Merging uses the pairwise update :math:`M_2 = M_2^a + M_2^b + \delta^2 n_a n_b / (n_a + n_b)` with
     :math:`\delta = \bar w_b - \bar w_a` (Chan, Golub, LeVeque 1983), which loses no digits to cancellation, and those
     of Pébay (2008) for higher powers.
-    Non-finite weights are not hidden: they make mean and error NaN or infinite.
+    Non-finite weights are not hidden: they make mean and error NaN or infinite. Weights beyond 1e±75, whose fourth
+    powers are no numbers any more, are to be scaled before, see `unit_scale`.
 
     Attributes
     ----------
@@ -135,7 +157,7 @@ class Moments:
     @property
     def skew(self) -> float:
         """Skewness of the mean, that of the weights over √n: a pull is -skew/2 on average. 0 for equal weights."""
-        return self.m3 / self.m2 / math.sqrt(self.m2) if self.m2 > 0.0 else 0.0
+        return self.m3 / self.m2 / math.sqrt(self.m2) if self.m2 != 0.0 else 0.0
 
     @property
     def excess(self) -> float:
@@ -146,9 +168,9 @@ class Moments:
         >>> round(Moments.from_tensor(torch.tensor([1.0] + 99 * [0.0])).excess, 2)
         0.97
         """
-        if not self.m2 > 0.0:
+        if self.m2 == 0.0:
             return 0.0
-        return math.sqrt(max(0.0, self.m4 / self.m2 / self.m2 - 3.0 / self.count))
+        return math.sqrt(max(self.m4 / self.m2 / self.m2 - 3.0 / self.count, 0.0))
 
     @property
     def ess_fraction(self) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nisampler.base.estimate import Estimate, student_t_factor
 from nisampler.base.estimates import Estimates
-from nisampler.base.moments import Moments
+from nisampler.base.moments import Moments, power_of_two
 from nisampler.errors import NonFiniteError
 
 # An error from a running sum is the exact one up to rounding, far closer than this.
@@ -74,7 +74,7 @@ class Sums:
                     f"{self.label(index)}: a weight f/q is not finite; divide the function by a constant"
                 )
             if not self.scales[index] and largest:
-                self.scales[index] = 2.0 ** math.floor(math.log2(largest))
+                self.scales[index] = power_of_two(largest)
             part = Moments.from_tensor(columns[index] / (self.scales[index] or 1.0))
             self.parts[index].append(part)
             self.totals[index] = self.totals[index] + part

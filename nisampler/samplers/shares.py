@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from nisampler.base import tuning
+from nisampler.base.moments import unit_scale
 
 
 def followed(share: Tensor, channel: Tensor, weights: Tensor, least: float = tuning.LEAST_SHARE) -> Tensor:
@@ -18,7 +19,8 @@ def followed(share: Tensor, channel: Tensor, weights: Tensor, least: float = tun
     tensor([0.3750, 0.6250])
     """
     count = torch.bincount(channel, minlength=len(share)).clamp(min=1)
-    square = torch.zeros_like(share).index_add_(0, channel, weights.to(share.dtype) ** 2) / count
+    scaled, _ = unit_scale(weights.to(share.dtype))
+    square = torch.zeros_like(share).index_add_(0, channel, scaled**2) / count
     size = share * square.sqrt()
     if not float(size.sum()) > 0.0:
         return share.clone()

@@ -20,6 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from nisampler.base.checks import Count, Finite, NonNegative, Whole, settings
+from nisampler.base.moments import power_of_two
 from nisampler.samplers.base import Sampler, State
 
 Array = NDArray[np.float64]
@@ -254,6 +255,7 @@ def grow_tree(
     config = config or TreeConfig()
     points = np.ascontiguousarray(u.double().cpu().numpy())
     size = weights.double().abs().cpu().numpy()
+    size = size / power_of_two(float(size.max(initial=0.0)))
     scale = size.mean() if size.size and size.mean() > 0 else 1.0
     factor = np.ones(len(size)) if importance is None else importance.double().cpu().numpy()
     builder = _Builder(points, factor * (size / scale) ** config.order, factor, config)

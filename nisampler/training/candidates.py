@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nisampler.base import tuning
-from nisampler.base.moments import Moments
+from nisampler.base.moments import Moments, unit_scale
 from nisampler.samplers.base import Sampler
 from nisampler.samplers.chain import chain
 from nisampler.samplers.tree import TreeConfig, TreeSampler, grow_tree
@@ -169,15 +169,16 @@ class Finish:
         calls = self.budget.config.calls
         rest = self.budget.finish(self.efficiency, max(min(200, calls // 5), min(left, calls // 4)))
         test, comparison = rest // (2 * len(bases)), Comparison(self.budget)
-        first, below = Moments(), None
+        first, below, scale = Moments(), None, 1.0
         for number, base in enumerate(bases):
             unseen, weights = self.evaluate(base, test, "validation", number)
-            found = Moments.from_tensor(weights.abs())
+            scale = scale if number else unit_scale(weights)[1]
+            found = Moments.from_tensor(weights.abs() / scale)
             first = first if number else found
             if self._lost(first, found):
                 self.warnings.append(
-                    f"{base.describe()} finds less of the integral than {bases[0].describe()}, {found.mean:.6g} "
-                    f"instead of {first.mean:.6g}: it has lost a region"
+                    f"{base.describe()} finds less of the integral than {bases[0].describe()}, "
+                    f"{scale * found.mean:.6g} instead of {scale * first.mean:.6g}: it has lost a region"
                     + (
                         ", and the integral will be wrong; train longer or on more points"
                         if told

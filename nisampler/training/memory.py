@@ -40,9 +40,9 @@ class Memory:
         self.f = torch.cat([self.f, f[largest].to(self.f)])
 
     def met(self, sampler: Sampler) -> float:
-        """The weight f/q of largest size that one of the points has under a sampler; 0 without points."""
+        """The weight f/q of largest size that one of the points has under a sampler, a finite number; 0 for none."""
         log_q = sampler.log_prob(self.x)
-        weights = torch.where(torch.isfinite(log_q), self.f * torch.exp(-log_q), 0.0)
+        weights = torch.where(torch.isfinite(log_q), self.f * torch.exp(-log_q), 0.0).nan_to_num()
         return float(weights[weights.abs().argmax()]) if len(weights) else 0.0
 
     def state(self) -> dict[str, Tensor]:

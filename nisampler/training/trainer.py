@@ -16,6 +16,7 @@ from torch import Tensor
 
 from nisampler.base import tuning
 from nisampler.base.checkpoints import part, prefixed
+from nisampler.base.moments import unit_scale
 from nisampler.base.rng import Streams
 from nisampler.density.integrand import Integrand
 from nisampler.errors import ConfigError, CorruptFileError, TrainingDivergedError, ZeroIntegrandError
@@ -353,4 +354,5 @@ def _with_start(config: TrainingConfig, given: bool) -> TrainingConfig:
 
 def _constant(weights: Tensor) -> bool:
     """Whether there is nothing to learn from these weights: all zero, or equal but for rounding errors."""
-    return float(weights.std()) <= 1e-9 * float(weights.abs().mean())
+    scaled, _ = unit_scale(weights)
+    return float(scaled.std()) <= 1e-9 * float(scaled.abs().mean())

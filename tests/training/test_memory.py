@@ -32,6 +32,8 @@ def test_the_largest_weights_are_remembered() -> None:
     memory.add(x, -5.0 * x[:, 0], x[:, 0])
     assert memory.met(UniformSampler(1)) == -5.0
     assert Memory(1, torch.device("cpu")).met(UniformSampler(1)) == 0.0
+    memory.add(x, torch.full((100,), math.inf), x[:, 0])
+    assert memory.met(UniformSampler(1)) == torch.finfo(torch.float64).max
 
 
 def test_a_peak_that_the_training_met_is_known_at_its_end() -> None:
