@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -26,6 +26,10 @@ Replay = Callable[[int], tuple[Tensor, Tensor, Tensor]]
 class Comparison:
     """Candidates and what they are worth, in the order of their complexity.
 
+    The best of several has a figure that is too good, because its luck has helped to choose it. How much so, two halves
+    of the points tell: each chooses, and the other one rates the choice. The efficiency of the chosen one is lowered by
+    that.
+
     Parameters
     ----------
     budget
@@ -35,6 +39,8 @@ class Comparison:
     ----------
     entries
         Candidates and their samplers.
+    halves
+        Each candidate by one half of its points, and by the other.
 
     Examples
     --------
@@ -51,30 +57,52 @@ class Comparison:
 
     budget: CallBudget
     entries: list[tuple[Candidate, Sampler]] = field(default_factory=list)
+    halves: list[tuple[Candidate, Candidate]] = field(default_factory=list)
 
     def add(self, name: str, sampler: Sampler, weights: Tensor, counts: Tensor | None = None) -> None:
         """A candidate with weights f/q (n,) of unseen points, which stand for `counts` (n,) draws each."""
+        counts, half = torch.ones_like(weights) if counts is None else counts, len(weights) // 2
         self.entries.append((rated(name, weights, counts), sampler))
+        first, second = (rated(name, weights[part], counts[part]) for part in (slice(half), slice(half, None)))
+        self.halves.append((first, second))
 
     def value(self, index: int) -> float:
         """What candidates are compared by: events per second, or the efficiency, and less where points cost more."""
         candidate, sampler = self.entries[index]
+        return self._value(candidate, sampler)
+
+    def _value(self, candidate: Candidate, sampler: Sampler) -> float:
         if self.budget.events:
             return candidate.efficiency_0p1 / self.budget.prices.point(sampler)
         return candidate.efficiency_0p1 / (tuning.PRICE_OF_MIXTURE if sampler.mixture else 1.0)
 
     def judged(self) -> tuple[list[Candidate], Sampler]:
         """The candidates, one of them chosen, and its sampler: a later one must be clearly better."""
-        best = 0
-        for index, (candidate, _) in enumerate(self.entries):
-            enough = candidate.ess_fraction >= tuning.ESS_KEPT * self.entries[best][0].ess_fraction
-            if enough and self.value(index) > tuning.CANDIDATE_MARGIN * self.value(best):
-                best = index
+        best = self._best([candidate for candidate, _ in self.entries])
         candidates = [
             replace(candidate, chosen=index == best, seconds_per_event=self._seconds(candidate, sampler))
             for index, (candidate, sampler) in enumerate(self.entries)
         ]
+        chosen = candidates[best]
+        candidates[best] = replace(chosen, efficiency_0p1=chosen.efficiency_0p1 * self._luck())
         return candidates, self.entries[best][1]
+
+    def _best(self, candidates: Sequence[Candidate]) -> int:
+        """Number of the one to choose by these figures of all candidates."""
+        samplers = [sampler for _, sampler in self.entries]
+        best, values = 0, [self._value(*pair) for pair in zip(candidates, samplers, strict=True)]
+        for index, candidate in enumerate(candidates):
+            enough = candidate.ess_fraction >= tuning.ESS_KEPT * candidates[best].ess_fraction
+            if enough and values[index] > tuning.CANDIDATE_MARGIN * values[best]:
+                best = index
+        return best
+
+    def _luck(self) -> float:
+        """Efficiency of what one half of the points chooses by the other half, over its own figure; at most 1."""
+        first, second = ([figures[k].efficiency_0p1 for figures in self.halves] for k in (0, 1))
+        one, other = (self._best([figures[k] for figures in self.halves]) for k in (0, 1))
+        own, fresh = first[one] * second[other], second[one] * first[other]
+        return min(1.0, math.sqrt(fresh / own)) if own > 0.0 else 1.0
 
     def _seconds(self, candidate: Candidate, sampler: Sampler) -> float | None:
         """Seconds of an event; None where nothing is known of them."""
