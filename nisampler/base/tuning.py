@@ -155,6 +155,9 @@ HEAVY_TAIL, TAIL_EXCESS = 0.7, 0.1
 leaves the variance more uncertain than the second. `benchmarks/calibration.py` measures it."""
 LARGEST_SPREAD = 0.25
 """A single point is named in the warning where it makes up so much of the sum of squared deviations. Chosen."""
+SCOUTS = 0.05
+"""Uniform points at the end of a training, as a share of its calls: they meet peaks that the grids have left behind.
+Chosen; `benchmarks/calibration.py` would show it."""
 REMEMBERED = 16
 """Points with the largest weights that are remembered of each iteration or window of a training, for the integration to
 be compared with. Chosen; `benchmarks/calibration.py` would show it."""

@@ -21,7 +21,7 @@ from nisampler.base.rng import Streams
 from nisampler.density.integrand import Integrand
 from nisampler.errors import ConfigError, CorruptFileError, TrainingDivergedError, ZeroIntegrandError
 from nisampler.flows import CouplingConfig, Flow, NetConfig, Spline
-from nisampler.samplers.base import Sampler
+from nisampler.samplers.base import Sampler, UniformSampler
 from nisampler.samplers.trainable import TrainableSampler
 from nisampler.training.call_budget import CallBudget
 from nisampler.training.candidates import Finish
@@ -30,6 +30,7 @@ from nisampler.training.config import TrainingConfig
 from nisampler.training.costs import Choice
 from nisampler.training.evaluation import Evaluation
 from nisampler.training.flow_trainer import FlowTrainer
+from nisampler.training.memory import Memory
 from nisampler.training.pilot import Pilot
 from nisampler.training.prices import Prices
 from nisampler.training.records import Known, Progress, TrainingRecord, TrainingResult, make_record
@@ -269,8 +270,10 @@ class Trainer:
                 self.warnings.append("mixture weights were not tried: they need channels that all have an inverse")
         finish = Finish(self.budget, self.evaluate, self.history[-1].efficiency_0p1)
         told = config.sampler == "flow" and len(bases) > 1 and self.survey.refines
-        plain = None if config.sampler == "flow" else self.survey.plain()
-        comparison = finish.run(bases, config.calls - self.calls, replays, self.survey.trains, told, plain)
+        plain = self.survey.plain()
+        scouts = self._scouts(plain)
+        left, simplest = config.calls - self.calls, None if config.sampler == "flow" else plain
+        comparison = finish.run(bases, left, replays, self.survey.trains, told, simplest)
         candidates, sampler = comparison.judged()
         self.warnings += finish.warnings
         self.stage = "done"
@@ -280,16 +283,25 @@ class Trainer:
                 "or infinite and count as zero"
             )
         steps, fresh = (0, 1) if flow is None else (flow.optimizer_steps, max(1, flow.step))
-        known = Known(self._met(sampler), finish.lost)
+        known = Known(self._met(sampler, scouts), finish.lost)
         self.result = TrainingResult(
             sampler, self.history, candidates, self.warnings, steps, steps / fresh, self.choice, known
         )
 
-    def _met(self, sampler: Sampler) -> float:
+    def _scouts(self, plain: Sampler | None) -> Memory:
+        """Uniform points, all remembered: they reach what no grid and no flow does."""
+        scouts = Memory(self.integrand.dim, self.device)
+        n = min(int(tuning.SCOUTS * self.calls), (self.config.calls - self.calls) // 4)
+        if isinstance(plain, UniformSampler) and n > 0:
+            u, weights = self.evaluate(plain, n, "scouts")
+            scouts.add(u, weights, weights, most=n)
+        return scouts
+
+    def _met(self, sampler: Sampler, scouts: Memory) -> float:
         """The weight of largest size that a point of the training has under a sampler; 0 where that is not known."""
         if sampler.view(self.integrand) is not self.integrand:
             return 0.0
-        memories = [self.evaluate.memory, *([] if self.flow is None else [self.flow.memory])]
+        memories = [scouts, self.evaluate.memory, *([] if self.flow is None else [self.flow.memory])]
         return max((memory.met(sampler) for memory in memories), key=abs)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
