@@ -21,6 +21,7 @@ from nisampler.base.storage import read_sealed, write_sealed
 from nisampler.errors import ConfigError, MissingExtraError
 from nisampler.events import EventBatch, Observable
 from nisampler.run.directory import RunDirectory
+from nisampler.run.pipeline import execute, start
 from nisampler.run.report.drawing import redraw
 from nisampler.run.report.summary import summary
 from nisampler.ui import plots
@@ -224,3 +225,14 @@ def test_styles_change_the_figures(style: str, points_run: Path, tmp_path: Path)
     assert not set(styled.sources) & set(plain.sources)
     sheet = plots.style_sheet(style)
     assert sheet["xtick.direction"] == "in" and sheet["font.size"] == plots.PLAIN["font.size"]
+
+
+def test_an_error_that_is_not_trusted_is_marked_in_result_and_report(tmp_path: Path) -> None:
+    card = tmp_path / "card.toml"
+    settings = '[training]\ncalls = 1000\nsampler = "vegas"\n[integration]\npoints = 500\n[events]\nn = 0\n'
+    card.write_text('process = "camel"\nseed = 3\n[parameters]\ndim = 8\n' + settings)
+    with start(card, tmp_path / "run", {}) as directory:
+        result = execute(directory)
+    assert not result["integral"]["trusted"] and " (?)" in dict(summary(result, tmp_path))["integral"]
+    assert " (?)" in (tmp_path / "run" / "report.html").read_text()
+    assert " (?)" in (tmp_path / "run" / "run.log").read_text()

@@ -11,7 +11,10 @@ from training_settings import training
 from nisampler.base.rng import Streams
 from nisampler.density.integrand import Integrand
 from nisampler.samplers.base import UniformSampler
+from nisampler.training.call_budget import CallBudget
+from nisampler.training.candidates import Comparison
 from nisampler.training.memory import Memory
+from nisampler.training.prices import Prices
 from nisampler.training.trainer import Trainer
 
 WIDTH = 0.1
@@ -55,3 +58,21 @@ def test_what_was_met_survives_a_checkpoint() -> None:
         again = Trainer(Integrand(two_peaks, 8, kind="torch"), config, Streams(1))
         again.load_state({name: tensor.clone() for name, tensor in tensors.items()}, meta)
         assert again.fit().known == expected
+
+
+def test_the_best_of_several_is_not_praised_for_its_luck() -> None:
+    """Eight samplers that are alike, each with points of its own: one is chosen, and its figure is that of all."""
+    config = training(calls=5000)
+    stated, best = [], []
+    generator = torch.Generator().manual_seed(2)
+    for _ in range(60):
+        comparison = Comparison(CallBudget(config, Prices(config)))
+        for number in range(8):
+            weights = torch.rand(400, generator=generator, dtype=torch.float64) ** -0.25
+            comparison.add(str(number), UniformSampler(1), weights)
+        stated.append(next(candidate.efficiency_0p1 for candidate in comparison.judged()[0] if candidate.chosen))
+        best.append([candidate.efficiency_0p1 for candidate, _ in comparison.entries])
+    figures = torch.tensor(best)
+    true, praised, found = float(figures.mean()), float(figures.amax(1).mean()), float(torch.tensor(stated).mean())
+    assert praised > 1.15 * true  # what the best figure would be
+    assert abs(found / true - 1) < 0.5 * (praised / true - 1)
