@@ -81,7 +81,7 @@ class Estimate:
     ess_fraction: float = math.nan
     unit: str = ""
     trusted: bool = True
-    dof_within: int = 0
+    dof_within: int = dataclasses.field(default=0, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("error", "n", "dof", "dof_within"):

@@ -78,13 +78,13 @@ class Comparison:
 
     def judged(self) -> tuple[list[Candidate], Sampler]:
         """The candidates, one of them chosen, and its sampler: a later one must be clearly better."""
-        best = self._best([candidate for candidate, _ in self.entries])
+        figures = [candidate for candidate, _ in self.entries]
+        best = self._best(figures)
+        figures[best] = replace(figures[best], efficiency_0p1=figures[best].efficiency_0p1 * self._luck(), chosen=True)
         candidates = [
-            replace(candidate, chosen=index == best, seconds_per_event=self._seconds(candidate, sampler))
-            for index, (candidate, sampler) in enumerate(self.entries)
+            replace(candidate, seconds_per_event=self._seconds(candidate, sampler))
+            for candidate, (_, sampler) in zip(figures, self.entries, strict=True)
         ]
-        chosen = candidates[best]
-        candidates[best] = replace(chosen, efficiency_0p1=chosen.efficiency_0p1 * self._luck())
         return candidates, self.entries[best][1]
 
     def _best(self, candidates: Sequence[Candidate]) -> int:
