@@ -6,6 +6,8 @@ are too low together until one more large weight is found; where the sampler har
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -78,7 +80,7 @@ def missed(moments: Moments, met: float) -> str:
 
 def _spread(moments: Moments) -> bool:
     """Whether weights differ by more than rounding."""
-    return not moments.m2 <= 1e-20 * moments.sum_squares
+    return not moments.m2 <= 1e-20 * moments.sum_squares < math.inf
 
 
 def _benign(moments: Moments) -> bool:
