@@ -10,8 +10,10 @@ from pathlib import Path
 from nisampler.base.checks import Count, checked
 from nisampler.errors import EventFormatError
 from nisampler.events.batch import EventBatch
-from nisampler.events.columns import DEFAULT_CHUNK
+from nisampler.events.columns import DEFAULT_CHUNK, GZIP_LEVEL
 from nisampler.events.hdf5 import iterate_hdf5, iterate_weights, read_hdf5_header, write_hdf5
+from nisampler.events.hepmc import SUFFIXES as HEPMC
+from nisampler.events.hepmc import write_hepmc
 from nisampler.events.info import InitInfo
 from nisampler.events.lhe import iterate_lhe, read_lhe_header, write_lhe
 
@@ -35,11 +37,31 @@ def file_suffix(path: str | Path) -> str:
     ...
     nisampler.errors.EventFormatError: events.root: an event file ends in one of .lhe, .lhe.gz, .h5, .hdf5
     """
+    return _ending(path, SUFFIXES)
+
+
+def written_suffix(path: str | Path) -> str:
+    """The ending of a file to be written: besides those that can be read, ``.hepmc`` and ``.hepmc.gz``.
+
+    Raises
+    ------
+    EventFormatError
+        If it is no other.
+
+    Examples
+    --------
+    >>> written_suffix("events.hepmc.gz")
+    '.hepmc.gz'
+    """
+    return _ending(path, SUFFIXES + HEPMC)
+
+
+def _ending(path: str | Path, known: tuple[str, ...]) -> str:
     name = Path(path).name
-    for suffix in sorted(SUFFIXES, key=len, reverse=True):
+    for suffix in sorted(known, key=len, reverse=True):
         if name.endswith(suffix):
             return suffix
-    raise EventFormatError(f"{path}: an event file ends in one of {', '.join(SUFFIXES)}")
+    raise EventFormatError(f"{path}: an event file ends in one of {', '.join(known)}")
 
 
 @dataclass(frozen=True)
@@ -130,8 +152,9 @@ def write_events(
     batches: EventBatch | Iterable[EventBatch],
     info: InitInfo,
     n_events: int | None = None,
+    gzip_level: int = GZIP_LEVEL,
 ) -> int:
-    """Write events in the format that the ending of `path` names; see `write_lhe` and `write_hdf5`.
+    """Write events in the format that the ending of `path` names; see `write_lhe`, `write_hdf5` and `write_hepmc`.
 
     Returns the number of events written.
 
@@ -150,5 +173,9 @@ def write_events(
     >>> count
     0
     """
-    writer = write_lhe if file_suffix(path).startswith(".lhe") else write_hdf5
-    return writer(path, batches, info, n_events)
+    suffix = written_suffix(path)
+    if suffix.startswith(".lhe"):
+        return write_lhe(path, batches, info, n_events, gzip_level)
+    if suffix in HEPMC:
+        return write_hepmc(path, batches, info, n_events, gzip_level)
+    return write_hdf5(path, batches, info, n_events)

@@ -35,7 +35,7 @@ from nisampler.errors import (
     StorageError,
 )
 from nisampler.events.batch import EventBatch
-from nisampler.events.columns import DEFAULT_CHUNK, MOST_SLOTS, UNKNOWN_SPIN
+from nisampler.events.columns import DEFAULT_CHUNK, GZIP_LEVEL, MOST_SLOTS, UNKNOWN_SPIN
 from nisampler.events.info import InitInfo, ProcessInfo
 from nisampler.events.lhe_dialects import PlainLHE
 from nisampler.events.lhe_extras import extra_columns, extra_lines
@@ -45,7 +45,6 @@ from nisampler.events.weights import only
 
 # Of the events that are held at a time: bytes in the file, and slots of the columns.
 _BYTES_READ, _SLOTS_READ = 32 << 20, 1 << 19
-_GZIP_LEVEL = 4
 _GZIP_MAGIC = b"\x1f\x8b"
 _EVENT_FORMAT = "{nparticles:d} {pid:d} {weight:.16e} {scale:.16e} {aqed:.16e} {aqcd:.16e}"
 _PARTICLE_FORMAT = (
@@ -124,7 +123,7 @@ def _event_records(module: Any, batch: EventBatch, ids: Sequence[str]) -> Iterat
 
 
 @contextmanager
-def _text_stream(handle: IO[bytes], compress: bool) -> Iterator[io.TextIOWrapper]:
+def _text_stream(handle: IO[bytes], compress: bool, level: int) -> Iterator[io.TextIOWrapper]:
     """A text stream into `handle`; gzip headers hold neither name nor time."""
     if not compress:
         text = io.TextIOWrapper(handle, encoding="utf-8", newline="\n", write_through=True)
@@ -133,7 +132,7 @@ def _text_stream(handle: IO[bytes], compress: bool) -> Iterator[io.TextIOWrapper
         finally:
             text.detach()
         return
-    with gzip.GzipFile("", "wb", _GZIP_LEVEL, handle, mtime=0) as packed:
+    with gzip.GzipFile("", "wb", level, handle, mtime=0) as packed:
         with io.TextIOWrapper(cast(IO[bytes], packed), encoding="utf-8", newline="\n") as text:
             yield text
 
@@ -143,6 +142,7 @@ def write_lhe(
     batches: EventBatch | Iterable[EventBatch],
     info: InitInfo,
     n_events: int | None = None,
+    gzip_level: int = GZIP_LEVEL,
 ) -> int:
     """Write events to ``.lhe`` or ``.lhe.gz``; the file appears complete or not at all.
 
@@ -157,6 +157,8 @@ def write_lhe(
     n_events
         Number of events to declare in the header; known by itself for a single batch. Another number is an
         error.
+    gzip_level
+        From 0, not at all, to 9.
 
     Returns
     -------
@@ -192,7 +194,7 @@ def write_lhe(
         header=header_block(module, info, n_events),
         events=(event for batch in source for event in _event_records(module, batch, info.weight_ids)),
     )
-    with atomic_write(target) as handle, _text_stream(handle, target.name.endswith(".gz")) as text:
+    with atomic_write(target) as handle, _text_stream(handle, target.name.endswith(".gz"), gzip_level) as text:
         document.write(text, _format(module))
         text.write("\n")
         if n_events is not None and source.count != n_events:

@@ -12,8 +12,8 @@ from pathlib import Path
 from nisampler.base.storage import sha256
 from nisampler.errors import EventFormatError, StorageError
 from nisampler.events.batch import EventBatch
-from nisampler.events.columns import DEFAULT_CHUNK
-from nisampler.events.files import SUFFIXES, EventFile, file_suffix, write_events
+from nisampler.events.columns import DEFAULT_CHUNK, GZIP_LEVEL
+from nisampler.events.files import SUFFIXES, EventFile, write_events, written_suffix
 from nisampler.events.info import InitInfo
 
 _PATTERN = re.compile(r"events-(\d{5,})(\.lhe|\.lhe\.gz|\.h5|\.hdf5)")
@@ -165,6 +165,7 @@ def merge_shards(
     info: InitInfo | None = None,
     chunk: int = DEFAULT_CHUNK,
     average: bool = False,
+    gzip_level: int = GZIP_LEVEL,
 ) -> int:
     """Write all shards of a folder to one file, in any format, `chunk` events in memory at a time.
 
@@ -182,6 +183,8 @@ def merge_shards(
         Whether all weights are multiplied by one factor, such that they average to the cross-section (IDWTUP = ±4): a
         shower then hands on those of overweight events, too. The largest weight that the file declares is that of
         an event that is not overweight.
+    gzip_level
+        How hard a ``.gz`` file is compressed, from 0 to 9.
 
     Returns
     -------
@@ -207,13 +210,13 @@ def merge_shards(
     """
     shards = ShardSet.open(directory)
     shards.refuse_copies()
-    file_suffix(target)
+    written_suffix(target)
     batches: Iterable[EventBatch] = shards.batches(chunk)
     info, count = info or shards.info(), shards.count()
     if average and count:
         info, factor = _averaged(info, count, math.fsum(file.weight_sum() for file in shards.files))
         batches = (batch.scaled(factor) for batch in batches)
-    return write_events(target, batches, info, count)
+    return write_events(target, batches, info, count, gzip_level)
 
 
 def _averaged(info: InitInfo, count: int, total: float) -> tuple[InitInfo, float]:

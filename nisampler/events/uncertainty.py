@@ -7,6 +7,7 @@ that its last two have other strong couplings, whose shifts are added in quadrat
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from nisampler.events.weights import WeightGroup
 ENVELOPE = "envelope"
 _RULES = ("replicas", "hessian", "symmhessian")
 _ONE_SIGMA, _SETS_AT_ONE_SIGMA = 100 * math.erf(math.sqrt(0.5)), 68.0
+
+_MEMBER, _NUMBER, _DIGITS = re.compile(r"(\d{1,6})/(\d{1,6})"), re.compile(r"[1-9]\d?(\.\d{1,6})?"), 10
 
 Floats = NDArray[np.float64]
 
@@ -158,31 +161,37 @@ def band_of(group: WeightGroup, values: Floats, nominal: float) -> Band:
         return Band(name, rule, size, nominal, plus, minus)
     if rule.partition("+")[0] not in _RULES or size < 2:
         return Band(name, rule or "unknown", size, float(values[0]) if size else math.nan, math.nan, math.nan)
-    attributes = dict(group.attributes)
-    ordered = values[_in_order(group, attributes.get("members", ""))]
-    level = float(attributes.get("confidence", _SETS_AT_ONE_SIGMA))
-    return Band(name, rule, size, *pdf_uncertainty(ordered, rule, level))
+    level = group.weights[0].get("CONFIDENCE")
+    confidence = float(level) if level is not None and _NUMBER.fullmatch(level) else _SETS_AT_ONE_SIGMA
+    return Band(name, rule, size, *pdf_uncertainty(values[_in_order(group)], rule, confidence))
 
 
-def _in_order(group: WeightGroup, total: str) -> list[int]:
+def _in_order(group: WeightGroup) -> list[int]:
     """Places of the weights by the number of the member, from member 0 on; none may be missing, but replicas."""
-    numbers = [_member(group, place) for place in range(len(group.weights))]
+    numbers, total = _members(group)
     order = sorted(range(len(numbers)), key=lambda place: numbers[place])
     found = [numbers[place] for place in order]
-    whole = found == list(range(len(found))) and (not total or len(found) == int(total))
-    if not whole and not (group.combine.startswith("replicas") and found[0] == 0):
-        needed = f"members 0 to {int(total) - 1}" if total else "all members from 0 on"
+    whole = found == list(range(total or len(found)))
+    if not whole and not (group.combine == "replicas" and found[0] == 0):
+        needed = f"members 0 to {total - 1}" if total else "all members from 0 on"
         raise EventFormatError(f"{group.name}: the rule {group.combine} needs {needed}, the file has {len(found)}")
     return order
 
 
-def _member(group: WeightGroup, place: int) -> int:
-    """The number of a member in its set: as it says, or by LHAPDF's numbers, the smallest of which is member 0."""
-    said = group.weights[place].get("MEMBER")
+def _members(group: WeightGroup) -> tuple[list[int], int]:
+    """The numbers of the members in their set, and how many that has, 0 where nothing tells.
+
+    Our files say both, as ``MEMBER="3/43"``; in others LHAPDF's numbers count from that of member 0.
+    """
+    said = [_MEMBER.fullmatch(weight.get("MEMBER") or "") for weight in group.weights]
+    if all(said):
+        pairs = [(int(match[1]), int(match[2])) for match in said if match]
+        return [member for member, _ in pairs], pairs[0][1]
     numbers = [weight.get("PDF") or weight.get("pdf") or "" for weight in group.weights]
-    if said is None and all(number.isdecimal() for number in numbers):
-        return int(numbers[place]) - min(map(int, numbers))
-    return int(said) if said is not None and said.isdecimal() else place
+    if all(number.isdecimal() and len(number) < _DIGITS for number in numbers):
+        first = min(map(int, numbers))
+        return [int(number) - first for number in numbers], 0
+    return list(range(len(numbers))), 0
 
 
 def pdf_uncertainty(

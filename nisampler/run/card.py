@@ -31,11 +31,12 @@ from nisampler.base.rng import Seed
 from nisampler.base.storage import read_bounded
 from nisampler.density.values import Kind
 from nisampler.errors import CardError, ConfigError, CorruptFileError, StorageError
+from nisampler.events.columns import GZIP_LEVEL
 from nisampler.integration.integrator import IntegrationConfig
 from nisampler.training.config import TrainingConfig
 from nisampler.unweighting.unweighter import UnweightingConfig
 
-Format = Literal["lhe.gz", "lhe", "h5"]
+Format = Literal["lhe.gz", "lhe", "h5", "hepmc.gz", "hepmc"]
 _MOST_SHARDS = 1_000_000
 _MOST_BYTES = 64 << 10
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -111,13 +112,15 @@ class EventSettings:
     shard_size
         Events in one shard, the unit that a killed run loses at most.
     formats
-        Of the finished file: "lhe.gz", "lhe", "h5"; by default lhe.gz, or h5 for a callable without an event
-        record.
+        Of the finished file: "lhe.gz", "lhe", "h5", "hepmc.gz", "hepmc"; by default lhe.gz, or h5 for a callable
+        without an event record.
     weights
         "average": the weights of a file average to the cross-section in pb (IDWTUP = ±4). Showers hand them on, those
         of overweight events included; it is the default of MadGraph and POWHEG, and here that of event records.
         "unit": ±1, and more for overweight events (IDWTUP = ±3); Pythia takes every weight for ±1 then. Points of a
         callable without an event record are always so.
+    gzip_level
+        How hard "lhe.gz" and "hepmc.gz" are compressed, from 0, not at all, to 9.
     variations
         Named weights of other scales and parton densities.
 
@@ -139,6 +142,7 @@ class EventSettings:
     shard_size: Annotated[Whole, Field(ge=1, le=1_000_000)] = 10_000
     formats: Row[Format] | None = None
     weights: Literal["unit", "average"] | None = None
+    gzip_level: Annotated[Whole, Field(ge=0, le=9)] = GZIP_LEVEL
     variations: VariationSettings = Field(default_factory=VariationSettings)
 
     def __post_init__(self) -> None:
@@ -278,7 +282,7 @@ def allowed_keys(path: tuple[str, ...] = ()) -> tuple[str, ...]:
     """The keys of the card, or of one of its tables.
 
     >>> allowed_keys(("events",))
-    ('n', 'shard_size', 'formats', 'weights', 'variations')
+    ('n', 'shard_size', 'formats', 'weights', 'gzip_level', 'variations')
     """
     owner = _hint(path)
     if owner is Card:

@@ -219,8 +219,8 @@ def _check_events(job: Job) -> None:
         raise CardError(
             f"process: {process.name} has an event record, so it needs beams and the unit pb, not {process.unit!r}"
         )
-    lhe = any(name.startswith("lhe") for name in job.formats)
-    if card.events.n and lhe and importlib.util.find_spec("pylhe") is None:
-        raise MissingExtraError(
-            "events.formats: LHE files need pylhe: pip install 'nisampler[lhe]', or use formats = [\"h5\"]"
-        )
+    for start, name, package in (("lhe", "LHE", "pylhe"), ("hepmc", "HepMC", "pyhepmc")):
+        needed = card.events.n and any(ending.startswith(start) for ending in job.formats)
+        if needed and importlib.util.find_spec(package) is None:
+            mend = f"pip install 'nisampler[{start}]', or use formats = [\"h5\"]"
+            raise MissingExtraError(f"events.formats: {name} files need {package}: {mend}")

@@ -222,12 +222,12 @@ class Variations:
 
     @staticmethod
     def _pdf_group(members: PdfMembers) -> WeightGroup:
+        level = () if members.confidence == 68.0 else (("CONFIDENCE", f"{members.confidence:g}"),)
         weights = tuple(
-            _weight((1.0, 1.0), label, (("MEMBER", str(member)),))
+            _weight((1.0, 1.0), label, (("MEMBER", f"{member}/{members.size}"), *level))
             for label, member in zip(members.labels, members.members, strict=True)
         )
-        more = (("members", str(members.size)), ("confidence", f"{members.confidence:g}"))
-        return WeightGroup(members.set_name, members.error_type, weights, more)
+        return WeightGroup(members.set_name, members.error_type, weights)
 
     def weights(self, batch: EventBatch, start: int = 0) -> Floats:
         """The weights (n, k) of events, in the unit of their own weights; `start` events came before.

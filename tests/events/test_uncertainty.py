@@ -52,21 +52,23 @@ def test_rules_without_enough_members_are_refused(values, rule):
         pdf_uncertainty(values, rule)
 
 
-def group(rule, numbers, **attributes):
-    weights = tuple(WeightInfo(f"w{number}", attributes=(("MEMBER", str(number)),)) for number in numbers)
-    return WeightGroup("a set", rule, weights, tuple(attributes.items()))
+def group(rule, numbers, total, *more):
+    weights = [WeightInfo(f"w{number}", attributes=(("MEMBER", f"{number}/{total}"), *more)) for number in numbers]
+    return WeightGroup("a set", rule, tuple(weights))
 
 
 def test_members_are_taken_by_their_number():
-    band = band_of(group("symmhessian", [2, 0, 1], members="3"), np.array([6.0, 10.0, 13.0]), 10.0)
+    band = band_of(group("symmhessian", [2, 0, 1], 3), np.array([6.0, 10.0, 13.0]), 10.0)
     assert (band.central, band.plus, band.minus) == (10, 5, 5)
     weights = tuple(WeightInfo(number, attributes=(("PDF", number),)) for number in ("7", "5", "6"))
     numbered = WeightGroup("set", "hessian", weights)
     assert band_of(numbered, np.array([6.0, 10.0, 13.0]), 10.0).plus == 3
-    for wrong in (group("symmhessian", [0, 1], members="3"), group("symmhessian+as", [1, 2, 3, 4])):
+    for wrong in (group("symmhessian", [0, 1], 3), group("symmhessian+as", [1, 2, 3, 4], 5)):
         with pytest.raises(EventFormatError, match=r"a set: the rule symmhessian.* needs"):
             band_of(wrong, np.ones(len(wrong.weights)), 1.0)
-    some = band_of(group("replicas", [0, 3, 7], members="101"), np.array([5.0, 1.0, 3.0]), 5.0)
+    wide = group("hessian", [0, 1, 2], 3, ("CONFIDENCE", "90"))
+    assert band_of(wide, np.array([10.0, 13.0, 6.0]), 10.0).plus == pytest.approx(3 / 1.6448536269514722, rel=1e-6)
+    some = band_of(group("replicas", [0, 3, 7], 101), np.array([5.0, 1.0, 3.0]), 5.0)
     assert (some.central, some.plus) == (2, pytest.approx(2**0.5))
 
 
@@ -75,7 +77,7 @@ def test_a_file_tells_its_uncertainties(events, info, tmp_path):
     weights = np.tile([1.0, 3.0], 10)
     scales = WeightGroup("Central scale variation", "envelope", (WeightInfo("up"), WeightInfo("down")))
     alone = WeightGroup("", "", (WeightInfo("mine"),))
-    groups = (scales, group("symmhessian", [0, 1, 2], members="3"), alone)
+    groups = (scales, group("symmhessian", [0, 1, 2], 3), alone)
     factors = np.array([1.1, 0.8, 1.0, 1.03, 0.96, 2.0])
     named = weights[:, None] * np.where(weights[:, None] == 1, 1.0, factors)
     path = tmp_path / "events.h5"

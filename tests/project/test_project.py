@@ -227,6 +227,7 @@ def test_each_library_has_its_one_place() -> None:
     homes = {
         "vegas": "nisampler.samplers.grid",
         "pylhe": "nisampler.events",
+        "pyhepmc": "nisampler.events",
         "pyamplicol": "nisampler.processes",
         "pythia8mc": "tests only",
     }

@@ -93,6 +93,8 @@ def test_lhe_without_pylhe(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MissingExtraError, match=r"nisampler\[lhe\]"):
         job_of('process = "ee_to_3jets"')
     assert job_of('process = "ee_to_3jets"\n[events]\nformats = ["h5"]').formats == ("h5",)
+    with pytest.raises(MissingExtraError, match=r"nisampler\[hepmc\]"):
+        job_of('process = "ee_to_3jets"\n[events]\nformats = ["hepmc"]')
 
 
 OTHER_UNIT = """

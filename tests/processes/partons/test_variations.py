@@ -107,7 +107,7 @@ def test_names_and_groups(folder: Path, events: tuple[dict[str, str], EventBatch
     assert scale.weights[1].text == "MUR=0.5 MUF=0.5 PDF=99000"
     assert (members.name, members.combine) == ("toyset", "symmhessian+as")
     assert members.ids == ("MUR1.0_MUF1.0_PDF99001", "MUR1.0_MUF1.0_PDF99002")
-    assert [weight.get("MEMBER") for weight in again.weights] == ["4"]
+    assert [weight.get("MEMBER") for weight in again.weights] == ["4/5"]
     assert len(variations(events[0], "9-point").groups[0].weights) == 9
     with_central = variations(events[0], "7-point", [f"{folder}/all"]).groups
     # The weight of the nominal scales and densities is listed once, as a member of its set.
