@@ -149,14 +149,16 @@ def new_hdf5(path: str | Path, **options: Any) -> Iterator[HDF5Output]:
     (2,)
     """
     with atomic_write(path, "w+b") as handle:
-        stream = _Stream(handle)
-        with signals_wait():
-            file = h5py.File(stream, "w", **options)
-        output = HDF5Output(file, stream)
+        stream, file = _Stream(handle), None
         try:
+            # A signal that waited is raised at the end of this step: the file is closed then, too.
+            with signals_wait():
+                file = h5py.File(stream, "w", **options)
+            output = HDF5Output(file, stream)
             yield output
         finally:
-            with signals_wait():
-                file.close()
+            if file is not None:
+                with signals_wait():
+                    file.close()
         with output.writing():
             """Nothing more: errors of the last bytes are raised."""

@@ -24,19 +24,13 @@ class Terminated(KeyboardInterrupt):
         self.number = number
 
 
-def _raise(number: int, frame: FrameType | None) -> None:
-    # A second request must not cut the clearing up that the first one began.
-    for ending in _ENDING:
-        signal.signal(ending, signal.SIG_IGN)
-    raise Terminated(number)
-
-
 @contextmanager
-def ending_signals_raise() -> Iterator[None]:
+def ending_signals_raise() -> Iterator[list[int]]:
     """SIGTERM and SIGHUP raise `Terminated`, once, as Ctrl-C raises KeyboardInterrupt.
 
-    Signals that are ignored or have a handler stay as they are (nohup ignores SIGHUP), and other threads than the main
-    one change nothing.
+    The list that it gives gets the numbers of the signals: a library that calls back may turn the exception into one of
+    its own. Signals that are ignored or have a handler stay as they are (nohup ignores SIGHUP), and other threads than
+    the main one change nothing.
 
     Examples
     --------
@@ -47,17 +41,29 @@ def ending_signals_raise() -> Iterator[None]:
     ...         print(error)
     SIGTERM
     """
+    received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield received
         return
-    taken = [number for number in _ENDING if signal.getsignal(number) == signal.SIG_DFL]
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        # A second request must not cut the clearing up that the first one began.
+        for ending in _ENDING:
+            signal.signal(ending, signal.SIG_IGN)
+        raise Terminated(number)
+
+    usual = {number: signal.SIG_DFL for number in _ENDING} | {signal.SIGINT: signal.default_int_handler}
+    taken = {number: handler for number, handler in usual.items() if signal.getsignal(number) == handler}
     for number in taken:
-        signal.signal(number, _raise)
+        signal.signal(number, note)
     try:
-        yield
+        yield received
     finally:
-        for number in taken:
-            signal.signal(number, signal.SIG_DFL)
+        for number, handler in taken.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

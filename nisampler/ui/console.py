@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from nisampler.errors import CardError, NisamplerError
 if TYPE_CHECKING:
     import torch
 
-FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
+FAILED, WRONG_USE = 1, 2
 # Shells add this to the number of the signal that ended a command.
 _SIGNAL = 128
 
@@ -48,22 +49,26 @@ def errors(context: typer.Context, unfinished: Path | None = None, resume: str =
         console.print(text, markup=False, highlight=False)
         return typer.Exit(code)
 
-    try:
-        with ending_signals_raise():
-            yield
-    except KeyboardInterrupt as error:
-        how, code = "interrupted", INTERRUPTED
-        if isinstance(error, Terminated):
-            how, code = f"ended by {error}", _SIGNAL + error.number
+    def ended(number: int) -> typer.Exit:
+        how = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
         resumable = unfinished is not None and unfinished.is_file()
-        raise fail(f"{how}: {f'`{resume}` continues' if resumable else 'start the command again'}", code) from None
-    except NisamplerError as error:
-        raise fail(f"error: {error}", WRONG_USE if isinstance(error, CardError) else FAILED) from error
-    except (MemoryError, OSError) as error:
-        raise fail(f"error: {type(error).__name__}: {error}", FAILED) from error
+        return fail(f"{how}: {f'`{resume}` continues' if resumable else 'start the command again'}", _SIGNAL + number)
+
+    received: list[int] = []
+    try:
+        with ending_signals_raise() as received:
+            yield
     except (typer.Exit, typer.Abort):
         raise
+    except KeyboardInterrupt as error:
+        raise ended(error.number if isinstance(error, Terminated) else signal.SIGINT) from None
     except Exception as error:
+        if received:
+            raise ended(received[0]) from None
+        if isinstance(error, NisamplerError):
+            raise fail(f"error: {error}", WRONG_USE if isinstance(error, CardError) else FAILED) from error
+        if isinstance(error, MemoryError | OSError):
+            raise fail(f"error: {type(error).__name__}: {error}", FAILED) from error
         text = f"unexpected {type(error).__name__}: {error}\nnisampler --debug shows where; please report it"
         raise fail(text, FAILED) from error
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -56,3 +59,20 @@ def test_hdf5_is_not_left_half_way(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(KeyboardInterrupt):
         write_points(tmp_path / "a.h5", (PointBatch(np.ones((5000, 2)), np.ones(5000)) for _ in range(3)))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_request_while_a_file_is_opened_leaves_nothing_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from nisampler.base import hdf5_output
+
+    class Interrupted(h5py.File):  # type: ignore[misc]
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(hdf5_output.h5py, "File", Interrupted)
+    with pytest.raises(KeyboardInterrupt), hdf5_output.new_hdf5(tmp_path / "a.h5"):
+        pass
+    gc.collect()
+    assert list(tmp_path.iterdir()) == [] and capfd.readouterr().err == ""

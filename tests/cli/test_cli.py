@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +226,20 @@ def test_the_systems_request_to_end_is_like_an_interrupt(
     assert code == 143 and err == "ended by SIGTERM: start the command again\n"
     monkeypatch.undo()
     assert call(*again, "--output", more, "-q")[0] == 0 and call("report", run)[0] == 0
+
+
+@pytest.mark.parametrize(("number", "how"), [(signal.SIGTERM, "ended by SIGTERM"), (signal.SIGINT, "interrupted")])
+def test_a_request_that_a_library_turns_into_an_error_of_its_own(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, how: str
+) -> None:
+    def swallow(*_: object, **__: object) -> None:
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(number)
+        raise ValueError("a callback failed")
+
+    monkeypatch.setattr("nisampler.api.Chain.train", swallow)
+    code, _, err = call("run", folder / "card.toml", "-o", tmp_path / "run", "--quiet")
+    assert code == 128 + number and err == f"{how}: `nisampler resume {tmp_path / 'run'}` continues\n"
 
 
 @pytest.mark.parametrize(
