@@ -176,7 +176,12 @@ def generate_events(
 def _told(made: Generated, integral: Estimate, max_weight: float, job: Job) -> dict[str, Any]:
     """What a job says of its events, for ``generated.json``."""
     return made.figures(max_weight) | {
-        "integral": {"value": integral.value, "error": integral.error, "unit": integral.unit},
+        "integral": {
+            "value": integral.value,
+            "error": integral.error,
+            "unit": integral.unit,
+            "trusted": integral.trusted,
+        },
         "max_weight": max_weight,
         "calls": {"generation": made.calls, "events": job.record_calls(made.events), "nonfinite": made.nonfinite},
         "weights": "average" if job.average else "unit",

@@ -111,7 +111,8 @@ def generation_summary(result: Mapping[str, Any], path: Path) -> list[tuple[str,
 
     >>> result = {
     ...     "n": 20, "part": 1, "parts": 1, "n_events": 20, "efficiency_generated": 0.25, "overweight_fraction": 0.0,
-    ...     "integral": {"value": 5.01, "error": 0.02, "unit": "pb"}, "of_trials": {"value": 5.1, "error": 0.2},
+    ...     "integral": {"value": 5.01, "error": 0.02, "unit": "pb", "trusted": True},
+    ...     "of_trials": {"value": 5.1, "error": 0.2},
     ...     "files": [], "warnings": [],
     ... }
     >>> generation_summary(result, Path("more"))[:3]
@@ -128,7 +129,8 @@ def merge_summary(result: Mapping[str, Any], path: Path) -> list[tuple[str, str]
 
     >>> result = {
     ...     "n": 20, "jobs": 2, "shards": 4, "missing_shards": 0, "sum_of_weights": 20.0, "efficiency_generated": 0.25,
-    ...     "integral": {"value": 5.01, "error": 0.02, "unit": "pb"}, "of_trials": {"value": 5.1, "error": 0.2},
+    ...     "integral": {"value": 5.01, "error": 0.02, "unit": "pb", "trusted": True},
+    ...     "of_trials": {"value": 5.1, "error": 0.2},
     ...     "overweight_fraction": 0.0,
     ... }
     >>> for name, text in merge_summary(result, Path("all.h5")):
