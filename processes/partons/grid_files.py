@@ -86,7 +86,8 @@ def read_member(path: Path) -> tuple[dict[str, str], list[SubGrid]]:
         text = read_bounded(path, _MOST_GRID, "a PDF grid").decode("ascii")
     except (StorageError, UnicodeDecodeError) as error:
         raise PdfError(f"cannot read the PDF grid {path}: {error.__cause__ or error}") from error
-    head, *blocks = re.split(r"^---.*$", text, flags=re.MULTILINE)
+    head, *rest = f"\n{text}".split("\n---")
+    blocks = [block.partition("\n")[2] for block in rest]
     if len(head) > _MOST_HEAD or "lhagrid1" not in head:
         raise PdfError(f"{path} is not an LHAPDF grid file: its head does not say 'Format: lhagrid1'")
     if len(blocks) < 2 or blocks[-1].strip():
@@ -104,7 +105,7 @@ def _read_block(block: str, where: str) -> SubGrid:
     try:
         x, q = (np.array(line.split(), dtype=np.float64) for line in lines[:2])
         codes = [int(code) for code in lines[2].split()]
-        values = np.array(_FUSED.sub(" ", lines[3]).split(), dtype=np.float64)
+        values = _numbers(lines[3])
     except ValueError as error:
         raise PdfError(f"{where}: {error}") from error
     flavours = tuple(GLUON if code == 0 else code for code in codes)
@@ -114,6 +115,14 @@ def _read_block(block: str, where: str) -> SubGrid:
     if not all(len(knots) > 1 and knots.min() > 0 and knots.max() < _LARGEST and _rise(knots) for knots in (x, q)):
         raise PdfError(f"{where}: the knots in x and in Q must be positive and rise, two or more of each")
     return SubGrid(torch.from_numpy(x), torch.from_numpy(q), flavours, torch.from_numpy(table))
+
+
+def _numbers(text: str) -> NDArray[np.float64]:
+    """Numbers with blanks between them, or where that fails run together."""
+    try:
+        return np.array(text.split(), dtype=np.float64)
+    except ValueError:
+        return np.array(_FUSED.sub(" ", text).split(), dtype=np.float64)
 
 
 def _check_values(values: NDArray[np.float64], knots: tuple[int, int], flavours: tuple[int, ...], where: str) -> None:
