@@ -15,7 +15,7 @@ from nisampler.events.hdf5 import iterate_hdf5, iterate_weights, read_hdf5_heade
 from nisampler.events.hepmc import SUFFIXES as HEPMC
 from nisampler.events.hepmc import write_hepmc
 from nisampler.events.info import InitInfo
-from nisampler.events.lhe import iterate_lhe, read_lhe_header, write_lhe
+from nisampler.events.lhe import BULK, iterate_lhe, read_lhe_header, write_lhe
 
 SUFFIXES = (".lhe", ".lhe.gz", ".h5", ".hdf5")
 
@@ -41,7 +41,7 @@ def file_suffix(path: str | Path) -> str:
 
 
 def written_suffix(path: str | Path) -> str:
-    """The ending of a file to be written: besides those that can be read, ``.hepmc`` and ``.hepmc.gz``.
+    """The ending of a file to be written: besides those that can be read, ``.lheh5``, ``.hepmc`` and ``.hepmc.gz``.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def written_suffix(path: str | Path) -> str:
     >>> written_suffix("events.hepmc.gz")
     '.hepmc.gz'
     """
-    return _ending(path, SUFFIXES + HEPMC)
+    return _ending(path, (*SUFFIXES, BULK, *HEPMC))
 
 
 def _ending(path: str | Path, known: tuple[str, ...]) -> str:

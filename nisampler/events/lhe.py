@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nisampler._version import __version__
+from nisampler.base.hdf5_output import new_hdf5
 from nisampler.base.storage import atomic_write
 from nisampler.errors import (
     CorruptFileError,
@@ -45,6 +46,8 @@ from nisampler.events.weights import only
 
 # Of the events that are held at a time: bytes in the file, and slots of the columns.
 _BYTES_READ, _SLOTS_READ = 32 << 20, 1 << 19
+BULK = ".lheh5"
+"""Ending of LHEH5, which is written and not read here."""
 _GZIP_MAGIC = b"\x1f\x8b"
 _EVENT_FORMAT = "{nparticles:d} {pid:d} {weight:.16e} {scale:.16e} {aqed:.16e} {aqcd:.16e}"
 _PARTICLE_FORMAT = (
@@ -116,10 +119,12 @@ def _event_records(module: Any, batch: EventBatch, ids: Sequence[str]) -> Iterat
         strict=True,
     )
     particle = module.LHEParticle
-    extras = zip(extra_lines(batch), weight_lines(batch, ids), strict=True)
-    for head, whole, real, ((scales, lines), named) in zip(heads, integers, reals, extras, strict=True):
+    named = zip(batch.named_weights.tolist(), weight_lines(batch, ids), strict=True)
+    rows = zip(heads, integers, reals, extra_lines(batch), named, strict=True)
+    for head, whole, real, (scales, lines), (values, block) in rows:
         particles = [particle(*whole[slot], *real[slot]) for slot in range(head[0])]
-        yield module.LHEEvent(module.LHEEventInfo(*head), particles, scales=scales, optional=[*lines, *named])
+        weights = dict(zip(ids, values, strict=True))
+        yield module.LHEEvent(module.LHEEventInfo(*head), particles, weights, scales, optional=[*lines, *block])
 
 
 @contextmanager
@@ -144,12 +149,13 @@ def write_lhe(
     n_events: int | None = None,
     gzip_level: int = GZIP_LEVEL,
 ) -> int:
-    """Write events to ``.lhe`` or ``.lhe.gz``; the file appears complete or not at all.
+    """Write events to ``.lhe``, ``.lhe.gz`` or ``.lheh5``; the file appears complete or not at all.
 
     Parameters
     ----------
     path
-        The ending decides about compression.
+        The ending decides about compression; ``.lheh5`` is the format LHEH5 (1905.05120, 2309.13154) in HDF5, as pylhe
+        writes and reads it.
     batches
         One batch, or any iterable of batches: only one is held at a time.
     info
@@ -184,8 +190,8 @@ def write_lhe(
     0
     """
     module, target = _import_pylhe(), Path(path)
-    if not target.name.endswith((".lhe", ".lhe.gz")):
-        raise EventFormatError(f"{target}: the name of an LHE file must end in .lhe or .lhe.gz")
+    if not target.name.endswith((".lhe", ".lhe.gz", BULK)):
+        raise EventFormatError(f"{target}: the name of an LHE file must end in .lhe, .lhe.gz or {BULK}")
     if isinstance(batches, EventBatch) and n_events is None:
         n_events = len(batches)
     source = CheckedBatches(batches, info, target)
@@ -194,12 +200,25 @@ def write_lhe(
         header=header_block(module, info, n_events),
         events=(event for batch in source for event in _event_records(module, batch, info.weight_ids)),
     )
-    with atomic_write(target) as handle, _text_stream(handle, target.name.endswith(".gz"), gzip_level) as text:
-        document.write(text, _format(module))
-        text.write("\n")
+    with _written(target, module, document, gzip_level):
         if n_events is not None and source.count != n_events:
             raise EventCountError(f"{target}: {n_events} events were declared, {source.count} were made")
     return source.count
+
+
+@contextmanager
+def _written(target: Path, module: Any, document: Any, gzip_level: int) -> Iterator[None]:
+    """The file with a document in it, which appears when the block ends without an exception."""
+    if target.name.endswith(BULK):
+        with new_hdf5(target) as output:
+            with output.writing():
+                module.lheh5.write(document, output.file, module.LHEHDF5Format())
+            yield
+        return
+    with atomic_write(target) as handle, _text_stream(handle, target.name.endswith(".gz"), gzip_level) as text:
+        document.write(text, _format(module))
+        text.write("\n")
+        yield
 
 
 def _open_binary(path: Path) -> IO[bytes]:

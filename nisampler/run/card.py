@@ -36,7 +36,7 @@ from nisampler.integration.integrator import IntegrationConfig
 from nisampler.training.config import TrainingConfig
 from nisampler.unweighting.unweighter import UnweightingConfig
 
-Format = Literal["lhe.gz", "lhe", "h5", "hepmc.gz", "hepmc"]
+Format = Literal["lhe.gz", "lhe", "h5", "lheh5", "hepmc.gz", "hepmc"]
 _MOST_SHARDS = 1_000_000
 _MOST_BYTES = 64 << 10
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -112,8 +112,8 @@ class EventSettings:
     shard_size
         Events in one shard, the unit that a killed run loses at most.
     formats
-        Of the finished file: "lhe.gz", "lhe", "h5", "hepmc.gz", "hepmc"; by default lhe.gz, or h5 for a callable
-        without an event record.
+        Of the finished file: "lhe.gz", "lhe", "h5", "lheh5", "hepmc.gz", "hepmc"; by default lhe.gz, or h5 for a
+        callable without an event record.
     weights
         "average": the weights of a file average to the cross-section in pb (IDWTUP = ±4). Showers hand them on, those
         of overweight events included; it is the default of MadGraph and POWHEG, and here that of event records.

@@ -9,7 +9,7 @@ import numpy as np
 import pylhe
 import pytest
 
-from nisampler.errors import CorruptFileError, EventFormatError
+from nisampler.errors import CorruptFileError, EventCountError, EventFormatError
 from nisampler.events import (
     EventBatch,
     EventFile,
@@ -77,6 +77,26 @@ def test_pylhe_reads_a_dictionary_by_id(varied, named, tmp_path):
     assert groups[0].weights[0].name == "MUR=0.5 MUF=0.5 PDF=315000"
     for row, event in zip(varied.named_weights, file.events, strict=True):
         assert event.weights == dict(zip(named.weight_ids, row, strict=True))
+
+
+def test_pylhe_reads_lheh5(varied, named, tmp_path):
+    """Momenta, scales, texts and every weight by its id, in every bit."""
+    varied = replace(varied, mu_r=np.linspace(10, 100, 12))
+    path = tmp_path / "events.lheh5"
+    assert write_events(path, varied, named) == 12
+    file = pylhe.LHEFile.fromfile(path)
+    assert file.header.initrwgt.list_weights_ids() == list(named.weight_ids)
+    for index, event in enumerate(file.events):
+        weights = [event.weights[name] for name in named.weight_ids]
+        assert weights == varied.named_weights[index].tolist()
+        momenta = [[item.e, item.px, item.py, item.pz] for item in event.particles]
+        assert momenta == varied.momenta[index].tolist()
+        assert event.scales["rscale"] == varied.mu_r[index] and event.eventinfo.weight == varied.weights[index]
+    with pytest.raises(EventFormatError, match="ends in one of"):
+        EventFile.open(path)
+    with pytest.raises(EventCountError):
+        write_events(tmp_path / "other.lheh5", varied, named, 13)
+    assert [item.name for item in tmp_path.iterdir()] == ["events.lheh5"]
 
 
 def test_files_without_them_have_the_bytes_they_had(events, info, tmp_path):
