@@ -3,15 +3,17 @@
 Group ``init`` has the attributes ``beam_ids``, ``beam_energies``, ``pdf_groups``, ``pdf_sets``, ``strategy`` (IDWTUP),
 ``generator``, ``version`` and the dataset ``processes`` with the rows (cross-section in pb, its error, largest weight,
 process code). Where there are named weights, the rows of ``weight_groups`` are (name, combine, attributes), those of
-``weights``, one for each column, (number of the group, id, text, attributes): UTF-8 of fixed length, an attribute a
-line, as ``MUR=0.5``. The group ``header`` holds the texts of the header by name, as bytes of UTF-8.
+``weights``, one for each column, (number of the group, id, text, attributes): bytes of UTF-8 (rows, columns, width), an
+attribute a line, as ``MUR=0.5``. The group ``header`` holds the texts of the header by name, as bytes of UTF-8.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nisampler.base.hdf5_input import attribute, require_readable
 from nisampler.errors import EventFormatError
@@ -21,7 +23,7 @@ from nisampler.events.weights import Attributes, WeightGroup, WeightInfo
 _ATTRIBUTES = ("beam_ids", "beam_energies", "pdf_groups", "pdf_sets", "strategy", "generator", "version")
 _GROUPS, _WEIGHTS, _HEADER = "weight_groups", "weights", "header"
 # Bytes of the names of weights, and of the texts of the header.
-_LARGEST = 8 << 20
+_LARGEST, _MOST_TEXTS = 8 << 20, 1000
 _MOST_PROCESSES = 10_000
 
 
@@ -48,8 +50,7 @@ def write_init(file: Any, info: InitInfo) -> None:
             for item in found.weights
         ]
         for name, table in ((_GROUPS, groups), (_WEIGHTS, weights)):
-            cells = np.array([[cell.encode() for cell in row] for row in table])
-            group.create_dataset(name, data=cells, fletcher32=True)
+            group.create_dataset(name, data=_stored(table), fletcher32=True)
     if info.header:
         texts = file.create_group(_HEADER, track_order=True)
         for name, text in info.header:
@@ -96,26 +97,38 @@ def _parted(text: str) -> Attributes:
 def _weight_groups(group: Any) -> tuple[WeightGroup, ...]:
     if _GROUPS not in group:
         return ()
-    members: list[list[WeightInfo]] = [[] for _ in group[_GROUPS]]
-    for number, name, text, attributes in _cells(group[_WEIGHTS], 4):
-        members[int(number)].append(WeightInfo(name, text, _parted(attributes)))
-    found = zip(_cells(group[_GROUPS], 3), members, strict=True)
+    rows = _table(group[_GROUPS], 3)
+    members: dict[str, list[WeightInfo]] = {str(number): [] for number in range(len(rows))}
+    for number, name, text, attributes in _table(group[_WEIGHTS], 4):
+        members[number].append(WeightInfo(name, text, _parted(attributes)))
+    found = zip(rows, members.values(), strict=True)
     return tuple(WeightGroup(name, combine, tuple(items), _parted(more)) for (name, combine, more), items in found)
 
 
-def _cells(data: Any, columns: int) -> list[list[str]]:
-    """A table of texts of fixed length, its size looked at before it is read."""
-    _require_small(data, data.dtype.kind == "S" and data.ndim == 2 and data.shape[1] == columns)
-    return [[cell.decode() for cell in row] for row in data[()].tolist()]
+def _stored(rows: Sequence[tuple[str, ...]]) -> NDArray[np.uint8]:
+    """Texts (rows, columns) as bytes of UTF-8 (rows, columns, width), zeros at their ends."""
+    cells = np.array([[cell.encode() for cell in row] for row in rows])
+    return cells.view(np.uint8).reshape(*cells.shape, cells.dtype.itemsize)
+
+
+def _table(data: Any, columns: int) -> list[list[str]]:
+    """The texts that `_stored` made bytes of."""
+    if data.ndim != 3 or data.shape[1] != columns:
+        raise EventFormatError(
+            f"{data.file.filename}: {data.name} has shape {data.shape}, not (rows, {columns}, width)"
+        )
+    return [[bytes(cell).rstrip(b"\0").decode() for cell in row] for row in _bytes(data)]
 
 
 def _header(texts: Any) -> tuple[tuple[str, str], ...]:
-    for data in texts.values():
-        _require_small(data, data.dtype == np.uint8 and data.ndim == 1)
-    return tuple((name, np.asarray(data[()]).tobytes().decode()) for name, data in texts.items())
+    if len(texts) > _MOST_TEXTS:
+        raise EventFormatError(f"{texts.file.filename}: {len(texts)} texts in the header, there can be {_MOST_TEXTS}")
+    return tuple((name, _bytes(data).tobytes().decode()) for name, data in texts.items())
 
 
-def _require_small(data: Any, well_formed: bool) -> None:
-    """EventFormatError unless a dataset is made as it should be and fits into 8 MiB."""
-    if not well_formed or data.external or data.is_virtual or data.size * data.dtype.itemsize > _LARGEST:
+def _bytes(data: Any) -> NDArray[np.uint8]:
+    """Bytes of texts, their number looked at before they are read."""
+    require_readable(data.file.filename, {data.name: data})
+    if data.dtype != np.uint8 or data.size > _LARGEST:
         raise EventFormatError(f"{data.file.filename}: {data.name} is no text of at most {_LARGEST >> 20} MiB")
+    return np.asarray(data[()])

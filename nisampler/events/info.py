@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from nisampler.errors import EventFormatError
-from nisampler.events.weights import WeightGroup, ids_of
+from nisampler.events.weights import WeightGroup, ids_of, is_plain
 
 GENERATOR = "nisampler"
 """What an event file of this package says made it."""
@@ -106,6 +106,12 @@ class InitInfo:
         for name, _ in self.header:
             if _ENTRY.fullmatch(name) is None:
                 raise EventFormatError(f"{name!r} cannot name a text of the header: letters, digits, '_', '-' and '.'")
+        for group in self.weight_groups:
+            if not group.weights:
+                raise EventFormatError(f"the group {group.name!r} has no weights")
+        for name, text in self.header:
+            if not is_plain(text):
+                raise EventFormatError(f"the text {name!r} of the header has characters that a file cannot hold")
 
     @property
     def weight_ids(self) -> tuple[str, ...]:

@@ -130,6 +130,9 @@ def uncertainties(path: str | Path) -> Uncertainties:
     if not total:
         raise EventFormatError(f"{path}: the weights of its {count} events add up to zero")
     values = info.cross_section * named / total
+    wrong = [name for name, value in zip(ids, values.tolist(), strict=True) if not math.isfinite(value)]
+    if wrong:
+        raise EventFormatError(f"{path}: the weights {wrong[0]} are not finite: `nisampler check {path}` says where")
     error = math.hypot(*(process.error for process in info.processes))
     bands, start = [], 0
     for group in info.weight_groups:

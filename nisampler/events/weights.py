@@ -6,10 +6,14 @@ scales and the number of the member in LHAPDF's index; the attributes and the te
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from nisampler.errors import EventFormatError
+
+# What XML cannot hold, and the carriage return, which it does not keep.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 
 Attributes = tuple[tuple[str, str], ...]
 
@@ -93,14 +97,23 @@ class WeightGroup:
         return tuple(weight.id for weight in self.weights)
 
 
+def is_plain(text: str) -> bool:
+    """Whether a text can stand in a file of events: lines of UTF-8 with no other control characters than tabs.
+
+    >>> is_plain("seed = 1\\n"), is_plain("\\x00")
+    (True, False)
+    """
+    return _CONTROL.search(text) is None
+
+
 def require_lines(texts: Sequence[str], attributes: Attributes) -> None:
     """EventFormatError unless each text is one line and each attribute has a name.
 
     >>> require_lines(("one",), (("MUR", "0.5"),))
     """
     flat = (*texts, *(part for pair in attributes for part in pair))
-    if any(len(text.splitlines()) > 1 or "\n" in text for text in flat):
-        raise EventFormatError(f"names and texts of weights are single lines, got {flat}")
+    if any(len(text.splitlines()) > 1 or "\n" in text or not is_plain(text) for text in flat):
+        raise EventFormatError(f"names and texts of weights are single lines of plain text, got {flat}")
     if any(not name or "=" in name for name, _ in attributes):
         raise EventFormatError(f"attributes of weights need names without '=', got {attributes}")
 

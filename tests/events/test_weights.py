@@ -181,24 +181,34 @@ def test_weights_that_are_declared_and_not_written_are_none(varied, named, event
 def test_names_are_checked(info):
     with pytest.raises(EventFormatError, match=r"'a' is declared 2 times"):
         replace(info, weight_groups=(WeightGroup("", weights=(WeightInfo("a"), WeightInfo("a"))),))
+    with pytest.raises(EventFormatError, match="the group 'empty' has no weights"):
+        replace(info, weight_groups=(WeightGroup("empty"),))
     with pytest.raises(EventFormatError, match="'card' is declared 2 times"):
         replace(info, header=(("card", ""), ("card", "x")))
     with pytest.raises(EventFormatError, match="cannot name a text of the header"):
         replace(info, header=(("a card", ""),))
     with pytest.raises(EventFormatError, match="needs an id"):
         WeightInfo("")
-    for wrong in ({"text": "two\nlines"}, {"attributes": (("a=b", "c"),)}, {"attributes": (("a", "b\n"),)}):
+    for text in ("a\x00b", "a\rb", "\ud800"):
+        with pytest.raises(EventFormatError, match="the text 'card' of the header has characters"):
+            replace(info, header=(("card", text),))
+    for wrong in (
+        {"id": "\x01"},
+        {"text": "two\nlines"},
+        {"attributes": (("a=b", "c"),)},
+        {"attributes": (("a", "b\n"),)},
+    ):
         with pytest.raises(EventFormatError, match="weights"):
-            WeightInfo("a", **wrong)
+            WeightInfo(**({"id": "a"} | wrong))
     assert only(GROUPS, ["MUR1.0_MUF1.0_PDF93301"])[0].attributes == (("confidence", "90"),)
 
 
 def test_altered_names_in_hdf5_are_refused(varied, named, tmp_path):
     path = tmp_path / "events.h5"
     changes = {
-        "init/weights": np.array([[b"0", b"a", b""]]),
+        "init/weights": np.zeros((5, 4, 3), np.uint8),
         "init/weight_groups": np.zeros((2, 3)),
-        "header/card": np.zeros((3, 3), np.uint8),
+        "header/card": np.array([b"text"]),
     }
     for name, data in changes.items():
         write_events(path, varied, named)
@@ -210,7 +220,14 @@ def test_altered_names_in_hdf5_are_refused(varied, named, tmp_path):
         assert not check_file(path).passed
     write_events(path, varied, named)
     with h5py.File(path, "r+") as file:
+        groups = file["init/weights"][()]
+        groups[0, 0, 0] = ord("7")
+        file["init/weights"][...] = groups
+    with pytest.raises(CorruptFileError, match="truncated or altered"):
+        EventFile.open(path)
+    write_events(path, varied, named)
+    with h5py.File(path, "r+") as file:
         del file["header/card"]
         file["header"].create_dataset("card", shape=(1 << 40,), dtype=np.uint8, chunks=(1 << 16,))
-    with pytest.raises(EventFormatError, match="at most 8 MiB"):
+    with pytest.raises((EventFormatError, CorruptFileError), match=r"at most 8 MiB|declares"):
         EventFile.open(path)

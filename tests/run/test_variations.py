@@ -174,7 +174,7 @@ def _observables(batch: EventBatch) -> dict[str, np.ndarray]:
     pair = first + second
     y1, y2, y = (np.arctanh(p[:, 3] / p[:, 0]) for p in (first, second, pair))
     return {
-        "mass": np.log(batch.masses[:, 2]),
+        "mass": np.log(pair[:, 0] ** 2 - (pair[:, 1:] ** 2).sum(1)),
         "rapidity": y,
         "pt": np.log(np.hypot(first[:, 1], first[:, 2])),
         "first": y1,
@@ -187,13 +187,15 @@ def _observables(batch: EventBatch) -> dict[str, np.ndarray]:
     }
 
 
+@pytest.mark.parametrize("name", ["drell_yan", "ttbar"])
 @pytest.mark.parametrize("change", ["scales", "member"])
-def test_closure_of_drell_yan(change: str, folder: Path) -> None:
+def test_closure(change: str, name: str, folder: Path) -> None:
     """Reweighted events against others of a process at (½, 2) μ, or of another member: ten distributions agree."""
     grids = [str(folder / f"toyset_{member:04d}.dat") for member in (0, 4)]
-    central = create("drell_yan", pdf=grids[0], scale="m_ll")
+    scale = "m_ll" if name == "drell_yan" else "H_T/2"
+    central = create(name, pdf=grids[0], scale=scale)
     other = {"mu_r_factor": 0.5, "mu_f_factor": 2.0, "pdf": grids[0]} if change == "scales" else {"pdf": grids[1]}
-    direct = create("drell_yan", scale="m_ll", **other)
+    direct = create(name, scale=scale, **other)
     batches, found = [], []
     for seed, process in enumerate((central, direct)):
         generator = torch.Generator().manual_seed(seed)
@@ -203,12 +205,12 @@ def test_closure_of_drell_yan(change: str, folder: Path) -> None:
     wish = {"scales": [(0.5, 2.0)]} if change == "scales" else {"pdfs": [f"{folder}/4"]}
     reweighted = variations(central.header, **wish).weights(batches[0])[:, 0]
     weights = [reweighted, batches[1].weights, batches[0].weights]
-    for name, values in _observables(batches[1]).items():
+    for observable, values in _observables(batches[1]).items():
         edges = np.unique(np.quantile(values, np.linspace(0, 1, 11)))
         edges[-1] += 1e-9
         sums, squares = [], []
         for batch, weight in zip((batches[0], batches[1], batches[0]), weights, strict=True):
-            value = _observables(batch)[name]
+            value = _observables(batch)[observable]
             sums.append(np.histogram(value, edges, weights=weight)[0])
             squares.append(np.histogram(value, edges, weights=weight**2)[0])
         chi2, plain = (float(((sums[i] - sums[1]) ** 2 / (squares[i] + squares[1])).sum()) for i in (0, 2))
