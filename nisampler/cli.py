@@ -61,6 +61,7 @@ class Style(StrEnum):
 
 
 CardPath = Annotated[Path, typer.Argument(metavar="CARD", help="The run card, a TOML file.")]
+PackPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, a pack, or the folder of one.")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing; the log file is written anyway.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed, instead of the card's.")]
@@ -127,7 +128,7 @@ def resume(context: typer.Context, run: RunPath, workers: Workers = 1, quiet: Qu
 @app.command()
 def generate(
     context: typer.Context,
-    run: RunPath,
+    run: PackPath,
     events: Annotated[int, typer.Option(min=1, help="Number of events.")],
     seed: Annotated[int, typer.Option(min=0, help="Seed; another one than the run's gives other events.")],
     output: Annotated[
@@ -138,25 +139,58 @@ def generate(
     shard_size: Annotated[
         int | None, typer.Option(min=1, help="Events in a shard, the same in all jobs; that of the card by default.")
     ] = None,
+    formats: Annotated[
+        list[str] | None, typer.Option("--format", help="lhe.gz, lhe or h5, instead of the card's; may be repeated.")
+    ] = None,
     workers: Workers = 1,
     quiet: Quiet = False,
 ) -> None:
     """Write more events with the frozen sampler of a finished run; started again, it continues."""
-    target = output if output is not None else run / f"generated-{seed}"
+    target = output if output is not None else (run if run.is_dir() else Path()) / f"generated-{seed}"
     given = {"--output": output, "--job": None if job == "1/1" else job, "--shard-size": shard_size}
     more = [word for name, value in given.items() if value is not None for word in (name, value)]
     again = command("generate", run, "--events", events, "--seed", seed, *more)
     with errors(context, target / "order.json", again):
-        from nisampler.run.directory import RunDirectory
+        from nisampler.run.card import formats_of
         from nisampler.run.generation.generate import generate_events
         from nisampler.run.generation.order import share
+        from nisampler.run.packing.pack import opened
         from nisampler.run.report.summary import generation_summary
 
-        with monitor_for(not quiet) as monitor, RunDirectory.read(run) as directory:
+        with monitor_for(not quiet) as monitor, opened(run) as directory:
             result = generate_events(
-                directory, events, seed, target, monitor, part=share(job), workers=workers, shard_size=shard_size
+                directory,
+                events,
+                seed,
+                target,
+                monitor,
+                part=share(job),
+                workers=workers,
+                shard_size=shard_size,
+                formats=formats_of(formats),
             )
         show(generation_summary(result, target), quiet)
+
+
+@app.command()
+def pack(
+    context: typer.Context,
+    run: RunPath,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to make, such as w2j.nispack.")],
+    without_pdf: Annotated[bool, typer.Option("--without-pdf", help="Only name the parton densities.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a finished run and all that it needs to one file, from which `generate` works on other machines."""
+    with errors(context):
+        from nisampler.run.directory import RunDirectory
+        from nisampler.run.lookup import announce
+        from nisampler.run.packing.pack import pack as write_pack
+        from nisampler.run.report.summary import pack_summary
+
+        directory = RunDirectory.read(run)
+        with monitor_for(not quiet) as monitor:
+            announce(directory.settings["process"], monitor)
+        show(pack_summary(write_pack(directory, output, not without_pdf), output), quiet)
 
 
 @app.command()

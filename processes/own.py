@@ -48,6 +48,7 @@ def own_process(name: str, parameters: dict[str, Any]) -> Process:
     nisampler.errors.ProcessError: subprocess:run is part of Python itself: a card names code of a file or of an ...
     """
     place, _, attribute = name.rpartition(":")
+    shown = f"{Path(place).name}:{attribute}"
     module = _import(place, name)
     target: Any = module
     for part in attribute.split("."):
@@ -59,12 +60,12 @@ def own_process(name: str, parameters: dict[str, Any]) -> Process:
     if _is_ready(target):
         if parameters:
             raise ConfigError(f"{name} is a ready callable and takes no parameters, got {sorted(parameters)}")
-        return _adopt(target, name)
+        return _adopt(target, shown)
     _refuse_other(target, name, module)
     check_parameters(name, target, parameters)
     with blaming(f"{name} failed", ProcessError):
         made = target(**parameters)
-    return _adopt(made, name)
+    return _adopt(made, shown)
 
 
 def check_parameters(name: str, factory: Callable[..., Any], parameters: dict[str, Any]) -> None:

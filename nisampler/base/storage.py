@@ -351,7 +351,16 @@ def write_sealed(path: str | Path, data: Mapping[str, Any], seal: str = SEAL) ->
     ...     read_sealed(Path(folder) / "a.json")
     {'b': 1.5}
     """
-    write_json(path, {**data, seal: _digest(data, path)})
+    write_json(path, sealed(data, path, seal))
+
+
+def sealed(data: Mapping[str, Any], where: object, seal: str = SEAL) -> dict[str, Any]:
+    """An object with the checksum of all else in it; `where` names it in errors.
+
+    >>> sorted(sealed({"b": 1.5}, "a.json"))
+    ['b', 'checksum']
+    """
+    return {**data, seal: _digest(data, where)}
 
 
 def read_sealed(path: str | Path, seal: str = SEAL, mend: str = "restore it from a copy") -> dict[str, Any]:
@@ -377,8 +386,8 @@ def read_sealed(path: str | Path, seal: str = SEAL, mend: str = "restore it from
     return body
 
 
-def _digest(data: Mapping[str, Any], path: str | Path) -> str:
-    return hashlib.sha256(encode_json(dict(data), path)).hexdigest()
+def _digest(data: Mapping[str, Any], where: object) -> str:
+    return hashlib.sha256(encode_json(dict(data), where)).hexdigest()
 
 
 def sha256(path: str | Path) -> str:

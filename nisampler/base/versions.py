@@ -28,6 +28,17 @@ def versions() -> dict[str, str]:
     return found
 
 
+def version_changes(before: Mapping[str, str], where: str) -> list[str]:
+    """A warning if other versions are installed than before, as a list that is empty otherwise.
+
+    >>> version_changes({"nisampler": "0.0.1"}, "since the run began")
+    ['versions changed since the run began, bytes may differ: nisampler 0.0.1 then, ... now']
+    """
+    now = versions()
+    changed = [f"{name} {before[name]} then, {now.get(name)} now" for name in before if before[name] != now.get(name)]
+    return [f"versions changed {where}, bytes may differ: {', '.join(changed)}"] if changed else []
+
+
 def finite(value: Any) -> Any:
     """The same JSON data with None in place of NaN and infinity, which JSON has no form for.
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -13,11 +14,12 @@ from nisampler.base.checkpoints import MANIFEST_NAME
 from nisampler.base.locks import lock_folder
 from nisampler.base.outputs import atomic_folder, new_folder
 from nisampler.base.storage import atomic_write, read_sealed, remove_stale, sha256, write_sealed
-from nisampler.errors import CorruptFileError, StorageError, command
+from nisampler.errors import CardError, ConfigError, CorruptFileError, StorageError, command
 from nisampler.run import lookup
-from nisampler.run.card import Card, parse_card
+from nisampler.run.card import Card, Format, parse_card
 
 FORMAT, VERSION = "nisampler-run", 2
+PACK, PACK_FORMAT, PACK_VERSION = "manifest.json", "nisampler-pack", 1
 _FIELDS = {"card_sha256", "overrides", "process", "source_sha256", "device", "threads", "versions"}
 
 
@@ -143,7 +145,23 @@ class RunDirectory:
         """
         target = _run(path)
         settings, card = _settings(target)
+        if (target.parent / PACK).is_file():
+            settings, card = _relocated(target.parent, settings, card)
         return cls(target, card, settings)
+
+    def with_formats(self, formats: Sequence[Format]) -> RunDirectory:
+        """The same run, to be read, whose events are to have these formats.
+
+        Raises
+        ------
+        CardError
+            If they are repeated.
+        """
+        try:
+            events = replace(self.card.events, formats=tuple(formats))
+        except ConfigError as error:
+            raise CardError(str(error)) from error
+        return RunDirectory(self.path, self.card.model_copy(update={"events": events}), self.settings)
 
     def check_source(self) -> None:
         """Refuse to go on with another integrand than the run began with.
@@ -258,6 +276,35 @@ def _settings(target: Path) -> tuple[dict[str, Any], Card]:
             f"{place} names the process {settings['process']!r} and the card {card.process!r}: restore both from a copy"
         )
     return settings, card
+
+
+def read_pack(root: Path) -> dict[str, Any]:
+    """The manifest of an unpacked pack.
+
+    >>> read_pack(Path("nowhere"))
+    Traceback (most recent call last):
+    nisampler.errors.StorageError: cannot read nowhere/manifest.json: No such file or directory
+
+    Raises
+    ------
+    StorageError
+        If another release made it.
+    CorruptFileError
+        If it was altered.
+    """
+    manifest = read_sealed(root / PACK, mend="fetch or make the pack again")
+    if (manifest.get("format"), manifest.get("version")) != (PACK_FORMAT, PACK_VERSION):
+        raise StorageError(f"{root / PACK} is of a pack that another release made, which has to read it")
+    return manifest
+
+
+def _relocated(root: Path, settings: dict[str, Any], card: Card) -> tuple[dict[str, Any], Card]:
+    """Settings and card of a run in a pack, with its process and its files where they are now."""
+    manifest = read_pack(root)
+    if manifest["process"] is not None:
+        settings = settings | {"process": str(root.resolve() / manifest["process"])}
+    moved = {name: str(root.resolve() / place) for name, place in manifest["parameters"].items()}
+    return settings, card.model_copy(update={"parameters": card.parameters | moved})
 
 
 def _digest(text: str) -> str:

@@ -12,7 +12,7 @@ from nisampler.base.checkpoints import has_checkpoint
 from nisampler.base.device import point_threads
 from nisampler.base.estimate import Estimate
 from nisampler.base.storage import write_sealed
-from nisampler.base.versions import finite, versions
+from nisampler.base.versions import finite, version_changes, versions
 from nisampler.errors import NisamplerError
 from nisampler.events import shard_path
 from nisampler.result import Result
@@ -141,7 +141,7 @@ def _execute(
     card_device(settings["device"])
     lookup.announce(settings["process"], LogMonitor(directory.log))
     job = build_job(card, settings["process"], settings["device"])
-    changed = _changed_versions(settings["versions"])
+    changed = version_changes(settings["versions"], "since the run began")
     monitor.line(f"{job.process.name}, seed {card.seed}, {job.device}, {settings['threads']} thread(s)")
     for text in changed:
         monitor.line(f"warning: {text}")
@@ -211,12 +211,6 @@ def _speed(
         "events_per_call": expected / max(calls[stage] + job.record_calls(1) * expected, 1),
         "events_per_second": expected / max(seconds[stage], 1e-3),
     }
-
-
-def _changed_versions(before: Mapping[str, str]) -> list[str]:
-    now = versions()
-    changed = [f"{name} {before[name]} then, {now.get(name)} now" for name in before if before[name] != now.get(name)]
-    return [f"versions changed since the run began, bytes may differ: {', '.join(changed)}"] if changed else []
 
 
 def _result(job: Job, found: Result, made: Generated) -> dict[str, Any]:

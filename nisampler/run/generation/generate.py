@@ -12,9 +12,11 @@ from nisampler.base.device import point_threads
 from nisampler.base.estimate import Estimate
 from nisampler.base.rng import Streams
 from nisampler.base.storage import make_folder, remove_stale, write_sealed
+from nisampler.base.versions import version_changes
 from nisampler.events import shard_path
 from nisampler.result import Result
 from nisampler.run import lookup
+from nisampler.run.card import Format
 from nisampler.run.directory import RunDirectory
 from nisampler.run.generation.files import finish, overweight_warnings
 from nisampler.run.generation.generator import Generator
@@ -102,6 +104,7 @@ def generate_events(
     part: tuple[int, int] = (1, 1),
     workers: int = 1,
     shard_size: int | None = None,
+    formats: Sequence[Format] | None = None,
 ) -> dict[str, Any]:
     """Write `n` events of a finished run with another seed to `target`; an interrupted call is continued.
 
@@ -123,6 +126,8 @@ def generate_events(
         Processes that make shards side by side.
     shard_size
         Events in a shard; that of the card by default. Other shards are other events.
+    formats
+        Of the finished files; those of the card by default.
 
     Returns
     -------
@@ -151,6 +156,8 @@ def generate_events(
     ['events.h5']
     """
     directory.require_integral()
+    if formats:
+        directory = directory.with_formats(formats)
     settings, log = directory.settings, target / "run.log"
     order = Order(directory.identity(), seed, n, shard_size or directory.card.events.shard_size, *part)
     with order.claimed(target), log_end(log), point_threads(settings["threads"]):
@@ -162,6 +169,7 @@ def generate_events(
         paths = [shard_path(target / SHARDS, index, SUFFIX) for index, _ in todo]
         names = finish(job, paths, target, made.events) if todo else []
         result = asdict(order) | _told(made, found.estimate, generator.max_weight, job) | {"files": names}
+        result["warnings"] += version_changes(settings["versions"], "since the run began")
         if seed == directory.card.seed:
             same = f"seed {seed} is that of the run itself: these events repeat the run's own"
             result["warnings"].insert(0, same)

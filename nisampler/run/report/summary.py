@@ -154,6 +154,26 @@ def merge_summary(result: Mapping[str, Any], path: Path) -> list[tuple[str, str]
     ]
 
 
+def pack_summary(manifest: Mapping[str, Any], path: Path) -> list[tuple[str, str]]:
+    """The manifest of a pack in a few lines.
+
+    >>> manifest = {"files": {"run/card.toml": ""}, "process": None, "pdf": ["toy"], "outside": ["/data/table"]}
+    >>> for name, text in pack_summary(manifest, Path("all.nispack")):
+    ...     name, text
+    ('files', '1')
+    ('pdf', 'toy')
+    ('warning', '/data/table was read and is not in the pack: put it beside the file of the process')
+    ('', 'all.nispack')
+    """
+    rows = [("files", str(len(manifest["files"])))]
+    if manifest["process"] is not None:
+        rows.append(("process", manifest["process"]))
+    if manifest["pdf"]:
+        rows.append(("pdf", ", ".join(manifest["pdf"])))
+    lie = "was read and is not in the pack: put it beside the file of the process"
+    return [*rows, *(("warning", f"{place} {lie}") for place in manifest["outside"]), ("", str(path))]
+
+
 def _generated(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Efficiency, overweight and integrals of generated events."""
     rows = [

@@ -1,0 +1,1 @@
+"""A finished run as one file that works on other machines."""
