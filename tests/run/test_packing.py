@@ -142,7 +142,7 @@ def test_parton_densities_are_packed_or_named(tmp_path: Path, monkeypatch: pytes
     lean = pack(RunDirectory.read(run), tmp_path / "without.nispack", with_pdf=False)
     assert lean["pdf"] == [name] and not any(place.startswith("pdf/") for place in lean["files"])
     wanted = events_of(run, tmp_path / "run-events")
-    monkeypatch.setattr("nisampler.processes.partons.pdf._pythia_folder", lambda: Path("nowhere"))
+    monkeypatch.setattr("nisampler.processes.partons.sets._pythia_folder", lambda: Path("nowhere"))
     monkeypatch.delenv("LHAPDF_DATA_PATH", raising=False)
     assert events_of(tmp_path / "with.nispack", tmp_path / "packed-events") == wanted
     assert "LHAPDF_DATA_PATH" not in os.environ
