@@ -85,7 +85,7 @@ class AutoregressiveConfig:
     >>> AutoregressiveConfig(blocks=0)
     Traceback (most recent call last):
     ...
-    nisampler.errors.ConfigError: blocks = 0: must be a whole number, at least 1
+    nisampler.errors.ConfigError: blocks = 0: must be a whole number, at least 1 and at most 1000
     """
 
     spline: Spline = field(default_factory=lambda: Spline(domain="line"))
