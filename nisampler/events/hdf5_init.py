@@ -64,6 +64,14 @@ def read_init(file: Any) -> InitInfo:
     ------
     EventFormatError
         If names of weights or texts are none, or more than 8 MiB.
+
+    Examples
+    --------
+    >>> import h5py
+    >>> with h5py.File("any", "w", driver="core", backing_store=False) as file:
+    ...     write_init(file, InitInfo((11, -11), (5.0, 5.0), (ProcessInfo(1.0, 0.1),)))
+    ...     read_init(file).cross_section
+    1.0
     """
     group = file["init"]
     require_readable(file.filename, {"init/processes": group["processes"]})
