@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nisampler.errors import EventFormatError
 from nisampler.events import EventBatch, Observable, PointBatch
+from nisampler.events.uncertainty import band_of
+from nisampler.events.weights import WeightGroup
 from nisampler.ui.histograms import Axis, Floats, Histogram
 
 MAX_COORDINATES = 6
@@ -63,6 +66,63 @@ def fill_points(histograms: tuple[Histogram, ...], batch: PointBatch) -> None:
 
 
 @dataclass(frozen=True)
+class Shade:
+    """An uncertainty of a distribution: a name, and the lower and upper differential cross-section (b,).
+
+    >>> Shade("scales", np.array([0.9]), np.array([1.2])).name
+    'scales'
+    """
+
+    name: str
+    low: Floats
+    high: Floats
+
+
+class NamedSums:
+    """Sums of the named weights of events in the bins of several axes.
+
+    Parameters
+    ----------
+    axes
+        One for each observable.
+    groups
+        What the named weights are.
+
+    Examples
+    --------
+    >>> NamedSums([], ()).shades(0, Histogram(Axis("x", "$x$", np.array([0.0, 1.0]))))
+    []
+    """
+
+    def __init__(self, axes: Sequence[Axis], groups: Sequence[WeightGroup]) -> None:
+        self._axes, self._groups, count = axes, groups, sum(len(group.weights) for group in groups)
+        self._sums = [np.zeros((count, len(axis.edges) - 1)) for axis in axes]
+
+    def fill(self, observables: Sequence[Observable], batch: EventBatch) -> None:
+        """Add events."""
+        for axis, sums, observable in zip(self._axes, self._sums, observables, strict=True):
+            place = axis.bins(observable(batch))
+            for row, weights in zip(sums, batch.named_weights.T, strict=True):
+                row += np.bincount(place, weights, minlength=len(axis.edges) + 1)[1:-1]
+
+    def shades(self, index: int, nominal: Histogram) -> list[Shade]:
+        """Uncertainties of an observable in units of sums of weights, one for each group that has a rule."""
+        shades, start = [], 0
+        for group in self._groups:
+            part = self._sums[index][start : start + len(group.weights)]
+            start += len(group.weights)
+            try:
+                bands = [band_of(group, column, value) for column, value in zip(part.T, nominal.inside, strict=True)]
+            except EventFormatError:  # members that the rule needs are missing
+                continue
+            low = np.array([item.central - item.minus for item in bands])
+            high = np.array([item.central + item.plus for item in bands])
+            if np.isfinite(low).all() and np.isfinite(high).all():
+                shades.append(Shade(group.name, low, high))
+        return shades
+
+
+@dataclass(frozen=True)
 class Comparison:
     """One distribution twice: of weighted points, and of unweighted events with the same integral.
 
@@ -74,6 +134,8 @@ class Comparison:
         (b,) differential cross-section of the weighted points.
     unweighted, unweighted_error
         (b,) the same of the events.
+    shades
+        Uncertainties from the named weights of the events.
 
     Examples
     --------
@@ -89,13 +151,18 @@ class Comparison:
     weighted_error: Floats
     unweighted: Floats
     unweighted_error: Floats
+    shades: tuple[Shade, ...] = ()
 
     @classmethod
-    def of(cls, weighted: Histogram, unweighted: Histogram, integral: float) -> Comparison:
-        """Weighted entries carry f/q; the events share `integral` in proportion to their weights."""
+    def of(
+        cls, weighted: Histogram, unweighted: Histogram, integral: float, shades: Sequence[Shade] = ()
+    ) -> Comparison:
+        """Weighted entries carry f/q; the events share `integral` in proportion to their weights, as do the shades."""
         mean = unweighted.sum_weights / max(unweighted.count, 1)
         scale = integral / mean if mean else integral
-        return cls(weighted.axis, *weighted.density(1.0), *unweighted.density(scale))
+        norm = scale / max(unweighted.count, 1) / np.diff(weighted.axis.edges)
+        scaled = tuple(Shade(shade.name, norm * shade.low, norm * shade.high) for shade in shades)
+        return cls(weighted.axis, *weighted.density(1.0), *unweighted.density(scale), scaled)
 
     def chi2(self) -> tuple[float, int]:
         """Chi-square between the two shapes and its number of bins that have entries in both."""

@@ -34,6 +34,16 @@ class Axis:
         low, high = self.edges[:-1], self.edges[1:]
         return np.sqrt(low * high) if self.log else 0.5 * (low + high)
 
+    def bins(self, values: Any) -> NDArray[np.int64]:
+        """The bin (n,) of each value, from 1 to b; 0 below the range, b + 1 above it.
+
+        Bins are closed below and open above, the last one closed at both ends.
+        """
+        flat = np.ravel(values)
+        place = np.searchsorted(self.edges, flat, side="right")
+        place[flat == self.edges[-1]] = len(self.edges) - 1
+        return place
+
 
 class Histogram:
     """Sums of weights and of their squares in the bins of an axis.
@@ -74,13 +84,11 @@ class Histogram:
 
     def fill(self, values: Any, weights: Any = None) -> None:
         """Add values of any shape with their weights, 1 by default."""
-        flat, edges = np.ravel(values), self.axis.edges
-        place = np.searchsorted(edges, flat, side="right")
-        place[flat == edges[-1]] = len(edges) - 1
+        edges, place = self.axis.edges, self.axis.bins(values)
         found = np.bincount(place, minlength=len(edges) + 1)
         self.under += int(found[0])
         self.over += int(found[-1])
-        self.count += flat.size
+        self.count += place.size
         w = None if weights is None else np.asarray(weights, dtype=np.float64).ravel()
         sums: Any = found if w is None else np.bincount(place, w, minlength=len(edges) + 1)
         squares: Any = found if w is None else np.bincount(place, w**2, minlength=len(edges) + 1)

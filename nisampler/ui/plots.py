@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -324,8 +325,24 @@ def comparison(item: Comparison, unit: str, style: Sheet = PLAIN) -> Drawing:
     with mpl.rc_context(style):
         figure, main, lower = ratio_panels(2)
         draw_ratio(main, lower, item.axis, weighted, [unweighted])
+        _shades(lower, item)
         main.set_ylabel(f"$d\\sigma / dx$ [{_per(unit, item.axis.label)}]" if unit else "density")
     return figure
+
+
+def _shades(lower: Axes, item: Comparison) -> None:
+    """Uncertainties of the events around one, in the ratio panel, which grows with them up to 0 and 2."""
+    reach = 0.0
+    with np.errstate(all="ignore"):
+        for shade, colour in zip(item.shades, itertools.cycle((GREEN, PURPLE)), strict=False):
+            known = item.unweighted > 0
+            low, high = (np.where(known, edge / item.unweighted, 1.0) for edge in (shade.low, shade.high))
+            lower.stairs(high, item.axis.edges, baseline=low, fill=True, color=colour, alpha=0.3, label=shade.name)
+            reach = max(reach, float(np.abs(np.stack([low, high]) - 1).max(initial=0.0)))
+    if item.shades:
+        span = min(1.0, max(1.05 * reach, lower.get_ylim()[1] - 1))
+        lower.set_ylim(1 - span, 1 + span)
+        lower.legend(loc="upper left", fontsize="x-small", ncols=len(item.shades))
 
 
 def _per(unit: str, label: str) -> str:

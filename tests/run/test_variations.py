@@ -15,13 +15,16 @@ from typer.testing import CliRunner
 from nisampler.cli import app
 from nisampler.errors import CardError, ConfigError, StorageError
 from nisampler.events import EventBatch, EventFile, PointBatch, check_file, write_events, write_points
+from nisampler.events.uncertainty import uncertainties
 from nisampler.processes.partons.variations import variations
 from nisampler.processes.registry import create
 from nisampler.run.directory import RunDirectory
 from nisampler.run.generation.generate import generate_events
 from nisampler.run.generation.merge import merge
 from nisampler.run.pipeline import execute, start
+from nisampler.run.report.drawing import Drawn
 from nisampler.run.reweight import joined, reweight
+from nisampler.ui.plots import comparison, svg
 
 CARD = """
 process = "drell_yan"  # R&D <"">
@@ -77,6 +80,24 @@ def test_files_of_a_run_carry_their_weights_and_their_story(run: Path, text: str
     assert (header["process"], header["seed"], header["alpha_s_power"]) == ("drell_yan", "5", "0")
     assert "MassCut" in header["cuts"] and "sqrt_s = 13000.0" in header["parameters"]
     assert header["run"] == RunDirectory.read(run).identity() and "nisampler 0" in header["versions"]
+
+
+def test_the_report_has_bands_of_scales_and_densities(run: Path) -> None:
+    """Their integral is that of the cross-section; what is drawn is what was stored."""
+    comparisons = Drawn.read(run / "distributions").comparisons
+    bands = uncertainties(run / "events.h5").bands
+    for item in comparisons:
+        assert [shade.name for shade in item.shades] == [band.name for band in bands]
+        for shade in item.shades:
+            assert (shade.low <= item.unweighted + 1e-9 * item.unweighted.max()).all()
+            assert (shade.high >= item.unweighted - 1e-9 * item.unweighted.max()).all()
+    mass = next(item for item in comparisons if item.axis.name.startswith("m"))
+    widths = np.diff(mass.axis.edges)
+    inside = (mass.unweighted * widths).sum()
+    above = (mass.shades[0].high * widths).sum() / inside - 1
+    assert above >= 0.9 * bands[0].plus / bands[0].central > 0
+    assert "Central scale variation" in svg(comparison(mass, "pb")).decode()
+    assert comparison(replace(mass, shades=()), "pb").axes[1].get_legend() is None
 
 
 def test_seeds_are_merged_and_named(run: Path, tmp_path: Path) -> None:

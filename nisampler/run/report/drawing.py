@@ -27,6 +27,8 @@ from nisampler.stored import Integrated, Trained
 from nisampler.ui import plots
 from nisampler.ui.distributions import (
     Comparison,
+    NamedSums,
+    Shade,
     coordinate_axes,
     fill_events,
     fill_points,
@@ -36,7 +38,7 @@ from nisampler.ui.histograms import Axis, Histogram
 
 _POINTS = 100_000
 _BATCH = 20_000
-_VALUES = [item.name for item in fields(Comparison) if item.name != "axis"]
+_VALUES = [item.name for item in fields(Comparison) if item.name not in ("axis", "shades")]
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,11 @@ class Drawn:
         tensors: dict[str, torch.Tensor] = {}
         axes = []
         for index, item in enumerate(self.comparisons):
-            axes.append({"name": item.axis.name, "label": item.axis.label, "log": item.axis.log})
+            shades = [shade.name for shade in item.shades]
+            axes.append({"name": item.axis.name, "label": item.axis.label, "log": item.axis.log, "shades": shades})
             values = {"edges": item.axis.edges} | {name: getattr(item, name) for name in _VALUES}
+            for place, shade in enumerate(item.shades):
+                values |= {f"low.{place}": shade.low, f"high.{place}": shade.high}
             tensors |= {f"{index}.{name}": torch.from_numpy(np.asarray(value)) for name, value in values.items()}
         save_checkpoint(folder, tensors, {"axes": axes, "spent": dict(self.spent)})
 
@@ -84,7 +89,12 @@ class Drawn:
         for index, axis in enumerate(meta["axes"]):
             edges = tensors[f"{index}.edges"].numpy()
             values = {name: tensors[f"{index}.{name}"].numpy() for name in _VALUES}
-            comparisons.append(Comparison(Axis(axis["name"], axis["label"], edges, axis["log"]), **values))
+            shades = tuple(
+                Shade(name, *(tensors[f"{index}.{side}.{place}"].numpy() for side in ("low", "high")))
+                for place, name in enumerate(axis.get("shades", ()))
+            )
+            found = Axis(axis["name"], axis["label"], edges, axis["log"])
+            comparisons.append(Comparison(found, **values, shades=shades))
         return cls(tuple(comparisons), meta["spent"])
 
 
@@ -219,11 +229,16 @@ def _comparisons(job: Job, directory: RunDirectory, found: Result) -> tuple[tupl
             fill_events(weighted, observables, job.process.events(u[kept], weights[kept], generator))
         else:
             fill_points(weighted, point_batch(job, u[kept], weights[kept]))
+    named = NamedSums(axes, ())
     if job.process.has_events:
-        for batch in ShardSet.open(directory.events).batches():
+        shards = ShardSet.open(directory.events)
+        named = NamedSums(axes, shards.info().weight_groups)
+        for batch in shards.batches():
             fill_events(unweighted, observables, batch)
+            named.fill(observables, batch)
     else:
         for points in point_batches(find_shards(directory.events).values()):
             fill_points(unweighted, points)
     value = found.estimate.value
-    return tuple(Comparison.of(a, b, value) for a, b in zip(weighted, unweighted, strict=True)), records
+    pairs = enumerate(zip(weighted, unweighted, strict=True))
+    return tuple(Comparison.of(a, b, value, named.shades(index, b)) for index, (a, b) in pairs), records
