@@ -237,7 +237,7 @@ def generate(
     checked("shard", shard, Count)
     trained: tuple[float, float] | None = getattr(model, "trained_energies", None)
     if incident is not None:
-        if np.shape(incident) != (n,):
+        if np.shape(incident) != (n,) or np.asarray(incident).dtype.kind not in "iuf":
             raise ConfigError(f"{n} showers need incident energies of shape ({n},), got {np.shape(incident)}")
         check_incident(incident, "the incident energies")
         _outside(incident, trained)

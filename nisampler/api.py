@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,9 +13,9 @@ import torch
 from pydantic import Field
 
 from nisampler.base.checkpoints import load_checkpoint, save_checkpoint
-from nisampler.base.checks import Natural, Whole, checked
+from nisampler.base.checks import Natural, Threads, Whole, checked, settings
 from nisampler.base.device import point_threads, resolve_device
-from nisampler.base.rng import Streams
+from nisampler.base.rng import Seed, Streams
 from nisampler.density.integrand import Integrand
 from nisampler.density.values import Kind
 from nisampler.errors import ConfigError, ScalarFunctionWarning
@@ -44,7 +44,7 @@ CHECKPOINT_SECONDS = 20.0
 _FINISH = "finish"
 
 
-@dataclass(frozen=True)
+@settings
 class ChainConfig:
     """What a chain is told.
 
@@ -67,8 +67,8 @@ class ChainConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     integration: IntegrationConfig = field(default_factory=IntegrationConfig)
     unweighting: UnweightingConfig = field(default_factory=UnweightingConfig)
-    seed: int = 0
-    threads: int = 1
+    seed: Seed = 0
+    threads: Threads = 1
 
 
 class Chain:
@@ -340,14 +340,16 @@ def integrate(
         integrand = function
     else:
         integrand = Integrand(function, dim, domain=domain, kind=kind, device=place, steer=steer)
-    training = training or TrainingConfig()
+    training = TrainingConfig() if training is None else checked("training", training, TrainingConfig)
     if events is not None:
         training = replace(training, events=checked("events", events, Natural))
-    integration = integration or IntegrationConfig()
+    integration = IntegrationConfig() if integration is None else checked("integration", integration, IntegrationConfig)
     if calls is not None:
         half = checked("calls", calls, Annotated[Whole, Field(ge=200)]) // 2
         training, integration = replace(training, calls=half), replace(integration, points=half)
-    config = ChainConfig(training, integration, unweighting or UnweightingConfig(), seed, threads)
+    config = ChainConfig(
+        training, integration, UnweightingConfig() if unweighting is None else unweighting, seed, threads
+    )
     counted = integrand.counts() if integrand is function else None
     with point_threads(threads), monitor_for(progress) as monitor:
         chain = Chain(integrand, config, place, monitor, counted=counted)

@@ -14,11 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nisampler.base.checks import Positive, checked
 from nisampler.base.device import resolve_device
 from nisampler.calo.data.files import ShowerReader
 from nisampler.calo.data.showers import Showers
 from nisampler.calo.detector.geometry import Geometry
-from nisampler.errors import ConfigError, ShowerDataError
+from nisampler.errors import ShowerDataError
 
 Batch = tuple[Tensor, Tensor]
 
@@ -263,8 +264,7 @@ def source(
     ...     type(source(f"{folder}/a.h5", geometry("toy"), np.arange(2))).__name__
     'MemorySource'
     """
-    if not memory > 0:
-        raise ConfigError(f"memory must be a positive number of bytes, got {memory}")
+    checked("memory", memory, Positive)
     if _size(rows, columns or slice(0, geometry.n_voxels)) > memory:
         return StreamedSource(path, geometry, rows, device, memory, columns)
     with ShowerReader(path, geometry) as reader:

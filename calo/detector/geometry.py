@@ -9,18 +9,22 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 
+from nisampler.base.checks import Whole, checked
 from nisampler.errors import GeometryError, ShapeError
 
 Floats = NDArray[np.float64]
 MOST_VOXELS = 1 << 20
 """Cells of a calorimeter; the finest of the CaloChallenge has 40,500."""
+Angles = Annotated[Whole, Field(ge=1, le=MOST_VOXELS)]
+"""Bins of the angle."""
 Layout = Literal["calochallenge", "calogan", "getting-high"]
 
 _FULL_TURN = 2 * math.pi * (1 + 1e-12)
@@ -123,6 +127,7 @@ class Layer:
     @classmethod
     def polar(cls, id: int, n_alpha: int, r_edges: Sequence[float]) -> Layer:
         """A layer with `n_alpha` equal bins of the angle in [-π, π] and the radial edges in mm."""
+        checked("n_alpha", n_alpha, Angles)
         alpha = tuple(float(edge) for edge in np.linspace(-math.pi, math.pi, n_alpha + 1))
         return cls(id, "polar", alpha, tuple(float(edge) for edge in r_edges))
 

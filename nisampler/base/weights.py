@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nisampler.errors import ConfigError, NonFiniteError, ShapeError, UnweightingError
+from nisampler.base.checks import Fraction, checked
+from nisampler.errors import NonFiniteError, ShapeError, UnweightingError
 
 # Fewer weights tell nothing of a tail.
 _FEWEST_IN_TAIL = 10
@@ -78,8 +79,7 @@ def efficiencies_at(
     [(2.0, 0.6666666666666666), (1.0, 1.0)]
     """
     for fraction in overweight_fractions:
-        if not 0.0 <= fraction < 1.0:
-            raise ConfigError(f"overweight_fraction must lie in [0, 1), got {fraction}")
+        checked("overweight_fraction", fraction, Fraction)
     if weights.ndim != 1 or weights.numel() == 0:
         raise ShapeError(f"weights must have shape (n,) with n > 0, got {tuple(weights.shape)}")
     w = weights.detach().to(torch.float64).abs()

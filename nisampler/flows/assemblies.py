@@ -116,7 +116,8 @@ def coupling_flow(dim: int, config: CouplingConfig | None = None, *, generator: 
     >>> x.shape, bool((log_q.abs() < 1e-5).all())
     (torch.Size([5, 3]), True)
     """
-    dim, config = checked("dim", dim, Coordinates), config or CouplingConfig()
+    dim = checked("dim", dim, Coordinates)
+    config = CouplingConfig() if config is None else checked("config", config, CouplingConfig)
     generator = generator or torch.Generator().manual_seed(0)
 
     def build(d_in: int, d_out: int) -> torch.nn.Module:
@@ -167,7 +168,8 @@ _AUTOREGRESSIVE: dict[str, type[AutoregressiveTransform]] = {
 def _autoregressive(
     name: str, dim: int, config: AutoregressiveConfig | None, generator: torch.Generator | None
 ) -> Flow:
-    dim, config = checked("dim", dim, Coordinates), config or AutoregressiveConfig()
+    dim = checked("dim", dim, Coordinates)
+    config = AutoregressiveConfig() if config is None else checked("config", config, AutoregressiveConfig)
     generator = generator or torch.Generator().manual_seed(0)
     groups = (dim,) if config.groups is None else config.groups
     if sum(groups) != dim:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from nisampler.base.checks import checked
+from nisampler.base.checks import Natural, checked
 from nisampler.errors import ConfigError, DomainError, ShapeError
 from nisampler.flows.cuda_graphs import CudaGraphs
 from nisampler.flows.distributions import Base, UniformCube, traced
@@ -139,6 +139,7 @@ class Flow(Saved):
         `dtype` is that of the points, by default that of the weights. `generator` must live on the same
         device. `products` as in `from_latent`.
         """
+        checked("n", n, Natural)
         weight = next((p for p in self.parameters() if p.is_floating_point()), torch.empty(0))
         z = self.base.sample(n, generator, device=weight.device, dtype=dtype or weight.dtype)
         return self.from_latent(z, context, products)

@@ -13,6 +13,8 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from nisampler.base.checks import Coordinates, Natural, checked, shown
+from nisampler.base.device import resolve_device
 from nisampler.density.integrand import Integrand
 from nisampler.errors import DomainError, ShapeError, StorageError
 
@@ -139,10 +141,12 @@ class Sampler(ABC):
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw n independent points: x (n, dim) and log q(x) (n,). The generator lives on `device`."""
-        u = torch.rand(n, self.dim, generator=generator, dtype=torch.float64, device=self.device)
+        u = torch.rand(checked("n", n, Natural), self.dim, generator=generator, dtype=torch.float64, device=self.device)
         return self.map(u)
 
     def _tiled(self, function: Callable[[Tensor], tuple[Tensor, Tensor]], points: Tensor) -> tuple[Tensor, Tensor]:
+        if not isinstance(points, Tensor):
+            raise ShapeError(f"expected a tensor of shape (n, {self.dim}), got {shown(points)}")
         if points.dim() != 2 or points.shape[1] != self.dim:
             raise ShapeError(f"expected points of shape (n, {self.dim}), got {tuple(points.shape)}")
         points = points.to(self.device, torch.float64)
@@ -166,8 +170,8 @@ class UniformSampler(Sampler):
     kind = "uniform"
 
     def __init__(self, dim: int, device: torch.device | str = "cpu") -> None:
-        self.dim = dim
-        self._device = torch.device(device)
+        self.dim = checked("dim", dim, Coordinates)
+        self._device = resolve_device(device)
 
     @property
     def device(self) -> torch.device:

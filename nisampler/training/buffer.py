@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nisampler.base.checks import Count, checked
+from nisampler.base.checks import Coordinates, Count, checked
 from nisampler.errors import ShapeError
 
 
@@ -42,7 +42,7 @@ class Buffer:
         dtype: torch.dtype = torch.float32,
         extra: int = 0,
     ) -> None:
-        capacity = checked("capacity", capacity, Count)
+        dim, capacity = checked("dim", dim, Coordinates), checked("capacity", capacity, Count)
         self.x = torch.zeros(capacity, dim, device=device, dtype=dtype)
         self.f = torch.zeros(capacity, device=device, dtype=dtype)
         self.log_g = torch.zeros(capacity, device=device, dtype=dtype)

@@ -18,11 +18,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from nisampler.base.checks import Whole, checked
 from nisampler.errors import PdfError, ShapeError
 from nisampler.processes.constants import GLUON
 from nisampler.processes.partons.alpha_s import AlphaS
@@ -35,6 +38,10 @@ from nisampler.processes.tally import Tally
 # What a density counts: those asked for, those a fit has below zero, places outside its grid.
 DENSITIES, CLIPPED, FROZEN_X, FROZEN_Q = "densities", "densities below zero", "x below the grid", "Q outside the grid"
 PDF_FLAVOURS = (-6, -5, -4, -3, -2, -1, GLUON, 1, 2, 3, 4, 5, 6)
+
+
+Member = Annotated[Whole, Field(ge=0, le=9999)]
+"""Number of a member: its file has four digits."""
 
 
 @dataclass(frozen=True)
@@ -221,6 +228,8 @@ def load_pdf(name: str | Path, member: int = 0) -> PartonDensity:
     >>> pdf.name, pdf.q2_max, round(pdf.xf(torch.tensor(0.1), 10.0)[pdf.column(21)].item(), 6)
     ('toy', 10000.0, 2.0)
     """
+    checked("name", name, str | Path)
+    checked("member", member, Member)
     found = stored_member(name, member)
     return PartonDensity(found.grids, found.set_name, member, found.lhapdf_id, found.coupling)
 
