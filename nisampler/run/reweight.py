@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nisampler.base.device import cpu_threads
 from nisampler.base.outputs import new_file
 from nisampler.errors import ConfigError
 from nisampler.events import EventBatch, EventFile, write_events
@@ -61,11 +62,12 @@ def reweight(
         raise ConfigError("nothing to add: ask for --scales or --pdfs")
     file = EventFile.open(path)
     new_file(output)
-    found = lookup.variations(dict(file.info.header), scales, pdfs, alpha_s)
-    groups = joined(file.info.weight_groups, found.groups)
-    write_events(
-        output, _batches(file, found, groups, monitor), replace(file.info, weight_groups=groups), file.declared
-    )
+    # More threads would wait for each other: the batches are small.
+    with cpu_threads(1):
+        found = lookup.variations(dict(file.info.header), scales, pdfs, alpha_s)
+        groups = joined(file.info.weight_groups, found.groups)
+        info = replace(file.info, weight_groups=groups)
+        write_events(output, _batches(file, found, groups, monitor), info, file.declared)
     return groups
 
 
