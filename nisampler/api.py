@@ -184,7 +184,7 @@ class Chain:
         if self.folder is not None:
             stored = Integrated.read(self.folder)
             self.integrand.restore_counts(dict(stored.counts))
-            result = Result.of(self.folder, trained, stored, self.integrand)
+            result = Result.of(self.folder, trained, stored, self.integrand, self.config.threads)
         return result
 
     def _integrate(self, trained: Trained) -> Result:

@@ -357,7 +357,6 @@ class Result:
             "nonfinite": integrand.allowed_nonfinite,
             "steer": integrand.names[integrand.steered] if integrand.names else None,
             "seed": self.streams.seed,
-            "threads": self.threads,
             "device": str(self.sampler.device),
             "unweighting": asdict(self.unweighting),
         }
@@ -383,7 +382,7 @@ class Result:
             return cls.of(place, trained, stored, stored_integrand(stored.source, function, where, reason))
 
     @classmethod
-    def of(cls, folder: Path, trained: Trained, stored: Integrated, integrand: Integrand) -> Self:
+    def of(cls, folder: Path, trained: Trained, stored: Integrated, integrand: Integrand, threads: int = 1) -> Self:
         """The result of stages that were read from a folder, with the surrogate that lies beside them."""
         sampler, source = trained.result.sampler, stored.source
         streams, unweighting = Streams(source["seed"]), UnweightingConfig(**source["unweighting"])
@@ -402,7 +401,7 @@ class Result:
             unweighting=unweighting,
             calls=stored.calls,
             seconds=stored_seconds(folder),
-            threads=source["threads"],
+            threads=threads,
             stages=stages,
         )
 
