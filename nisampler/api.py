@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ from nisampler.base.checks import Natural, Threads, Whole, checked, settings
 from nisampler.base.device import point_threads, resolve_device
 from nisampler.base.rng import Seed, Streams
 from nisampler.density.integrand import Integrand
+from nisampler.density.spread import Executor
 from nisampler.density.values import Kind
 from nisampler.errors import ConfigError, ScalarFunctionWarning
 from nisampler.flows import Flow
@@ -255,6 +257,7 @@ def integrate(
     threads: int = 1,
     events: int | None = None,
     calls: int | None = None,
+    executor: Executor | None = None,
 ) -> Result:
     """Integrate a function over a box: learn a proposal, freeze it, estimate with it.
 
@@ -295,6 +298,10 @@ def integrate(
     calls
         Integrand calls in all, at least 200: half of them for the training, half for the integration, instead of
         `training.calls` and `integration.points`. Finding out the kind of function takes a few more.
+
+    executor
+        Anything with `map`, of `concurrent.futures`, Dask or mpi4py: its workers share the points of each call of the
+        function, in training and integration. It pays for slow functions; processes need one that can be pickled.
 
     Returns
     -------
@@ -351,7 +358,8 @@ def integrate(
         training, integration, UnweightingConfig() if unweighting is None else unweighting, seed, threads
     )
     counted = integrand.counts() if integrand is function else None
-    with point_threads(threads), monitor_for(progress) as monitor:
+    sharing = nullcontext(integrand) if executor is None else integrand.sharing(executor)
+    with point_threads(threads), monitor_for(progress) as monitor, sharing as integrand:
         chain = Chain(integrand, config, place, monitor, counted=counted)
         result = chain.integrate(chain.train(callback=callback, start=sampler))
     if integrand.kind == "scalar":

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from nisampler.base.rng import Streams
 from nisampler.density.maps import Channel, all_invertible, as_torch, channel_of, inverses, invertible, require_channels
 from nisampler.density.self_test import check_channels
+from nisampler.density.spread import Call
 from nisampler.density.values import ADAPTERS, Kind, Values
 from nisampler.errors import ChannelError, ConfigError, ShapeError
 from nisampler.flows.nets.mlp import MLP, NetConfig
@@ -214,6 +215,7 @@ class Multichannel:
         self.features = features or _flat
         self._prior, self._support = prior, support
         self.kind: Kind = "torch"
+        self.call: Call = ADAPTERS["torch"]
         self.weights = weights
         self.dim = channels[0].dim + (1 if len(channels) > 1 else 0)
         self.name = str(getattr(function, "name", getattr(function, "__name__", "multichannel")))
@@ -242,7 +244,13 @@ class Multichannel:
         if kind == self.kind:
             return self
         other = copy.copy(self)
-        other.kind = kind
+        other.kind, other.call = kind, ADAPTERS[kind]
+        return other
+
+    def with_call(self, call: Call) -> Multichannel:
+        """The same with another way to call the function of the points, see `nisampler.density.spread`."""
+        other = copy.copy(self)
+        other.call = call
         return other
 
     @property
@@ -270,7 +278,7 @@ class Multichannel:
 
     def _value(self, x: Tensor, log_g: Tensor) -> Values:
         """K f / g at points x of channels with these log densities (n,)."""
-        found = Values.of(self.name, ADAPTERS[self.kind](self.function, x), len(x))
+        found = Values.of(self.name, self.call(self.function, x), len(x))
         found = replace(found, table=len(self.channels) * found.table.to(x.device))
         return found.scaled(torch.exp(-log_g))
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +16,8 @@ from torch import Tensor
 from nisampler.base.blame import place_of
 from nisampler.base.checks import Dimension, Fraction, Natural, Positive, checked
 from nisampler.base.device import resolve_device
+from nisampler.density.channels import multichannel_of
+from nisampler.density.spread import Executor, Spread
 from nisampler.density.values import ADAPTERS, Kind, Values, call_composed, index_of
 from nisampler.errors import (
     ChannelError,
@@ -186,6 +190,36 @@ class Integrand:
         other._names = None
         other.function, other.kind, other._call = function, "torch", call_composed
         return other
+
+    @contextmanager
+    def sharing(self, executor: Executor) -> Iterator[Integrand]:
+        """The same integrand, whose function the workers of an executor call until the block ends.
+
+        Calls are counted together. Of a function with channels only that of the points is shared out.
+
+        Raises
+        ------
+        ConfigError
+            If the function is a process that makes its points by channels of its own.
+        """
+        other = copy.copy(self)
+        own = multichannel_of(self.function, 1)
+        spread = Spread(self._call if own is None else own.call, executor)
+        if own is None:
+            other._call = spread
+        elif own is self.function:
+            other.function = own.with_call(spread)
+        else:
+            raise ConfigError(
+                f"{self.name} makes its points by channels of its own, which cannot be shared out: leave out the "
+                "executor, and give the process workers, if it takes any"
+            )
+        limits = self._limits
+        other._limits = lambda: dict(Counter(limits()) + spread.counted)
+        try:
+            yield other
+        finally:
+            spread.stop()
 
     def to_domain(self, u: Tensor) -> Tensor:
         """Cube points (n, dim) as points of the domain, float64."""

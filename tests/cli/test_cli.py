@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import call, shell
 from typer.testing import CliRunner
 
 from nisampler import __version__
@@ -32,26 +31,6 @@ points = 2000
 n = 100
 shard_size = 60
 """
-
-
-def call(*arguments: object) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of a command in this process."""
-    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert "Traceback" not in done.stderr
-    return done.exit_code, done.stdout, done.stderr
-
-
-def shell(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """The same as a command of its own."""
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "nisampler", *(str(argument) for argument in arguments)],
-        cwd=cwd,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "60"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
+from typing import Any, NoReturn
 
+import numpy as np
 import torch
 
 from nisampler.flows import Flow
@@ -15,3 +19,47 @@ def densities(flow: Flow) -> tuple[str, list[float]]:
     with torch.no_grad():
         log_prob = flow.sample(3, context, torch.Generator().manual_seed(1))[1]
     return str(multiprocessing.current_process().pid), log_prob.tolist()
+
+
+def die() -> NoReturn:
+    """Stands for a worker that the system kills."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise SystemExit
+
+
+def torch_sum(x: torch.Tensor) -> torch.Tensor:
+    """Of the coordinates."""
+    return x.sum(1)
+
+
+def numpy_product(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Of the coordinates."""
+    return np.prod(x, axis=1)
+
+
+def several(x: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Two integrals by name."""
+    return {"sum": x.sum(1), "square": x.square().sum(1)}
+
+
+def point(x: Any) -> float:
+    """The sum of the coordinates of one point."""
+    return float(x[0] + x[1])
+
+
+class Counting:
+    """A function that counts how often a coordinate was below a half."""
+
+    dim = 2
+
+    def __init__(self) -> None:
+        self.low = 0
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Values at points (n, 2)."""
+        self.low += int((x[:, 0] < 0.5).sum())
+        return x[:, 0] + 0.1
+
+    def limits(self) -> dict[str, int]:
+        """What was counted."""
+        return {"low": self.low}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import call
+from other_process import die
 
 from nisampler.base.storage import read_sealed, write_sealed
 from nisampler.errors import ConfigError, StorageError, WorkerError
@@ -21,7 +21,6 @@ from nisampler.run.generation.generator import Generator
 from nisampler.run.generation.merge import merge
 from nisampler.run.generation.order import Order, share
 from nisampler.ui.monitor import Monitor
-from tests.cli.test_cli import call
 
 N, SIZE, SEED = 130, 20, 7
 
@@ -87,15 +86,9 @@ def test_workers_make_the_same_events(events_run: Path, whole: Path, tmp_path: P
     assert any("2 workers, at most" in text for text in lines)
 
 
-def fail() -> Generator:
-    """Stands for a worker that the system kills."""
-    os.kill(os.getpid(), signal.SIGKILL)
-    raise AssertionError
-
-
 def test_a_worker_that_dies_is_named(tmp_path: Path) -> None:
     with pytest.raises(WorkerError, match="a worker died, perhaps for lack of memory: start the command again"):
-        workers.spread(fail, tmp_path, [(0, 10)], 2, Monitor())
+        workers.spread(die, tmp_path, [(0, 10)], 2, Monitor())
 
 
 def test_an_interrupted_job_goes_on(

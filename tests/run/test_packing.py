@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import call, shell
 
 from nisampler.base.storage import read_sealed, write_sealed
 from nisampler.errors import CorruptFileError, StorageError
@@ -20,7 +21,6 @@ from nisampler.run.directory import RunDirectory
 from nisampler.run.generation.generate import generate_events
 from nisampler.run.packing.pack import opened, pack
 from nisampler.run.pipeline import execute, start
-from tests.cli.test_cli import call, shell
 
 OWN = """
 from pathlib import Path
