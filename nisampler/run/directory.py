@@ -16,11 +16,19 @@ from nisampler.base.outputs import atomic_folder, new_folder
 from nisampler.base.storage import atomic_write, read_sealed, remove_stale, sha256, write_sealed
 from nisampler.errors import CardError, ConfigError, CorruptFileError, StorageError, command
 from nisampler.run import lookup
-from nisampler.run.card import Card, Format, parse_card
+from nisampler.run.card import Card, Format, parse_card, read_card_text
 
 FORMAT, VERSION = "nisampler-run", 2
 PACK, PACK_FORMAT, PACK_VERSION = "manifest.json", "nisampler-pack", 1
-_FIELDS = {"card_sha256", "overrides", "process", "source_sha256", "device", "threads", "versions"}
+_FIELDS = {
+    "card_sha256": str,
+    "overrides": dict,
+    "process": str,
+    "source_sha256": str | None,
+    "device": str,
+    "threads": int,
+    "versions": dict,
+}
 
 
 class RunDirectory:
@@ -268,8 +276,9 @@ def _settings(target: Path) -> tuple[dict[str, Any], Card]:
     settings = read_sealed(place)
     if (settings.get("format"), settings.get("version")) != (FORMAT, VERSION):
         raise StorageError(f"{target} was made by another release, which has to continue it")
-    if not settings.keys() >= _FIELDS:
-        raise CorruptFileError(f"{place} is incomplete: restore it from a copy")
+    wrong = [name for name, kind in _FIELDS.items() if not isinstance(settings.get(name), kind)]
+    if wrong:
+        raise CorruptFileError(f"{place} is incomplete, {', '.join(wrong)}: restore it from a copy")
     card = parse_card(_card_text(target, settings), str(target / "card.toml"), settings["overrides"])
     if not lookup.same_process(card.process, settings["process"]):
         raise CorruptFileError(
@@ -313,9 +322,9 @@ def _digest(text: str) -> str:
 
 def _card_text(target: Path, settings: Mapping[str, Any]) -> str:
     try:
-        text = (target / "card.toml").read_bytes().decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise StorageError(f"cannot read {target / 'card.toml'}: {error}") from error
+        text = read_card_text(target / "card.toml")
+    except CardError as error:
+        raise StorageError(str(error)) from error
     if _digest(text) != settings["card_sha256"]:
         raise StorageError(
             f"{target / 'card.toml'} is not the card this run began with: put the old one back to resume, or "

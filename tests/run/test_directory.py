@@ -147,7 +147,15 @@ def test_damaged_settings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="another release"):
         RunDirectory.read(tmp_path / "run")
     write_sealed(path, {name: value for name, value in sealed.items() if name != "overrides"})
-    with pytest.raises(CorruptFileError, match=r"run\.json is incomplete"):
+    with pytest.raises(CorruptFileError, match=r"run\.json is incomplete, overrides: restore"):
+        RunDirectory.read(tmp_path / "run")
+    for key, value in (("overrides", [1]), ("process", 5), ("threads", "many"), ("versions", None)):
+        write_sealed(path, sealed | {key: value})
+        with pytest.raises(CorruptFileError, match=rf"run\.json is incomplete, {key}"):
+            RunDirectory.read(tmp_path / "run")
+    write_sealed(path, sealed)
+    (tmp_path / "run" / "card.toml").unlink()
+    with pytest.raises(StorageError, match=r"cannot read the card .*card\.toml: No such file or directory$"):
         RunDirectory.read(tmp_path / "run")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from commands import call
 
-from nisampler.base.storage import read_json, read_sealed
+from nisampler.base.storage import read_json, read_sealed, write_sealed
 from nisampler.errors import CorruptFileError, StorageError
 from nisampler.events.shards import merge_shards
 from nisampler.run.directory import RunDirectory
@@ -90,6 +90,11 @@ def test_a_result_is_not_altered(run: Path) -> None:
     assert code == 1 and "result.json was altered" in err
     resume(run)
     assert redraw(RunDirectory.read(run)) == []
+    whole = read_sealed(path)
+    for name in ("files", "warnings", "unweighting", "integral", "versions"):
+        write_sealed(path, {key: value for key, value in whole.items() if key != name})
+        with pytest.raises(CorruptFileError, match=rf"result\.json does not hold .*{name}"):
+            redraw(RunDirectory.read(run))
 
 
 def test_a_report_says_what_is_wrong_with_the_events(run: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from nisampler.base.checkpoints import has_checkpoint, load_checkpoint, save_checkpoint
-from nisampler.base.storage import atomic_write, read_sealed
+from nisampler.base.storage import atomic_write, read_sealed, understood
 from nisampler.base.weights import importance_weights
 from nisampler.events import ShardSet
 from nisampler.events.shards import find_shards
@@ -173,25 +173,39 @@ def redraw(directory: RunDirectory, style: str | None = None, output: Path | Non
     sheet = plots.style_sheet(style)
     directory.require_integral(directory.result)
     result = read_sealed(directory.result)
-    wrong = list(_damage(directory, result))
+    with understood(directory.result):
+        wrong = list(_damage(directory, result))
     found, drawn = Integrated.read(directory.path), Drawn()
     if has_checkpoint(directory.distributions):
         drawn = Drawn.read(directory.distributions)
+    with understood(directory.result):
+        result = result | {"warnings": [*result["warnings"], *wrong]}
+        page = render(_report(result, found, Trained.history(directory.path), drawn.comparisons, sheet))
+    with atomic_write(output or directory.report, "w") as handle:
+        handle.write(page)
+    return wrong
+
+
+def _report(
+    result: Mapping[str, Any],
+    found: Integrated,
+    history: Sequence[Mapping[str, Any]],
+    comparisons: Sequence[Comparison],
+    sheet: plots.Sheet,
+) -> RunReport:
+    """All that the page shows."""
     means = np.asarray(found.result.batch_means)
     spread = float(means.std(ddof=1)) if len(means) > 1 else 0.0
-    data = RunReport(
-        result=result | {"warnings": [*result["warnings"], *wrong]},
-        history=Trained.history(directory.path),
+    return RunReport(
+        result=result,
+        history=history,
         batches=[(float(mean), spread) for mean in means],
         weight_edges=found.distribution.edges,
         weight_counts=found.distribution.counts,
         w_max=found.max_weight / found.distribution.mean if result["unweighting"]["n_events"] else None,
-        comparisons=drawn.comparisons,
+        comparisons=comparisons,
         style=sheet,
     )
-    with atomic_write(output or directory.report, "w") as handle:
-        handle.write(render(data))
-    return wrong
 
 
 def _damage(directory: RunDirectory, result: Mapping[str, Any]) -> Iterator[str]:
