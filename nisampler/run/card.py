@@ -7,8 +7,8 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args, get_type_hints
 
@@ -191,11 +191,40 @@ class Card(BaseModel):
     unweighting: UnweightingConfig = Field(default_factory=UnweightingConfig)
     events: EventSettings = Field(default_factory=EventSettings)
     _text: str = PrivateAttr(default="")
+    _moved: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @property
     def text(self) -> str:
         """The TOML that it was read from, and below it what replaced its values; empty for a card made otherwise."""
         return self._text
+
+    def moved(self, parameters: dict[str, str], sets: Collection[str] = ()) -> Card:
+        """The same card where files lie elsewhere; event files keep the names it was written with.
+
+        Parameters
+        ----------
+        parameters
+            Files and folders that parameters name: where they are.
+        sets
+            Names of sets of parton densities that are found by name, wherever the variations say that they are.
+
+        Examples
+        --------
+        >>> card = Card(process="drell_yan", parameters={"pdf": "grids/toy"}).moved({"pdf": "/tmp/toy"})
+        >>> card.parameters["pdf"], card.as_written("/tmp/toy")
+        ('/tmp/toy', 'grids/toy')
+        """
+        asked = self.events.variations
+        named = [(Path(entry).parent.name, entry) for entry in asked.pdfs]
+        pdfs = tuple(f"{name}/{Path(entry).name}" if name in sets else entry for name, entry in named)
+        events = replace(self.events, variations=replace(asked, pdfs=pdfs))
+        other = self.model_copy(update={"parameters": self.parameters | parameters, "events": events})
+        other._moved = {place: str(self.parameters[name]) for name, place in parameters.items()}
+        return other
+
+    def as_written(self, value: Any) -> Any:
+        """A value of a parameter as the card had it before it was `moved`."""
+        return self._moved.get(value, value) if isinstance(value, str) else value
 
     def model_post_init(self, context: Any, /) -> None:
         """Range checks of the keys at the top of the card; a ConfigError names the key."""

@@ -313,7 +313,7 @@ def _relocated(root: Path, settings: dict[str, Any], card: Card) -> tuple[dict[s
     if manifest["process"] is not None:
         settings = settings | {"process": str(root.resolve() / manifest["process"])}
     moved = {name: str(root.resolve() / place) for name, place in manifest["parameters"].items()}
-    return settings, card.model_copy(update={"parameters": card.parameters | moved})
+    return settings, card.moved(moved, manifest["pdf"])
 
 
 def _digest(text: str) -> str:

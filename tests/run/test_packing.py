@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from commands import call, shell
+from pdf_grids import write_set
 
 from nisampler.base.storage import read_sealed, write_sealed
 from nisampler.errors import CorruptFileError, StorageError
@@ -148,6 +149,23 @@ def test_parton_densities_are_packed_or_named(tmp_path: Path, monkeypatch: pytes
     assert "LHAPDF_DATA_PATH" not in os.environ
     with pytest.raises(Exception, match=f"no PDF set '{name}'"):
         events_of(tmp_path / "without.nispack", tmp_path / "none")
+
+
+def test_grids_that_a_card_names_are_packed(tmp_path: Path) -> None:
+    """By the path of a set, and those of its members that only variations read."""
+    home = tmp_path / "home"
+    write_set(home)
+    card = f'process = "drell_yan"\n[parameters]\npdf = "{home}/toyset"\n{QUICK}[events.variations]\n'
+    run = make_run(tmp_path, card + f'pdfs = ["{home}/toyset/1-2"]\n')
+    manifest = pack(RunDirectory.read(run), tmp_path / "p.nispack")
+    assert (
+        manifest["parameters"] == {"pdf": "files/pdf/toyset"}
+        and manifest["pdf"] == ["toyset"]
+        and manifest["outside"] == []
+    )
+    wanted = events_of(run, tmp_path / "before")
+    home.rename(tmp_path / "gone")
+    assert events_of(tmp_path / "p.nispack", tmp_path / "after") == wanted
 
 
 def test_a_moved_run_works(events_run: Path, tmp_path: Path) -> None:

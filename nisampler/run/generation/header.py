@@ -8,6 +8,7 @@ from dataclasses import asdict, is_dataclass
 from typing import Any
 
 from nisampler.base.versions import versions
+from nisampler.run.card import Card
 from nisampler.run.job import Job
 
 
@@ -35,18 +36,19 @@ def file_header(job: Job, run: str, seed: int) -> tuple[tuple[str, str], ...]:
         "process": job.card.process,
         "seed": str(seed),
         "run": run,
-        **job.process.header,
-        "parameters": _lines(job.process.parameters or job.card.parameters),
+        **{name: job.card.as_written(text) for name, text in job.process.header.items()},
+        "parameters": _lines(job.process.parameters or job.card.parameters, job.card),
         "versions": "\n".join(f"{name} {version}" for name, version in versions().items()),
         "card": job.card.text.replace("\r\n", "\n"),
     }
     return tuple(texts.items())
 
 
-def _lines(parameters: Any) -> str:
+def _lines(parameters: Any, card: Card) -> str:
     """Parameters of a process, one in a line as in a card; empty where they are of no known form."""
     if is_dataclass(parameters) and not isinstance(parameters, type):
         parameters = asdict(parameters)
     if not isinstance(parameters, Mapping):
         return ""
-    return "\n".join(f"{name} = {json.dumps(value, default=str)}" for name, value in parameters.items())
+    written = {name: card.as_written(value) for name, value in parameters.items()}
+    return "\n".join(f"{name} = {json.dumps(value, default=str)}" for name, value in written.items())

@@ -95,7 +95,7 @@ def contents_of(run: RunDirectory, with_pdf: bool = True) -> Contents:
     _take_sources(run, job, read, found)
     _take_parameters(run, read, found)
     _take_amplitudes(read, found)
-    _take_grids(read, found, with_pdf)
+    _take_grids(read, found, with_pdf, varied=bool(run.card.events.variations.pdfs))
     taken = {path.resolve() for path in found.files.values()}
     found.outside = sorted(str(path) for path in read - taken if not (_is_system(path) or _GRID.fullmatch(path.name)))
     return found
@@ -164,14 +164,15 @@ def _take_parameters(run: RunDirectory, read: Iterable[Path], found: Contents) -
         path = Path(value).resolve() if isinstance(value, str) and value else None
         if path is None or not path.exists():
             continue
-        folder, stem = (path, path.name) if path.is_dir() else (path.parent, path.name)
-        match = _GRID.fullmatch(stem)
-        wanted = {item for item in read if item.parent == folder and (path.is_dir() or match is not None)}
-        wanted |= {path} if path.is_file() else {item for item in path.rglob("*") if item.is_file() and not wanted}
-        place = f"{FILES}/{name}/{path.name}" if path.is_file() else f"{FILES}/{name}"
+        folder = path.parent
+        if path.is_dir():
+            wanted = {item for item in read if item.is_relative_to(path)}
+            wanted = wanted or {item for item in path.rglob("*") if item.is_file()}
+        else:
+            wanted = {item for item in read if item.parent == folder and _GRID.fullmatch(path.name)} | {path}
         for item in wanted:
             found.files[f"{FILES}/{name}/{item.relative_to(folder)}"] = item
-        found.parameters[name] = place
+        found.parameters[name] = f"{FILES}/{name}/{path.name}"
 
 
 def _take_amplitudes(read: Iterable[Path], found: Contents) -> None:
@@ -185,12 +186,12 @@ def _take_amplitudes(read: Iterable[Path], found: Contents) -> None:
                 found.files[f"{CACHE}/{path.relative_to(cache)}"] = path
 
 
-def _take_grids(read: Iterable[Path], found: Contents, with_pdf: bool) -> None:
-    """Grids of parton densities that no parameter names."""
-    taken = {path.resolve() for path in found.files.values()}
-    for path in sorted(read):
+def _take_grids(read: Iterable[Path], found: Contents, with_pdf: bool, varied: bool) -> None:
+    """Grids of parton densities: those that no parameter names, and all where variations may name them, too."""
+    taken = set() if varied else {path.resolve() for path in found.files.values()}
+    for path in sorted(set(read) - taken):
         match = _GRID.fullmatch(path.name)
-        if match is None or path in taken:
+        if match is None:
             continue
         if match[1] not in found.pdf:
             found.pdf.append(match[1])
