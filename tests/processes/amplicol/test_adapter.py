@@ -21,6 +21,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from nisampler.base.storage import read_sealed, write_sealed
 from nisampler.errors import AmplitudeError, ConfigError, MissingExtraError, ShapeError, StorageError
 from nisampler.processes.amplicol import AmplicolAmplitude
 from nisampler.processes.amplicol.cache import MANIFEST, default_cache, open_artifact, request_for
@@ -150,8 +151,14 @@ def spoil_content(folder: Path) -> None:
 
 
 def spoil_version(folder: Path) -> None:
-    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest = read_sealed(folder / MANIFEST)
     manifest["request"]["pyamplicol"] = "0.9"
+    write_sealed(folder / MANIFEST, manifest)
+
+
+def spoil_record(folder: Path) -> None:
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["files"] = {}
     (folder / MANIFEST).write_text(json.dumps(manifest))
 
 
@@ -168,6 +175,7 @@ def spoil_files(folder: Path) -> None:
     [
         (spoil_content, "artifact/artifact.json missing, added or altered"),
         (spoil_version, "describes another artifact"),
+        (spoil_record, "was altered, its checksum does not match"),
         (spoil_manifest, "is not JSON"),
         (spoil_files, "cannot read"),
     ],
