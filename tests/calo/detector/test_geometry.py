@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nisampler.calo.detector.geometry import Geometry, IncidentEnergy, Layer
-from nisampler.errors import GeometryError, ShapeError
+from nisampler.errors import ConfigError, GeometryError, ShapeError
 
 LAW = IncidentEnergy("log-uniform", (1e3, 1e5))
 
@@ -130,7 +130,7 @@ def test_edges_must_increase(edges: tuple[float, ...]) -> None:
 
 @pytest.mark.parametrize("n_alpha", [0, -1])
 def test_a_layer_needs_a_bin_of_the_angle(n_alpha: int) -> None:
-    with pytest.raises(GeometryError):
+    with pytest.raises(ConfigError, match=rf"n_alpha = {n_alpha}: must be a whole number, at least 1"):
         Layer.polar(4, n_alpha, (0, 1))
 
 
