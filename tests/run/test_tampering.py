@@ -114,6 +114,13 @@ def test_a_report_says_what_is_wrong_with_the_events(run: Path) -> None:
         assert text in out and text in (run / "again.html").read_text()
 
 
+def test_a_report_that_cannot_be_written_says_what_helps(run: Path) -> None:
+    (run / "report.html").unlink()
+    (run / "report.html").mkdir()
+    with pytest.raises(StorageError, match=r"cannot write .*report\.html: .*; --output writes it elsewhere"):
+        redraw(RunDirectory.read(run))
+
+
 def test_distributions_are_not_altered(run: Path) -> None:
     (tensors,) = (run / "distributions").glob("*.safetensors")
     content = bytearray(tensors.read_bytes())

@@ -13,6 +13,7 @@ import torch
 from nisampler.base.checkpoints import has_checkpoint, load_checkpoint, save_checkpoint
 from nisampler.base.storage import atomic_write, read_sealed, understood
 from nisampler.base.weights import importance_weights
+from nisampler.errors import StorageError
 from nisampler.events import ShardSet
 from nisampler.events.shards import find_shards
 from nisampler.result import Result
@@ -181,8 +182,11 @@ def redraw(directory: RunDirectory, style: str | None = None, output: Path | Non
     with understood(directory.result):
         result = result | {"warnings": [*result["warnings"], *wrong]}
         page = render(_report(result, found, Trained.history(directory.path), drawn.comparisons, sheet))
-    with atomic_write(output or directory.report, "w") as handle:
-        handle.write(page)
+    try:
+        with atomic_write(output or directory.report, "w") as handle:
+            handle.write(page)
+    except StorageError as error:
+        raise StorageError(f"{error}; --output writes it elsewhere") from error
     return wrong
 
 
