@@ -11,7 +11,7 @@ from nisampler.api import CHECKPOINT_SECONDS
 from nisampler.base.checkpoints import has_checkpoint
 from nisampler.base.device import point_threads
 from nisampler.base.estimate import Estimate
-from nisampler.base.storage import write_sealed
+from nisampler.base.storage import atomic_write, write_sealed
 from nisampler.base.versions import finite, version_changes, versions
 from nisampler.errors import NisamplerError
 from nisampler.events import shard_path
@@ -24,7 +24,7 @@ from nisampler.run.generation.generate import fill
 from nisampler.run.generation.generator import Generator
 from nisampler.run.generation.shards import SUFFIX, Generated, sizes
 from nisampler.run.job import Job, build_job, card_device
-from nisampler.run.report.drawing import Drawn, draw, redraw
+from nisampler.run.report.drawing import Drawn, draw, report_page
 from nisampler.run.report.summary import integral_text
 from nisampler.run.stages import Clock, chain
 from nisampler.ui.monitor import SILENT, LogMonitor, Monitor, Monitors, log_end
@@ -174,7 +174,8 @@ def _execute(
         result["calls"]["report"] = drawn.spent["calls"]
         result["calls"]["nonfinite"] += drawn.spent["nonfinite"]
         write_sealed(directory.result, result)
-        redraw(directory)
+        with atomic_write(directory.report, "w") as handle:
+            handle.write(report_page(directory))
     result["seconds"] = clock.seconds
     write_sealed(directory.result, result)
     for text in result["warnings"]:

@@ -171,23 +171,48 @@ def redraw(directory: RunDirectory, style: str | None = None, output: Path | Non
     Traceback (most recent call last):
     nisampler.errors.StorageError: ...run is not finished: `nisampler resume ...
     """
-    sheet = plots.style_sheet(style)
     directory.require_integral(directory.result)
-    result = read_sealed(directory.result)
     with understood(directory.result):
-        wrong = list(_damage(directory, result))
-    found, drawn = Integrated.read(directory.path), Drawn()
-    if has_checkpoint(directory.distributions):
-        drawn = Drawn.read(directory.distributions)
-    with understood(directory.result):
-        result = result | {"warnings": [*result["warnings"], *wrong]}
-        page = render(_report(result, found, Trained.history(directory.path), drawn.comparisons, sheet))
+        wrong = list(_damage(directory, read_sealed(directory.result)))
+    page = report_page(directory, wrong, style)
     try:
         with atomic_write(output or directory.report, "w") as handle:
             handle.write(page)
     except StorageError as error:
         raise StorageError(f"{error}; --output writes it elsewhere") from error
     return wrong
+
+
+def report_page(directory: RunDirectory, wrong: Sequence[str] = (), style: str | None = None) -> str:
+    """The report of a finished run as HTML, from what is stored of it; raises as `redraw`.
+
+    Parameters
+    ----------
+    directory
+        Of the run.
+    wrong
+        What is wrong with its events, shown among its warnings.
+    style
+        As for `redraw`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> settings = {"process": "camel4", "device": "cpu", "threads": 1, "versions": {}}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with RunDirectory.create(f"{folder}/run", 'process = "camel4"', settings) as run:
+    ...         report_page(run)
+    Traceback (most recent call last):
+    nisampler.errors.StorageError: cannot read ...result.json: No such file or directory
+    """
+    sheet = plots.style_sheet(style)
+    result = read_sealed(directory.result)
+    found, drawn = Integrated.read(directory.path), Drawn()
+    if has_checkpoint(directory.distributions):
+        drawn = Drawn.read(directory.distributions)
+    with understood(directory.result):
+        result = result | {"warnings": [*result["warnings"], *wrong]}
+        return render(_report(result, found, Trained.history(directory.path), drawn.comparisons, sheet))
 
 
 def _report(
