@@ -168,6 +168,16 @@ def test_grids_that_a_card_names_are_packed(tmp_path: Path) -> None:
     assert events_of(tmp_path / "p.nispack", tmp_path / "after") == wanted
 
 
+def test_a_name_is_no_folder_that_happens_to_lie_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "chili").mkdir()
+    (tmp_path / "chili" / "diary.txt").write_text("private")
+    monkeypatch.chdir(tmp_path)
+    run = make_run(tmp_path, 'process = "drell_yan"\n[parameters]\nchannels = "chili"\n' + QUICK)
+    manifest = pack(RunDirectory.read(run), tmp_path / "p.nispack")
+    assert manifest["parameters"] == {} and not any("diary" in name for name in manifest["files"])
+    assert events_of(tmp_path / "p.nispack", tmp_path / "a") == events_of(run, tmp_path / "b")
+
+
 def test_a_moved_run_works(events_run: Path, tmp_path: Path) -> None:
     moved = Path(shutil.copytree(events_run, tmp_path / "moved"))
     assert events_of(moved, tmp_path / "a") == events_of(events_run, tmp_path / "b")

@@ -165,9 +165,12 @@ def _take_parameters(run: RunDirectory, read: Iterable[Path], found: Contents) -
         if path is None or not path.exists():
             continue
         folder = path.parent
+        below = {item for item in read if item.is_relative_to(path)}
+        # The name of a set or a scale may be that of a folder that happens to lie there.
+        if not (below or os.sep in value or Path(value).suffix):
+            continue
         if path.is_dir():
-            wanted = {item for item in read if item.is_relative_to(path)}
-            wanted = wanted or {item for item in path.rglob("*") if item.is_file()}
+            wanted = below or {item for item in path.rglob("*") if item.is_file()}
         else:
             wanted = {item for item in read if item.parent == folder and _GRID.fullmatch(path.name)} | {path}
         for item in wanted:
