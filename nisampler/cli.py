@@ -149,9 +149,9 @@ def generate(
     target = output if output is not None else (run if run.is_dir() else Path()) / f"generated-{seed}"
     given = {"--output": output, "--job": None if job == "1/1" else job, "--shard-size": shard_size}
     more = [word for name, value in given.items() if value is not None for word in (name, value)]
+    more += [word for name in formats or () for word in ("--format", name)]
     again = command("generate", run, "--events", events, "--seed", seed, *more)
     with errors(context, target / "order.json", again):
-        from nisampler.run.card import formats_of
         from nisampler.run.generation.generate import generate_events
         from nisampler.run.generation.order import share
         from nisampler.run.packing.pack import opened
@@ -167,7 +167,7 @@ def generate(
                 part=share(job),
                 workers=workers,
                 shard_size=shard_size,
-                formats=formats_of(formats),
+                formats=formats,
             )
         show(generation_summary(result, target), quiet)
 

@@ -7,10 +7,10 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
@@ -150,25 +150,6 @@ class EventSettings:
             raise ConfigError(f"n = {self.n} makes more than {_MOST_SHARDS} shards of shard_size = {self.shard_size}")
         if self.formats is not None and (not self.formats or len(set(self.formats)) != len(self.formats)):
             raise ConfigError(f"formats must name at least one format, each once, got {list(self.formats)}")
-
-
-def formats_of(names: Sequence[str] | None) -> tuple[Format, ...] | None:
-    """Formats by their names; None stays None.
-
-    >>> formats_of(["lhe"])
-    ('lhe',)
-
-    Raises
-    ------
-    CardError
-        If a name is none.
-    """
-    if names is None:
-        return None
-    try:
-        return EventSettings(formats=cast(tuple[Format, ...], tuple(names))).formats
-    except ConfigError as error:
-        raise CardError(f"--format: {error}") from error
 
 
 class Card(BaseModel):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +16,7 @@ from nisampler.base.outputs import atomic_folder, new_folder
 from nisampler.base.storage import atomic_write, read_sealed, remove_stale, sha256, write_sealed
 from nisampler.errors import CardError, ConfigError, CorruptFileError, StorageError, command
 from nisampler.run import lookup
-from nisampler.run.card import Card, Format, parse_card, read_card_text
+from nisampler.run.card import Card, parse_card, read_card_text
 
 FORMAT, VERSION = "nisampler-run", 2
 PACK, PACK_FORMAT, PACK_VERSION = "manifest.json", "nisampler-pack", 1
@@ -157,18 +157,18 @@ class RunDirectory:
             settings, card = _relocated(target.parent, settings, card)
         return cls(target, card, settings)
 
-    def with_formats(self, formats: Sequence[Format]) -> RunDirectory:
-        """The same run, to be read, whose events are to have these formats.
+    def with_events(self, **settings: Any) -> RunDirectory:
+        """The same run, to be read, with other settings of `[events]`.
 
         Raises
         ------
         CardError
-            If they are repeated.
+            If one is wrong, as in a card.
         """
         try:
-            events = replace(self.card.events, formats=tuple(formats))
+            events = replace(self.card.events, **settings)
         except ConfigError as error:
-            raise CardError(str(error)) from error
+            raise CardError(f"events: {error}") from error
         return RunDirectory(self.path, self.card.model_copy(update={"events": events}), self.settings)
 
     def check_source(self) -> None:

@@ -211,6 +211,31 @@ def test_wrong_shares(text: str) -> None:
         share(text)
 
 
+def test_orders_have_the_limits_of_cards(events_run: Path, tmp_path: Path) -> None:
+    order = ["generate", events_run, "--seed", SEED, "-o", tmp_path / "none"]
+    for words, message in (
+        (["--events", 10**15, "--shard-size", 1], "makes more than 1000000 shards"),
+        (["--events", 10, "--shard-size", 10**7], "shard_size = 10000000: must be"),
+        (["--events", 10, "--format", "root"], "formats"),
+        (["--events", 10, "--format", "lhe", "--format", "lhe"], "formats must name at least one format, each once"),
+    ):
+        code, _, err = call(*order, *words)
+        assert code == 2 and message in err, err
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_advised_command_repeats_the_formats(
+    events_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Generator, "fill", stop)
+    formats = ["--format", "lhe", "--format", "h5"]
+    code, _, err = call("generate", events_run, "--events", 10, "--seed", 7, "-o", tmp_path / "more", *formats)
+    assert code == 130 and f"{' '.join(formats)}` continues" in err
+
+
 def test_every_shard_belongs_to_one_job() -> None:
     for n, size, parts in ((1, 1, 1), (130, 20, 7), (1000, 10, 7), (25, 10, 200)):
         jobs = [list(Order("", 1, n, size, part, parts).shards()) for part in range(1, parts + 1)]

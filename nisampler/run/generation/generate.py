@@ -16,7 +16,6 @@ from nisampler.base.versions import version_changes
 from nisampler.events import shard_path
 from nisampler.result import Result
 from nisampler.run import lookup
-from nisampler.run.card import Format
 from nisampler.run.directory import RunDirectory
 from nisampler.run.generation.files import finish, overweight_warnings
 from nisampler.run.generation.generator import Generator
@@ -104,7 +103,7 @@ def generate_events(
     part: tuple[int, int] = (1, 1),
     workers: int = 1,
     shard_size: int | None = None,
-    formats: Sequence[Format] | None = None,
+    formats: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Write `n` events of a finished run with another seed to `target`; an interrupted call is continued.
 
@@ -136,6 +135,8 @@ def generate_events(
 
     Raises
     ------
+    CardError
+        If a number or a format is none that a card could have.
     StorageError
         If the run has no frozen sampler and integral yet, or `target` holds something else or is in use.
     WorkerError
@@ -156,10 +157,10 @@ def generate_events(
     ['events.h5']
     """
     directory.require_integral()
-    if formats:
-        directory = directory.with_formats(formats)
+    asked = {"shard_size": shard_size, "formats": None if formats is None else tuple(formats)}
+    directory = directory.with_events(n=n, **{name: value for name, value in asked.items() if value is not None})
     settings, log = directory.settings, target / "run.log"
-    order = Order(directory.identity(), seed, n, shard_size or directory.card.events.shard_size, *part)
+    order = Order(directory.identity(), seed, n, directory.card.events.shard_size, *part)
     with order.claimed(target), log_end(log), point_threads(settings["threads"]):
         monitor = Monitors([LogMonitor(log), watcher])
         lookup.announce(settings["process"], monitor)
