@@ -10,7 +10,6 @@ from typing import Any
 from nisampler.api import CHECKPOINT_SECONDS
 from nisampler.base.checkpoints import has_checkpoint
 from nisampler.base.device import point_threads
-from nisampler.base.estimate import Estimate
 from nisampler.base.storage import atomic_write, write_sealed
 from nisampler.base.versions import finite, version_changes, versions
 from nisampler.errors import NisamplerError
@@ -25,7 +24,7 @@ from nisampler.run.generation.generator import Generator
 from nisampler.run.generation.shards import SUFFIX, Generated, sizes
 from nisampler.run.job import Job, build_job, card_device
 from nisampler.run.report.drawing import Drawn, draw, report_page
-from nisampler.run.report.summary import integral_text
+from nisampler.run.report.summary import integral_data, integral_text
 from nisampler.run.stages import Clock, chain
 from nisampler.ui.monitor import SILENT, LogMonitor, Monitor, Monitors, log_end
 
@@ -216,14 +215,14 @@ def _speed(
 
 def _result(job: Job, found: Result, made: Generated) -> dict[str, Any]:
     """The content of ``result.json``, but for files, seconds and speed."""
-    training, choice = found.training, found.training.choice
+    estimate, training, choice = found.estimate, found.training, found.training.choice
     data: dict[str, Any] = {
         "process": job.process.name,
         "parameters": job.card.parameters,
         "seed": job.card.seed,
         "device": job.device,
         "threads": found.threads,
-        "integral": _integral(found.estimate),
+        "integral": integral_data(estimate) | {"chi2_per_dof": estimate.chi2_per_dof, "n_points": estimate.n},
         "unweighting": _worth(found, made) | {"weights": "average" if job.average else "unit"},
         "calls": {
             "training": found.calls["detection"] + found.calls["training"],
@@ -244,17 +243,6 @@ def _result(job: Job, found: Result, made: Generated) -> dict[str, Any]:
         "warnings": [*found.warnings, *overweight_warnings(made, job)],
     }
     return dict(finite(data))
-
-
-def _integral(estimate: Estimate) -> dict[str, Any]:
-    return {
-        "value": estimate.value,
-        "error": estimate.error,
-        "unit": estimate.unit,
-        "chi2_per_dof": estimate.chi2_per_dof,
-        "n_points": estimate.n,
-        "trusted": estimate.trusted,
-    }
 
 
 def _worth(found: Result, made: Generated) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from nisampler.run.generation.order import Order
 from nisampler.run.generation.shards import SUFFIX, Generated, refuse_strangers
 from nisampler.run.generation.workers import spread
 from nisampler.run.job import Job, build_job
+from nisampler.run.report.summary import integral_data
 from nisampler.run.stages import chain
 from nisampler.ui.monitor import SILENT, LogMonitor, Monitor, Monitors, log_end
 
@@ -185,12 +186,7 @@ def generate_events(
 def _told(made: Generated, integral: Estimate, max_weight: float, job: Job) -> dict[str, Any]:
     """What a job says of its events, for ``generated.json``."""
     return made.figures(max_weight) | {
-        "integral": {
-            "value": integral.value,
-            "error": integral.error,
-            "unit": integral.unit,
-            "trusted": integral.trusted,
-        },
+        "integral": integral_data(integral),
         "max_weight": max_weight,
         "calls": {"generation": made.calls, "events": job.record_calls(made.events), "nonfinite": made.nonfinite},
         "weights": "average" if job.average else "unit",

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nisampler.base.estimate import Estimate
 from nisampler.base.notation import format_with_error
 from nisampler.stored import limits_line
 from nisampler.training.costs import Choice
@@ -25,6 +26,15 @@ def with_unit(value: float, error: float | None, unit: str, trusted: bool = True
     """
     number = format_with_error(value, math.inf if error is None else error, trusted=trusted)
     return f"{number} {unit}".rstrip()
+
+
+def integral_data(estimate: Estimate) -> dict[str, Any]:
+    """The integral of a result as JSON, for `integral_text`.
+
+    >>> integral_text({"integral": integral_data(Estimate(1603.21, 0.41, 2048, unit="pb"))})
+    '1603.2(4) pb'
+    """
+    return {name: getattr(estimate, name) for name in ("value", "error", "unit", "trusted")}
 
 
 def integral_text(result: Mapping[str, Any]) -> str:
