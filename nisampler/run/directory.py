@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +22,8 @@ from nisampler.run.card import Card, parse_card, read_card_text
 
 FORMAT, VERSION = "nisampler-run", 2
 PACK, PACK_FORMAT, PACK_VERSION = "manifest.json", "nisampler-pack", 1
+PDF, CACHE = "pdf", "cache"
+"""Folders of a pack: grids of parton densities, and amplitudes."""
 _FIELDS = {
     "card_sha256": str,
     "overrides": dict,
@@ -305,6 +309,33 @@ def read_pack(root: Path) -> dict[str, Any]:
     if (manifest.get("format"), manifest.get("version")) != (PACK_FORMAT, PACK_VERSION):
         raise StorageError(f"{root / PACK} is of a pack that another release made, which has to read it")
     return manifest
+
+
+@contextmanager
+def pack_environment(run: Path) -> Iterator[None]:
+    """Where a run lies in the folder of a pack, amplitudes and parton densities are looked up in the pack first.
+
+    >>> with pack_environment(Path("no/pack")):
+    ...     pass
+    """
+    root = run.resolve().parent
+    if not (root / PACK).is_file():
+        yield
+        return
+    grids = os.pathsep.join([str(root / PDF), *filter(None, [os.environ.get("LHAPDF_DATA_PATH")])])
+    wanted = {"LHAPDF_DATA_PATH": grids}
+    if (root / CACHE).is_dir():
+        wanted["NISAMPLER_CACHE"] = str(root / CACHE)
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _relocated(root: Path, settings: dict[str, Any], card: Card) -> tuple[dict[str, Any], Card]:

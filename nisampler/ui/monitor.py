@@ -43,6 +43,9 @@ class Monitor:
     def progress(self, stage: str, done: int, total: int, figures: Mapping[str, str]) -> None:
         """`done` of `total` units of a stage, with figures such as the loss."""
 
+    def workers(self, figures: Mapping[str, Mapping[str, str]]) -> None:
+        """What each of several workers has done so far, by its name."""
+
 
 SILENT = Monitor()
 """Tells nothing."""
@@ -78,6 +81,11 @@ class Monitors(Monitor):
         """Pass progress on."""
         for member in self._members:
             member.progress(stage, done, total, figures)
+
+    def workers(self, figures: Mapping[str, Mapping[str, str]]) -> None:
+        """Pass the figures on."""
+        for member in self._members:
+            member.workers(figures)
 
 
 def progress_line(stage: str, done: int, total: int, figures: Mapping[str, str]) -> str:

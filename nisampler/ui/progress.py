@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.progress import (
     BarColumn,
@@ -26,7 +26,7 @@ from rich.table import Column
 from rich.text import Text
 
 from nisampler.ui.monitor import SILENT, LineMonitor, Monitor
-from nisampler.ui.stage_table import StageTable, clock
+from nisampler.ui.stage_table import StageTable, clock, worker_table
 
 _BAR_WIDTH, _SHORT_BAR = 24, 6
 # A terminal with fewer columns gets a short bar and no pace, so that there is room for the figures.
@@ -120,6 +120,17 @@ class _Figures(ProgressColumn):
         return Text(task.fields["figures"], style="dim", no_wrap=True, overflow="ellipsis")
 
 
+class _Bars(Progress):
+    """Bars with something below them."""
+
+    below: RenderableType | None = None
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self.below is not None:
+            yield self.below
+
+
 class BarMonitor(Monitor):
     """Progress bars with pace, time left and figures, or a table of planned stages, for a terminal.
 
@@ -143,7 +154,7 @@ class BarMonitor(Monitor):
     def __init__(self, console: Console) -> None:
         self._console = console
         narrow = console.width < _NARROW
-        self._progress = Progress(
+        self._progress = _Bars(
             TextColumn("{task.description:<11}"),
             BarColumn(bar_width=_SHORT_BAR if narrow else _BAR_WIDTH),
             TaskProgressColumn(),
@@ -193,6 +204,10 @@ class BarMonitor(Monitor):
         text = "  ".join(f"{name} {value}" for name, value in figures.items())
         shown: dict[str, Any] = {"figures": text} if text else {}
         self._progress.update(self._tasks[stage], completed=done, total=total, **shown)
+
+    def workers(self, figures: Mapping[str, Mapping[str, str]]) -> None:
+        """Show a table of the workers below the bars."""
+        self._progress.below = worker_table(figures)
 
 
 class NotebookMonitor(Monitor):

@@ -107,6 +107,21 @@ def _state(row: _Row) -> RenderableType:
     return ProgressBar(total=row.total, completed=row.done, width=_BAR_WIDTH)
 
 
+def worker_table(figures: Mapping[str, Mapping[str, str]]) -> RenderableType:
+    """A row of figures for each worker; of many, the first ones and how many more there are.
+
+    >>> worker_table({"node1:4711": {"shards": "3"}}).row_count
+    1
+    """
+    titles = list(dict.fromkeys(title for row in figures.values() for title in row))
+    columns = [Column(title, no_wrap=True, justify="right") for title in titles]
+    table = Table(Column("worker", no_wrap=True), *columns, box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in list(figures)[:_MOST_ROWS]:
+        table.add_row(Text(name), *(Text(figures[name].get(title, "")) for title in titles))
+    hidden = len(figures) - _MOST_ROWS
+    return Group(table, Text(f"and {hidden} more", style="dim")) if hidden > 0 else table
+
+
 def clock(seconds: float) -> str:
     """Hours, minutes and seconds.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
@@ -21,10 +23,18 @@ def densities(flow: Flow) -> tuple[str, list[float]]:
     return str(multiprocessing.current_process().pid), log_prob.tolist()
 
 
-def die() -> NoReturn:
-    """Stands for a worker that the system kills."""
-    os.kill(os.getpid(), signal.SIGKILL)
-    raise SystemExit
+@dataclass(frozen=True)
+class Dying:
+    """A recipe of shards whose worker is killed by the system."""
+
+    def environment(self) -> AbstractContextManager[None]:
+        """Nothing special."""
+        return nullcontext()
+
+    def generator(self) -> NoReturn:
+        """Does not get that far."""
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise SystemExit
 
 
 def torch_sum(x: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from commands import call
-from other_process import die
+from other_process import Dying
 
 from nisampler.base.storage import read_sealed, write_sealed
 from nisampler.errors import ConfigError, StorageError, WorkerError
@@ -87,8 +87,9 @@ def test_workers_make_the_same_events(events_run: Path, whole: Path, tmp_path: P
 
 
 def test_a_worker_that_dies_is_named(tmp_path: Path) -> None:
-    with pytest.raises(WorkerError, match="a worker died, perhaps for lack of memory: start the command again"):
-        workers.spread(die, tmp_path, [(0, 10)], 2, Monitor())
+    died = pytest.raises(WorkerError, match="a worker died, perhaps for lack of memory: start the command again")
+    with died, workers.processes(2) as crew:
+        workers.spread(Dying(), tmp_path, [(0, 10)], crew, Monitor())
 
 
 def test_an_interrupted_job_goes_on(

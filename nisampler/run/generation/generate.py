@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
-from dataclasses import asdict
-from functools import partial
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from nisampler.base.device import point_threads
 from nisampler.base.estimate import Estimate
 from nisampler.base.rng import Streams
 from nisampler.base.storage import make_folder, remove_stale, write_sealed
-from nisampler.base.versions import version_changes
+from nisampler.base.versions import version_changes, versions
+from nisampler.errors import WorkerError
 from nisampler.events import shard_path
 from nisampler.result import Result
 from nisampler.run import lookup
-from nisampler.run.directory import RunDirectory
+from nisampler.run.directory import RunDirectory, pack_environment
 from nisampler.run.generation.files import finish, overweight_warnings
 from nisampler.run.generation.generator import Generator
 from nisampler.run.generation.order import Order
 from nisampler.run.generation.shards import SUFFIX, Generated, refuse_strangers
-from nisampler.run.generation.workers import spread
+from nisampler.run.generation.workers import Crew, processes, spread
 from nisampler.run.job import Job, build_job
 from nisampler.run.report.summary import integral_data
 from nisampler.run.stages import chain
@@ -30,8 +32,67 @@ from nisampler.ui.monitor import SILENT, LogMonitor, Monitor, Monitors, log_end
 SHARDS, TOLD = "shards", "generated.json"
 
 
+@dataclass(frozen=True)
+class RunRecipe:
+    """How a worker makes the generator of a run for one seed, see `workers.Recipe`.
+
+    Attributes
+    ----------
+    run
+        Its directory, which the worker sees, too.
+    seed
+        Of the events.
+    identity, made_with
+        What the run and the versions must be there.
+
+    Examples
+    --------
+    >>> RunRecipe(Path("nowhere"), 7, "", ()).generator()
+    Traceback (most recent call last):
+    nisampler.errors.StorageError: nowhere is not a run directory: ...
+    """
+
+    run: Path
+    seed: int
+    identity: str
+    made_with: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, run: Path, generator: Generator) -> Self:
+        """The recipe of a generator of the run in this folder."""
+        return cls(run.resolve(), generator.seed, generator.run, tuple(versions().items()))
+
+    def environment(self) -> AbstractContextManager[None]:
+        """Where the run finds its amplitudes and densities."""
+        return pack_environment(self.run)
+
+    def generator(self) -> Generator:
+        """Of this run, here.
+
+        Raises
+        ------
+        WorkerError
+            If other versions are installed here, or the run is another one.
+        NisamplerError
+            As the stages do.
+        """
+        if changed := version_changes(dict(self.made_with), f"on the way to {socket.gethostname()}"):
+            raise WorkerError(f"{changed[0]}: install the same versions on all machines")
+        directory = RunDirectory.read(self.run)
+        if directory.identity() != self.identity:
+            raise WorkerError(
+                f"{self.run} is another run on {socket.gethostname()}: give a place that all machines see"
+            )
+        return generator_of(directory, self.seed)[0]
+
+
 def fill(
-    generator: Generator, run: Path, folder: Path, todo: Sequence[tuple[int, int]], workers: int, monitor: Monitor
+    generator: Generator,
+    run: Path,
+    folder: Path,
+    todo: Sequence[tuple[int, int]],
+    workers: int | Crew,
+    monitor: Monitor,
 ) -> Generated:
     """Make the shards of `todo` that `folder` lacks, here or by several workers that read the run anew.
 
@@ -52,9 +113,13 @@ def fill(
     make_folder(folder)
     remove_stale(folder)
     refuse_strangers(folder, [index for index, _ in todo])
-    if workers == 1:
+    if workers == 1 or not todo:
         return Generated(generator.fill(folder, todo, monitor))
-    return Generated(spread(partial(_generator, run, generator.seed), folder, todo, workers, monitor))
+    recipe = RunRecipe.of(run, generator)
+    if isinstance(workers, Crew):
+        return Generated(spread(recipe, folder, todo, workers, monitor))
+    with processes(min(workers, len(todo))) as crew:
+        return Generated(spread(recipe, folder, todo, crew, monitor))
 
 
 def generator_of(directory: RunDirectory, seed: int, monitor: Monitor = SILENT) -> tuple[Generator, Job, Result]:
@@ -89,11 +154,6 @@ def generator_of(directory: RunDirectory, seed: int, monitor: Monitor = SILENT) 
     return Generator(job, found, Streams(seed), directory.identity()), job, found
 
 
-def _generator(run: Path, seed: int) -> Generator:
-    """The generator of a worker."""
-    return generator_of(RunDirectory.read(run), seed)[0]
-
-
 def generate_events(
     directory: RunDirectory,
     n: int,
@@ -102,7 +162,7 @@ def generate_events(
     watcher: Monitor = SILENT,
     *,
     part: tuple[int, int] = (1, 1),
-    workers: int = 1,
+    workers: int | Crew = 1,
     shard_size: int | None = None,
     formats: Sequence[str] | None = None,
 ) -> dict[str, Any]:
@@ -123,7 +183,7 @@ def generate_events(
     part
         Which job this is, and of how many; each makes its share of the shards.
     workers
-        Processes that make shards side by side.
+        Processes that make shards side by side, or workers elsewhere, which see the run and `target`.
     shard_size
         Events in a shard; that of the card by default. Other shards are other events.
     formats

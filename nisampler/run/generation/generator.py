@@ -57,6 +57,11 @@ class Generator:
         self._unweighter = result.unweighter(streams)
 
     @property
+    def run(self) -> str:
+        """Which run this is."""
+        return self._run
+
+    @property
     def seed(self) -> int:
         """Of the events."""
         return self._streams.seed

@@ -1,44 +1,126 @@
-"""Shards made side by side by processes of one machine; each worker loads the run once."""
+"""Shards made side by side by the workers of an executor: processes of this machine, of a cluster, or of MPI."""
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import resource
 import signal
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from nisampler.base.device import point_threads, threads_for_points
-from nisampler.errors import WorkerError
+from nisampler.errors import NisamplerError, WorkerError
 from nisampler.run.generation.generator import Generator
 from nisampler.run.generation.shards import Shard
 from nisampler.ui.monitor import Monitor
 
-Build = Callable[[], Generator]
-
-_HELD = ExitStack()
-_OWN: list[Generator] = []
-"""In a worker: what makes its shards."""
+_SECONDS_BETWEEN_LOOKS = 1.0
+_KILOBYTES = 1024
 
 
-def spread(build: Build, folder: Path, todo: Sequence[tuple[int, int]], workers: int, monitor: Monitor) -> list[Shard]:
-    """Make shards in `folder` by `workers` processes.
+class Recipe(Protocol):
+    """How a worker makes its generator; it can be pickled, and equal ones make the same."""
+
+    def environment(self) -> AbstractContextManager[None]:
+        """Entered while the worker is at work."""
+        ...
+
+    def generator(self) -> Generator:
+        """Made once in each worker."""
+        ...
+
+    def __hash__(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Workers that may be anywhere.
+
+    Attributes
+    ----------
+    executor
+        As those of `concurrent.futures`: of processes, of Dask (``client.get_executor()``), of mpi4py.
+    figures
+        What is told of the workers beside the progress.
+
+    Examples
+    --------
+    >>> from concurrent.futures import ThreadPoolExecutor
+    >>> with ThreadPoolExecutor(2) as executor:
+    ...     Crew(executor).figures()
+    {}
+    """
+
+    executor: Executor
+    figures: Callable[[], Mapping[str, str]] = dict
+
+
+@dataclass(frozen=True)
+class Made:
+    """A shard, and what it cost a worker.
+
+    Attributes
+    ----------
+    shard
+        Its record.
+    worker
+        Machine and number of the process.
+    seconds
+        CPU-seconds, the start of the worker left out.
+    memory
+        The most that the process has taken so far, in MiB.
+
+    Examples
+    --------
+    >>> shard = Shard("", 1, 0, events=20, calls=512, zeros=0, nonfinite=0, trials=250, weight_sum=21.0)
+    >>> Made(shard, "node1:4711", 0.5, 300).worker
+    'node1:4711'
+    """
+
+    shard: Shard
+    worker: str
+    seconds: float
+    memory: int
+
+
+@contextmanager
+def processes(workers: int) -> Iterator[Crew]:
+    """Processes of this machine; whatever happens they end, after the shard that they are at.
+
+    >>> with processes(2) as crew:
+    ...     type(crew.executor).__name__
+    'ProcessPoolExecutor'
+    """
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _leave_interrupts)
+    try:
+        yield Crew(pool)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def spread(recipe: Recipe, folder: Path, todo: Sequence[tuple[int, int]], crew: Crew, monitor: Monitor) -> list[Shard]:
+    """Make shards in `folder` by several workers.
 
     Parameters
     ----------
-    build
-        Makes the generator, once in each worker; it can be pickled.
+    recipe
+        Makes the generator, once in each worker.
     folder
-        Where the shards go.
+        Where the shards go; the workers see it, too.
     todo
         Numbers and sizes of the shards.
-    workers
-        How many processes.
+    crew
+        The workers.
     monitor
-        Is told about progress, and of the memory of a worker at the end.
+        Is told about progress and each worker, and of their memory at the end.
 
     Returns
     -------
@@ -48,52 +130,86 @@ def spread(build: Build, folder: Path, todo: Sequence[tuple[int, int]], workers:
     Raises
     ------
     WorkerError
-        If a worker died; what it finished stays.
+        If a worker died, or fails for a reason that has no name here; what was finished stays.
     NisamplerError
         As `Generator.shard` does.
 
     Examples
     --------
     >>> from nisampler.ui.monitor import SILENT
-    >>> spread(print, Path("nowhere"), [], 2, SILENT)
+    >>> with processes(2) as crew:
+    ...     spread(None, Path("nowhere"), [], crew, SILENT)
     []
     """
-    total, done = sum(size for _, size in todo), 0
-    if not todo:
-        return []
-    found: dict[int, Shard] = {}
-    with _pool(build, min(workers, len(todo))) as pool:
-        futures: list[Future[Shard]] = [pool.submit(_make, folder, index, size) for index, size in todo]
-        for future in as_completed(futures):
-            shard = future.result()
-            found[shard.index] = shard
-            done += shard.events
-            monitor.progress("events", done, total, {})
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
-    monitor.line(f"{min(workers, len(todo))} workers, at most {peak} MiB each")
-    return [found[index] for index, _ in todo]
-
-
-@contextmanager
-def _pool(build: Build, workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes that have loaded the run; whatever happens they end, after the shard that they are at."""
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (build, threads_for_points()))
+    found: dict[int, Made] = {}
+    place, threads, total = folder.absolute(), threads_for_points(), sum(size for _, size in todo)
+    pending = {crew.executor.submit(_make, recipe, threads, place, index, size) for index, size in todo}
     try:
-        yield pool
-    except BrokenProcessPool as error:
+        while pending:
+            done, pending = wait(pending, timeout=_SECONDS_BETWEEN_LOOKS, return_when=FIRST_COMPLETED)
+            for made in map(_result, done):
+                found[made.shard.index] = made
+            figures = {"shards": f"{len(found)}/{len(todo)}", **crew.figures()}
+            monitor.progress("events", sum(made.shard.events for made in found.values()), total, figures)
+            monitor.workers({name: _figures(parts) for name, parts in _by_worker(found.values()).items()})
+    except BaseException:
+        for future in pending:
+            future.cancel()
+        raise
+    if found:
+        peak, seconds = max(made.memory for made in found.values()), sum(made.seconds for made in found.values())
+        count = len(_by_worker(found.values()))
+        monitor.line(f"{count} workers, at most {peak} MiB each, {seconds:.1f} CPU-seconds for events")
+    return [found[index].shard for index, _ in todo]
+
+
+def _result(future: Future[Made]) -> Made:
+    try:
+        return future.result()
+    except NisamplerError:
+        raise
+    except Exception as error:
         raise WorkerError(
-            "a worker died, perhaps for lack of memory: start the command again, it continues; fewer workers need less"
+            f"a worker died, perhaps for lack of memory: start the command again, it continues; fewer workers need "
+            f"less ({type(error).__name__}: {error})"
         ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _begin(build: Build, threads: int) -> None:
-    """Load the run in a new worker, which has the threads of its parent and leaves Ctrl-C to it."""
+def _by_worker(parts: Iterable[Made]) -> dict[str, list[Made]]:
+    """What each worker made, by its name."""
+    found: dict[str, list[Made]] = {}
+    for made in parts:
+        found.setdefault(made.worker, []).append(made)
+    return dict(sorted(found.items()))
+
+
+def _figures(parts: Sequence[Made]) -> dict[str, str]:
+    """What is told of one worker."""
+    return {
+        "shards": str(len(parts)),
+        "events": str(sum(made.shard.events for made in parts)),
+        "CPU-s": f"{sum(made.seconds for made in parts):.1f}",
+        "MiB": str(max(made.memory for made in parts)),
+    }
+
+
+def _leave_interrupts() -> None:
+    """A worker leaves Ctrl-C to its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _HELD.enter_context(point_threads(threads))
-    _OWN.append(build())
 
 
-def _make(folder: Path, index: int, size: int) -> Shard:
-    return _OWN[0].shard(folder, index, size)
+_ONE_AT_A_TIME = threading.Lock()
+_OWN: dict[Recipe, Generator] = {}
+"""In a worker: what makes its shards, of the last recipe that it was given."""
+
+
+def _make(recipe: Recipe, threads: int, folder: Path, index: int, size: int) -> Made:
+    """Make a shard in a worker; threads of one worker, which some clusters have, take turns."""
+    with _ONE_AT_A_TIME, recipe.environment(), point_threads(threads):
+        if recipe not in _OWN:
+            _OWN.clear()
+            _OWN[recipe] = recipe.generator()
+        begin = time.process_time()
+        shard = _OWN[recipe].shard(folder, index, size)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // _KILOBYTES
+        return Made(shard, f"{socket.gethostname()}:{os.getpid()}", time.process_time() - begin, peak)

@@ -17,12 +17,12 @@ from typing import Any
 from nisampler.base.device import point_threads
 from nisampler.errors import StorageError
 from nisampler.run import lookup
-from nisampler.run.directory import RunDirectory
+from nisampler.run.directory import CACHE, PDF, RunDirectory
 from nisampler.run.generation.generate import generator_of
 from nisampler.run.job import Job
 from nisampler.ui.monitor import SILENT
 
-SOURCES, FILES, PDF, CACHE = "sources", "files", "pdf", "cache"
+SOURCES, FILES = "sources", "files"
 _GRID = re.compile(r"(.+?)(_\d{4}\.dat|\.info)")
 # Where installed things and the system's own are, which no pack holds.
 _SYSTEM = ("/proc", "/sys", "/dev", "/etc", "/usr", "/lib", "/bin", "/run", "/var")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -16,8 +15,8 @@ from nisampler.base.outputs import new_file
 from nisampler.base.storage import atomic_write, encode_json, naming, sealed, sha256
 from nisampler.base.versions import versions
 from nisampler.errors import CorruptFileError
-from nisampler.run.directory import PACK, PACK_FORMAT, PACK_VERSION, RunDirectory, read_pack
-from nisampler.run.packing.contents import CACHE, PDF, contents_of
+from nisampler.run.directory import PACK, PACK_FORMAT, PACK_VERSION, RunDirectory, pack_environment, read_pack
+from nisampler.run.packing.contents import contents_of
 
 _RUN = "run"
 _PARTS = ("card.toml", "run.json", "seconds.json", "sampler", "integration", "two_stage")
@@ -110,13 +109,12 @@ def opened(path: str | Path) -> Iterator[RunDirectory]:
     """
     target = Path(path)
     if (target / PACK).is_file():
-        with _environment(target):
-            yield RunDirectory.read(_checked(target) / _RUN)
+        with pack_environment(run := _checked(target) / _RUN):
+            yield RunDirectory.read(run)
     elif target.is_file():
         with tempfile.TemporaryDirectory(prefix="nispack-") as folder:
-            root = _unpack(target, Path(folder))
-            with _environment(root):
-                yield RunDirectory.read(_checked(root) / _RUN)
+            with pack_environment(run := _checked(_unpack(target, Path(folder))) / _RUN):
+                yield RunDirectory.read(run)
     else:
         yield RunDirectory.read(target)
 
@@ -143,25 +141,6 @@ def _checked(root: Path) -> Path:
         if sha256(path) != checksum:
             raise CorruptFileError(f"{name} in the pack was altered: {_MEND}")
     return root
-
-
-@contextmanager
-def _environment(root: Path) -> Iterator[None]:
-    """Let amplitudes and parton densities be looked up in the pack first."""
-    grids = os.pathsep.join([str(root.resolve() / PDF), *filter(None, [os.environ.get("LHAPDF_DATA_PATH")])])
-    wanted = {"LHAPDF_DATA_PATH": grids}
-    if (root / CACHE).is_dir():
-        wanted["NISAMPLER_CACHE"] = str(root.resolve() / CACHE)
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _below(path: Path) -> list[Path]:
