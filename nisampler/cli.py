@@ -140,7 +140,8 @@ def generate(
         int | None, typer.Option(min=1, help="Events in a shard, the same in all jobs; that of the card by default.")
     ] = None,
     formats: Annotated[
-        list[str] | None, typer.Option("--format", help="lhe.gz, lhe or h5, instead of the card's; may be repeated.")
+        list[str] | None,
+        typer.Option("--format", help="lhe.gz, lhe.zst, lhe or h5, instead of the card's; may be repeated."),
     ] = None,
     workers: Workers = 1,
     quiet: Quiet = False,
@@ -243,7 +244,7 @@ def processes(context: typer.Context) -> None:
 @app.command()
 def check(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="An event file: .lhe, .lhe.gz or .h5.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An event file: .lhe, .lhe.gz, .lhe.zst or .h5.")],
     tolerance: Annotated[
         float,
         typer.Option(min=0.0, help="Largest relative violation of momentum conservation and mass shell."),
@@ -302,7 +303,7 @@ def uncertainty(
 @app.command()
 def info(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="An event file: .lhe, .lhe.gz or .h5.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An event file: .lhe, .lhe.gz, .lhe.zst or .h5.")],
 ) -> None:
     """Show what an event file tells of itself: events, cross-section, weights, card and versions."""
     with errors(context):

@@ -159,7 +159,7 @@ def check_file(path: str | Path, tolerance: float = DEFAULT_TOLERANCE) -> CheckR
     Parameters
     ----------
     path
-        ``.lhe``, ``.lhe.gz`` or ``.h5`` (events or points).
+        ``.lhe``, ``.lhe.gz``, ``.lhe.zst`` or ``.h5`` (events or points).
     tolerance
         Largest relative violation of momentum conservation and of the mass shell. Files written with eight
         digits need about 1e-6.

@@ -35,8 +35,6 @@ COLUMNS: dict[str, tuple[type[np.generic], tuple[str | int, ...], float]] = {
 COLUMN_NAMES = tuple(COLUMNS)
 MOST_SLOTS = 32_767
 """Particles of an event: mothers are stored as 16-bit numbers."""
-GZIP_LEVEL = 4
-"""How hard text files are compressed, from 0, not at all, to 9; beyond 4 files shrink little and take long."""
 DEFAULT_CHUNK = 10_000
 """Events held in memory at a time where a file is read or merged."""
 # columns that a batch or a file may lack: they are zero then, and there are no named weights

@@ -10,14 +10,14 @@ from pathlib import Path
 from nisampler.base.checks import Count, checked
 from nisampler.errors import EventFormatError
 from nisampler.events.batch import EventBatch
-from nisampler.events.columns import DEFAULT_CHUNK, GZIP_LEVEL
+from nisampler.events.columns import DEFAULT_CHUNK
 from nisampler.events.hdf5 import iterate_hdf5, iterate_weights, read_hdf5_header, write_hdf5
 from nisampler.events.hepmc import SUFFIXES as HEPMC
 from nisampler.events.hepmc import write_hepmc
 from nisampler.events.info import InitInfo
-from nisampler.events.lhe import BULK, iterate_lhe, read_lhe_header, write_lhe
+from nisampler.events.lhe import BULK, LHE, iterate_lhe, read_lhe_header, write_lhe
 
-SUFFIXES = (".lhe", ".lhe.gz", ".h5", ".hdf5")
+SUFFIXES = (*LHE, ".h5", ".hdf5")
 
 
 def file_suffix(path: str | Path) -> str:
@@ -26,7 +26,7 @@ def file_suffix(path: str | Path) -> str:
     Raises
     ------
     EventFormatError
-        If it is none of ``.lhe``, ``.lhe.gz``, ``.h5``, ``.hdf5``.
+        If it is none of ``.lhe``, ``.lhe.gz``, ``.lhe.zst``, ``.h5``, ``.hdf5``.
 
     Examples
     --------
@@ -35,7 +35,7 @@ def file_suffix(path: str | Path) -> str:
     >>> file_suffix("events.root")
     Traceback (most recent call last):
     ...
-    nisampler.errors.EventFormatError: events.root: an event file ends in one of .lhe, .lhe.gz, .h5, .hdf5
+    nisampler.errors.EventFormatError: events.root: an event file ends in one of .lhe, .lhe.gz, .lhe.zst, .h5, .hdf5
     """
     return _ending(path, SUFFIXES)
 
@@ -152,7 +152,7 @@ def write_events(
     batches: EventBatch | Iterable[EventBatch],
     info: InitInfo,
     n_events: int | None = None,
-    gzip_level: int = GZIP_LEVEL,
+    compression_level: int | None = None,
 ) -> int:
     """Write events in the format that the ending of `path` names; see `write_lhe`, `write_hdf5` and `write_hepmc`.
 
@@ -175,7 +175,7 @@ def write_events(
     """
     suffix = written_suffix(path)
     if suffix.startswith(".lhe"):
-        return write_lhe(path, batches, info, n_events, gzip_level)
+        return write_lhe(path, batches, info, n_events, compression_level)
     if suffix in HEPMC:
-        return write_hepmc(path, batches, info, n_events, gzip_level)
+        return write_hepmc(path, batches, info, n_events, compression_level)
     return write_hdf5(path, batches, info, n_events)

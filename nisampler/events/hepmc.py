@@ -7,10 +7,8 @@ parton densities stand where Pythia writes them, the texts of the header in the 
 
 from __future__ import annotations
 
-import gzip
 import math
 from collections.abc import Iterable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,8 @@ from nisampler._version import __version__
 from nisampler.base.storage import atomic_write
 from nisampler.errors import EventCountError, EventFormatError, MissingExtraError
 from nisampler.events.batch import EventBatch
-from nisampler.events.columns import FINAL, GZIP_LEVEL, INCOMING, RESONANCE
+from nisampler.events.columns import FINAL, INCOMING, RESONANCE
+from nisampler.events.compression import packed
 from nisampler.events.info import InitInfo
 from nisampler.events.pdg import PROTON
 from nisampler.events.rules import CheckedBatches
@@ -37,7 +36,7 @@ def write_hepmc(
     batches: EventBatch | Iterable[EventBatch],
     info: InitInfo,
     n_events: int | None = None,
-    gzip_level: int = GZIP_LEVEL,
+    compression_level: int | None = None,
 ) -> int:
     """Write events to ``.hepmc`` or ``.hepmc.gz``; the file appears complete or not at all.
 
@@ -45,7 +44,7 @@ def write_hepmc(
     ----------
     path
         The ending decides about compression.
-    batches, info, n_events, gzip_level
+    batches, info, n_events, compression_level
         As `write_lhe` takes them.
 
     Returns
@@ -59,6 +58,8 @@ def write_hepmc(
         If an event breaks a rule of the record, or the name has another ending.
     EventCountError
         If the number of events is not the declared one.
+    ConfigError
+        If the compression has no such level.
     MissingExtraError
         If pyhepmc is not installed.
 
@@ -83,9 +84,11 @@ def write_hepmc(
     source = CheckedBatches(batches, info, target)
     run = _run_info(pyhepmc, info)
     with atomic_write(target) as handle:
-        compress = target.name.endswith(".gz")
-        packed: Any = gzip.GzipFile("", "wb", gzip_level, handle, mtime=0) if compress else nullcontext(handle)
-        with packed as stream, pyiostream(stream) as text, WriterAscii(text, run) as writer:
+        with (
+            packed(handle, target.name, compression_level) as stream,
+            pyiostream(stream) as text,
+            WriterAscii(text, run) as writer,
+        ):
             for batch in source:
                 for index in range(len(batch)):
                     writer.write(_event(pyhepmc, run, batch, index, source.count - len(batch) + index, info))

@@ -1,7 +1,7 @@
-"""Les Houches event files (hep-ph/0609017, version 3), plain or gzipped, as streams through pylhe.
+"""Les Houches event files (hep-ph/0609017, version 3), plain or packed, as streams through pylhe.
 
 Numbers carry 17 significant digits: what is read back is what was written, bit by bit. Equal events give
-equal bytes, gzipped files included. ``<init>`` holds IDWTUP, beams in GeV and cross-sections in pb; the
+equal bytes, packed files included. ``<init>`` holds IDWTUP, beams in GeV and cross-sections in pb; the
 header element ``<nisampler events="N"/>`` holds the number of events where it is known beforehand. Scales and parton
 densities stand in each event as `nisampler.events.lhe_extras` says, where they are known; named weights and the texts
 of the header as `nisampler.events.lhe_weights` says.
@@ -9,17 +9,15 @@ of the header as `nisampler.events.lhe_weights` says.
 
 from __future__ import annotations
 
-import gzip
 import io
 import warnings
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import islice
 from operator import attrgetter
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 from xml.etree.ElementTree import ParseError
 
 import numpy as np
@@ -33,10 +31,10 @@ from nisampler.errors import (
     EventCountError,
     EventFormatError,
     MissingExtraError,
-    StorageError,
 )
 from nisampler.events.batch import EventBatch
-from nisampler.events.columns import DEFAULT_CHUNK, GZIP_LEVEL, MOST_SLOTS, UNKNOWN_SPIN
+from nisampler.events.columns import DEFAULT_CHUNK, MOST_SLOTS, UNKNOWN_SPIN
+from nisampler.events.compression import level_of, open_unpacked, packed, unpacking_errors
 from nisampler.events.info import InitInfo, ProcessInfo
 from nisampler.events.lhe_dialects import PlainLHE
 from nisampler.events.lhe_extras import extra_columns, extra_lines
@@ -46,9 +44,10 @@ from nisampler.events.weights import only
 
 # Of the events that are held at a time: bytes in the file, and slots of the columns.
 _BYTES_READ, _SLOTS_READ = 32 << 20, 1 << 19
+LHE = (".lhe", ".lhe.gz", ".lhe.zst")
+"""Endings of Les Houches event files as text."""
 BULK = ".lheh5"
 """Ending of LHEH5, which is written and not read here."""
-_GZIP_MAGIC = b"\x1f\x8b"
 _EVENT_FORMAT = "{nparticles:d} {pid:d} {weight:.16e} {scale:.16e} {aqed:.16e} {aqcd:.16e}"
 _PARTICLE_FORMAT = (
     "{id:8d} {status:2d} {mother1:3d} {mother2:3d} {color1:4d} {color2:4d} "
@@ -128,18 +127,14 @@ def _event_records(module: Any, batch: EventBatch, ids: Sequence[str]) -> Iterat
 
 
 @contextmanager
-def _text_stream(handle: IO[bytes], compress: bool, level: int) -> Iterator[io.TextIOWrapper]:
-    """A text stream into `handle`; gzip headers hold neither name nor time."""
-    if not compress:
-        text = io.TextIOWrapper(handle, encoding="utf-8", newline="\n", write_through=True)
+def _text_stream(handle: IO[bytes], name: str, level: int | None) -> Iterator[io.TextIOWrapper]:
+    """A text stream into `handle`, packed as the name says."""
+    with packed(handle, name, level) as stream:
+        text = io.TextIOWrapper(stream, encoding="utf-8", newline="\n", write_through=stream is handle)
         try:
             yield text
         finally:
             text.detach()
-        return
-    with gzip.GzipFile("", "wb", level, handle, mtime=0) as packed:
-        with io.TextIOWrapper(cast(IO[bytes], packed), encoding="utf-8", newline="\n") as text:
-            yield text
 
 
 def write_lhe(
@@ -147,9 +142,9 @@ def write_lhe(
     batches: EventBatch | Iterable[EventBatch],
     info: InitInfo,
     n_events: int | None = None,
-    gzip_level: int = GZIP_LEVEL,
+    compression_level: int | None = None,
 ) -> int:
-    """Write events to ``.lhe``, ``.lhe.gz`` or ``.lheh5``; the file appears complete or not at all.
+    """Write events to ``.lhe``, ``.lhe.gz``, ``.lhe.zst`` or ``.lheh5``; the file appears complete or not at all.
 
     Parameters
     ----------
@@ -163,8 +158,8 @@ def write_lhe(
     n_events
         Number of events to declare in the header; known by itself for a single batch. Another number is an
         error.
-    gzip_level
-        From 0, not at all, to 9.
+    compression_level
+        Of ``.lhe.gz`` from 0, not at all, to 9, of ``.lhe.zst`` from 1 to 19; by default 4 and 3.
 
     Returns
     -------
@@ -177,8 +172,10 @@ def write_lhe(
         If an event breaks a rule of the record (NaN, momenta, mothers, colours, beams); no file is left then.
     EventCountError
         If the number of events is not the declared one.
+    ConfigError
+        If the compression has no such level.
     MissingExtraError
-        If pylhe is not installed.
+        If pylhe, or Zstandard, is not installed.
 
     Examples
     --------
@@ -190,8 +187,9 @@ def write_lhe(
     0
     """
     module, target = _import_pylhe(), Path(path)
-    if not target.name.endswith((".lhe", ".lhe.gz", BULK)):
-        raise EventFormatError(f"{target}: the name of an LHE file must end in .lhe, .lhe.gz or {BULK}")
+    if not target.name.endswith((*LHE, BULK)):
+        raise EventFormatError(f"{target}: the name of an LHE file must end in one of {', '.join((*LHE, BULK))}")
+    level_of(target.name, compression_level)
     if isinstance(batches, EventBatch) and n_events is None:
         n_events = len(batches)
     source = CheckedBatches(batches, info, target)
@@ -200,14 +198,14 @@ def write_lhe(
         header=header_block(module, info, n_events),
         events=(event for batch in source for event in _event_records(module, batch, info.weight_ids)),
     )
-    with _written(target, module, document, gzip_level):
+    with _written(target, module, document, compression_level):
         if n_events is not None and source.count != n_events:
             raise EventCountError(f"{target}: {n_events} events were declared, {source.count} were made")
     return source.count
 
 
 @contextmanager
-def _written(target: Path, module: Any, document: Any, gzip_level: int) -> Iterator[None]:
+def _written(target: Path, module: Any, document: Any, level: int | None) -> Iterator[None]:
     """The file with a document in it, which appears when the block ends without an exception."""
     if target.name.endswith(BULK):
         with new_hdf5(target) as output:
@@ -215,32 +213,20 @@ def _written(target: Path, module: Any, document: Any, gzip_level: int) -> Itera
                 module.lheh5.write(document, output.file, module.LHEHDF5Format())
             yield
         return
-    with atomic_write(target) as handle, _text_stream(handle, target.name.endswith(".gz"), gzip_level) as text:
+    with atomic_write(target) as handle, _text_stream(handle, target.name, level) as text:
         document.write(text, _format(module))
         text.write("\n")
         yield
 
 
-def _open_binary(path: Path) -> IO[bytes]:
-    try:
-        stream = open(path, "rb")
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
-    if stream.read(2) != _GZIP_MAGIC:
-        stream.seek(0)
-        return stream
-    stream.close()
-    return cast(IO[bytes], gzip.open(path, "rb"))
-
-
 @contextmanager
 def _named_errors(path: Path, where: str) -> Iterator[None]:
-    """Errors and warnings of pylhe, gzip and the XML parser as errors that name the file and the place."""
+    """Errors and warnings of pylhe, the unpacker and the XML parser as errors that name the file and the place."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", RuntimeWarning)
             yield
-    except (EOFError, zlib.error, gzip.BadGzipFile, RuntimeWarning, ParseError) as error:
+    except unpacking_errors(RuntimeWarning, ParseError) as error:
         raise CorruptFileError(f"{path}: truncated or altered {where} ({error}); write it again") from error
     except (ValueError, IndexError, KeyError, AttributeError, OverflowError) as error:
         raise EventFormatError(f"{path}: malformed {where} ({error})") from error
@@ -249,7 +235,7 @@ def _named_errors(path: Path, where: str) -> Iterator[None]:
 @contextmanager
 def _open_document(path: Path) -> Iterator[tuple[Any, PlainLHE]]:
     module = _import_pylhe()
-    with _open_binary(path) as stream:
+    with open_unpacked(path) as stream:
         source = PlainLHE(stream, path)
         with _named_errors(path, "before the first event"):
             document = module.LHEFile.frombuffer(source)

@@ -12,11 +12,11 @@ from pathlib import Path
 from nisampler.base.storage import sha256
 from nisampler.errors import EventFormatError, StorageError
 from nisampler.events.batch import EventBatch
-from nisampler.events.columns import DEFAULT_CHUNK, GZIP_LEVEL
+from nisampler.events.columns import DEFAULT_CHUNK
 from nisampler.events.files import SUFFIXES, EventFile, write_events, written_suffix
 from nisampler.events.info import InitInfo
 
-_PATTERN = re.compile(r"events-(\d{5,})(\.lhe|\.lhe\.gz|\.h5|\.hdf5)")
+_PATTERN = re.compile(r"events-(\d{5,})(\.lhe|\.lhe\.gz|\.lhe\.zst|\.h5|\.hdf5)")
 _DIGITS = 5
 _SEED = "seed"
 
@@ -36,7 +36,7 @@ def shard_path(directory: str | Path, index: int, suffix: str = ".lhe.gz") -> Pa
     >>> shard_path("run", -1)
     Traceback (most recent call last):
     ...
-    nisampler.errors.EventFormatError: shard -1.lhe.gz: need an index ≥ 0 and one of .lhe, .lhe.gz, .h5, .hdf5
+    nisampler.errors.EventFormatError: shard -1.lhe.gz: need an index ≥ 0 and one of .lhe, .lhe.gz, .lhe.zst, .h5, .hdf5
     """
     if suffix not in SUFFIXES or index < 0:
         raise EventFormatError(f"shard {index}{suffix}: need an index ≥ 0 and one of {', '.join(SUFFIXES)}")
@@ -165,7 +165,7 @@ def merge_shards(
     info: InitInfo | None = None,
     chunk: int = DEFAULT_CHUNK,
     average: bool = False,
-    gzip_level: int = GZIP_LEVEL,
+    compression_level: int | None = None,
 ) -> int:
     """Write all shards of a folder to one file, in any format, `chunk` events in memory at a time.
 
@@ -183,8 +183,8 @@ def merge_shards(
         Whether all weights are multiplied by one factor, such that they average to the cross-section (IDWTUP = ±4): a
         shower then hands on those of overweight events, too. The largest weight that the file declares is that of
         an event that is not overweight.
-    gzip_level
-        How hard a ``.gz`` file is compressed, from 0 to 9.
+    compression_level
+        How hard a ``.gz`` or ``.zst`` file is packed, see `write_events`.
 
     Returns
     -------
@@ -216,7 +216,7 @@ def merge_shards(
     if average and count:
         info, factor = _averaged(info, count, math.fsum(file.weight_sum() for file in shards.files))
         batches = (batch.scaled(factor) for batch in batches)
-    return write_events(target, batches, info, count, gzip_level)
+    return write_events(target, batches, info, count, compression_level)
 
 
 def _averaged(info: InitInfo, count: int, total: float) -> tuple[InitInfo, float]:

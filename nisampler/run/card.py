@@ -31,12 +31,12 @@ from nisampler.base.rng import Seed
 from nisampler.base.storage import read_bounded
 from nisampler.density.values import Kind
 from nisampler.errors import CardError, ConfigError, CorruptFileError, StorageError
-from nisampler.events.columns import GZIP_LEVEL
+from nisampler.events.compression import HIGHEST_LEVEL, level_of
 from nisampler.integration.integrator import IntegrationConfig
 from nisampler.training.config import TrainingConfig
 from nisampler.unweighting.unweighter import UnweightingConfig
 
-Format = Literal["lhe.gz", "lhe", "h5", "lheh5", "hepmc.gz", "hepmc"]
+Format = Literal["lhe.gz", "lhe.zst", "lhe", "h5", "lheh5", "hepmc.gz", "hepmc"]
 _MOST_SHARDS = 1_000_000
 _MOST_BYTES = 64 << 10
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -112,22 +112,24 @@ class EventSettings:
     shard_size
         Events in one shard, the unit that a killed run loses at most.
     formats
-        Of the finished file: "lhe.gz", "lhe", "h5", "lheh5", "hepmc.gz", "hepmc"; by default lhe.gz, or h5 for a
-        callable without an event record.
+        Of the finished file: "lhe.gz", "lhe.zst", "lhe", "h5", "lheh5", "hepmc.gz", "hepmc"; by default lhe.gz, or h5
+        for a callable without an event record.
     weights
         "average": the weights of a file average to the cross-section in pb (IDWTUP = ±4). Showers hand them on, those
         of overweight events included; it is the default of MadGraph and POWHEG, and here that of event records.
         "unit": ±1, and more for overweight events (IDWTUP = ±3); Pythia takes every weight for ±1 then. Points of a
         callable without an event record are always so.
-    gzip_level
-        How hard "lhe.gz" and "hepmc.gz" are compressed, from 0, not at all, to 9.
+    compression_level
+        How hard files are packed: "lhe.gz" and "hepmc.gz" from 0, not at all, to 9, by default 4; "lhe.zst" from 1 to
+        19, by default 3.
     variations
         Named weights of other scales and parton densities.
 
     Raises
     ------
     ConfigError
-        If a number is out of range, there would be more than a million shards, or the formats are repeated.
+        If a number is out of range, there would be more than a million shards, the formats are repeated, or one of
+        them has no such level of compression.
 
     Examples
     --------
@@ -142,7 +144,7 @@ class EventSettings:
     shard_size: Annotated[Whole, Field(ge=1, le=1_000_000)] = 10_000
     formats: Row[Format] | None = None
     weights: Literal["unit", "average"] | None = None
-    gzip_level: Annotated[Whole, Field(ge=0, le=9)] = GZIP_LEVEL
+    compression_level: Annotated[Whole, Field(ge=0, le=HIGHEST_LEVEL)] | None = None
     variations: VariationSettings = Field(default_factory=VariationSettings)
 
     def __post_init__(self) -> None:
@@ -150,6 +152,8 @@ class EventSettings:
             raise ConfigError(f"n = {self.n} makes more than {_MOST_SHARDS} shards of shard_size = {self.shard_size}")
         if self.formats is not None and (not self.formats or len(set(self.formats)) != len(self.formats)):
             raise ConfigError(f"formats must name at least one format, each once, got {list(self.formats)}")
+        for name in self.formats or ("lhe.gz",):
+            level_of(name, self.compression_level)
 
 
 class Card(BaseModel):
@@ -311,7 +315,7 @@ def allowed_keys(path: tuple[str, ...] = ()) -> tuple[str, ...]:
     """The keys of the card, or of one of its tables.
 
     >>> allowed_keys(("events",))
-    ('n', 'shard_size', 'formats', 'weights', 'gzip_level', 'variations')
+    ('n', 'shard_size', 'formats', 'weights', 'compression_level', 'variations')
     """
     owner = _hint(path)
     if owner is Card:

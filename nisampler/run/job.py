@@ -16,6 +16,7 @@ from nisampler.base.rng import Streams
 from nisampler.density.integrand import Integrand
 from nisampler.errors import CardError, ConfigError, MissingExtraError, PdfError, ProcessError, UnknownProcessError
 from nisampler.events import InitInfo, ProcessInfo
+from nisampler.events.compression import require_packing
 from nisampler.run import lookup
 from nisampler.run.card import Card
 from nisampler.training.config import TrainingConfig
@@ -224,3 +225,5 @@ def _check_events(job: Job) -> None:
         if needed and importlib.util.find_spec(package) is None:
             mend = f"pip install 'nisampler[{start}]', or use formats = [\"h5\"]"
             raise MissingExtraError(f"events.formats: {name} files need {package}: {mend}")
+    for ending in job.formats if card.events.n else ():
+        require_packing(ending)

@@ -33,7 +33,7 @@ from nisampler.events import (
 from nisampler.events.hdf5 import iterate_hdf5, read_points_header
 from nisampler.events.rules import require_valid
 
-SUFFIXES = (".lhe", ".lhe.gz", ".h5")
+SUFFIXES = (".lhe", ".lhe.gz", ".lhe.zst", ".h5")
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -148,8 +148,9 @@ def flipped(content: bytes, position: int, bit: int) -> bytes:
     return bytes(changed)
 
 
-def test_every_flipped_bit_of_a_gzip_is_found(events, info, tmp_path):
-    path = tmp_path / "events.lhe.gz"
+@pytest.mark.parametrize("suffix", (".lhe.gz", ".lhe.zst"))
+def test_every_flipped_bit_of_a_packed_file_is_found(suffix, events, info, tmp_path):
+    path = tmp_path / f"events{suffix}"
     write_events(path, events(20), info)
     content = path.read_bytes()
     positions = np.random.default_rng(4).integers(10, len(content), 60)
@@ -260,7 +261,7 @@ def test_dialects_of_other_generators_are_read(name, piece, tmp_path, monkeypatc
 
 @pytest.mark.parametrize("n", (3, 200))
 def test_files_put_one_after_the_other_are_refused(n, events, info, tmp_path):
-    for suffix in (".lhe", ".lhe.gz"):
+    for suffix in (".lhe", ".lhe.gz", ".lhe.zst"):
         path = tmp_path / f"events{suffix}"
         write_events(path, events(n), info)
         assert check_file(path).passed
@@ -273,6 +274,38 @@ def test_files_put_one_after_the_other_are_refused(n, events, info, tmp_path):
             text = gzip.decompress(one)
             path.write_bytes(gzip.compress(text[:1000]) + gzip.compress(text[1000:]))
             assert check_file(path).passed
+
+
+def test_levels_and_magic_of_packed_files(events, info, same, tmp_path):
+    batch = events(200)
+    sizes = {}
+    for suffix, low, high in ((".lhe.gz", 0, 9), (".lhe.zst", 1, 19)):
+        for level in (None, low, high):
+            path = tmp_path / f"{level}{suffix}"
+            write_events(path, batch, info, compression_level=level)
+            same(read_events(path), batch)
+            sizes[suffix, level] = path.stat().st_size
+        assert len({size for (ending, _), size in sizes.items() if ending == suffix}) == 3
+        with pytest.raises(ConfigError, match=f"compression_level = {high + 1}: .*{low} to {high}"):
+            write_events(tmp_path / f"new{suffix}", batch, info, compression_level=high + 1)
+        assert not (tmp_path / f"new{suffix}").exists()
+    # The first bytes say how a file is packed, whatever its name is.
+    (tmp_path / "named.lhe").write_bytes((tmp_path / "None.lhe.zst").read_bytes())
+    same(read_events(tmp_path / "named.lhe"), batch)
+
+
+def test_missing_zstandard_names_the_extra(events, info, tmp_path, monkeypatch):
+    write_events(tmp_path / "a.lhe.zst", events(2), info)
+
+    def refuse(name):
+        raise ImportError(name)
+
+    monkeypatch.setattr("nisampler.events.compression.importlib.import_module", refuse)
+    with pytest.raises(MissingExtraError, match=r"pip install 'nisampler\[zstd\]'"):
+        write_events(tmp_path / "b.lhe.zst", events(2), info)
+    with pytest.raises(MissingExtraError, match=r"pip install 'nisampler\[zstd\]'"):
+        EventFile.open(tmp_path / "a.lhe.zst")
+    assert not (tmp_path / "b.lhe.zst").exists()
 
 
 @pytest.mark.parametrize("place", ("the header", "an event"))

@@ -6,7 +6,6 @@ a program with a kind and a folder.
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import resource
@@ -41,7 +40,9 @@ def lhe(*parts: tuple[bytes | str, int]) -> Maker:
     """A packed file of parts, each repeated."""
 
     def make(path: Path) -> None:
-        with gzip.open(path, "wb", 9) as file:
+        from nisampler.events.compression import packed
+
+        with open(path, "wb") as content, packed(content, path.name, 9) as file:
             for part, times in parts:
                 piece = part.encode() if isinstance(part, str) else part
                 step = max(1, min(times, MIB // len(piece)))
@@ -127,6 +128,14 @@ EVENT_FILES: dict[str, tuple[str, Maker]] = {
         ),
     ),
     "blanks behind the end": ("a.lhe.gz", lhe((ROOT + INIT + EVENT + "</LesHouchesEvents>", 1), (" ", 60 * MIB))),
+    "a header of blanks in .zst": ("a.lhe.zst", lhe((ROOT + "<header>", 1), (" ", 600 * MIB), ("</header>", 1))),
+    "an event of blanks in .zst": ("a.lhe.zst", lhe((ROOT + INIT + "<event>", 1), (" ", 600 * MIB), ("</event>", 1))),
+    "blanks behind the end in .zst": (
+        "a.lhe.zst",
+        lhe((ROOT + INIT + EVENT + "</LesHouchesEvents>", 1), (" ", 600 * MIB), ("x", 1)),
+    ),
+    # A frame that wants its last 2 GiB kept (RFC 8878): window descriptor 21 << 3, then an empty last block.
+    "a window of 2 GiB": ("a.lhe.zst", lambda path: path.write_bytes(b"\x28\xb5\x2f\xfd\x00\xa8\x01\x00\x00")),
     "columns of 10^12 rows": ("a.h5", columns(10**12, 5)),
     "columns of a million rows": ("a.h5", columns(10**6, 50)),
     "columns of 10^6 slots": ("a.h5", columns(10, 10**6)),

@@ -54,7 +54,7 @@ def finish(job: Job, shards: Sequence[Path], target: Path, n: int) -> list[str]:
         if path.is_file() and sha256(path) == checksums.get(path.name):
             continue
         if job.process.has_events:
-            merge_shards(shards, path, average=job.average, gzip_level=job.card.events.gzip_level)
+            merge_shards(shards, path, average=job.average, compression_level=job.card.events.compression_level)
         else:
             write_points(path, point_batches(shards), job.process.unit, n, job.domain)
         checksums[path.name] = sha256(path)
