@@ -18,6 +18,7 @@ from nisampler.events.pdg import TAU as TAU
 from nisampler.events.pdg import TOP as TOP
 from nisampler.events.pdg import W_BOSON as W_BOSON
 from nisampler.events.pdg import Z_BOSON as Z_BOSON
+from nisampler.events.pdg import Z_PRIME as Z_PRIME
 
 GEV2_PB = 0.3893793721e9
 """(hbar c)^2 in GeV^2 pb (CODATA 2018, exact): turns a cross-section in GeV^-2 into pb."""

@@ -14,26 +14,25 @@ from nisampler.events.batch import EventBatch
 LegFunction = Callable[[Tensor], Tensor]
 
 
-def of_legs(function: LegFunction, first: int, count: int) -> Callable[[EventBatch], NDArray[np.float64]]:
-    """A function of the momenta of some legs as a function of event batches.
+def of_legs(function: LegFunction, count: int) -> Callable[[EventBatch], NDArray[np.float64]]:
+    """A function of the momenta of the final legs as a function of event batches.
 
     Parameters
     ----------
     function
         Maps momenta (n, count, 4) to numbers (n,).
-    first
-        Slot of the first leg in the event record; the beams have the slots 0 and 1.
     count
         Number of legs.
 
     Examples
     --------
-    >>> energy = of_legs(lambda p: p[..., 0].sum(1), first=2, count=3)
+    >>> energy = of_legs(lambda p: p[..., 0].sum(1), count=3)
     >>> energy(EventBatch.empty(5)).shape
     (0,)
     """
 
     def observable(batch: EventBatch) -> NDArray[np.float64]:
-        return function(torch.from_numpy(np.ascontiguousarray(batch.momenta[:, first : first + count]))).numpy()
+        momenta = batch.final_state()[0]
+        return function(torch.from_numpy(momenta if len(batch) else np.zeros((0, count, 4)))).numpy()
 
     return observable

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +17,40 @@ from nisampler.processes.base import draw
 from nisampler.processes.partons.luminosity import Pdf
 from nisampler.processes.phase_space.kinematics import mass
 
+BW_CUTOFF = 15.0
+"""Widths around its pole within which a resonance is written, as in MadGraph (bwcutoff)."""
+
+
+class Pole(NamedTuple):
+    """A resonance: its PDG code, mass and width in GeV.
+
+    >>> Pole(23, 91.1876, 2.4955).code
+    23
+    """
+
+    code: int
+    mass: float
+    width: float
+
+
+class Decay(NamedTuple):
+    """Legs that come from a resonance, and which ones it can be.
+
+    >>> Decay((0, 1), (Pole(23, 91.1876, 2.4955),)).written(torch.tensor([30.0, 91.0]))
+    tensor([ 0, 23])
+    """
+
+    legs: tuple[int, ...]
+    poles: tuple[Pole, ...]
+
+    def written(self, mass: Tensor) -> Tensor:
+        """The code (n,) that a record names at the masses (n,) of its legs: of the pole that is nearest in widths, 0
+        where it is `BW_CUTOFF` away or more. A shower would take a photon of 30 GeV for a Z otherwise.
+        """
+        codes, masses, widths = (mass.new_tensor(column) for column in zip(*self.poles, strict=True))
+        distance, nearest = ((mass.unsqueeze(1) - masses).abs() / widths).min(1)
+        return torch.where(distance < BW_CUTOFF, codes[nearest], 0.0).long()
+
 
 @dataclass(frozen=True)
 class FinalState:
@@ -26,19 +60,20 @@ class FinalState:
     ----------
     masses
         Mass of each leg in GeV.
-    resonances
-        PDG code and legs of each particle that decays to final legs.
+    decays
+        Legs of each particle that decays to final legs, and what it can be.
     jets, leptons, invisible
         Legs by kind, for cuts and observables; leptons are the charged ones.
 
     Examples
     --------
-    >>> FinalState(masses=(0.0, 0.0, 0.0), resonances=((23, (0, 1)),), jets=(2,), leptons=(0, 1)).jets
+    >>> decay = Decay((0, 1), (Pole(23, 91.1876, 2.4955),))
+    >>> FinalState(masses=(0.0, 0.0, 0.0), decays=(decay,), jets=(2,), leptons=(0, 1)).jets
     (2,)
     """
 
     masses: tuple[float, ...]
-    resonances: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    decays: tuple[Decay, ...] = ()
     jets: tuple[int, ...] = ()
     leptons: tuple[int, ...] = ()
     invisible: tuple[int, ...] = ()
@@ -126,7 +161,7 @@ def event_batch(
 
     Returns
     -------
-    Incoming partons, decayed particles, final legs, in this order.
+    Incoming partons, decayed particles near their pole, final legs, in this order.
 
     Examples
     --------
@@ -151,18 +186,18 @@ def event_batch(
     uniform = torch.rand(n, 2, generator=generator, dtype=torch.float64, device=generator.device).to(shares.device)
     chosen = draw(shares, uniform[:, 0])
     colours, spins = _colours_and_spins(source, points, chosen, uniform[:, 1])
-    layout = _Layout(source.final_state)
+    layout = _Layout(source.final_state.decays, points.outgoing)
     codes = _of_subprocess([(*item.initial, *item.final) for item in source.amplitude.subprocesses], chosen)
-    heavy = layout.decayed(points.outgoing)
     masses = points.outgoing.new_tensor((0.0, 0.0, *source.final_state.masses)).expand(n, -1)
+    heavy = layout.codes.shape[1]
     return EventBatch(
-        momenta=layout.insert(torch.cat([points.incoming, points.outgoing], 1), heavy),
-        masses=layout.insert(masses, mass(heavy)),
-        pdg_ids=layout.insert(codes, codes.new_tensor(layout.resonance_codes).expand(n, -1)),
-        status=np.broadcast_to(layout.status, (n, layout.slots)),
-        mothers=np.broadcast_to(layout.mothers, (n, layout.slots, 2)),
-        colours=layout.insert(colours, colours.new_zeros(n, heavy.shape[1], 2)),
-        spins=layout.insert(spins, spins.new_full((n, heavy.shape[1]), UNKNOWN_SPIN)),
+        momenta=layout.insert(torch.cat([points.incoming, points.outgoing], 1), layout.momenta),
+        masses=layout.insert(masses, mass(layout.momenta)),
+        pdg_ids=layout.insert(codes, layout.codes),
+        status=layout.status,
+        mothers=layout.mothers,
+        colours=layout.insert(colours, colours.new_zeros(n, heavy, 2)),
+        spins=layout.insert(spins, spins.new_full((n, heavy), UNKNOWN_SPIN), UNKNOWN_SPIN),
         weights=_array(weights.double()),
         scales=_array(points.mu_f),
         alpha_em=np.full(n, source.alpha_em),
@@ -186,27 +221,34 @@ def _incoming_densities(source: EventSource, points: PartonPoints, chosen: Tenso
 
 
 class _Layout:
-    """Order of the particles of an event: two incoming, resonances, final legs, and their mothers."""
+    """Order of the particles of events: two incoming, resonances, final legs, empty slots; and their mothers."""
 
-    def __init__(self, final_state: FinalState) -> None:
-        count, legs = len(final_state.resonances), len(final_state.masses)
-        self.slots = 2 + count + legs
-        self.resonance_codes = [code for code, _ in final_state.resonances]
-        self._daughters = [list(legs) for _, legs in final_state.resonances]
-        self.status = np.array([INCOMING] * 2 + [RESONANCE] * count + [FINAL] * legs)
-        self.mothers = np.array([(0, 0)] * 2 + [(1, 2)] * (count + legs))
-        for index, (_, daughters) in enumerate(final_state.resonances):
-            for leg in daughters:
-                self.mothers[2 + count + leg] = (3 + index, 3 + index)
+    def __init__(self, decays: tuple[Decay, ...], outgoing: Tensor) -> None:
+        n, legs = outgoing.shape[:2]
+        self.momenta = outgoing.new_zeros(n, len(decays), 4)
+        self.codes = torch.zeros(n, len(decays), dtype=torch.long, device=outgoing.device)
+        for index, decay in enumerate(decays):
+            self.momenta[:, index] = outgoing[:, list(decay.legs)].sum(1)
+            self.codes[:, index] = decay.written(mass(self.momenta[:, index]))
+        self._written = self.codes != 0
+        place = 2 + self._written.cumsum(1)
+        mothers = torch.tensor([[0, 0], [0, 0], *[[1, 2]] * legs], device=outgoing.device).repeat(n, 1, 1)
+        for index, decay in enumerate(decays):
+            rows = torch.nonzero(self._written[:, index]).squeeze(1)
+            for leg in decay.legs:
+                mothers[rows, 2 + leg] = place[rows, index].unsqueeze(1)
+        status = torch.tensor([INCOMING] * 2 + [FINAL] * legs, device=outgoing.device).expand(n, -1)
+        present = torch.cat([status[:, :2] != 0, self._written, status[:, 2:] != 0], 1)
+        self._order = (~present).to(torch.uint8).argsort(dim=1, stable=True)
+        self.status = self.insert(status, torch.full_like(self.codes, RESONANCE))
+        self.mothers = self.insert(mothers, mothers.new_tensor([1, 2]).expand(n, len(decays), 2))
 
-    def decayed(self, outgoing: Tensor) -> Tensor:
-        """Momenta (n, r, 4) of the resonances from those of the legs (n, m, 4)."""
-        momenta = [outgoing[:, legs].sum(1) for legs in self._daughters]
-        return torch.stack(momenta, 1) if momenta else outgoing.new_zeros(len(outgoing), 0, 4)
-
-    def insert(self, particles: Tensor, resonances: Tensor) -> NDArray[Any]:
+    def insert(self, particles: Tensor, resonances: Tensor, empty: float = 0.0) -> NDArray[Any]:
         """Columns (n, slots, ...) from those of partons and legs (n, 2 + m, ...) and of resonances (n, r, ...)."""
-        return _array(torch.cat([particles[:, :2], resonances.to(particles.dtype), particles[:, 2:]], 1))
+        axes = (...,) + (None,) * (particles.dim() - 2)
+        inner = torch.where(self._written[axes], resonances.to(particles.dtype), empty)
+        column = torch.cat([particles[:, :2], inner.to(particles.dtype), particles[:, 2:]], 1)
+        return _array(torch.take_along_dim(column, self._order[axes], 1))
 
 
 def _colours_and_spins(

@@ -15,7 +15,7 @@ from nisampler.processes.amplitudes.drell_yan import DrellYan
 from nisampler.processes.amplitudes.protocol import Amplitude
 from nisampler.processes.amplitudes.top_pair import TopPair
 from nisampler.processes.amplitudes.vector_jet import VectorJet
-from nisampler.processes.constants import ELECTRON, ELECTRON_NEUTRINO, TOP, W_BOSON, Z_BOSON
+from nisampler.processes.constants import ELECTRON, ELECTRON_NEUTRINO, TOP, W_BOSON, Z_BOSON, Z_PRIME
 from nisampler.processes.hadron.cuts import (
     Cut,
     Cuts,
@@ -25,7 +25,7 @@ from nisampler.processes.hadron.cuts import (
     SeparationCut,
     TransverseMomentumCut,
 )
-from nisampler.processes.hadron.events import FinalState
+from nisampler.processes.hadron.events import Decay, FinalState, Pole
 from nisampler.processes.hadron.lhc_parameters import (
     CollisionParameters,
     LeptonPairParameters,
@@ -86,7 +86,7 @@ def create_drell_yan(**parameters: Any) -> HadronProcess:
     """
     card, model = LeptonPairParameters(**parameters), StandardModel()
     maps: dict[str, IntervalMap] = {"photon": _PHOTON, "Z": BreitWigner(model.mass_z, model.width_z)}
-    return _lepton_pair("drell_yan", card, NeutralCurrent(model), Z_BOSON, maps)
+    return _lepton_pair("drell_yan", card, NeutralCurrent(model), (_z_pole(model),), maps)
 
 
 def create_z_prime(**parameters: Any) -> HadronProcess:
@@ -105,7 +105,8 @@ def create_z_prime(**parameters: Any) -> HadronProcess:
     }
     couplings = (card.z_prime_up, card.z_prime_down, card.z_prime_lepton)
     current = NeutralCurrent(model, ZPrime(card.m_z_prime, card.width_z_prime, *couplings))
-    return _lepton_pair("z_prime", card, current, Z_BOSON, maps)
+    poles = (_z_pole(model), Pole(Z_PRIME, card.m_z_prime, card.width_z_prime))
+    return _lepton_pair("z_prime", card, current, poles, maps)
 
 
 def create_z_jets(**parameters: Any) -> HadronProcess:
@@ -118,7 +119,7 @@ def create_z_jets(**parameters: Any) -> HadronProcess:
     """
     card, model = ZJetsParameters(**parameters), StandardModel()
     maps = {"Z": BreitWigner(model.mass_z, model.width_z)}
-    return _lepton_pair("z_jets", card, NeutralCurrent(model), Z_BOSON, maps)
+    return _lepton_pair("z_jets", card, NeutralCurrent(model), (_z_pole(model),), maps)
 
 
 def create_w_plus_jets(**parameters: Any) -> HadronProcess:
@@ -168,17 +169,26 @@ def create_ttbar_jet(**parameters: Any) -> HadronProcess:
 def _w_jets(name: str, charge: int, parameters: dict[str, Any]) -> HadronProcess:
     card, model = WJetsParameters(**parameters), StandardModel()
     maps = {"W": BreitWigner(model.mass_w, model.width_w)}
-    return _lepton_pair(name, card, ChargedCurrent(charge, model), charge * W_BOSON, maps)
+    pole = Pole(charge * W_BOSON, model.mass_w, model.width_w)
+    return _lepton_pair(name, card, ChargedCurrent(charge, model), (pole,), maps)
+
+
+def _z_pole(model: StandardModel) -> Pole:
+    return Pole(Z_BOSON, model.mass_z, model.width_z)
 
 
 def _lepton_pair(
-    name: str, card: LeptonPairParameters, current: LeptonicCurrent, boson: int, maps: Mapping[str, IntervalMap]
+    name: str,
+    card: LeptonPairParameters,
+    current: LeptonicCurrent,
+    poles: tuple[Pole, ...],
+    maps: Mapping[str, IntervalMap],
 ) -> HadronProcess:
-    """A boson of PDG code `boson` with leptons and jets; one set of channels for each map of the boson's mass."""
+    """A boson with these poles to leptons, and jets; one set of channels for each map of the boson's mass."""
     kinds = [abs(code) for code in current.leptons]
     state = FinalState(
         masses=(0.0,) * (2 + card.n_jets),
-        resonances=((boson, _PAIR),),
+        decays=(Decay(_PAIR, poles),),
         jets=tuple(range(2, 2 + card.n_jets)),
         leptons=tuple(leg for leg in _PAIR if kinds[leg] == ELECTRON),
         invisible=tuple(leg for leg in _PAIR if kinds[leg] == ELECTRON_NEUTRINO),
@@ -284,7 +294,7 @@ def _process(
 ) -> HadronProcess:
     model = StandardModel()
     constants = {"m_Z": model.mass_z, "m_W": model.mass_w, "m_t": max(state.masses) or model.mass_top}
-    heavy = [legs for _, legs in state.resonances] or [(leg,) for leg in _PAIR]
+    heavy = [item.legs for item in state.decays] or [(leg,) for leg in _PAIR]
     setup = HadronSetup(
         name=name,
         final_state=state,
@@ -304,4 +314,4 @@ def _process(
 
 def _coloured_legs(state: FinalState) -> int:
     """Legs that are no decay products of a boson: at leading order each costs a power of the strong coupling."""
-    return len(state.masses) - sum(len(legs) for _, legs in state.resonances)
+    return len(state.masses) - sum(len(item.legs) for item in state.decays)

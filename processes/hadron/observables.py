@@ -34,7 +34,9 @@ def hadron_observables(
 
     Examples
     --------
-    >>> state = FinalState(masses=(0.0, 0.0), resonances=((23, (0, 1)),), leptons=(0, 1))
+    >>> from nisampler.processes.hadron.events import Decay, Pole
+    >>> decay = Decay((0, 1), (Pole(23, 91.1876, 2.4955),))
+    >>> state = FinalState(masses=(0.0, 0.0), decays=(decay,), leptons=(0, 1))
     >>> [item.name for item in hadron_observables(state, (50.0, 1000.0), 20.0, 5.0)]
     ['mass_boson', 'y_boson', 'pt_lepton', 'eta_lepton']
     """
@@ -47,17 +49,17 @@ class _Histograms:
     """Makes observables from functions of the momenta (n, m, 4) of all legs."""
 
     def __init__(self, state: FinalState) -> None:
-        self._first, self._legs = 2 + len(state.resonances), len(state.masses)
+        self._legs = len(state.masses)
 
     def __call__(
         self, name: str, label: str, limits: tuple[float, float], function: LegFunction, *, log: bool = False
     ) -> Observable:
-        return Observable(name, label, *limits, _BINS, of_legs(function, self._first, self._legs), log=log)
+        return Observable(name, label, *limits, _BINS, of_legs(function, self._legs), log=log)
 
 
 def _heavy(make: _Histograms, state: FinalState, mass_range: tuple[float, float]) -> Iterator[Observable]:
     """Mass, rapidity and pT of the boson; without one, of the pair of massive legs, and those of its first leg."""
-    decays = [list(legs) for _, legs in state.resonances]
+    decays = [list(item.legs) for item in state.decays]
     pair = decays[0] if decays else [leg for leg, value in enumerate(state.masses) if value > 0]
     name, text = ("boson", "boson") if decays else ("pair", "$t\\bar t$")
 

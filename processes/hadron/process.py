@@ -236,7 +236,8 @@ class HadronProcess(Process):
         a, b = p[:, list(first)], p[:, list(second)]
         length = (transverse2[:, list(first)] * transverse2[:, list(second)]).sqrt()
         cosine = (a[..., 1] * b[..., 1] + a[..., 2] * b[..., 2]) / length
-        heavy = [mass2(p[:, list(group)].sum(1)) for _, group in self.setup.final_state.resonances if len(group) > 1]
+        decays = [item.legs for item in self.setup.final_state.decays if len(item.legs) > 1]
+        heavy = [mass2(p[:, list(group)].sum(1)) for group in decays]
         invariants = torch.cat([2 * dot(a, b), *(value.unsqueeze(1) for value in heavy)], 1)
         return torch.cat(
             [
@@ -259,7 +260,7 @@ class HadronProcess(Process):
         """Events at the cube points u (n, dim) with weights (n,).
 
         The sub-process of each event is drawn with its exact share of the cross-section at that point, its colour flow
-        by the leading-colour weights. Decayed particles are written with status 2.
+        by the leading-colour weights. Decayed particles are written with status 2 where their mass is near a pole.
 
         Raises
         ------

@@ -210,7 +210,7 @@ def _observables(y_cut: float) -> tuple[Observable, ...]:
     def observable(
         name: str, label: str, low: float, high: float, function: LegFunction, log: bool = False
     ) -> Observable:
-        return Observable(name, label, low, high, 40, of_legs(function, 2, 3), log=log)
+        return Observable(name, label, low, high, 40, of_legs(function, 3), log=log)
 
     return (
         observable("thrust", "thrust $T$", 2 / 3, 1.0, lambda p: thrust_axis(p)[0]),

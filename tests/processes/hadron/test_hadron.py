@@ -17,13 +17,14 @@ from nisampler.processes.amplitudes.protocol import SubProcess
 from nisampler.processes.base import draw
 from nisampler.processes.constants import GEV2_PB
 from nisampler.processes.hadron.cuts import Cuts, MassCut, TransverseMomentumCut
-from nisampler.processes.hadron.events import FinalState
+from nisampler.processes.hadron.events import BW_CUTOFF, Decay, FinalState, Pole
 from nisampler.processes.hadron.process import HadronProcess, HadronSetup
 from nisampler.processes.hadron.scales import make_scales
 
 SQRT_S, M_MIN = 1000.0, 50.0
 TAU_MIN = (M_MIN / SQRT_S) ** 2
 SQUARED = (3.0, 5.0)
+POLES = (Pole(23, 91.0, 2.5), Pole(32, 400.0, 10.0))
 FACTOR = 0.25
 
 
@@ -109,7 +110,7 @@ class TwoBody:
 
 
 def build(*cuts, amplitude=None, **changes):
-    state = FinalState((0.0, 0.0), ((23, (0, 1)),), (), (0, 1))
+    state = FinalState((0.0, 0.0), (Decay((0, 1), POLES),), (), (0, 1))
     setup = HadronSetup(
         name="toy",
         final_state=state,
@@ -208,15 +209,51 @@ def test_events_obey_the_rules_and_draw_flavours_by_their_share():
     u, n = cube(4000, seed=3), 4000
     batch = process.events(u, torch.ones(n), torch.Generator().manual_seed(5))
     assert not list(violations(batch, 1e-10))
-    assert (batch.pdg_ids[:, 2] == 23).all() and (batch.status[0] == [-1, -1, 2, 1, 1]).all()
-    assert batch.mothers[0].tolist() == [[0, 0], [0, 0], [1, 2], [3, 3], [3, 3]]
     shares = np.array([SQUARED[0], SQUARED[1], FACTOR * SQUARED[1]])
     shares /= shares.sum()
-    swapped, muons = batch.pdg_ids[:, 0] == -2, batch.pdg_ids[:, 4] == 13
+    swapped, muons = batch.pdg_ids[:, 0] == -2, batch.final_state()[1][:, 1] == 13
     assert set(batch.pdg_ids[:, 0]) == {2, -2}
     found = np.array([(~swapped).mean(), (swapped & ~muons).mean(), (swapped & muons).mean()])
     assert (np.abs(found - shares) < 4 * np.sqrt(shares / n)).all()
     assert (batch.colours[swapped, 0] == [0, 502]).all() and (batch.colours[~swapped, 0] == [501, 0]).all()
+
+
+def test_a_resonance_is_written_near_its_pole_only():
+    process = build()
+    n = 4000
+    batch = process.events(cube(n, seed=3), torch.ones(n), torch.Generator().manual_seed(5))
+    assert not list(violations(batch, 1e-10))
+    legs, codes = batch.final_state()
+    pair = legs.sum(1)
+    mass = np.sqrt(pair[:, 0] ** 2 - (pair[:, 1:] ** 2).sum(1))
+    near = {code: np.abs(mass - peak) < BW_CUTOFF * width for code, peak, width in POLES}
+    assert not (near[23] & near[32]).any()
+    written = batch.status == 2
+    for code, rows in near.items():
+        assert 100 < rows.sum() < n - 100
+        assert (written[rows, 2].all()) and (batch.pdg_ids[rows, 2] == code).all()
+        assert batch.mothers[rows][0].tolist() == [[0, 0], [0, 0], [1, 2], [3, 3], [3, 3]]
+        np.testing.assert_allclose(batch.momenta[rows, 2], pair[rows], rtol=1e-12)
+    rest = ~near[23] & ~near[32]
+    assert rest.sum() > 100 and not written[rest].any() and written.sum() == (~rest).sum()
+    assert (batch.status[rest] == [-1, -1, 1, 1, 0]).all()
+    assert batch.mothers[rest][0].tolist() == [[0, 0], [0, 0], [1, 2], [1, 2], [0, 0]]
+    # The same legs, flavours and colours are there as in records that always have a resonance.
+    wide = build(final_state=FinalState((0.0, 0.0), (Decay((0, 1), (Pole(23, 91.0, 1e6),)),), (), (0, 1)))
+    other = wide.events(cube(n, seed=3), torch.ones(n), torch.Generator().manual_seed(5))
+    assert (other.status[:, 2] == 2).all()
+    np.testing.assert_array_equal(other.final_state()[0], legs)
+    np.testing.assert_array_equal(other.final_state()[1], codes)
+    np.testing.assert_array_equal(other.colours[:, :2], batch.colours[:, :2])
+
+
+def test_of_several_poles_the_nearest_in_widths_is_written():
+    # 95 GeV is 3.8 GeV from a Z of 2.5 GeV, and 5 GeV from a boson of 100 GeV that is wider, or narrower.
+    at = torch.tensor([95.0])
+    for width, expected in ((5.0, 32), (0.4, 23)):
+        assert Decay((0, 1), (Pole(23, 91.2, 2.5), Pole(32, 100.0, width))).written(at).tolist() == [expected]
+    edge = torch.tensor([91.2 - 37.6, 91.2 - 37.4, 91.2 + 37.4, 91.2 + 37.6], dtype=torch.float64)
+    assert Decay((0, 1), (Pole(23, 91.2, 2.5),)).written(edge).tolist() == [0, 23, 23, 0]
 
 
 def test_a_record_costs_the_matrix_elements_that_the_process_says():
@@ -229,7 +266,8 @@ def test_a_record_costs_the_matrix_elements_that_the_process_says():
 def test_events_carry_scales_couplings_and_densities():
     process = build()
     batch = process.events(cube(50), torch.full((50,), 2.0), torch.Generator().manual_seed(5))
-    mass = batch.masses[:, 2]
+    pair = batch.final_state()[0].sum(1)
+    mass = np.sqrt(pair[:, 0] ** 2 - (pair[:, 1:] ** 2).sum(1))
     np.testing.assert_allclose(batch.mu_r, 0.5 * mass)
     np.testing.assert_allclose(batch.scales, 2 * mass)
     np.testing.assert_allclose(batch.pdf_x.prod(1) * SQRT_S**2, mass**2)

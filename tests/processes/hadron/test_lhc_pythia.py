@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import pythia8mc
 import torch
@@ -50,10 +51,19 @@ def unweighted(process, count, seed=4):
     return process.events(u, torch.ones(len(u)), generator)
 
 
-@pytest.mark.parametrize(("name", "settings"), [("z_prime", {}), ("w_plus_jets", {"n_jets": 1}), ("ttbar", {})])
-def test_pythia_showers_every_event(name, settings, tmp_path, capfd):
+@pytest.mark.parametrize(
+    ("name", "settings", "resonances"),
+    [
+        ("z_prime", {"m_min": 20.0, "m_max": 120.0}, {0, 23}),
+        ("z_prime", {"m_min": 380.0, "m_max": 420.0}, {0, 32}),
+        ("w_plus_jets", {"n_jets": 1}, {0, 24}),
+        ("ttbar", {}, {0}),
+    ],
+)
+def test_pythia_showers_every_event(name, settings, resonances, tmp_path, capfd):
     process = create(name, **settings)
     batch = unweighted(process, 60)
+    assert set(np.where(batch.status == 2, batch.pdg_ids, 0).max(1).tolist()) <= resonances
     info = InitInfo(
         process.beams.pdg_ids, process.beams.energies, (ProcessInfo(1.0, 0.0),), pdf_sets=process.beams.pdf_sets
     )
