@@ -301,7 +301,8 @@ def integrate(
 
     executor
         Anything with `map`, of `concurrent.futures`, Dask or mpi4py: its workers share the points of each call of the
-        function, in training and integration. It pays for slow functions; processes need one that can be pickled.
+        function, in training and integration, where these take longer than their shipping. They get the function once;
+        processes need one that can be pickled, or of `nisampler.process`. No value depends on it.
 
     Returns
     -------
@@ -358,10 +359,11 @@ def integrate(
         training, integration, UnweightingConfig() if unweighting is None else unweighting, seed, threads
     )
     counted = integrand.counts() if integrand is function else None
-    sharing = nullcontext(integrand) if executor is None else integrand.sharing(executor)
-    with point_threads(threads), monitor_for(progress) as monitor, sharing as integrand:
-        chain = Chain(integrand, config, place, monitor, counted=counted)
-        result = chain.integrate(chain.train(callback=callback, start=sampler))
+    with point_threads(threads), monitor_for(progress) as monitor:
+        sharing = nullcontext(integrand) if executor is None else integrand.sharing(executor, tell=monitor.line)
+        with sharing as integrand:
+            chain = Chain(integrand, config, place, monitor, counted=counted)
+            result = chain.integrate(chain.train(callback=callback, start=sampler))
     if integrand.kind == "scalar":
         warnings.warn(scalar_advice(integrand), ScalarFunctionWarning, stacklevel=2)
     return result

@@ -59,6 +59,8 @@ class Process(ABC):
     record_calls: int = 1
     beams: BeamInfo | None = None
     observables: tuple[Observable, ...] = ()
+    # Makes the process anew in another process; set by the registry.
+    rebuild: Callable[[], Process] | None = None
 
     @property
     def header(self) -> Mapping[str, str]:

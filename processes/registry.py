@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from nisampler.errors import ProcessError, UnknownProcessError
@@ -87,6 +88,12 @@ def create(name: str, /, **parameters: Any) -> Process:
     ...
     nisampler.errors.ConfigError: y_cut = 0.5: must be a number, more than 0 and less than 0.333333
     """
+    process = _built(name, parameters)
+    vars(process)["rebuild"] = partial(create, name, **parameters)
+    return process
+
+
+def _built(name: str, parameters: dict[str, Any]) -> Process:
     if ":" in name:
         return own_process(name, parameters)
     if name in _FACTORIES:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
+import time
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,7 +17,7 @@ from nisampler.base.blame import place_of
 from nisampler.base.checks import Dimension, Fraction, Natural, Positive, checked
 from nisampler.base.device import resolve_device
 from nisampler.density.channels import multichannel_of
-from nisampler.density.spread import Executor, Spread
+from nisampler.density.spread import Call, Executor, Spread
 from nisampler.density.values import ADAPTERS, Kind, Values, call_composed, index_of
 from nisampler.errors import (
     ChannelError,
@@ -28,6 +28,7 @@ from nisampler.errors import (
     IntegrandShapeError,
     NonFiniteError,
     ShapeError,
+    WorkerError,
 )
 
 _GRACE = 1000
@@ -99,6 +100,7 @@ class Integrand:
         self.seconds_per_call: float | None = checked(
             "seconds_per_call", getattr(function, "seconds_per_call", None), Positive | None
         )
+        self._pace: float | None = self.seconds_per_call
         self._steer: str | int | None = checked("steer", steer, Natural | str | None)
         self._names: tuple[str, ...] | None = None
         self._limits: Callable[[], dict[str, int]] = getattr(function, "limits", dict)
@@ -192,34 +194,55 @@ class Integrand:
         return other
 
     @contextmanager
-    def sharing(self, executor: Executor) -> Iterator[Integrand]:
+    def sharing(
+        self, executor: Executor, key: str | None = None, tell: Callable[[str], None] | None = None
+    ) -> Iterator[Integrand]:
         """The same integrand, whose function the workers of an executor call until the block ends.
 
-        Calls are counted together. Of a function with channels only that of the points is shared out.
+        Calls are counted together, and the values are those of the function called here: see `Spread`, also for `key`
+        and `tell`. Of a function with channels only that of the points is shared out.
 
         Raises
         ------
         ConfigError
-            If the function is a process that makes its points by channels of its own.
+            As `shared_function` does.
         """
         other = copy.copy(self)
         own = multichannel_of(self.function, 1)
-        spread = Spread(self._call if own is None else own.call, executor)
+        spread = Spread(self.shared_function()[0], executor, self._pace, key, tell)
         if own is None:
             other._call = spread
-        elif own is self.function:
-            other.function = own.with_call(spread)
         else:
-            raise ConfigError(
-                f"{self.name} makes its points by channels of its own, which cannot be shared out: leave out the "
-                "executor, and give the process workers, if it takes any"
-            )
+            other.function = own.with_call(spread)
         limits = self._limits
-        other._limits = lambda: dict(Counter(limits()) + spread.counted)
+
+        def counted() -> dict[str, int]:
+            found = limits()
+            return {name: found.get(name, 0) + spread.counted[name] for name in {**found, **spread.counted}}
+
+        other._limits = counted
         try:
             yield other
         finally:
             spread.stop()
+
+    def shared_function(self) -> tuple[Call, Callable[..., Any]]:
+        """What workers call in place of this integrand's function, and how: of channels that of the points.
+
+        Raises
+        ------
+        ConfigError
+            If the function is a process of another kind than torch that makes its points by channels of its own.
+        """
+        own = multichannel_of(self.function, 1)
+        if own is None:
+            return self._call, self.function
+        if own is not self.function and self.kind != "torch":
+            raise ConfigError(
+                f"{self.name} makes its points by channels of its own and takes no torch tensors, so that its function "
+                "cannot be shared out: leave out the executor"
+            )
+        return own.call, own.function
 
     def to_domain(self, u: Tensor) -> Tensor:
         """Cube points (n, dim) as points of the domain, float64."""
@@ -274,7 +297,9 @@ class Integrand:
                 with warnings.catch_warnings():
                     warnings.filterwarnings("error", message="__array_wrap__")  # a NumPy function, given tensors
                     whole = self._evaluate(x.clone())
+                    start = time.perf_counter()
                     part = self._evaluate(x[1:3].clone())
+                    self._pace = self.seconds_per_call or (time.perf_counter() - start) / 2
             except IntegrandError as error:
                 failures.append(error)
                 continue
@@ -305,7 +330,7 @@ class Integrand:
     def _evaluate(self, x: Tensor) -> Values:
         try:
             returned = self._call(self.function, x)
-        except (ChannelError, IntegrandError):
+        except (ChannelError, IntegrandError, WorkerError):
             raise
         except Exception as error:
             raise IntegrandCallError(

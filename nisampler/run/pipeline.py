@@ -25,6 +25,7 @@ from nisampler.run.generation.shards import SUFFIX, Generated, sizes
 from nisampler.run.job import Job, build_job, card_device
 from nisampler.run.report.drawing import Drawn, draw, report_page
 from nisampler.run.report.summary import integral_data, integral_text
+from nisampler.run.sharing import shared
 from nisampler.run.stages import Clock, chain
 from nisampler.ui.monitor import SILENT, LogMonitor, Monitor, Monitors, log_end
 
@@ -98,7 +99,8 @@ def execute(
     checkpoint_seconds
         Between checkpoints of the training; the result does not depend on it.
     workers
-        Processes that make events side by side; the result does not depend on it.
+        Processes that make events side by side, and share the calls of the function where these are slow; the result
+        does not depend on it.
 
     Returns
     -------
@@ -146,15 +148,8 @@ def _execute(
         monitor.line(f"warning: {text}")
     if card.events.n:
         job.process.prepare_events()
-    stages = chain(job, directory, monitor)
-    with clock.stage("training"):
-        trained = stages.train(checkpoint_seconds)
-    training = trained.result
-    monitor.line(f"sampler: {training.sampler.describe()}, {trained.counts['calls']} calls")
-    if training.choice is not None:
-        monitor.line(f"choice: {training.choice.line()}")
-    with clock.stage("integration"):
-        found = stages.integrate(trained)
+    with shared(job, directory.path, workers, monitor) as sharing:
+        found = _integrated(sharing, directory, clock, checkpoint_seconds, monitor)
     monitor.line(
         f"integral: {found.estimate} {found.estimate.unit}".rstrip()
         + f", efficiency {100 * found.efficiencies.at_0p1:.1f} % at 0.1 %"
@@ -168,8 +163,8 @@ def _execute(
     result["unweighting"] |= _speed(job, found, made, result["calls"], clock.seconds)
     result["warnings"] += changed
     write_sealed(directory.result, result)
-    with clock.stage("report"):
-        drawn = _drawn(job, directory, found, result)
+    with clock.stage("report"), shared(job, directory.path, workers, monitor) as sharing:
+        drawn = _drawn(sharing, directory, found, result)
         result["calls"]["report"] = drawn.spent["calls"]
         result["calls"]["nonfinite"] += drawn.spent["nonfinite"]
         write_sealed(directory.result, result)
@@ -181,6 +176,19 @@ def _execute(
         monitor.line(f"warning: {text}")
     monitor.line(f"finished: {integral_text(result)}, {made.events} events, {directory.report}")
     return result
+
+
+def _integrated(job: Job, directory: RunDirectory, clock: Clock, checkpoint_seconds: float, monitor: Monitor) -> Result:
+    """The first two stages."""
+    stages = chain(job, directory, monitor)
+    with clock.stage("training"):
+        trained = stages.train(checkpoint_seconds)
+    training = trained.result
+    monitor.line(f"sampler: {training.sampler.describe()}, {trained.counts['calls']} calls")
+    if training.choice is not None:
+        monitor.line(f"choice: {training.choice.line()}")
+    with clock.stage("integration"):
+        return stages.integrate(trained)
 
 
 def _events(

@@ -37,6 +37,18 @@ class Dying:
         raise SystemExit
 
 
+def die() -> NoReturn:
+    """Stands for a worker that the system kills."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise SystemExit
+
+
+def wait_for_ever() -> NoReturn:
+    """Stands for work that takes long."""
+    while True:
+        signal.pause()
+
+
 def torch_sum(x: torch.Tensor) -> torch.Tensor:
     """Of the coordinates."""
     return x.sum(1)
@@ -73,3 +85,19 @@ class Counting:
     def limits(self) -> dict[str, int]:
         """What was counted."""
         return {"low": self.low}
+
+
+class Arriving:
+    """A function of one point whose value says how often it came to this process."""
+
+    arrivals = 0
+
+    def __call__(self, x: Any) -> float:
+        """Of a point."""
+        return float(Arriving.arrivals)
+
+    def __setstate__(self, state: Any) -> None:
+        Arriving.arrivals += 1
+
+    def __getstate__(self) -> tuple[str]:
+        return ("something",)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import resource
-import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from nisampler.base.device import point_threads, threads_for_points
 from nisampler.errors import NisamplerError, WorkerError
 from nisampler.run.generation.generator import Generator
 from nisampler.run.generation.shards import Shard
+from nisampler.run.sharing import worker_pool
 from nisampler.ui.monitor import Monitor
 
 _SECONDS_BETWEEN_LOOKS = 1.0
@@ -99,11 +98,8 @@ def processes(workers: int) -> Iterator[Crew]:
     ...     type(crew.executor).__name__
     'ProcessPoolExecutor'
     """
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _leave_interrupts)
-    try:
+    with worker_pool(workers) as pool:
         yield Crew(pool)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def spread(recipe: Recipe, folder: Path, todo: Sequence[tuple[int, int]], crew: Crew, monitor: Monitor) -> list[Shard]:
@@ -191,11 +187,6 @@ def _figures(parts: Sequence[Made]) -> dict[str, str]:
         "CPU-s": f"{sum(made.seconds for made in parts):.1f}",
         "MiB": str(max(made.memory for made in parts)),
     }
-
-
-def _leave_interrupts() -> None:
-    """A worker leaves Ctrl-C to its parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 _ONE_AT_A_TIME = threading.Lock()
