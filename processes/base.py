@@ -5,17 +5,22 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from nisampler.base.blame import blaming
-from nisampler.base.checks import Dimension, Natural, checked
+from nisampler.base.checks import Dimension, Natural, Whole, checked
 from nisampler.errors import ConfigError, ProcessError
 from nisampler.events.batch import EventBatch
 from nisampler.events.observables import Observable
 from nisampler.processes.functions.functions import TestFunction
+
+EventGroups = dict[Annotated[Whole, Field(ge=1, lt=2**31)], Annotated[str, Field(min_length=1, pattern=r"^[^\n]*$")]]
+"""Codes of groups of sub-processes with a line of text for each."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,9 @@ class Process(ABC):
     observables: tuple[Observable, ...] = ()
     # Makes the process anew in another process; set by the registry.
     rebuild: Callable[[], Process] | None = None
+    # Groups of sub-processes, each with its own cross-section in an event file: the code that events name (IDPRUP), and
+    # what it stands for. Without any all events have the code 1.
+    event_groups: Mapping[int, str] = MappingProxyType({})
 
     @property
     def header(self) -> Mapping[str, str]:
@@ -159,7 +167,7 @@ class CallableProcess(Process):
     """A user's own callable with a `dim` attribute.
 
     Of the other attributes of `Process` (`name`, `unit`, `seconds_per_call`, `parameters`, `beams`, `observables`,
-    `limits`, `header`, `momenta`, `events`) it uses those that the callable has.
+    `event_groups`, `limits`, `header`, `momenta`, `events`) it uses those that the callable has.
 
     Parameters
     ----------
@@ -171,7 +179,8 @@ class CallableProcess(Process):
     Raises
     ------
     ConfigError
-        If `function` is not callable or its `dim` is not a positive integer.
+        If `function` is not callable, its `dim` is not a positive integer, or its `event_groups` do not map numbers
+        to names.
 
     Examples
     --------
@@ -195,6 +204,8 @@ class CallableProcess(Process):
         self.observables = tuple(getattr(function, "observables", ()))
         self.has_events = callable(getattr(function, "events", None))
         self.record_calls = checked(f"record_calls of {name}", getattr(function, "record_calls", 1), Natural)
+        groups = getattr(function, "event_groups", {})
+        self.event_groups = checked(f"event_groups of {name}", groups, EventGroups)
         self._limits: Callable[[], dict[str, int]] = getattr(function, "limits", dict)
 
     def __call__(self, u: Tensor) -> Tensor:

@@ -17,8 +17,10 @@ from nisampler.events.files import EventFile, file_suffix
 from nisampler.events.hdf5 import POINT_FORMAT, file_format, iterate_points, read_points_domain, read_points_header
 from nisampler.events.info import GENERATOR, InitInfo
 from nisampler.events.rules import DEFAULT_TOLERANCE, Problem, mass_shell_violation, momentum_violation, violations
+from nisampler.events.shares import ProcessSums
 
 _UNIT_WEIGHT_TOLERANCE = 1e-9
+_SHARE_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -229,8 +231,17 @@ def _check_events(report: CheckReport, findings: _Findings, tolerance: float) ->
     file = EventFile.open(report.path)
     report = replace(report, declared=file.declared, cross_section=file.info.cross_section)
     yield report
+    sums = ProcessSums()
     for batch in file.batches(DEFAULT_CHUNK):
         for problem in violations(batch, tolerance, file.info):
             findings.add(problem, report.n_events)
+        sums.add(batch.process_ids, batch.weights)
         report = _with_events(report, batch, file.info)
         yield report
+    shared = sums.shared(file.info).processes if report.n_events else file.info.processes
+    for declared, found in zip(file.info.processes, shared, strict=True):
+        if not abs(declared.cross_section - found.cross_section) <= _SHARE_TOLERANCE * abs(file.info.cross_section):
+            findings.note(
+                f"process {declared.process_id} is declared with {declared.cross_section:.6g} pb, its events have a "
+                f"share of {found.cross_section:.6g} pb"
+            )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from nisampler.events.hepmc import SUFFIXES as HEPMC
 from nisampler.events.hepmc import write_hepmc
 from nisampler.events.info import InitInfo
 from nisampler.events.lhe import BULK, LHE, iterate_lhe, read_lhe_header, write_lhe
+from nisampler.events.shares import ProcessSums
 
 SUFFIXES = (*LHE, ".h5", ".hdf5")
 
@@ -121,11 +121,13 @@ class EventFile:
             return iterate_lhe(self.path, chunk)
         return iterate_hdf5(self.path, chunk)
 
-    def weight_sum(self) -> float:
-        """The sum of the weights; of an HDF5 file nothing else is read."""
-        if file_suffix(self.path).startswith(".lhe"):
-            return math.fsum(float(batch.weights.sum()) for batch in self.batches())
-        return math.fsum(float(weights.sum()) for weights in iterate_weights(self.path))
+    def sums(self) -> ProcessSums:
+        """Of the weights, by process; of an HDF5 file nothing else is read."""
+        sums, lhe = ProcessSums(), file_suffix(self.path).startswith(".lhe")
+        events = ((batch.process_ids, batch.weights) for batch in self.batches()) if lhe else iterate_weights(self.path)
+        for process_ids, weights in events:
+            sums.add(process_ids, weights)
+        return sums
 
     def count(self) -> int:
         """The declared number of events, or, where none is declared, the number found by reading the file."""

@@ -373,16 +373,18 @@ def iterate_points(path: str | Path, chunk: int = _ROWS_READ) -> Iterator[PointB
         yield PointBatch(**columns)
 
 
-def iterate_weights(path: str | Path, chunk: int = _ROWS_READ) -> Iterator[NDArray[np.float64]]:
-    """The weights of the events of a file alone, at most `chunk` at a time; raises as `iterate_hdf5` does.
+def iterate_weights(
+    path: str | Path, chunk: int = _ROWS_READ
+) -> Iterator[tuple[NDArray[np.int32], NDArray[np.float64]]]:
+    """The process and the weight of the events of a file alone, at most `chunk` at a time; raises as `iterate_hdf5`.
 
     >>> list(iterate_weights("nowhere.h5"))
     Traceback (most recent call last):
     ...
     nisampler.errors.StorageError: cannot read nowhere.h5: no such file
     """
-    for columns in _chunks(Path(path), EVENT_FORMAT, chunk, ("weights",)):
-        yield columns["weights"]
+    for columns in _chunks(Path(path), EVENT_FORMAT, chunk, ("process_ids", "weights")):
+        yield columns["process_ids"], columns["weights"]
 
 
 def read_points_header(path: str | Path) -> tuple[str, int]:

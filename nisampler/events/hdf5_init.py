@@ -2,7 +2,8 @@
 
 Group ``init`` has the attributes ``beam_ids``, ``beam_energies``, ``pdf_groups``, ``pdf_sets``, ``strategy`` (IDWTUP),
 ``generator``, ``version`` and the dataset ``processes`` with the rows (cross-section in pb, its error, largest weight,
-process code). Where there are named weights, the rows of ``weight_groups`` are (name, combine, attributes), those of
+process code); where the cross-section of all processes and its error are known apart, they are the attribute ``total``.
+Where there are named weights, the rows of ``weight_groups`` are (name, combine, attributes), those of
 ``weights``, one for each column, (number of the group, id, text, attributes): bytes of UTF-8 (rows, columns, width), an
 attribute a line, as ``MUR=0.5``. The group ``header`` holds the texts of the header by name, as bytes of UTF-8.
 """
@@ -20,6 +21,7 @@ from nisampler.errors import EventFormatError
 from nisampler.events.info import InitInfo, ProcessInfo
 from nisampler.events.weights import Attributes, WeightGroup, WeightInfo
 
+_TOTAL = "total"
 _ATTRIBUTES = ("beam_ids", "beam_energies", "pdf_groups", "pdf_sets", "strategy", "generator", "version")
 _GROUPS, _WEIGHTS, _HEADER = "weight_groups", "weights", "header"
 # Bytes of the names of weights, and of the texts of the header.
@@ -40,6 +42,8 @@ def write_init(file: Any, info: InitInfo) -> None:
     group = file.create_group("init")
     for name in _ATTRIBUTES:
         group.attrs[name] = getattr(info, name)
+    if info.total is not None:
+        group.attrs[_TOTAL] = info.total
     rows = [[item.cross_section, item.error, item.max_weight, item.process_id] for item in info.processes]
     group.create_dataset("processes", data=np.array(rows, dtype=np.float64), fletcher32=True)
     if info.weight_groups:
@@ -79,6 +83,7 @@ def read_init(file: Any) -> InitInfo:
         raise EventFormatError(f"{len(group['processes'])} processes, a file can have {_MOST_PROCESSES}")
     pairs = {name: attribute(group, name).tolist() for name in ("beam_ids", "pdf_groups", "pdf_sets")}
     energies = attribute(group, "beam_energies").tolist()
+    total = None if _TOTAL not in group.attrs else attribute(group, _TOTAL).tolist()
     return InitInfo(
         beam_ids=(pairs["beam_ids"][0], pairs["beam_ids"][1]),
         beam_energies=(energies[0], energies[1]),
@@ -90,6 +95,7 @@ def read_init(file: Any) -> InitInfo:
         version=str(attribute(group, "version")),
         weight_groups=_weight_groups(group),
         header=_header(file[_HEADER]) if _HEADER in file else (),
+        total=None if total is None else (total[0], total[1]),
     )
 
 

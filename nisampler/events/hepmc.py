@@ -12,8 +12,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from nisampler._version import __version__
 from nisampler.base.storage import atomic_write
 from nisampler.errors import EventCountError, EventFormatError, MissingExtraError
@@ -174,5 +172,4 @@ def _describe(module: Any, event: Any, batch: EventBatch, index: int, info: Init
         event.pdf_info = module.GenPdfInfo(*codes, *x, float(batch.scales[index]), *xf, *info.pdf_sets)
     section = module.GenCrossSection()
     event.cross_section = section
-    error = float(np.hypot.reduce([process.error for process in info.processes]))
-    section.set_cross_section(info.cross_section, error)
+    section.set_cross_section(info.cross_section, info.error)

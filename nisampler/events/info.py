@@ -63,6 +63,10 @@ class InitInfo:
         What the named weights of the events are, in the order of their columns.
     header
         What the file tells of itself: pairs of a name (letters, digits, "_", "-", ".") and a text, such as the card.
+    total
+        Cross-section of all processes together and its error in pb, where they are known better than by adding up the
+        processes, whose errors depend on each other: each has its share of the events, see
+        `nisampler.events.shares`.
 
     Raises
     ------
@@ -87,12 +91,15 @@ class InitInfo:
     version: str = ""
     weight_groups: tuple[WeightGroup, ...] = ()
     header: tuple[tuple[str, str], ...] = ()
+    total: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if not all(math.isfinite(energy) and energy > 0 for energy in self.beam_energies):
             raise EventFormatError(f"beam energies must be positive, got {self.beam_energies}")
         if abs(self.strategy) not in (1, 2, 3, 4):
             raise EventFormatError(f"the weighting strategy is one of ±1, ±2, ±3, ±4, got {self.strategy}")
+        if self.total is not None and not (all(map(math.isfinite, self.total)) and self.total[1] >= 0):
+            raise EventFormatError(f"the total cross-section and its error must be finite, got {self.total}")
         codes = [process.process_id for process in self.processes]
         if not codes or len(set(codes)) != len(codes):
             raise EventFormatError(f"need processes with different codes, got {codes}")
@@ -125,5 +132,12 @@ class InitInfo:
 
     @property
     def cross_section(self) -> float:
-        """Sum over the processes, in pb."""
+        """Of all processes, in pb."""
+        if self.total is not None:
+            return self.total[0]
         return math.fsum(process.cross_section for process in self.processes)
+
+    @property
+    def error(self) -> float:
+        """Of the cross-section, in pb; where no total is known, those of the processes in quadrature."""
+        return self.total[1] if self.total is not None else math.hypot(*(process.error for process in self.processes))

@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from nisampler.events.batch import EventBatch
 
 HEADER_TAG = "nisampler"
+_TOTAL = ("cross_section", "error")
 
 
 def header_block(module: Any, info: InitInfo, n_events: int | None) -> Any:
-    """pylhe's header: the number of events where it is known, the texts, and the names of the weights.
+    """pylhe's header: number of events and total cross-section where known, the texts, and the names of the weights.
 
     >>> import pylhe
     >>> from nisampler.events.info import ProcessInfo
@@ -34,7 +35,10 @@ def header_block(module: Any, info: InitInfo, n_events: int | None) -> Any:
     >>> header_block(pylhe, info, 20).tolhe().split()
     ['<header>', '<nisampler', 'events="20">', '<process>ee', '&amp;', 'more</process>', '</nisampler>', '</header>']
     """
-    element = Element(HEADER_TAG, {} if n_events is None else {"events": str(n_events)})
+    known = {} if n_events is None else {"events": str(n_events)}
+    if info.total is not None:
+        known |= dict(zip(_TOTAL, map(repr, info.total), strict=True))
+    element = Element(HEADER_TAG, known)
     for name, text in info.header:
         SubElement(element, name).text = text
     entries: list[Any] = []
@@ -49,7 +53,7 @@ def read_header_block(header: Any) -> tuple[dict[str, str], dict[str, Any]]:
     """The attributes of our element, and texts and groups of weights as `InitInfo` takes them; none without a header.
 
     >>> read_header_block(None)
-    ({}, {'header': (), 'weight_groups': ()})
+    ({}, {'header': (), 'weight_groups': (), 'total': None})
     """
     attributes: dict[str, str] = {}
     texts: dict[str, str] = {}
@@ -66,7 +70,8 @@ def read_header_block(header: Any) -> tuple[dict[str, str], dict[str, Any]]:
         seen.update(first)
         groups.append(replace(group, weights=tuple(reversed(first.values()))))
     told = tuple(group for group in groups if group.weights)
-    return attributes, {"header": tuple(texts.items()), "weight_groups": told}
+    total = tuple(float(attributes[name]) for name in _TOTAL) if _TOTAL[0] in attributes else None
+    return attributes, {"header": tuple(texts.items()), "weight_groups": told, "total": total}
 
 
 def _group_of(entry: Any) -> WeightGroup:

@@ -15,6 +15,7 @@ from nisampler.events.batch import EventBatch
 from nisampler.events.columns import DEFAULT_CHUNK
 from nisampler.events.files import SUFFIXES, EventFile, write_events, written_suffix
 from nisampler.events.info import InitInfo
+from nisampler.events.shares import ProcessSums
 
 _PATTERN = re.compile(r"events-(\d{5,})(\.lhe|\.lhe\.gz|\.lhe\.zst|\.h5|\.hdf5)")
 _DIGITS = 5
@@ -140,6 +141,8 @@ class ShardSet:
     def info(self) -> InitInfo:
         """The run information that all shards share; of a header with several seeds, which may differ, all of them.
 
+        Processes with a total known to all may differ in their shares of it: those are of the first shard.
+
         Raises
         ------
         EventFormatError
@@ -148,7 +151,7 @@ class ShardSet:
         first = self.files[0]
         seeds = dict.fromkeys(dict(file.info.header).get(_SEED, "") for file in self.files)
         for file in self.files[1:]:
-            if _with_seed(file.info, "") != _with_seed(first.info, ""):
+            if _alike(file.info) != _alike(first.info):
                 names = f"{first.path} and {file.path}"
                 raise EventFormatError(f"{names} declare different runs: give the merged file its own information")
         return _with_seed(first.info, ", ".join(seeds))
@@ -157,6 +160,12 @@ class ShardSet:
 def _with_seed(info: InitInfo, seed: str) -> InitInfo:
     """The same with another seed in its header, where that has one."""
     return replace(info, header=tuple((name, seed if name == _SEED else text) for name, text in info.header))
+
+
+def _alike(info: InitInfo) -> InitInfo:
+    """What shards must agree in."""
+    shared = ProcessSums().shared(info)
+    return _with_seed(shared, "")
 
 
 def merge_shards(
@@ -176,7 +185,8 @@ def merge_shards(
     target
         The ending decides the format.
     info
-        Run information of the merged file; by default the one that all shards share.
+        Run information of the merged file; by default the one that all shards share. Where it has a total, each process
+        gets the share that its events have.
     chunk
         Events held at a time.
     average
@@ -213,8 +223,11 @@ def merge_shards(
     written_suffix(target)
     batches: Iterable[EventBatch] = shards.batches(chunk)
     info, count = info or shards.info(), shards.count()
+    if count and (average or info.total is not None):
+        sums = ProcessSums.joined(file.sums() for file in shards.files)
+        info = sums.shared(info)
     if average and count:
-        info, factor = _averaged(info, count, math.fsum(file.weight_sum() for file in shards.files))
+        info, factor = _averaged(info, count, sums.total)
         batches = (batch.scaled(factor) for batch in batches)
     return write_events(target, batches, info, count, compression_level)
 

@@ -67,12 +67,11 @@ def story(path: str | Path) -> list[tuple[str, str]]:
 
 
 def _sections(info: InitInfo) -> list[tuple[str, str]]:
-    """The cross-section of each process."""
-    several = len(info.processes) > 1
-    return [
-        (
-            f"cross-section{f' of {process.process_id}' if several else ''}",
-            f"{process.cross_section:.8g} ± {process.error:.2g} pb",
-        )
-        for process in info.processes
-    ]
+    """The cross-section, and that of each process."""
+    rows = [("cross-section", f"{info.cross_section:.8g} ± {info.error:.2g} pb")]
+    if len(info.processes) > 1:
+        rows += [
+            (f"cross-section of {process.process_id}", f"{process.cross_section:.8g} ± {process.error:.2g} pb")
+            for process in info.processes
+        ]
+    return rows

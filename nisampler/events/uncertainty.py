@@ -133,7 +133,7 @@ def uncertainties(path: str | Path) -> Uncertainties:
     wrong = [name for name, value in zip(ids, values.tolist(), strict=True) if not math.isfinite(value)]
     if wrong:
         raise EventFormatError(f"{path}: the weights {wrong[0]} are not finite: `nisampler check {path}` says where")
-    error = math.hypot(*(process.error for process in info.processes))
+    error = info.error
     bands, start = [], 0
     for group in info.weight_groups:
         part = values[start : start + len(group.weights)]

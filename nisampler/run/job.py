@@ -109,7 +109,7 @@ class Job:
         return n * int(getattr(self.process, "record_calls", 1)) if self.process.has_events else 0
 
     def init_info(self, estimate: Estimate, signed: bool) -> InitInfo:
-        """Beams and cross-section as an event file declares them.
+        """Beams and cross-section as an event file declares them; several groups have no shares of it yet.
 
         Raises
         ------
@@ -119,12 +119,18 @@ class Job:
         beams = self.process.beams
         if beams is None:
             raise ProcessError(f"{self.process.name} writes events but names no beams")
+        codes, total = sorted(self.process.event_groups) or [1], (estimate.value, estimate.error)
+        one = len(codes) == 1
+        processes = (
+            [ProcessInfo(*total, process_id=codes[0])] if one else [ProcessInfo(0.0, 0.0, 1.0, k) for k in codes]
+        )
         return InitInfo(
             beams.pdg_ids,
             beams.energies,
-            (ProcessInfo(estimate.value, estimate.error),),
+            tuple(processes),
             pdf_sets=getattr(beams, "pdf_sets", (0, 0)),
             strategy=-3 if signed else 3,
+            total=None if one else total,
         )
 
 

@@ -93,6 +93,11 @@ class RunProcess(Protocol):
         """What a file of its events tells besides: texts by name."""
         ...
 
+    @property
+    def event_groups(self) -> Mapping[int, str]:
+        """Codes of groups of sub-processes in its events, and their names; none if all events have the code 1."""
+        ...
+
     def __call__(self, u: Tensor) -> Tensor:
         """Values (n,) at the cube points u (n, dim)."""
         ...

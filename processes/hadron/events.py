@@ -14,6 +14,7 @@ from nisampler.events.batch import FINAL, INCOMING, UNKNOWN_SPIN, EventBatch
 from nisampler.events.columns import RESONANCE
 from nisampler.processes.amplitudes.protocol import Amplitude
 from nisampler.processes.base import draw
+from nisampler.processes.hadron.groups import group_codes
 from nisampler.processes.partons.luminosity import Pdf
 from nisampler.processes.phase_space.kinematics import mass
 
@@ -186,6 +187,7 @@ def event_batch(
     uniform = torch.rand(n, 2, generator=generator, dtype=torch.float64, device=generator.device).to(shares.device)
     chosen = draw(shares, uniform[:, 0])
     colours, spins = _colours_and_spins(source, points, chosen, uniform[:, 1])
+    _, codes_of_groups = group_codes(source.amplitude.subprocesses)
     layout = _Layout(source.final_state.decays, points.outgoing)
     codes = _of_subprocess([(*item.initial, *item.final) for item in source.amplitude.subprocesses], chosen)
     masses = points.outgoing.new_tensor((0.0, 0.0, *source.final_state.masses)).expand(n, -1)
@@ -202,7 +204,7 @@ def event_batch(
         scales=_array(points.mu_f),
         alpha_em=np.full(n, source.alpha_em),
         alpha_s=_array(points.alpha_s),
-        process_ids=np.ones(n, dtype=np.int32),
+        process_ids=_array(torch.tensor(codes_of_groups, device=chosen.device)[chosen]),
         mu_r=_array(points.mu_r),
         pdf_x=_array(points.x),
         pdf_xf=_array(_incoming_densities(source, points, chosen)),

@@ -21,6 +21,7 @@ from nisampler.processes.base import BeamInfo, Process
 from nisampler.processes.constants import GEV2_PB, PROTON
 from nisampler.processes.hadron.cuts import Cuts
 from nisampler.processes.hadron.events import FinalState, PartonPoints, event_batch
+from nisampler.processes.hadron.groups import group_codes
 from nisampler.processes.hadron.scales import Scales
 from nisampler.processes.partons.luminosity import Luminosity, Pdf
 from nisampler.processes.partons.variations import Nominal
@@ -138,6 +139,7 @@ class HadronProcess(Process):
         sets = (setup.pdf.lhapdf_id, setup.pdf.lhapdf_id)
         self.beams = BeamInfo((PROTON, PROTON), (0.5 * self.sqrt_s, 0.5 * self.sqrt_s), sets)
         self.luminosity = Luminosity(setup.amplitude.subprocesses, setup.amplitude.elements, setup.pdf.column)
+        self.event_groups = group_codes(setup.amplitude.subprocesses)[0]
         self._alpha_s = setup.alpha_s or setup.pdf.alpha_s
         known: tuple[float, float] | None = getattr(setup.alpha_s or setup.pdf, "q2_range", None)
         self._alpha_s_range = known or (0.0, math.inf)

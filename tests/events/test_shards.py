@@ -95,7 +95,7 @@ def test_weights_that_average_to_the_cross_section(folder, info):
         file = EventFile.open(folder / f"all{suffix}")
         assert file.info.strategy == 4 and file.info.processes[0].max_weight == pytest.approx(info.cross_section)
         np.testing.assert_allclose(file.read().weights, info.cross_section * weights)
-        assert file.weight_sum() == pytest.approx(21 * info.cross_section)
+        assert file.sums().total == pytest.approx(21 * info.cross_section)
 
 
 def test_weights_of_no_sum_cannot_be_averaged(events, info, tmp_path):

@@ -191,7 +191,8 @@ def test_commands(run: Path, folder: Path, tmp_path: Path) -> None:
 
 
 def _observables(batch: EventBatch) -> dict[str, np.ndarray]:
-    first, second = batch.momenta[:, -2], batch.momenta[:, -1]
+    legs, _ = batch.final_state()
+    first, second = legs[:, -2], legs[:, -1]
     pair = first + second
     y1, y2, y = (np.arctanh(p[:, 3] / p[:, 0]) for p in (first, second, pair))
     return {

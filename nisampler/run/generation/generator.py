@@ -10,8 +10,9 @@ import torch
 
 from nisampler.base.rng import Streams
 from nisampler.base.storage import sha256
-from nisampler.errors import CorruptFileError
-from nisampler.events import PointBatch, iterate_points, shard_path, write_events, write_points
+from nisampler.errors import CorruptFileError, ProcessError
+from nisampler.events import EventBatch, InitInfo, PointBatch, iterate_points, shard_path, write_events, write_points
+from nisampler.events.shares import ProcessSums
 from nisampler.result import Result
 from nisampler.run.generation.header import file_header
 from nisampler.run.generation.shards import SUFFIX, Shard
@@ -89,6 +90,8 @@ class Generator:
         ------
         EventCountError
             If the events cannot be had within the budget of trials.
+        ProcessError
+            If an event names a group of sub-processes that its process does not have.
         CorruptFileError
             If the shard is there and was altered; it is named.
         StorageError
@@ -116,7 +119,7 @@ class Generator:
         if job.process.has_events:
             generator = self._streams.generator("event record", index)
             batch = job.process.events(points.u, points.weights, generator)
-            info = job.init_info(self._result.estimate, self._result.signed)
+            info = _shared(job.init_info(self._result.estimate, self._result.signed), batch, job.process.name)
             if job.variations is not None:
                 batch = replace(batch, named_weights=job.variations.weights(batch))
                 info = replace(info, weight_groups=job.variations.groups)
@@ -141,6 +144,20 @@ class Generator:
         )
         shard.write(path)
         return shard
+
+
+def _shared(info: InitInfo, batch: EventBatch, name: str) -> InitInfo:
+    """The run information of a shard, in which each group of sub-processes has the share of its events."""
+    known = [process.process_id for process in info.processes]
+    strange = sorted(set(batch.process_ids.tolist()).difference(known))
+    if strange:
+        raise ProcessError(
+            f"{name}: its events name the groups {strange} of sub-processes, it has {known}: give it an attribute "
+            "event_groups with all codes and their names, or write 1 into process_ids"
+        )
+    sums = ProcessSums()
+    sums.add(batch.process_ids, batch.weights)
+    return sums.shared(info)
 
 
 def point_batch(job: Job, u: torch.Tensor, weights: torch.Tensor) -> PointBatch:

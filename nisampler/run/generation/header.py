@@ -32,8 +32,10 @@ def file_header(job: Job, run: str, seed: int) -> tuple[tuple[str, str], ...]:
     >>> texts["process"], texts["seed"], texts["card"]
     ('ee_to_3jets', '7', 'process = "ee_to_3jets"')
     """
+    groups = job.process.event_groups
     texts = {
         "process": job.card.process,
+        **({"groups": "\n".join(f"{code} {groups[code]}" for code in sorted(groups))} if len(groups) > 1 else {}),
         "seed": str(seed),
         "run": run,
         **{name: job.card.as_written(text) for name, text in job.process.header.items()},

@@ -65,7 +65,10 @@ def test_pythia_showers_every_event(name, settings, resonances, tmp_path, capfd)
     batch = unweighted(process, 60)
     assert set(np.where(batch.status == 2, batch.pdg_ids, 0).max(1).tolist()) <= resonances
     info = InitInfo(
-        process.beams.pdg_ids, process.beams.energies, (ProcessInfo(1.0, 0.0),), pdf_sets=process.beams.pdf_sets
+        process.beams.pdg_ids,
+        process.beams.energies,
+        tuple(ProcessInfo(1.0, 0.0, process_id=code) for code in process.event_groups),
+        pdf_sets=process.beams.pdf_sets,
     )
     path = tmp_path / "events.lhe"
     write_events(path, batch, info)
