@@ -75,6 +75,9 @@ class EventBatch:
         (n,) renormalisation scale, zero (the default) where it is not known
     pdf_x, pdf_xf
         (n, 2) momentum fractions x and densities x f(x, scale) of the incoming partons, zero (the default) without PDFs
+    pt_clust
+        (n, p) scales for MLM matching of the final legs, see `nisampler.events.matching`; zero (the default) where not
+        known
     named_weights
         (n, k) weights of the same events with other scales or parton densities, in the unit of `weights`; none by
         default. Their names stand in `nisampler.events.InitInfo`.
@@ -116,6 +119,7 @@ class EventBatch:
     mu_r: Floats = field(default_factory=lambda: np.zeros(0))
     pdf_x: Floats = field(default_factory=lambda: np.zeros(0))
     pdf_xf: Floats = field(default_factory=lambda: np.zeros(0))
+    pt_clust: Floats = field(default_factory=lambda: np.zeros(0))
     named_weights: Floats = field(default_factory=lambda: np.zeros(0))
 
     def __post_init__(self) -> None:
@@ -144,10 +148,12 @@ class EventBatch:
         return int(self.momenta.shape[1])
 
     def columns(self) -> dict[str, NDArray[Any]]:
-        """The columns by name, in the order of the class; that of named weights only where there are any."""
+        """The columns by name, in the order of the class; `pt_clust` and named weights only where there are any."""
         columns = {item.name: getattr(self, item.name) for item in fields(self)}
         if not self.named_weights.shape[1]:
             del columns["named_weights"]
+        if not self.pt_clust.any():
+            del columns["pt_clust"]
         return columns
 
     @classmethod
@@ -172,8 +178,9 @@ class EventBatch:
         counts = sorted({batch.named_weights.shape[1] for batch in filled})
         if len(counts) > 1:
             raise EventFormatError(f"events with {' and '.join(map(str, counts))} named weights cannot be put together")
-        columns = [batch.padded(slots).columns() for batch in filled]
-        return cls(**{name: np.concatenate([column[name] for column in columns]) for name in columns[0]})
+        padded = [batch.padded(slots) for batch in filled]
+        names = {name for batch in padded for name in batch.columns()}
+        return cls(**{name: np.concatenate([getattr(batch, name) for batch in padded]) for name in names})
 
     def padded(self, slots: int) -> EventBatch:
         """The same events with `slots` ≥ p particle slots.
@@ -190,7 +197,7 @@ class EventBatch:
             return self
         result = self.columns()
         for name, (_, axes, fill) in COLUMNS.items():
-            if axes[:1] == ("p",):
+            if axes[:1] == ("p",) and name in result:
                 column = result[name]
                 widths = [(0, 0), (0, extra)] + [(0, 0)] * (column.ndim - 2)
                 result[name] = np.pad(column, widths, constant_values=fill)

@@ -30,6 +30,7 @@ COLUMNS: dict[str, tuple[type[np.generic], tuple[str | int, ...], float]] = {
     "mu_r": (np.float64, (), 0.0),
     "pdf_x": (np.float64, (2,), 0.0),
     "pdf_xf": (np.float64, (2,), 0.0),
+    "pt_clust": (np.float64, ("p",), 0.0),
     "named_weights": (np.float64, ("k",), 0.0),
 }
 COLUMN_NAMES = tuple(COLUMNS)
@@ -38,4 +39,4 @@ MOST_SLOTS = 32_767
 DEFAULT_CHUNK = 10_000
 """Events held in memory at a time where a file is read or merged."""
 # columns that a batch or a file may lack: they are zero then, and there are no named weights
-OPTIONAL = ("lifetimes", "mu_r", "pdf_x", "pdf_xf", "named_weights")
+OPTIONAL = ("lifetimes", "mu_r", "pdf_x", "pdf_xf", "pt_clust", "named_weights")

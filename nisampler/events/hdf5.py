@@ -6,8 +6,8 @@ Schema, version 1. Root attributes: ``format`` = "nisampler-events" or "nisample
 Events: group ``events`` with one dataset for each column of `EventBatch`, the event axis first: ``momenta``
 (n, p, 4) as (E, px, py, pz) in GeV, ``masses`` (n, p), ``pdg_ids``, ``status``, ``mothers`` (n, p, 2),
 ``colours`` (n, p, 2), ``spins``, ``lifetimes`` (mm), ``weights`` (n,), ``scales``, ``alpha_em``, ``alpha_s``,
-``process_ids``, and ``mu_r``, ``pdf_x`` (n, 2), ``pdf_xf`` (n, 2), which an older file lacks, and ``named_weights``
-(n, k), where there are any; a shorter event ends in slots of status 0. Group ``init`` says what
+``process_ids``, and ``mu_r``, ``pdf_x`` (n, 2), ``pdf_xf`` (n, 2), which an older file lacks, ``pt_clust`` (n, p)
+and ``named_weights`` (n, k), where there are any; a shorter event ends in slots of status 0. Group ``init`` says what
 `nisampler.events.hdf5_init` does.
 
 Points: group ``points`` with ``x`` (n, d) and ``weights`` (n,); the unit of the integral, if any, is the root
@@ -52,6 +52,7 @@ _ROWS_UNKNOWN = 256
 _UNITS = {"momenta": "GeV", "masses": "GeV", "scales": "GeV", "mu_r": "GeV", "lifetimes": "mm", "cross_section": "pb"}
 _GROUPS = {EVENT_FORMAT: "events", POINT_FORMAT: "points"}
 _MEND = "write the file again"
+_SOMETIMES = "pt_clust"
 
 
 def _append(group: Any, columns: dict[str, NDArray[Any]], start: int, rows: int | None) -> None:
@@ -101,6 +102,9 @@ def _close_count(output: HDF5Output, path: Path, found: int, declared: int | Non
         raise EventCountError(f"{path}: {declared} rows were declared, {found} were made")
     with output.writing():
         output.file.attrs["n"] = found
+        group = output.file.get(_GROUPS[EVENT_FORMAT], {})
+        if _SOMETIMES in group:  # in the batches that have it
+            group[_SOMETIMES].resize(group["momenta"].shape[:2])
 
 
 def write_hdf5(

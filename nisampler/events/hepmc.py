@@ -128,6 +128,8 @@ def _event(module: Any, run: Any, batch: EventBatch, index: int, number: int, in
         for name, tag in zip(("flow1", "flow2"), batch.colours[index, slot].tolist(), strict=True):
             if tag:
                 particle.attributes[name] = tag
+        if batch.pt_clust[index, slot] > 0:
+            particle.attributes["pt_clust"] = float(batch.pt_clust[index, slot])
     _describe(module, event, batch, index, info)
     return event
 

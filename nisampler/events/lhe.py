@@ -169,7 +169,8 @@ def write_lhe(
     Raises
     ------
     EventFormatError
-        If an event breaks a rule of the record (NaN, momenta, mothers, colours, beams); no file is left then.
+        If an event breaks a rule of the record (NaN, momenta, mothers, colours, beams), or has scales for matching, which
+        LHEH5 lacks; no file is left then.
     EventCountError
         If the number of events is not the declared one.
     ConfigError
@@ -196,12 +197,24 @@ def write_lhe(
     document = module.LHEFile(
         init=_init_block(module, info),
         header=header_block(module, info, n_events),
-        events=(event for batch in source for event in _event_records(module, batch, info.weight_ids)),
+        events=(
+            event for batch in _writable(source, target) for event in _event_records(module, batch, info.weight_ids)
+        ),
     )
     with _written(target, module, document, compression_level):
         if n_events is not None and source.count != n_events:
             raise EventCountError(f"{target}: {n_events} events were declared, {source.count} were made")
     return source.count
+
+
+def _writable(batches: Iterable[EventBatch], target: Path) -> Iterator[EventBatch]:
+    """The batches, unless the format of the file lacks what they have."""
+    for batch in batches:
+        if target.name.endswith(BULK) and batch.pt_clust.any():
+            raise EventFormatError(
+                f"{target}: LHEH5 has no place for the scales of MLM matching (pt_clust): write .lhe.gz, or .h5"
+            )
+        yield batch
 
 
 @contextmanager
@@ -340,7 +353,7 @@ def _batch_of(records: list[Any], start: int, ids: Sequence[str]) -> EventBatch:
     columns: dict[str, Any] = {name: particles[..., where] for name, where in _PARTICLE_COLUMNS.items()}
     for name, attribute in _HEAD_FIELDS.items():
         columns[name] = np.array([getattr(head, attribute) for head in heads])
-    return EventBatch(**(columns | extra_columns(records) | named_weights(records, ids, start)))
+    return EventBatch(**(columns | extra_columns(records, int(counts.max())) | named_weights(records, ids, start)))
 
 
 def _particle_table(records: list[Any], counts: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -2,7 +2,9 @@
 
 ``<scales muf='…' mur='…'/>`` holds the factorisation and renormalisation scale in GeV (version 3 of the format,
 1405.1067); the line ``#pdf id1 id2 x1 x2 scale xf1 xf2`` the two incoming partons, their momentum fractions, the scale
-of the densities and the densities x f, as Pythia 8 reads it. An event without them has neither.
+of the densities and the densities x f, as Pythia 8 reads it. An event without them has neither. ``pt_clust_i`` among
+the scales is that of the final particle at position i, from 1, for matching by the MLM method: Pythia takes it with
+``Beams:setProductionScalesFromLHEF = on``. The scale where the shower starts, ``mups``, is that of the event.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from nisampler.errors import EventFormatError
 if TYPE_CHECKING:
     from nisampler.events.batch import EventBatch
 
-_PDF_MARK = "#pdf"
+_PDF_MARK, _CLUSTERED = "#pdf", "pt_clust_"
 _PDF_FIELDS = 7
 _X, _XF = slice(2, 4), slice(5, 7)
 
@@ -31,30 +33,34 @@ def extra_lines(batch: EventBatch) -> Iterator[tuple[dict[str, float], list[str]
     >>> list(extra_lines(EventBatch.empty(4)))
     []
     """
-    if not batch.mu_r.any() and not batch.pdf_x.any():
+    clustered = bool(batch.pt_clust.any())
+    if not (clustered or batch.mu_r.any() or batch.pdf_x.any()):
         yield from repeat(({}, []), len(batch))
         return
     codes = batch.pdg_ids[:, :2].tolist()
     numbers = zip(batch.scales.tolist(), batch.mu_r.tolist(), batch.pdf_x.tolist(), batch.pdf_xf.tolist(), strict=True)
-    for ids, (mu_f, mu_r, x, xf) in zip(codes, numbers, strict=True):
+    names = [f"{_CLUSTERED}{slot + 1}" for slot in range(batch.slots)]
+    rows = batch.pt_clust.tolist() if clustered else repeat([], len(batch))
+    for ids, (mu_f, mu_r, x, xf), row in zip(codes, numbers, rows, strict=True):
         scales = {"muf": mu_f, "mur": mu_r} if mu_r > 0 else {}
+        scales.update((name, value) for name, value in zip(names, row, strict=False) if value > 0)
         fields = [*map(str, ids), *(f"{value:.16e}" for value in (*x, mu_f, *xf))]
         yield scales, [" ".join([_PDF_MARK, *fields])] if any(x) else []
 
 
-def extra_columns(records: list[Any]) -> dict[str, NDArray[np.float64]]:
-    """The optional columns of pylhe's events, zero where an event has no such line.
+def extra_columns(records: list[Any], slots: int) -> dict[str, NDArray[np.float64]]:
+    """The optional columns of pylhe's events of at most `slots` particles, zero where an event has no such line.
 
     Raises
     ------
     EventFormatError
-        If a ``#pdf`` line does not hold seven numbers.
+        If a ``#pdf`` line does not hold seven numbers, or a scale is of a particle that there is not.
 
     Examples
     --------
     >>> from types import SimpleNamespace
     >>> record = SimpleNamespace(scales={"mur": 91.2}, optional=["#pdf 2 -2 0.1 0.2 91.2 0.5 0.3"])
-    >>> extra_columns([record])["pdf_x"]
+    >>> extra_columns([record], 4)["pdf_x"]
     array([[0.1, 0.2]])
     """
     mu_r = np.array([record.scales.get("mur", 0.0) for record in records])
@@ -63,7 +69,20 @@ def extra_columns(records: list[Any]) -> dict[str, NDArray[np.float64]]:
         for line in record.optional:
             if line.split(maxsplit=1)[:1] == [_PDF_MARK]:
                 pdf[row] = _pdf_numbers(line)
-    return {"mu_r": mu_r, "pdf_x": pdf[:, _X], "pdf_xf": pdf[:, _XF]}
+    return {"mu_r": mu_r, "pdf_x": pdf[:, _X], "pdf_xf": pdf[:, _XF], "pt_clust": _clustered(records, slots)}
+
+
+def _clustered(records: list[Any], slots: int) -> NDArray[np.float64]:
+    """The scales (n, slots) of particles that events name."""
+    places = {f"{_CLUSTERED}{slot + 1}": slot for slot in range(slots)}
+    table = np.zeros((len(records), slots))
+    for row, record in enumerate(records):
+        for name, value in record.scales.items():
+            if name.startswith(_CLUSTERED):
+                if places.get(name, slots) >= len(record.particles):
+                    raise EventFormatError(f"the scale {name!r} names no particle, there are {len(record.particles)}")
+                table[row, places[name]] = value
+    return table
 
 
 def _pdf_numbers(line: str) -> list[float]:

@@ -33,6 +33,7 @@ _RANGES = {
     "mu_r": (-1.0, _LARGEST),
     "pdf_x": (0.0, 1.0 + 1e-9),
     "pdf_xf": (-1e30, 1e30),
+    "pt_clust": (-1.0, _LARGEST),
 }
 _HADRONS = (PROTON, NEUTRON)
 

@@ -122,6 +122,9 @@ class EventSettings:
     compression_level
         How hard files are packed: "lhe.gz" and "hepmc.gz" from 0, not at all, to 9, by default 4; "lhe.zst" from 1 to
         19, by default 3.
+    matching
+        "mlm": LHE files say at which scale each final parton was clustered (``pt_clust_i`` in ``<scales>``), as jet
+        matching by the MLM method needs it; for hadron collisions.
     variations
         Named weights of other scales and parton densities.
 
@@ -145,6 +148,7 @@ class EventSettings:
     formats: Row[Format] | None = None
     weights: Literal["unit", "average"] | None = None
     compression_level: Annotated[Whole, Field(ge=0, le=HIGHEST_LEVEL)] | None = None
+    matching: Literal["mlm"] | None = None
     variations: VariationSettings = Field(default_factory=VariationSettings)
 
     def __post_init__(self) -> None:
@@ -315,7 +319,7 @@ def allowed_keys(path: tuple[str, ...] = ()) -> tuple[str, ...]:
     """The keys of the card, or of one of its tables.
 
     >>> allowed_keys(("events",))
-    ('n', 'shard_size', 'formats', 'weights', 'compression_level', 'variations')
+    ('n', 'shard_size', 'formats', 'weights', 'compression_level', 'matching', 'variations')
     """
     owner = _hint(path)
     if owner is Card:

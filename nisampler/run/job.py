@@ -17,6 +17,7 @@ from nisampler.density.integrand import Integrand
 from nisampler.errors import CardError, ConfigError, MissingExtraError, PdfError, ProcessError, UnknownProcessError
 from nisampler.events import InitInfo, ProcessInfo
 from nisampler.events.compression import require_packing
+from nisampler.events.pdg import PROTON
 from nisampler.run import lookup
 from nisampler.run.card import Card
 from nisampler.training.config import TrainingConfig
@@ -226,6 +227,11 @@ def _check_events(job: Job) -> None:
         raise CardError(
             f"process: {process.name} has an event record, so it needs beams and the unit pb, not {process.unit!r}"
         )
+    if card.events.matching is not None:
+        if any(abs(code) != PROTON for code in process.beams.pdg_ids):
+            raise CardError(f"events.matching: {process.name} is no collision of protons")
+        if "lheh5" in job.formats:
+            raise CardError("events.matching: lheh5 has no place for the scales of matching; lhe.gz has one, and h5")
     for start, name, package in (("lhe", "LHE", "pylhe"), ("hepmc", "HepMC", "pyhepmc")):
         needed = card.events.n and any(ending.startswith(start) for ending in job.formats)
         if needed and importlib.util.find_spec(package) is None:

@@ -163,6 +163,7 @@ RANGES = {
     "mu_r": ((), -1e300),
     "pdf_x": (1, -1e300),
     "pdf_xf": (0, 1e300),
+    "pt_clust": (2, 1e300),
 }
 
 
@@ -170,7 +171,7 @@ def test_numbers_that_no_event_has_are_reported(events, info, tmp_path):
     path = tmp_path / "events.h5"
     missed = []
     for name, (where, value) in RANGES.items():
-        write_events(path, events(12), info)
+        write_events(path, replace(events(12), pt_clust=np.ones((12, 5))), info)
         with h5py.File(path, "r+") as file:
             index = (4, where) if where != () else (4,)
             file["events"][name][index] = value

@@ -21,6 +21,7 @@ def varied(resonant):
         "mu_r": rng.uniform(10, 100, 6),
         "pdf_x": rng.uniform(0.1, 1, (6, 2)),
         "pdf_xf": rng.uniform(0, 1, (6, 2)),
+        "pt_clust": np.tile([0.0, 0, 0, 91.2, 20.5, 13000], (6, 1)),
     }
     return replace(resonant(6), named_weights=rng.uniform(-1, 2, (6, 2)), **columns)
 
@@ -47,6 +48,7 @@ def test_what_pyhepmc_reads_is_what_was_written(suffix, varied, named, tmp_path)
         final = [particle for particle in event.particles if particle.status == 1]
         momenta = [[p.momentum.e, p.momentum.px, p.momentum.py, p.momentum.pz] for p in final]
         np.testing.assert_allclose(momenta, varied.momenta[index][varied.status[index] == 1], rtol=1e-15)
+        assert [particle.attributes["pt_clust"].astype(float) for particle in final] == [91.2, 20.5, 13000]
         assert [beam.pid for beam in event.beams] == [-11, 11]
         (decay,) = [particle for particle in event.particles if particle.status == 2]
         assert decay.pid == 23 and len(decay.end_vertex.particles_out) == 3

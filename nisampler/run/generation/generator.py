@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from nisampler.base.rng import Streams
 from nisampler.base.storage import sha256
 from nisampler.errors import CorruptFileError, ProcessError
 from nisampler.events import EventBatch, InitInfo, PointBatch, iterate_points, shard_path, write_events, write_points
+from nisampler.events.matching import clustering_scales
 from nisampler.events.shares import ProcessSums
 from nisampler.result import Result
 from nisampler.run.generation.header import file_header
@@ -120,6 +122,9 @@ class Generator:
             generator = self._streams.generator("event record", index)
             batch = job.process.events(points.u, points.weights, generator)
             info = _shared(job.init_info(self._result.estimate, self._result.signed), batch, job.process.name)
+            if job.card.events.matching is not None:
+                first, second = info.beam_energies
+                batch = replace(batch, pt_clust=clustering_scales(batch, 2 * math.sqrt(first * second)))
             if job.variations is not None:
                 batch = replace(batch, named_weights=job.variations.weights(batch))
                 info = replace(info, weight_groups=job.variations.groups)

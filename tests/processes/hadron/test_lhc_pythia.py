@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pythia8mc
 import torch
 
 from nisampler.events import InitInfo, ProcessInfo, write_events
+from nisampler.events.matching import clustering_scales
 from nisampler.processes.registry import create
 
 # 13 TeV, NNPDF31_lo_as_0118, fixed scale, no cut but the mass: what Pythia and an independent integration agree on.
@@ -85,4 +87,47 @@ def test_pythia_showers_every_event(name, settings, resonances, tmp_path, capfd)
         assert math.isclose(seen.pdf1(), batch.pdf_xf[index, 0], rel_tol=1e-9)
         showered += 1
     assert showered == len(batch) == 60
+    capfd.readouterr()
+
+
+def matched(jets, path, settings, hooks=None):
+    """Events of W+ and jets with scales for matching, and Pythia that reads them."""
+    process = create("w_plus_jets", n_jets=jets)
+    batch = unweighted(process, 200)
+    batch = replace(batch, pt_clust=clustering_scales(batch, process.sqrt_s))
+    processes = tuple(ProcessInfo(1.0, 0.0, process_id=code) for code in process.event_groups)
+    info = InitInfo(process.beams.pdg_ids, process.beams.energies, processes, pdf_sets=process.beams.pdf_sets)
+    write_events(path, batch, info)
+    pythia = pythia8mc.Pythia("", False)
+    usual = ("Beams:frameType = 4", f"Beams:LHEF = {path}", "Print:quiet = on", "HadronLevel:all = off")
+    for setting in (*usual, "Beams:setProductionScalesFromLHEF = on", *settings):
+        assert pythia.readString(setting)
+    assert hooks is None or pythia.addUserHooksPtr(hooks)
+    assert pythia.init()
+    return batch, pythia
+
+
+def test_pythia_takes_the_scales_of_matching_by_position(tmp_path, capfd):
+    batch, pythia = matched(1, tmp_path / "events.lhe", ["PartonLevel:all = off"])
+    for row in range(len(batch)):
+        assert pythia.next()
+        final = batch.final[row]
+        written = sorted(zip(batch.pdg_ids[row, final].tolist(), batch.pt_clust[row, final].tolist(), strict=True))
+        seen = [pythia.process[place] for place in range(pythia.process.size())]
+        found = sorted((item.id(), item.scale()) for item in seen if item.isFinal())
+        assert [code for code, _ in found] == [code for code, _ in written]
+        assert [scale for _, scale in found] == pytest.approx([scale for _, scale in written])
+    capfd.readouterr()
+
+
+@pytest.mark.parametrize(("jets", "low", "high"), [(0, 0.6, 0.95), (1, 0.2, 0.7)])
+def test_pythia_matches_by_mlm(jets, low, high, tmp_path, capfd):
+    """Each multiplicity keeps the share of its events in which a shower made no jet above 30 GeV of its own."""
+    names = {"merge": "on", "scheme": 1, "setMad": "off", "qCut": 30.0, "coneRadius": 1.0, "etaJetMax": 10.0}
+    settings = [f"JetMatching:{name} = {value}" for name, value in (names | {"nJetMax": 1, "nQmatch": 5}).items()]
+    more = ["PartonLevel:MPI = off", "Random:setSeed = on", "Random:seed = 3"]
+    batch, pythia = matched(jets, tmp_path / "events.lhe", [*settings, *more], pythia8mc.JetMatchingMadgraph())
+    kept = sum(pythia.next() for _ in range(len(batch)))
+    assert low < kept / len(batch) < high
+    assert pythia.infoPython().atEndOfFile()
     capfd.readouterr()
