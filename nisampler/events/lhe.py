@@ -169,8 +169,8 @@ def write_lhe(
     Raises
     ------
     EventFormatError
-        If an event breaks a rule of the record (NaN, momenta, mothers, colours, beams), or has scales for matching, which
-        LHEH5 lacks; no file is left then.
+        If an event breaks a rule of the record (NaN, momenta, mothers, colours, beams), or LHEH5 lacks what it has; no
+        file is left then.
     EventCountError
         If the number of events is not the declared one.
     ConfigError
