@@ -86,16 +86,31 @@ def test_every_event_names_its_group(tops: Path) -> None:
 
 def test_jobs_make_the_groups_of_one(tops: Path, tmp_path: Path) -> None:
     run = RunDirectory.read(tops)
-    generate_events(run, 130, 7, tmp_path / "one", shard_size=20)
+    formats = ("lhe", "lhe.zst", "h5")
+    generate_events(run, 130, 7, tmp_path / "one", shard_size=20, formats=formats)
     for parts in (2, 5):
         jobs = [tmp_path / f"{part} of {parts}" for part in range(1, parts + 1)]
         for part, job in enumerate(jobs, 1):
             generate_events(run, 130, 7, job, part=(part, parts), shard_size=20)
         shares = {EventFile.open(job / "events.lhe").info.processes[0].cross_section for job in jobs}
         assert len(shares) > 1
-        for ending in ("lhe", "h5"):
+        for ending in formats:
             merge(jobs[::-1], tmp_path / f"{parts}.{ending}")
             assert (tmp_path / f"{parts}.{ending}").read_bytes() == (tmp_path / f"one/events.{ending}").read_bytes()
+
+
+def test_commands_take_files_of_zstandard(tops: Path, tmp_path: Path) -> None:
+    order = ("generate", tops, "--events", 60, "--seed", 3, "--shard-size", 20, "--format", "lhe.zst", "-q")
+    for part in (1, 2):
+        assert call(*order, "--job", f"{part}/2", "-o", tmp_path / str(part))[0] == 0
+    path = tmp_path / "all.lhe.zst"
+    assert call("merge", tmp_path / "1", tmp_path / "2", "-o", path)[0] == 0
+    code, out, _ = call("check", path)
+    assert code == 0 and "good" in out
+    code, out, _ = call("info", path)
+    assert code == 0 and "cross-section of 2" in out and "events               60" in out
+    assert call("reweight", path, "--scales", "7-point", "-o", tmp_path / "new.lhe.zst")[0] == 0
+    assert call("uncertainty", tmp_path / "new.lhe.zst")[0] == 0
 
 
 def test_reweighted_files_keep_their_groups(tops: Path, tmp_path: Path) -> None:
