@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyhepmc
 import pylhe
 import pytest
 
@@ -101,6 +102,20 @@ def test_totals_and_shares_are_in_every_file(suffix: str, events: MADE, several:
         assert sum(item.xSection for item in document.init.procInfo) == pytest.approx(TOTAL[0], rel=1e-14)
         assert [item.procId for item in document.init.procInfo] == [1, 2, 3]
         assert [event.eventinfo.pid for event in document.events] == batch.process_ids.tolist()
+
+
+def test_groups_in_lheh5_and_hepmc(events: MADE, several: InitInfo, tmp_path: Path) -> None:
+    batch = grouped(events, 20)
+    info = shared(several, batch)
+    write_events(tmp_path / "events.lheh5", batch, info)
+    document = pylhe.LHEFile.fromfile(str(tmp_path / "events.lheh5"))
+    assert [item.xSection for item in document.init.procInfo] == [item.cross_section for item in info.processes]
+    assert [event.eventinfo.pid for event in document.events] == batch.process_ids.tolist()
+    write_events(tmp_path / "events.hepmc", batch, info)
+    with pyhepmc.open(tmp_path / "events.hepmc") as file:
+        found = list(file)
+    assert [event.attributes["signal_process_id"].astype(int) for event in found] == batch.process_ids.tolist()
+    assert (found[0].cross_section.xsec(), found[0].cross_section.xsec_err()) == TOTAL
 
 
 def test_wrong_shares_are_found(events: MADE, several: InitInfo, tmp_path: Path) -> None:
