@@ -4,26 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 from nisampler.errors import ProcessError, UnknownProcessError
 from nisampler.processes.base import FunctionProcess, Process
 from nisampler.processes.functions import functions
-from nisampler.processes.hadron.lhc import (
-    create_drell_yan,
-    create_ttbar,
-    create_ttbar_jet,
-    create_w_minus_jets,
-    create_w_plus_jets,
-    create_z_jets,
-    create_z_prime,
-)
-from nisampler.processes.lepton.ee_to_3jets import create_ee_to_3jets
 from nisampler.processes.own import check_parameters, own_process
 
 Factory = Callable[..., Process]
 
+_LHC, _EE = "nisampler.processes.hadron.lhc", "nisampler.processes.lepton.ee_to_3jets"
+# Module and function that build each process, imported when it is asked for, and a line about it.
+_BUILT_IN = {
+    "ee_to_3jets": (
+        _EE,
+        "create_ee_to_3jets",
+        "e- e+ -> q qbar g at leading order, photon and Z, Durham cut, in pb",
+    ),
+    "z_prime": (_LHC, "create_z_prime", "p p -> e+ e- through photon, Z and a narrow Z', m_ll 50-1000 GeV, in pb"),
+    "drell_yan": (_LHC, "create_drell_yan", "p p -> e+ e- through photon and Z, m_ll > 50 GeV, in pb"),
+    "w_plus_jets": (_LHC, "create_w_plus_jets", "p p -> W+ (e+ nu_e) + n_jets = 0 to 3 jets, in pb"),
+    "w_minus_jets": (_LHC, "create_w_minus_jets", "p p -> W- (e- nubar_e) + n_jets = 0 to 3 jets, in pb"),
+    "z_jets": (_LHC, "create_z_jets", "p p -> photon, Z (e+ e-) + n_jets = 0 to 3 jets, in pb"),
+    "ttbar": (_LHC, "create_ttbar", "p p -> t tbar, stable tops, in pb"),
+    "ttbar_jet": (_LHC, "create_ttbar_jet", "p p -> t tbar jet, stable tops, in pb"),
+}
 _FACTORIES: dict[str, tuple[Factory, str]] = {}
+"""Those that others have registered."""
 
 
 def register(name: str, factory: Factory, description: str) -> None:
@@ -44,7 +52,7 @@ def register(name: str, factory: Factory, description: str) -> None:
     """
     if not name or ":" in name:
         raise ProcessError(f"a process name is not empty and has no colon, got {name!r}")
-    if name in _FACTORIES or functions.is_test_function(name):
+    if name in _BUILT_IN or name in _FACTORIES or functions.is_test_function(name):
         raise ProcessError(f"a process named {name!r} is registered already")
     _FACTORIES[name] = (factory, description)
 
@@ -55,7 +63,8 @@ def available() -> dict[str, str]:
     >>> available()["ttbar"]
     'p p -> t tbar, stable tops, in pb'
     """
-    return {name: text for name, (_, text) in _FACTORIES.items()} | functions.names()
+    built_in = {name: text for name, (_, _, text) in _BUILT_IN.items()}
+    return built_in | {name: text for name, (_, text) in _FACTORIES.items()} | functions.names()
 
 
 def create(name: str, /, **parameters: Any) -> Process:
@@ -96,8 +105,8 @@ def create(name: str, /, **parameters: Any) -> Process:
 def _built(name: str, parameters: dict[str, Any]) -> Process:
     if ":" in name:
         return own_process(name, parameters)
-    if name in _FACTORIES:
-        factory = _FACTORIES[name][0]
+    if name in _BUILT_IN or name in _FACTORIES:
+        factory = _factory(name)
         check_parameters(name, factory, parameters)
         return factory(**parameters)
     if functions.is_test_function(name):
@@ -106,11 +115,9 @@ def _built(name: str, parameters: dict[str, Any]) -> Process:
     raise UnknownProcessError(f"no process {name!r}; known: {known}; or module:object for one of your own")
 
 
-register("ee_to_3jets", create_ee_to_3jets, "e- e+ -> q qbar g at leading order, photon and Z, Durham cut, in pb")
-register("z_prime", create_z_prime, "p p -> e+ e- through photon, Z and a narrow Z', m_ll 50-1000 GeV, in pb")
-register("drell_yan", create_drell_yan, "p p -> e+ e- through photon and Z, m_ll > 50 GeV, in pb")
-register("w_plus_jets", create_w_plus_jets, "p p -> W+ (e+ nu_e) + n_jets = 0 to 3 jets, in pb")
-register("w_minus_jets", create_w_minus_jets, "p p -> W- (e- nubar_e) + n_jets = 0 to 3 jets, in pb")
-register("z_jets", create_z_jets, "p p -> photon, Z (e+ e-) + n_jets = 0 to 3 jets, in pb")
-register("ttbar", create_ttbar, "p p -> t tbar, stable tops, in pb")
-register("ttbar_jet", create_ttbar_jet, "p p -> t tbar jet, stable tops, in pb")
+def _factory(name: str) -> Factory:
+    if name in _FACTORIES:
+        return _FACTORIES[name][0]
+    module, attribute, _ = _BUILT_IN[name]
+    found: Factory = getattr(import_module(module), attribute)
+    return found

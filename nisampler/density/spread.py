@@ -124,8 +124,8 @@ class Spread:
     --------
     >>> from concurrent.futures import ThreadPoolExecutor
     >>> with ThreadPoolExecutor(2) as executor:
-    ...     Spread(ADAPTERS["torch"], executor)(torch.sin, torch.zeros(100)).sum()
-    np.float32(0.0)
+    ...     float(Spread(ADAPTERS["torch"], executor)(torch.sin, torch.zeros(100)).sum())
+    0.0
     """
 
     def __init__(

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from nisampler import stored
+from nisampler.base import kept
 from nisampler.base.checkpoints import MANIFEST_NAME
 from nisampler.base.locks import lock_folder
 from nisampler.base.outputs import atomic_folder, new_folder
@@ -325,7 +326,8 @@ def pack_environment(run: Path) -> Iterator[None]:
     grids = os.pathsep.join([str(root / PDF), *filter(None, [os.environ.get("LHAPDF_DATA_PATH")])])
     wanted = {"LHAPDF_DATA_PATH": grids}
     if (root / CACHE).is_dir():
-        wanted["NISAMPLER_CACHE"] = str(root / CACHE)
+        wanted[kept.OWN] = str(kept.cache_folder("", own=True))
+        wanted[kept.VARIABLE] = str(root / CACHE)
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:

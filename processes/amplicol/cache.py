@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from nisampler.base.kept import cache_folder
 from nisampler.base.storage import read_sealed, sha256, write_sealed
 from nisampler.errors import AmplitudeError, CorruptFileError, MissingExtraError, NisamplerError, StorageError
 
@@ -57,9 +58,7 @@ def default_cache() -> Path:
     >>> default_cache().name
     'amplicol'
     """
-    chosen = os.environ.get("NISAMPLER_CACHE")
-    base = Path(chosen) if chosen else Path.home() / ".cache" / "nisampler"
-    return base.expanduser() / "amplicol"
+    return cache_folder("amplicol")
 
 
 @dataclass(frozen=True)

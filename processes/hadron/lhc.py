@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from nisampler.density.maps import Channel
-from nisampler.processes.amplicol.amplitude import AmplicolAmplitude
-from nisampler.processes.amplicol.particles import NAMES
 from nisampler.processes.amplitudes.currents import ChargedCurrent, LeptonicCurrent, NeutralCurrent
 from nisampler.processes.amplitudes.drell_yan import DrellYan
 from nisampler.processes.amplitudes.protocol import Amplitude
@@ -256,6 +254,10 @@ def _lepton_pair_amplitude(current: LeptonicCurrent, card: LeptonPairParameters)
 
 def _generated(codes: tuple[int, ...], jets: int, model: StandardModel, workers: int) -> Amplitude:
     """The matrix element of particles and jets from pyamplicol; a new one reports on stderr while it is made."""
+    # Its modules take a tenth of a second to import, which most processes need not wait for.
+    from nisampler.processes.amplicol.amplitude import AmplicolAmplitude
+    from nisampler.processes.amplicol.particles import NAMES
+
     process = " ".join(["p p >", *(NAMES[code] for code in codes), *["j"] * jets])
     return AmplicolAmplitude(process, model, workers=workers, on_progress=_report)
 

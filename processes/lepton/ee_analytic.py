@@ -7,7 +7,6 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logit
 
 from nisampler.processes.constants import CASIMIR_F, CHARGE_ISOSPIN, COLOURS, GEV2_PB
 from nisampler.processes.lepton.ee_matrix_element import EEToThreeJetsParameters, quark_type
@@ -64,8 +63,8 @@ def dalitz_integral(y_cut: float, nodes: int = 48) -> float:
     edges = [first, *_kinks(first, last, y_cut), last]
     points, weights = np.polynomial.legendre.leggauss(nodes)
     total = 0.0
-    for left, right in itertools.pairwise(logit(edges).tolist()):
-        a = expit(left + 0.5 * (right - left) * (points + 1))
+    for left, right in itertools.pairwise(math.log(edge / (1 - edge)) for edge in edges):
+        a = 1 / (1 + np.exp(-left - 0.5 * (right - left) * (points + 1)))
         lower, upper = _bounds(a, y_cut)
         low, high = lower.max(0), upper.min(0)
         inner = ((1 - a) ** 2 + 1) * np.log(high / low) - 2 * (high - low) + 0.5 * (high**2 - low**2)

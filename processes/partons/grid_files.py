@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nisampler.base.checks import shown
+from nisampler.base.kept import kept
 from nisampler.base.storage import read_bounded
 from nisampler.errors import PdfError, StorageError
 from nisampler.processes.constants import GLUON
@@ -23,6 +25,8 @@ _LARGEST = 1e30
 # Bytes of a grid file, of its head and of an .info file, and knots in x times knots in Q, for each of which a density
 # keeps 16 coefficients a flavour. The largest sets have 6 MiB and 20,000 knots.
 _MOST_GRID, _MOST_HEAD, _MOST_KNOTS = 16 << 20, 1 << 20, 100_000
+# From so many bytes on a text takes longer to parse than to find in the cache.
+_WORTH_KEEPING = 256 << 10
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,8 @@ def read_grid(path: Path) -> list[SubGrid]:
 def read_member(path: Path) -> tuple[dict[str, str], list[SubGrid]]:
     """The entries in the head of a grid file, which override those of the set, and its sub-grids; see `read_grid`.
 
+    What was parsed of a large file is kept in the user's cache, under the checksum of the file.
+
     >>> import tempfile
     >>> text = "Format: lhagrid1\\nAlphaS_MZ: 0.117\\n---\\n0.1 1.0\\n1.0 100.0\\n21\\n2 2 0 0\\n---\\n"
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -83,9 +89,40 @@ def read_member(path: Path) -> tuple[dict[str, str], list[SubGrid]]:
     (0.117, (21,))
     """
     try:
-        text = read_bounded(path, _MOST_GRID, "a PDF grid").decode("ascii")
-    except (StorageError, UnicodeDecodeError) as error:
+        content = read_bounded(path, _MOST_GRID, "a PDF grid")
+    except StorageError as error:
         raise PdfError(f"cannot read the PDF grid {path}: {error.__cause__ or error}") from error
+    if len(content) < _WORTH_KEEPING:
+        return _parsed(path, content)
+    return _unpacked(kept("pdf-1", content, lambda: _packed(*_parsed(path, content))))
+
+
+def _packed(head: dict[str, str], grids: list[SubGrid]) -> dict[str, Tensor]:
+    """A member as tensors alone."""
+    table = {"head": _text(json.dumps(head))}
+    for index, grid in enumerate(grids):
+        parts = {"x": grid.x, "q": grid.q, "flavours": torch.tensor(grid.flavours), "values": grid.values}
+        table |= {f"{index}.{name}": tensor for name, tensor in parts.items()}
+    return table
+
+
+def _unpacked(table: dict[str, Tensor]) -> tuple[dict[str, str], list[SubGrid]]:
+    grids = []
+    for index in range((len(table) - 1) // 4):
+        x, q, flavours, values = (table[f"{index}.{name}"] for name in ("x", "q", "flavours", "values"))
+        grids.append(SubGrid(x, q, tuple(flavours.tolist()), values))
+    return json.loads(bytes(table["head"].tolist())), grids
+
+
+def _text(text: str) -> Tensor:
+    return torch.tensor(list(text.encode()), dtype=torch.uint8)
+
+
+def _parsed(path: Path, content: bytes) -> tuple[dict[str, str], list[SubGrid]]:
+    try:
+        text = content.decode("ascii")
+    except UnicodeDecodeError as error:
+        raise PdfError(f"cannot read the PDF grid {path}: {error}") from error
     head, *rest = f"\n{text}".split("\n---")
     blocks = [block.partition("\n")[2] for block in rest]
     if len(head) > _MOST_HEAD or "lhagrid1" not in head:

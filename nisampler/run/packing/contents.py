@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nisampler.base.device import point_threads
+from nisampler.base.kept import SUFFIX, cache_folder
 from nisampler.errors import StorageError
 from nisampler.run import lookup
 from nisampler.run.directory import CACHE, PDF, RunDirectory
@@ -90,7 +91,9 @@ def contents_of(run: RunDirectory, with_pdf: bool = True) -> Contents:
         job.process.prepare_events()
         generator.fill(Path(folder), [(0, _EVENTS)], SILENT)
     read = {path for path in (Path(name).resolve() for name in opened) if path.is_file()}
-    read = {path for path in read if not path.is_relative_to(run.path.resolve()) and path.suffix != ".pyc"}
+    read = {
+        path for path in read if not path.is_relative_to(run.path.resolve()) and path.suffix not in (".pyc", SUFFIX)
+    }
     found = Contents(has_events=job.process.has_events)
     _take_sources(run, job, read, found)
     _take_parameters(run, read, found)
@@ -180,8 +183,7 @@ def _take_parameters(run: RunDirectory, read: Iterable[Path], found: Contents) -
 
 def _take_amplitudes(read: Iterable[Path], found: Contents) -> None:
     """The folders of generated amplitudes of which anything was read."""
-    chosen = os.environ.get("NISAMPLER_CACHE")
-    cache = (Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "nisampler").resolve()
+    cache = cache_folder("").resolve()
     keys = {path.relative_to(cache).parts[:2] for path in read if path.is_relative_to(cache)}
     for key in sorted(key for key in keys if len(key) == 2 and cache.joinpath(*key).is_dir()):
         for path in sorted(cache.joinpath(*key).rglob("*")):

@@ -5,14 +5,17 @@ from __future__ import annotations
 import importlib.metadata
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pdf_grids import write_set
 from torch import Tensor
 
 from nisampler.errors import MissingExtraError, PdfError, ShapeError
+from nisampler.processes.partons import grid_files
 from nisampler.processes.partons.grid_files import SubGrid, read_grid
 from nisampler.processes.partons.pdf import PDF_FLAVOURS, PartonDensity, load_pdf
 
@@ -286,10 +289,11 @@ def test_without_pythia_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.delenv("PYTHIA8DATA", raising=False)
-    monkeypatch.setattr(importlib.metadata, "files", absent)
+    monkeypatch.setattr(importlib.metadata, "distribution", absent)
     with pytest.raises(MissingExtraError, match=r"nisampler\[shower\]"):
         load_pdf("NNPDF31_lo_as_0118")
-    monkeypatch.setattr(importlib.metadata, "files", lambda name: [])
+    empty = SimpleNamespace(read_text=lambda name: "pythia8.py,,\n")
+    monkeypatch.setattr(importlib.metadata, "distribution", lambda name: empty)
     with pytest.raises(PdfError, match="brings no PDF grids"):
         load_pdf("NNPDF31_lo_as_0118")
 
@@ -303,3 +307,25 @@ def test_wrong_questions(pdf: PartonDensity) -> None:
     for q2 in (0.0, -1.0, math.nan):
         with pytest.raises(PdfError, match="q2 must be positive"):
             pdf.xf(x, q2)
+
+
+def test_a_large_grid_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Later its tensors come from the user's cache, the same to the last bit; another text has others."""
+    monkeypatch.setenv("NISAMPLER_CACHE", str(tmp_path / "cache"))
+    file = write_set(tmp_path) / "toyset_0003.dat"
+    plain = grid_files.read_member(file)
+    assert not (tmp_path / "cache").exists()
+    monkeypatch.setattr(grid_files, "_WORTH_KEEPING", 0)
+    first = grid_files.read_member(file)
+    parsed = grid_files._parsed
+    monkeypatch.setattr(grid_files, "_parsed", None)
+    again = grid_files.read_member(file)
+    for head, grids in (first, again):
+        assert head == plain[0] and head["AlphaS_MZ"] == "0.117" and len(grids) == len(plain[1])
+        for found, wanted in zip(grids, plain[1], strict=True):
+            assert found.flavours == wanted.flavours
+            for name in ("x", "q", "values"):
+                assert torch.equal(getattr(found, name), getattr(wanted, name))
+    monkeypatch.setattr(grid_files, "_parsed", parsed)
+    file.write_text(file.read_text().replace("0.117", "0.118"))
+    assert grid_files.read_member(file)[0]["AlphaS_MZ"] == "0.118"
