@@ -195,6 +195,25 @@ def pack(
 
 
 @app.command()
+def warmup(
+    context: typer.Context,
+    run: Annotated[
+        Path | None, typer.Argument(metavar="[RUN]", help="A finished run, a pack, or the folder of one.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Do beforehand what takes long on a new machine: compile kernels, and with a run read what its jobs will need."""
+    with errors(context):
+        from contextlib import nullcontext
+
+        from nisampler.run.packing.pack import opened
+        from nisampler.run.warmup import warm_up
+
+        with monitor_for(not quiet) as monitor, nullcontext() if run is None else opened(run) as directory:
+            warm_up(directory, monitor)
+
+
+@app.command()
 def merge(
     context: typer.Context,
     jobs: Annotated[list[Path], typer.Argument(metavar="JOBS...", help="Folders that `generate` made.")],

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nisampler.api import CHECKPOINT_SECONDS
+from nisampler.base import notices
 from nisampler.base.checkpoints import has_checkpoint
 from nisampler.base.device import point_threads
 from nisampler.base.storage import atomic_write, write_sealed
@@ -131,7 +132,7 @@ def execute(
     """
     clock = Clock(directory)
     monitor = Monitors([LogMonitor(directory.log), clock, watcher])
-    with log_end(directory.log), point_threads(directory.settings["threads"]):
+    with log_end(directory.log), notices.listening(monitor.line), point_threads(directory.settings["threads"]):
         return _execute(directory, monitor, clock, checkpoint_seconds, workers)
 
 

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nisampler.base import notices
 from nisampler.base.checks import checked
 from nisampler.base.device import threads_for_points
 from nisampler.errors import ConfigError
@@ -123,6 +124,9 @@ def _usable(compiler: str, single: bool) -> bool:
 _usable._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
+_COMPILING = "compiling the kernels of flows for this machine, once; `nisampler warmup` does it beforehand"
+
+
 @cache
 def _works(compiler: str, single: bool) -> bool:
     """Looks for a compiler and, on the CPU, tries its kernels in this precision; says once what is wrong."""
@@ -133,7 +137,8 @@ def _works(compiler: str, single: bool) -> bool:
         else:
             kernels = _kernels(compiler)
             if compiler == "numba":
-                _try(kernels, np.float32 if single else np.float64)
+                with notices.if_slow(_COMPILING):
+                    _try(kernels, np.float32 if single else np.float64)
             return True
     except Exception as error:
         # An installed compiler can fail in any way: libraries that do not fit, no place to write, an unknown processor.

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from nisampler.base import notices
 from nisampler.base.device import point_threads
 from nisampler.base.estimate import Estimate
 from nisampler.base.rng import Streams
@@ -222,7 +223,8 @@ def generate_events(
     directory = directory.with_events(n=n, **{name: value for name, value in asked.items() if value is not None})
     settings, log = directory.settings, target / "run.log"
     order = Order(directory.identity(), seed, n, directory.card.events.shard_size, *part)
-    with order.claimed(target), log_end(log), point_threads(settings["threads"]):
+    listening = notices.listening(watcher.line)
+    with order.claimed(target), log_end(log), listening, point_threads(settings["threads"]):
         monitor = Monitors([LogMonitor(log), watcher])
         lookup.announce(settings["process"], monitor)
         generator, job, found = generator_of(directory, seed, monitor)
