@@ -76,6 +76,8 @@ def _append(group: Any, columns: dict[str, NDArray[Any]], start: int, rows: int 
         data.resize((start + len(column), *inner))
         region = (slice(start, start + len(column)), *(slice(0, size) for size in column.shape[1:]))
         data[region] = column
+        # Takes its space now, in this order, and not when whoever holds the dataset lets go of it, such as a profiler.
+        data.flush()
 
 
 def _block(rows: int | None, first: NDArray[Any]) -> int:

@@ -45,7 +45,7 @@ def write_init(file: Any, info: InitInfo) -> None:
     if info.total is not None:
         group.attrs[_TOTAL] = info.total
     rows = [[item.cross_section, item.error, item.max_weight, item.process_id] for item in info.processes]
-    group.create_dataset("processes", data=np.array(rows, dtype=np.float64), fletcher32=True)
+    group.create_dataset("processes", data=np.array(rows, dtype=np.float64), fletcher32=True).flush()
     if info.weight_groups:
         groups = [(item.name, item.combine, _joined(item.attributes)) for item in info.weight_groups]
         weights = [
@@ -54,11 +54,12 @@ def write_init(file: Any, info: InitInfo) -> None:
             for item in found.weights
         ]
         for name, table in ((_GROUPS, groups), (_WEIGHTS, weights)):
-            group.create_dataset(name, data=_stored(table), fletcher32=True)
+            group.create_dataset(name, data=_stored(table), fletcher32=True).flush()
     if info.header:
         texts = file.create_group(_HEADER, track_order=True)
         for name, text in info.header:
-            texts.create_dataset(name, data=np.frombuffer(text.encode(), np.uint8), fletcher32=bool(text))
+            data = np.frombuffer(text.encode(), np.uint8)
+            texts.create_dataset(name, data=data, fletcher32=bool(text)).flush()
 
 
 def read_init(file: Any) -> InitInfo:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import gzip
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -432,3 +433,25 @@ def test_an_hdf5_file_is_as_large_as_its_events(n, events, info, tmp_path):
     assert path.stat().st_size < 80_000 + 1.8 * max(numbers, 256 * numbers / n)
     write_points(path, PointBatch(np.zeros((n, 3)), np.ones(n)))
     assert path.stat().st_size < 15_000 + 1.8 * n * 32
+
+
+def test_hdf5_does_not_depend_on_who_holds_its_datasets(events, info, tmp_path, monkeypatch):
+    """A profiler, or a debugger, keeps some datasets open for longer: the bytes are the same."""
+    told = replace(info, header=tuple((f"text-{k}", "word " * 300 * k) for k in range(5)))
+    batches = [events(300, seed=seed) for seed in (1, 2)]
+    write_events(tmp_path / "plain.h5", batches, told)
+    held = []
+
+    def holding(call):
+        def held_now_and_then(*given, **more):
+            found = call(*given, **more)
+            held.append(found if len(held) % 3 == 0 else None)
+            return found
+
+        return held_now_and_then
+
+    for name in ("create_dataset", "__getitem__"):
+        monkeypatch.setattr(h5py.Group, name, holding(getattr(h5py.Group, name)))
+    write_events(tmp_path / "held.h5", batches, told)
+    assert len(held) > 20
+    assert (tmp_path / "held.h5").read_bytes() == (tmp_path / "plain.h5").read_bytes()
