@@ -60,11 +60,46 @@ class Style(StrEnum):
     ALICE = "alice"
 
 
+class Crews(StrEnum):
+    """Who shares work that is waited for.
+
+    >>> [crew.value for crew in Crews]
+    ['processes', 'dask', 'mpi']
+    """
+
+    PROCESSES = "processes"
+    DASK = "dask"
+    MPI = "mpi"
+
+
+class Scheduler(StrEnum):
+    """Who makes events of a submission.
+
+    >>> [scheduler.value for scheduler in Scheduler]
+    ['dask', 'mpi', 'slurm', 'htcondor']
+    """
+
+    DASK = "dask"
+    MPI = "mpi"
+    SLURM = "slurm"
+    HTCONDOR = "htcondor"
+
+
 CardPath = Annotated[Path, typer.Argument(metavar="CARD", help="The run card, a TOML file.")]
 PackPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, a pack, or the folder of one.")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing; the log file is written anyway.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed, instead of the card's.")]
+OtherSeed = Annotated[int, typer.Option(min=0, help="Seed; another one than the run's gives other events.")]
+Events = Annotated[int, typer.Option(min=1, help="Number of events.")]
+CardEvents = Annotated[int | None, typer.Option("--events", min=0, help="Number of events, instead of the card's.")]
+ShardSize = Annotated[
+    int | None, typer.Option(min=1, help="Events in a shard, the same in all jobs; that of the card by default.")
+]
+Formats = Annotated[
+    list[str] | None,
+    typer.Option("--format", help="lhe.gz, lhe.zst, lhe or h5, instead of the card's; may be repeated."),
+]
 Workers = Annotated[int, typer.Option("--workers", "-w", min=1, help="Processes that work side by side.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda, instead of the card's.")]
 
@@ -93,7 +128,7 @@ def run(
     card: CardPath,
     output: Annotated[Path, typer.Option("--output", "-o", help="The run directory to make.")],
     seed: Seed = None,
-    events: Annotated[int | None, typer.Option(min=0, help="Number of events, instead of the card's.")] = None,
+    events: CardEvents = None,
     device: Device = None,
     workers: Workers = 1,
     quiet: Quiet = False,
@@ -129,20 +164,16 @@ def resume(context: typer.Context, run: RunPath, workers: Workers = 1, quiet: Qu
 def generate(
     context: typer.Context,
     run: PackPath,
-    events: Annotated[int, typer.Option(min=1, help="Number of events.")],
-    seed: Annotated[int, typer.Option(min=0, help="Seed; another one than the run's gives other events.")],
+    events: Events,
+    seed: OtherSeed,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Folder of the events; RUN/generated-SEED by default."),
     ] = None,
     job: Annotated[str, typer.Option(help="K/N: only the share of job K of N; `merge` joins them.")] = "1/1",
-    shard_size: Annotated[
-        int | None, typer.Option(min=1, help="Events in a shard, the same in all jobs; that of the card by default.")
-    ] = None,
-    formats: Annotated[
-        list[str] | None,
-        typer.Option("--format", help="lhe.gz, lhe.zst, lhe or h5, instead of the card's; may be repeated."),
-    ] = None,
+    shard_size: ShardSize = None,
+    formats: Formats = None,
+    shards_only: Annotated[bool, typer.Option("--shards-only", help="Write no file but what `merge` joins.")] = False,
     workers: Workers = 1,
     quiet: Quiet = False,
 ) -> None:
@@ -150,7 +181,7 @@ def generate(
     target = output if output is not None else (run if run.is_dir() else Path()) / f"generated-{seed}"
     given = {"--output": output, "--job": None if job == "1/1" else job, "--shard-size": shard_size}
     more = [word for name, value in given.items() if value is not None for word in (name, value)]
-    more += [word for name in formats or () for word in ("--format", name)]
+    more += [word for name in formats or () for word in ("--format", name)] + ["--shards-only"] * shards_only
     again = command("generate", run, "--events", events, "--seed", seed, *more)
     with errors(context, target / "order.json", again):
         from nisampler.run.generation.generate import generate_events
@@ -169,8 +200,78 @@ def generate(
                 workers=workers,
                 shard_size=shard_size,
                 formats=formats,
+                shards_only=shards_only,
             )
         show(generation_summary(result, target), quiet)
+
+
+@app.command()
+def submit(
+    context: typer.Context,
+    run: PackPath,
+    events: Events,
+    seed: OtherSeed,
+    backend: Annotated[Scheduler, typer.Option(help="Who makes them; start `--backend mpi` under mpiexec.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the events, which all machines see.")],
+    workers: Workers = 1,
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="Of Dask: local, slurm, htcondor, pbs, sge, tcp://host:8786 or the file of a scheduler."),
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Jobs of Slurm or HTCondor; at most 100 by default.")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE for Slurm or HTCondor, such as time=02:00:00; repeatable.")
+    ] = None,
+    setup: Annotated[str, typer.Option(help="Shell line at the start of each job of Slurm or HTCondor.")] = "",
+    shard_size: ShardSize = None,
+    formats: Formats = None,
+    quiet: Quiet = False,
+) -> None:
+    """Let a cluster write more events: Dask and MPI now, Slurm and HTCondor by scripts that this command writes."""
+    with errors(context):
+        from nisampler.run.report.summary import generation_summary
+        from nisampler.run.submission.submit import Submission, submitted, write_scripts
+
+        order = Submission(run, events, seed, output, shard_size=shard_size, formats=formats)
+        with monitor_for(not quiet) as monitor:
+            if backend in (Scheduler.SLURM, Scheduler.HTCONDOR):
+                rows = write_scripts(order, backend.value, jobs, workers, option or (), setup)
+            else:
+                result = submitted(order, backend.value, workers, cluster, monitor)
+                rows = [] if result is None else generation_summary(result, output)
+        show(rows, quiet)
+
+
+@app.command()
+def scan(
+    context: typer.Context,
+    card: CardPath,
+    values: Annotated[
+        list[str], typer.Option("--set", help="KEY=VALUE,VALUE...: a run for each, or each combination; repeatable.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder of the runs.")],
+    seed: Seed = None,
+    events: CardEvents = None,
+    backend: Annotated[Crews, typer.Option(help="Who runs; start `--backend mpi` under mpiexec.")] = Crews.PROCESSES,
+    workers: Workers = 1,
+    cluster: Annotated[str | None, typer.Option(help="Of Dask, as for `submit`.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Run a card for several values of its keys, side by side; started again, it continues."""
+    with errors(context):
+        from nisampler.run.submission.clusters import crew_of
+        from nisampler.run.submission.scan import Scan, scan_summary, settings_of
+        from nisampler.run.submission.scan import scan as run_all
+
+        given: dict[str, Any] = {"seed": seed, "events.n": events}
+        overrides = {name: value for name, value in given.items() if value is not None}
+        order = Scan(card, settings_of(values), overrides)
+        with monitor_for(not quiet) as monitor, crew_of(backend.value, workers, cluster, monitor) as crew:
+            result = None if crew is None else run_all(order, output, crew, monitor)
+        if result is not None:
+            show(scan_summary(result, output), quiet)
+            if any("error" in point for point in result["points"]):
+                raise typer.Exit(FAILED)
 
 
 @app.command()

@@ -257,8 +257,10 @@ def parse_card(text: str, source: str = "card", overrides: Mapping[str, Any] | N
     except RecursionError as error:
         raise CardError(f"{source} has tables or lists in one another, hundreds deep: a card needs three") from error
     for path, value in (overrides or {}).items():
-        table, _, key = path.rpartition(".")
-        target = data.setdefault(table, {}) if table else data
+        *tables, key = path.split(".")
+        target: Any = data
+        for table in tables:
+            target = target.setdefault(table, {}) if isinstance(target, dict) else None
         if isinstance(target, dict):
             target[key] = value
     problems = [f"{path} = {value!r}: {text}" for path, value, text in _unusable(data)]

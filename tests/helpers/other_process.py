@@ -7,12 +7,18 @@ import os
 import signal
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import numpy as np
 import torch
 
 from nisampler.flows import Flow
+from nisampler.run.directory import RunDirectory
+from nisampler.run.generation.generate import RunRecipe
+from nisampler.run.generation.generator import Generator
+from nisampler.run.generation.shards import Shard
 
 
 def densities(flow: Flow) -> tuple[str, list[float]]:
@@ -33,8 +39,7 @@ class Dying:
 
     def generator(self) -> NoReturn:
         """Does not get that far."""
-        os.kill(os.getpid(), signal.SIGKILL)
-        raise SystemExit
+        die()
 
 
 def die() -> NoReturn:
@@ -101,3 +106,32 @@ class Arriving:
 
     def __getstate__(self) -> tuple[str]:
         return ("something",)
+
+
+@dataclass(frozen=True)
+class DyingOnce:
+    """The recipe of a run whose worker is killed the first time that it begins one of some shards."""
+
+    run: Path
+    seed: int
+    marks: str
+    deadly: tuple[int, ...]
+    identity: str | None = None
+    made_with: tuple[tuple[str, str], ...] = ()
+
+    def environment(self) -> AbstractContextManager[None]:
+        """Nothing special."""
+        return nullcontext()
+
+    def generator(self) -> Any:
+        """Makes shards, and its own end."""
+        identity = RunDirectory.read(self.run).identity() if self.identity is None else self.identity
+        true = RunRecipe(self.run, self.seed, identity, self.made_with).generator()
+        return SimpleNamespace(shard=lambda folder, index, size: self._shard(true, folder, index, size))
+
+    def _shard(self, true: Generator, folder: Path, index: int, size: int) -> Shard:
+        mark = Path(self.marks) / f"died-{index}"
+        if index in self.deadly and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return true.shard(folder, index, size)

@@ -81,9 +81,7 @@ class RunRecipe:
             raise WorkerError(f"{changed[0]}: install the same versions on all machines")
         directory = RunDirectory.read(self.run)
         if directory.identity() != self.identity:
-            raise WorkerError(
-                f"{self.run} is another run on {socket.gethostname()}: give a place that all machines see"
-            )
+            raise WorkerError(f"{self.run} is another run on {socket.gethostname()}: put it where all machines see it")
         return generator_of(directory, self.seed)[0]
 
 
@@ -166,6 +164,7 @@ def generate_events(
     workers: int | Crew = 1,
     shard_size: int | None = None,
     formats: Sequence[str] | None = None,
+    shards_only: bool = False,
 ) -> dict[str, Any]:
     """Write `n` events of a finished run with another seed to `target`; an interrupted call is continued.
 
@@ -189,6 +188,8 @@ def generate_events(
         Events in a shard; that of the card by default. Other shards are other events.
     formats
         Of the finished files; those of the card by default.
+    shards_only
+        Whether there are no finished files, but only shards for `merge`.
 
     Returns
     -------
@@ -231,7 +232,7 @@ def generate_events(
         todo = list(order.shards())
         made = fill(generator, directory.path, target / SHARDS, todo, workers, monitor)
         paths = [shard_path(target / SHARDS, index, SUFFIX) for index, _ in todo]
-        names = finish(job, paths, target, made.events) if todo else []
+        names = finish(job, paths, target, made.events) if todo and not shards_only else []
         result = asdict(order) | _told(made, found.estimate, generator.max_weight, job) | {"files": names}
         result["warnings"] += version_changes(settings["versions"], "since the run began")
         if seed == directory.card.seed:

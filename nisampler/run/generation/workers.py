@@ -12,7 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from nisampler.base.device import point_threads, threads_for_points
 from nisampler.errors import NisamplerError, WorkerError
@@ -26,7 +26,14 @@ _KILOBYTES = 1024
 
 
 class Recipe(Protocol):
-    """How a worker makes its generator; it can be pickled, and equal ones make the same."""
+    """How a worker makes its generator; it can be pickled, and equal ones make the same.
+
+    >>> from contextlib import nullcontext
+    >>> class Nothing:
+    ...     def environment(self): return nullcontext()
+    ...     def generator(self): raise NotImplementedError
+    >>> recipe: Recipe = Nothing()
+    """
 
     def environment(self) -> AbstractContextManager[None]:
         """Entered while the worker is at work."""
@@ -143,7 +150,7 @@ def spread(recipe: Recipe, folder: Path, todo: Sequence[tuple[int, int]], crew: 
     try:
         while pending:
             done, pending = wait(pending, timeout=_SECONDS_BETWEEN_LOOKS, return_when=FIRST_COMPLETED)
-            for made in map(_result, done):
+            for made in map(outcome, done):
                 found[made.shard.index] = made
             figures = {"shards": f"{len(found)}/{len(todo)}", **crew.figures()}
             monitor.progress("events", sum(made.shard.events for made in found.values()), total, figures)
@@ -155,11 +162,28 @@ def spread(recipe: Recipe, folder: Path, todo: Sequence[tuple[int, int]], crew: 
     if found:
         peak, seconds = max(made.memory for made in found.values()), sum(made.seconds for made in found.values())
         count = len(_by_worker(found.values()))
-        monitor.line(f"{count} workers, at most {peak} MiB each, {seconds:.1f} CPU-seconds for events")
+        who = "1 worker" if count == 1 else f"{count} workers"
+        monitor.line(f"{who}, at most {peak} MiB each, {seconds:.1f} CPU-seconds for events")
     return [found[index].shard for index, _ in todo]
 
 
-def _result(future: Future[Made]) -> Made:
+def outcome(future: Future[Any]) -> Any:
+    """What a worker returned.
+
+    Raises
+    ------
+    NisamplerError
+        That the worker met.
+    WorkerError
+        If the worker died, or failed for a reason that has no name here.
+
+    Examples
+    --------
+    >>> future = Future()
+    >>> future.set_result(5)
+    >>> outcome(future)
+    5
+    """
     try:
         return future.result()
     except NisamplerError:

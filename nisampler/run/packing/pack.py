@@ -90,8 +90,15 @@ def pack(run: RunDirectory, output: Path, with_pdf: bool = True) -> dict[str, An
 
 
 @contextmanager
-def opened(path: str | Path) -> Iterator[RunDirectory]:
+def opened(path: str | Path, beside: Path | None = None) -> Iterator[RunDirectory]:
     """A run directory, a pack, or the folder of an unpacked pack, to be read; a pack is unpacked for that time.
+
+    Parameters
+    ----------
+    path
+        Where it is.
+    beside
+        Folder in which a pack is unpacked; that of temporary files by default.
 
     Raises
     ------
@@ -112,7 +119,7 @@ def opened(path: str | Path) -> Iterator[RunDirectory]:
         with pack_environment(run := _checked(target) / _RUN):
             yield RunDirectory.read(run)
     elif target.is_file():
-        with tempfile.TemporaryDirectory(prefix="nispack-") as folder:
+        with tempfile.TemporaryDirectory(prefix="nispack-", dir=beside) as folder:
             with pack_environment(run := _checked(_unpack(target, Path(folder))) / _RUN):
                 yield RunDirectory.read(run)
     else:
