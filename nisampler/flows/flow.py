@@ -12,6 +12,7 @@ from nisampler.base.checks import Natural, checked
 from nisampler.errors import ConfigError, DomainError, ShapeError
 from nisampler.flows.cuda_graphs import CudaGraphs
 from nisampler.flows.distributions import Base, UniformCube, traced
+from nisampler.flows.fused.chain import coupling_chain
 from nisampler.flows.saving import Saved
 from nisampler.flows.transforms import Transform
 
@@ -147,6 +148,9 @@ class Flow(Saved):
     def _tiled(self, x: Tensor, context: Tensor | None, inverse: bool) -> tuple[Tensor, Tensor]:
         """Apply one direction of the transform, tile by tile and without any records where that is faster."""
         function = self.transform.inverse if inverse else self.transform
+        found = coupling_chain(self.transform, x, context, inverse)
+        if found is not None:
+            return found
         if torch.is_grad_enabled() or traced():
             return function(x, context)
         if x.is_cuda and self.graphs is not None:

@@ -1,15 +1,15 @@
 """Many flows as one: every group of points (a channel of phase space, say) has a flow or a grid of its own.
 
 `GroupedFlow` evaluates the flows of all groups in one batched computation. Points are sorted by group once, at the
-entry, and padded to tiles of equal size that belong to one group each; inside, each layer of the conditioners is one
-batched matrix product over the tiles, and the splines run over all points as in a single flow. `GridSpline` gives
-each group a frozen product of one-dimensional maps made from VEGAS grids, for a flow to start from.
+entry. On a CPU the tiles of all groups then go through one compiled operation (`fused.chain`). Elsewhere they are
+padded to equal size; each layer of the conditioners is one batched matrix product over the tiles, and the splines run
+over all points as in a single flow. `GridSpline` gives each group a frozen product of one-dimensional maps made from
+VEGAS grids, for a flow to start from.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,8 @@ from nisampler.base.checks import Coordinates, Count, checked
 from nisampler.errors import ConfigError, DomainError, ShapeError
 from nisampler.flows.assemblies import CouplingConfig, coupling_masks
 from nisampler.flows.coupling import CouplingTransform
-from nisampler.flows.nets.mlp import ACTIVATIONS, FourierFeatures, NetConfig, make_linear
+from nisampler.flows.fused.chain import grouped_chain
+from nisampler.flows.nets.grouped import GroupedConstant, GroupedMLP
 from nisampler.flows.saving import Saved
 from nisampler.flows.splines.rational_quadratic import segment, solve_segment
 from nisampler.flows.transforms import Composition
@@ -69,80 +70,6 @@ class _Tiles:
         place[order] = sorted_place
         tile_group = torch.repeat_interleave(tiles, output_size=total)
         return cls(tile_group, source, place)
-
-
-class GroupedLinear(nn.Module):
-    """One linear layer per group, (T, d_in, t) -> (T, d_out, t): W_g x + b_g for the group g of each tile.
-
-    `weight` (G, d_out, d_in) and `bias` (G, d_out) are the stacked parameters of single layers, with the same initial
-    values, or zero.
-
-    >>> layer = GroupedLinear(3, 2, 4, torch.Generator().manual_seed(1))
-    >>> layer(torch.zeros(5, 2, 8), torch.tensor([0, 0, 1, 2, 2])).shape
-    torch.Size([5, 4, 8])
-    """
-
-    def __init__(self, groups: int, d_in: int, d_out: int, generator: torch.Generator | None) -> None:
-        super().__init__()
-        if generator is None:
-            self.weight = nn.Parameter(torch.zeros(groups, d_out, d_in))
-            self.bias = nn.Parameter(torch.zeros(groups, d_out))
-        else:
-            layers = [make_linear(d_in, d_out, generator) for _ in range(groups)]
-            self.weight = nn.Parameter(torch.stack([layer.weight.detach() for layer in layers]))
-            self.bias = nn.Parameter(torch.stack([layer.bias.detach() for layer in layers]))
-
-    def forward(self, x: Tensor, group: Tensor) -> Tensor:
-        weight, bias = self.weight.index_select(0, group), self.bias.index_select(0, group)
-        return torch.baddbmm(bias.unsqueeze(2), weight, x)
-
-
-class GroupedMLP(nn.Module):
-    """A multilayer perceptron per group: points (n', d_in) in T tiles of groups (T,) -> (n', d_out).
-
-    As with a single network the samples of the result are fastest in memory, which makes the splines fast.
-
-    >>> net = GroupedMLP(3, 2, 4, NetConfig(hidden=8, layers=1), torch.Generator().manual_seed(1))
-    >>> net(torch.zeros(10, 2), torch.tensor([0, 0, 1, 2, 2])).shape
-    torch.Size([10, 4])
-    """
-
-    def __init__(self, groups: int, d_in: int, d_out: int, config: NetConfig, generator: torch.Generator) -> None:
-        super().__init__()
-        self.features = FourierFeatures(d_in, config.fourier, config.centre)
-        sizes = [self.features.d_out] + [config.hidden] * config.layers
-        self.hidden = nn.ModuleList(GroupedLinear(groups, a, b, generator) for a, b in pairwise(sizes))
-        self.output = GroupedLinear(groups, config.hidden, d_out, None)
-        self._activation = ACTIVATIONS[config.activation]
-
-    def forward(self, x: Tensor, group: Tensor) -> Tensor:
-        features = self.features(x.to(self.output.bias.dtype))
-        tiles = len(group)
-        hidden = features.view(tiles, len(x) // max(tiles, 1), features.shape[1]).transpose(1, 2)
-        for layer in self.hidden:
-            hidden = self._activation(layer(hidden, group))
-        return _samples_fastest(self.output(hidden, group))
-
-
-class GroupedConstant(nn.Module):
-    """A conditioner without inputs: `d_out` free numbers per group, zero at the start.
-
-    >>> GroupedConstant(3, 4)(torch.zeros(10, 0), torch.tensor([0, 0, 1, 2, 2])).shape
-    torch.Size([10, 4])
-    """
-
-    def __init__(self, groups: int, d_out: int) -> None:
-        super().__init__()
-        self.values = nn.Parameter(torch.zeros(groups, d_out))
-
-    def forward(self, x: Tensor, group: Tensor) -> Tensor:
-        values = self.values.index_select(0, group).unsqueeze(2)
-        return _samples_fastest(values.expand(-1, -1, len(x) // max(len(group), 1)))
-
-
-def _samples_fastest(x: Tensor) -> Tensor:
-    """(T, d, t) as (T t, d), with the first axis fastest in memory."""
-    return x.transpose(0, 1).reshape(x.shape[1], x.shape[0] * x.shape[2]).t()
 
 
 class GroupedFlow(Saved):
@@ -225,20 +152,27 @@ class GroupedFlow(Saved):
         DomainError
             If a point lies outside the unit cube by more than 1e-6 or is not finite, or a group does not exist.
         """
-        group = _checked_groups(x, group, self._dim, self._groups)
-        tiles = _Tiles.of(group, self._groups)
-        z, log_det = self.transform(x.index_select(0, tiles.source), tiles.group)
-        return z.index_select(0, tiles.place), log_det.index_select(0, tiles.place)
+        return self._through(x, _checked_groups(x, group, self._dim, self._groups), inverse=False)
 
     def from_latent(self, z: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
         """The point x (n, dim) of a latent point z in its group's flow, and log q(x) (n,).
 
         Its errors are those of `to_latent`.
         """
-        group = _checked_groups(z, group, self._dim, self._groups)
-        tiles = _Tiles.of(group, self._groups)
-        x, log_det = self.transform.inverse(z.index_select(0, tiles.source), tiles.group)
-        return x.index_select(0, tiles.place), -log_det.index_select(0, tiles.place)
+        x, log_det = self._through(z, _checked_groups(z, group, self._dim, self._groups), inverse=True)
+        return x, -log_det
+
+    def _through(self, x: Tensor, group: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        """A direction of the flows with its log determinant: as one operation where that is possible."""
+        function = self.transform.inverse if inverse else self.transform
+
+        def plain(x: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
+            tiles = _Tiles.of(group, self._groups)
+            y, log_det = function(x.index_select(0, tiles.source), tiles.group)
+            return y.index_select(0, tiles.place), log_det.index_select(0, tiles.place)
+
+        found = grouped_chain(self.transform, x, group, inverse, plain)
+        return plain(x, group) if found is None else found
 
     def sample(
         self, group: Tensor, generator: torch.Generator | None = None, dtype: torch.dtype | None = None

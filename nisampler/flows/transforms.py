@@ -53,6 +53,10 @@ class Composition(Transform):
         super().__init__()
         self.transforms = nn.ModuleList(transforms)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy, here or in another process, makes its own plan of how it is evaluated (`fused.plan`)."""
+        return {name: value for name, value in self.__dict__.items() if name != "_plan"}
+
     def _parts(self) -> list[Transform]:
         return cast(list[Transform], list(self.transforms))
 

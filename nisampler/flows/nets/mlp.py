@@ -126,19 +126,21 @@ class FourierFeatures(nn.Module):
     tensor([[0., 0., 1.]])
     """
 
-    frequencies: Tensor
+    numbers: Tensor
 
     def __init__(self, d_in: int, m: int, centre: bool = False) -> None:
         super().__init__()
         self.d_out = d_in * (1 + 2 * m)
-        self._m, self._centre = m, centre
-        self.register_buffer("frequencies", 2 * math.pi * torch.arange(1, m + 1), persistent=False)
+        self.m, self.centre = m, centre
+        self.register_buffer("numbers", torch.arange(1.0, m + 1.0), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        plain = 2 * x - 1 if self._centre else x
-        if self._m == 0:
+        plain = 2 * x - 1 if self.centre else x
+        if self.m == 0:
             return plain
-        phase = (x.unsqueeze(-1) * self.frequencies).flatten(1)
+        # whole turns are taken off while they are exact, so that single precision does not lose the phase
+        turns = (x.unsqueeze(-1) * self.numbers).flatten(1)
+        phase = 2 * math.pi * (turns - turns.detach().round())
         return torch.cat([plain, torch.sin(phase), torch.cos(phase)], dim=1)
 
 
@@ -158,6 +160,7 @@ class MLP(nn.Module):
         sizes = [width] + [config.hidden] * config.layers
         self.hidden = nn.ModuleList(config.linear(a, b, generator) for a, b in pairwise(sizes))
         self.output = config.linear(config.hidden, d_out, None)
+        self.activation: Activation = config.activation
         self._activation = overwriting(config.activation)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:

@@ -109,10 +109,19 @@ def fused(x: Tensor) -> bool:
     >>> fused(torch.zeros(0)), fused(torch.zeros(1, dtype=torch.float16))
     (False, False)
     """
-    if _chosen == "reference" or x.dtype not in (torch.float32, torch.float64) or x.numel() == 0:
+    if not compilable(x):
         return False
     compiler = {"cpu": "numba", "cuda": "triton"}.get(x.device.type)
     return compiler is not None and _usable(compiler, x.dtype == torch.float32)
+
+
+def compilable(x: Tensor) -> bool:
+    """Whether points are such that compiled code takes them, and nobody has chosen the reference.
+
+    >>> compilable(torch.zeros(1)), compilable(torch.zeros(1, dtype=torch.float16))
+    (True, False)
+    """
+    return _chosen != "reference" and x.dtype in (torch.float32, torch.float64) and x.numel() > 0
 
 
 def _usable(compiler: str, single: bool) -> bool:
@@ -152,9 +161,9 @@ def _try(kernels: ModuleType, dtype: Any) -> None:
     """Compile both kernels, or fetch what is kept of them, and run them on one point."""
     shape = Shape(2, 0, MIN_SIZE, MIN_SIZE, MIN_SLOPE, 0.0)
     x, raw, y, log_slope = np.full((1, 1), 0.5, dtype), np.zeros((7, 1, 1), dtype), *np.zeros((2, 1, 1), dtype)
-    index = np.zeros((1, 1), np.int16)
-    kernels.spline(x, raw, y, log_slope, index, False, shape, 0, 1)
-    kernels.spline_gradient(x, raw, index, x, x, y, np.zeros_like(raw), False, shape, 0, 1)
+    index, rows = np.zeros((1, 1), np.int16), np.arange(1)
+    kernels.spline(x, raw, y, log_slope, index, (rows, np.zeros((7, 1), dtype), 0), False, shape, (0, 1))
+    kernels.spline_gradient(x, raw, index, (x, x, y, np.zeros_like(raw)), (rows, 0), False, shape, (0, 1))
 
 
 def spline(
@@ -231,8 +240,12 @@ def _shape(raw: Tensor, boundary: int, bound: float) -> Shape:
 
 def _forward(x: Tensor, raw: Tensor, inverse: bool, boundary: int, bound: float) -> tuple[Tensor, Tensor, Tensor]:
     x, raw = x.contiguous(), raw.contiguous()
-    y, log_slope, index = torch.empty_like(x), torch.empty_like(x), torch.empty_like(x, dtype=torch.int16)
-    _run("spline", (x, raw, y, log_slope, index), inverse, _shape(raw, boundary, bound))
+    y, log_slope, index = torch.empty_like(x), torch.zeros_like(x), torch.empty_like(x, dtype=torch.int16)
+    if x.is_cuda:
+        _kernels("triton").spline(x, raw, y, log_slope, index, inverse, _shape(raw, boundary, bound))
+    else:
+        layer = np.arange(len(x)), raw.new_zeros(raw.shape[:2]).numpy(), 0
+        _run("spline", (x, raw, y, log_slope, index), (layer,), inverse, _shape(raw, boundary, bound))
     return y, log_slope, index
 
 
@@ -248,24 +261,26 @@ def _backward(
 ) -> tuple[Tensor, Tensor]:
     tensors = tuple(t.contiguous() for t in (x, raw, index, g_y, g_log))
     g_x, g_raw = torch.empty_like(tensors[0]), torch.empty_like(tensors[1])
-    _run("spline_gradient", (*tensors, g_x, g_raw), inverse, _shape(raw, boundary, bound))
+    shape = _shape(raw, boundary, bound)
+    if x.is_cuda:
+        _kernels("triton").spline_gradient(*tensors, g_x, g_raw, inverse, shape)
+    else:
+        grads = tuple(t.numpy() for t in (*tensors[3:], g_x, g_raw))
+        _run("spline_gradient", tensors[:3], (grads, (np.arange(len(x)), 0)), inverse, shape)
     return g_x, g_raw
 
 
-def _run(name: str, tensors: tuple[Tensor, ...], inverse: bool, shape: Shape) -> None:
-    """Call a kernel, on the CPU with as many threads as may share the points of a batch."""
-    if tensors[0].is_cuda:
-        getattr(_kernels("triton"), name)(*tensors, inverse, shape)
-        return
+def _run(name: str, tensors: tuple[Tensor, ...], rest: tuple[Any, ...], inverse: bool, shape: Shape) -> None:
+    """Call a kernel of the CPU with as many threads as may share the points of a batch."""
     kernel = getattr(_kernels("numba"), name)
     arrays, n = [t.numpy() for t in tensors], tensors[0].shape[1]
     threads = threads_for_points() if tensors[0].numel() >= _THREADED else 1
     edges = [n * part // threads for part in range(threads + 1)]
     if threads == 1:
-        kernel(*arrays, inverse, shape, 0, n)
+        kernel(*arrays, *rest, inverse, shape, (0, n))
     else:
         spans = itertools.pairwise(edges)
-        for done in [_pool().submit(partial(kernel, *arrays, inverse, shape, *span)) for span in spans]:
+        for done in [_pool().submit(partial(kernel, *arrays, *rest, inverse, shape, span)) for span in spans]:
             done.result()
 
 

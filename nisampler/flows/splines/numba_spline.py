@@ -6,8 +6,7 @@ memory, which is what turns every inner loop into vector instructions. The mathe
 the reference.
 
 Arrays are C-contiguous with the samples last: points (A, n), raw parameters (P, A, n), which may be single where points
-are double. A NaN in a point or in one of
-its parameters gives a NaN.
+are double. A NaN in a point or in one of its parameters gives a NaN.
 """
 
 from __future__ import annotations
@@ -75,6 +74,28 @@ def _softmax(raw: Any, first: int, bins: int, block: Any, s: Any, e: Any, at: in
         share = _row(s, at + k, count)
         for j in range(count):
             share[j] *= total[j]
+
+
+@compiled
+def _shift(raw: Any, bias: Any, block: Any) -> None:
+    """Add the bias of a layer (P, A) to the parameters of a block."""
+    i, start, count = block
+    for k in range(raw.shape[0]):
+        row, own = raw[k, i, start : start + count], bias[k, i]
+        for j in range(count):
+            row[j] += own
+
+
+@compiled
+def _exchange(raw: Any, first: int, bins: int, block: Any, s: Any, at: int, keep: bool) -> None:
+    """Put the shares of the bins in the place of their raw parameters, or read those that were kept there."""
+    i, start, count = block
+    for k in range(bins):
+        row, share = raw[first + k, i, start : start + count], _row(s, at + k, count)
+        if keep:
+            row[:] = share
+        else:
+            share[:] = row
 
 
 @compiled
@@ -201,61 +222,67 @@ def _evaluate(count: int, s: Any, inverse: bool) -> None:
 
 @compiled
 def _store(x: Any, y: Any, log_slope: Any, target: Any, slope: Any, bound: float) -> None:
-    """Results of a block; outside of the box points stay what they are."""
+    """Results of a block, log slopes added to what is there; outside of the box points stay what they are."""
     zero, limit, width = x.dtype.type(0.0), x.dtype.type(bound), x.dtype.type(2.0 * bound)
     if bound == 0.0:
         for j in range(len(x)):
             y[j] = target[j]
-            log_slope[j] = slope[j]
+            log_slope[j] += slope[j]
         return
     for j in range(len(x)):
         point, value, own = x[j], target[j] * width - limit, slope[j]
         outside = abs(point) > limit
         y[j] = point if outside else value
-        log_slope[j] = zero if outside else own
+        log_slope[j] += zero if outside else own
 
 
 @kept
 def spline(
-    x: Any, raw: Any, y: Any, log_slope: Any, index: Any, inverse: bool, shape: Any, first: int, last: int
+    x: Any, raw: Any, y: Any, log_slope: Any, index: Any, layer: Any, inverse: bool, shape: Any, span: Any
 ) -> None:
-    """Fill values y (A, n), log slopes (A, n) and the numbers of the bins (A, n), int16, for points x (A, n).
+    """Fill values y and the numbers of the bins (A, n), int16, for points x (A, n), and add up their log slopes.
 
-    `raw` are the parameters (P, A, n); `inverse` asks for the other direction. Only samples from `first` on and before
-    `last` are touched.
+    `raw` are the parameters (P, A, n), and `layer` says what else is to be done: (rows, bias, mode). The value of row i
+    of x goes to row rows[i] of y. Log slopes are added to the rows of `log_slope`, or to the only one. In mode 0
+    parameters stay as they are; in mode 1 `bias` (P, A) is added to them first; in mode 2 the shares of the bins take
+    their place afterwards. `inverse` asks for the other direction. Only samples of a span (first, last) are touched.
 
     >>> from nisampler.flows.splines.fused_spline import Shape
     >>> x, raw = np.full((1, 2), 0.4, np.float32), np.zeros((31, 1, 2), np.float32)
-    >>> y, log_slope, index = np.empty_like(x), np.empty_like(x), np.empty_like(x, np.int16)
-    >>> spline(x, raw, y, log_slope, index, False, Shape(10, 0, 1e-4, 1e-4, 1e-4, 0.0), 0, 2)
+    >>> y, log_slope, index = np.empty_like(x), np.zeros_like(x), np.empty_like(x, np.int16)
+    >>> layer, shape = (np.arange(1), np.zeros((31, 1), np.float32), 0), Shape(10, 0, 1e-4, 1e-4, 1e-4, 0.0)
+    >>> spline(x, raw, y, log_slope, index, layer, False, shape, (0, 2))
     >>> y.round(6), index
     (array([[0.4, 0.4]], dtype=float32), array([[4, 4]], dtype=int16))
     """
+    (rows, bias, mode), (first, last) = layer, span
     bins = shape.bins
     s = np.empty((_SHARES + bins) * _BLOCK, x.dtype)
     e = np.empty(2 * _BLOCK, raw.dtype)
+    on_y, on_x = (bins, shape.min_height, _BOTTOM), (0, shape.min_width, _LEFT)
+    known, other = (on_y, on_x) if inverse else (on_x, on_y)
     for i in range(x.shape[0]):
+        out, total = y[rows[i]], log_slope[min(i, log_slope.shape[0] - 1)]
         for start in range(first, last, _BLOCK):
             count = min(_BLOCK, last - start)
             block, part = (i, start, count), slice(start, start + count)
             _load(x[i, part], _row(s, _TARGET, count), shape.bound)
-            if inverse:
-                _softmax(raw, bins, bins, block, s, e, _SHARES)
-                _find(bins, shape.min_height, count, s, _BOTTOM)
-                _softmax(raw, 0, bins, block, s, e, _SHARES)
-                _take(bins, shape.min_width, count, s, _SHARES, _LEFT)
-            else:
-                _softmax(raw, 0, bins, block, s, e, _SHARES)
-                _find(bins, shape.min_width, count, s, _LEFT)
-                _softmax(raw, bins, bins, block, s, e, _SHARES)
-                _take(bins, shape.min_height, count, s, _SHARES, _BOTTOM)
+            if mode > 0:
+                _shift(raw, bias, block)
+            _softmax(raw, known[0], bins, block, s, e, _SHARES)
+            _find(bins, known[1], count, s, known[2])
+            if mode == 2:
+                _exchange(raw, known[0], bins, block, s, _SHARES, True)
+            _softmax(raw, other[0], bins, block, s, e, _SHARES)
+            _take(bins, other[1], count, s, _SHARES, other[2])
+            if mode == 2:
+                _exchange(raw, other[0], bins, block, s, _SHARES, True)
             _slopes(raw, block, s, shape)
-            chosen, kept = _row(s, _INDEX, count), index[i, start : start + count]
+            chosen, kept = _row(s, _INDEX, count), index[i, part]
             for j in range(count):
                 kept[j] = np.int16(chosen[j])
             _evaluate(count, s, inverse)
-            value, slope = _row(s, _TARGET, count), _row(s, _LOG, count)
-            _store(x[i, part], y[i, part], log_slope[i, part], value, slope, shape.bound)
+            _store(x[i, part], out[part], total[part], _row(s, _TARGET, count), _row(s, _LOG, count), shape.bound)
 
 
 @compiled
@@ -378,52 +405,46 @@ def _store_gradient(x: Any, g_y: Any, g_x: Any, g: Any, bound: float) -> None:
 
 
 @kept
-def spline_gradient(
-    x: Any,
-    raw: Any,
-    index: Any,
-    g_y: Any,
-    g_log: Any,
-    g_x: Any,
-    g_raw: Any,
-    inverse: bool,
-    shape: Any,
-    first: int,
-    last: int,
-) -> None:
-    """Fill the gradients g_x (A, n) and g_raw (P, A, n) from those of values and log slopes, g_y and g_log (A, n).
+def spline_gradient(x: Any, raw: Any, index: Any, grads: Any, layer: Any, inverse: bool, shape: Any, span: Any) -> None:
+    """Fill the gradients g_x and g_raw (P, A, n) from those of values and log slopes; all are (g_y, g_log, g_x, g_raw).
 
-    `x` and `raw` were given to `spline`, and `index` are the numbers of the bins. Only samples from `first` on and
-    before `last` are touched.
+    `x` (A, n) and `raw` (P, A, n) are those of `spline`, after it was called, and `index` are the numbers of the bins.
+    `layer` is (rows, mode): row i of x has its gradients in row rows[i] of g_y and g_x; g_log has rows for each
+    coordinate or a single one. Only the samples of a span (first, last) are touched.
 
     >>> from nisampler.flows.splines.fused_spline import Shape
     >>> x, raw = np.full((1, 2), 0.35, np.float32), np.zeros((31, 1, 2), np.float32)
     >>> index, g_x, g_raw = np.full_like(x, 3, np.int16), np.empty_like(x), np.empty_like(raw)
-    >>> given = (x, raw, index, np.ones_like(x), np.zeros_like(x), g_x, g_raw)
-    >>> spline_gradient(*given, False, Shape(10, 0, 1e-4, 1e-4, 1e-4, 0.0), 0, 2)
+    >>> grads, shape = (np.ones_like(x), np.zeros_like(x), g_x, g_raw), Shape(10, 0, 1e-4, 1e-4, 1e-4, 0.0)
+    >>> spline_gradient(x, raw, index, grads, (np.arange(1), 0), False, shape, (0, 2))
     >>> g_x.round(4)
     array([[1., 1.]], dtype=float32)
     """
+    (g_y, g_log, g_x, g_raw), (rows, mode), (first, last) = grads, layer, span
     bins, widths, heights = shape.bins, _SHARES, _SHARES + shape.bins
     s = np.empty((heights + bins) * _BLOCK, x.dtype)
     e = np.empty(2 * _BLOCK, raw.dtype)
     for i in range(x.shape[0]):
+        g_to, g_from, g_added = g_y[rows[i]], g_x[rows[i]], g_log[min(i, g_log.shape[0] - 1)]
         for start in range(first, last, _BLOCK):
             count = min(_BLOCK, last - start)
             block, part = (i, start, count), slice(start, start + count)
             _load(x[i, part], _row(s, _TARGET, count), shape.bound)
             g_value, g_slope = _row(s, _G_VALUE, count), _row(s, _G_LOG, count)
-            _load_gradient(x[i, part], g_y[i, part], g_log[i, part], g_value, g_slope, shape.bound)
-            chosen, kept = _row(s, _INDEX, count), index[i, start : start + count]
+            _load_gradient(x[i, part], g_to[part], g_added[part], g_value, g_slope, shape.bound)
+            chosen, kept = _row(s, _INDEX, count), index[i, part]
             for j in range(count):
                 chosen[j] = kept[j]
-            _softmax(raw, 0, bins, block, s, e, widths)
+            if mode == 2:
+                _exchange(raw, 0, 2 * bins, block, s, widths, False)
+            else:
+                _softmax(raw, 0, bins, block, s, e, widths)
+                _softmax(raw, bins, bins, block, s, e, heights)
             _take(bins, shape.min_width, count, s, widths, _LEFT)
-            _softmax(raw, bins, bins, block, s, e, heights)
             _take(bins, shape.min_height, count, s, heights, _BOTTOM)
             _slopes(raw, block, s, shape)
             _segment_gradient(count, s, inverse)
             _share_gradient(g_raw, 0, shape.min_width, block, s, (widths, _LEFT, _G_LEFT), bins)
             _share_gradient(g_raw, bins, shape.min_height, block, s, (heights, _BOTTOM, _G_BOTTOM), bins)
             _slope_gradient(g_raw, block, s, shape)
-            _store_gradient(x[i, part], g_y[i, part], g_x[i, part], _row(s, _TARGET, count), shape.bound)
+            _store_gradient(x[i, part], g_to[part], g_from[part], _row(s, _TARGET, count), shape.bound)
