@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nisampler.base import notices
 from nisampler.flows.distributions import traced
 from nisampler.flows.fused.plan import COLUMNS, Plan, plan_of
 from nisampler.flows.fused.work import matrices, size_of
@@ -117,10 +118,11 @@ def _works(points: torch.dtype, weights: torch.dtype, gradient: bool) -> bool:
         space = narrow[None], wide[None], np.empty((1, 1, 1), _BINS)
         shape = fused_spline.Shape(3, 0, MIN_SIZE, MIN_SIZE, MIN_SLOPE, 0.0)
         before, after = (none[:, :3], 1, none, some, narrow[0]), (space, (narrow, wide), 1, False, (shape, 0, 1), False)
-        if gradient:
-            _kernels().backward(wide, wide[0], wide, *before, narrow[0], narrow, *after)
-        else:
-            _kernels().forward(wide, wide, wide[0], *before, narrow, space, *after[2:5])
+        with notices.if_slow(fused_spline.COMPILING):
+            if gradient:
+                _kernels().backward(wide, wide[0], wide, *before, narrow[0], narrow, *after)
+            else:
+                _kernels().forward(wide, wide, wide[0], *before, narrow, space, *after[2:5])
     except Exception:
         # An installed compiler can fail in any way: libraries that do not fit, no place to write, an unknown processor.
         return False

@@ -133,7 +133,8 @@ def _usable(compiler: str, single: bool) -> bool:
 _usable._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-_COMPILING = "compiling the kernels of flows for this machine, once; `nisampler warmup` does it beforehand"
+COMPILING = "compiling the kernels of flows for this machine, once; `nisampler warmup` does it beforehand"
+"""What is said when kernels are not there yet."""
 
 
 @cache
@@ -146,7 +147,7 @@ def _works(compiler: str, single: bool) -> bool:
         else:
             kernels = _kernels(compiler)
             if compiler == "numba":
-                with notices.if_slow(_COMPILING):
+                with notices.if_slow(COMPILING):
                     _try(kernels, np.float32 if single else np.float64)
             return True
     except Exception as error:
