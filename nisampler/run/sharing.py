@@ -24,10 +24,13 @@ from nisampler.run.directory import RunDirectory
 from nisampler.run.job import Job, build_job
 from nisampler.ui.monitor import Monitor
 
-# Seconds of work that are worth the start of a worker, which takes two or three.
+# Seconds of work that are worth the start of workers, which takes as long.
 _WORTH_A_START = 2.0
 
 _DEATH = "a worker died, perhaps for lack of memory: start the command again, it continues; fewer workers need less"
+
+# What a server imports once for all workers, which are its forks: torch takes a second and most of a worker's memory.
+_PRELOADED = ("nisampler.run.generation.generate",)
 
 _HELD = ExitStack()
 
@@ -50,7 +53,10 @@ def worker_pool(
     >>> with worker_pool(2) as pool:
     ...     pass
     """
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (prepare, threads_for_points()))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(_PRELOADED))
+    begin = (prepare, threads_for_points(), dict(os.environ))
+    pool = ProcessPoolExecutor(workers, context, _begin, begin)
     before = multiprocessing.active_children()
     try:
         yield pool
@@ -65,8 +71,10 @@ def worker_pool(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _begin(prepare: Callable[[], object] | None, threads: int) -> None:
-    """Prepare a new worker, which has the threads of its parent, leaves Ctrl-C to it, and ends when it does."""
+def _begin(prepare: Callable[[], object] | None, threads: int, environment: dict[str, str]) -> None:
+    """Prepare a new worker: with threads and environment of its parent, which gets Ctrl-C, and with which it ends."""
+    os.environ.clear()
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _HELD.enter_context(point_threads(threads))
