@@ -69,6 +69,16 @@ def level_of(name: str, level: int | None = None) -> int:
     return level
 
 
+def possible_level(name: str, level: object) -> int | None:
+    """A stored level if the packing of this name has it; else None, its default.
+
+    >>> possible_level("events.lhe.gz", 9), possible_level("events.lhe.gz", 19), possible_level("events.lhe.gz", "9")
+    (9, None, None)
+    """
+    low, high = _LEVELS.get(packing_of(name), (0, HIGHEST_LEVEL))
+    return level if isinstance(level, int) and low <= level <= high else None
+
+
 def require_packing(name: str) -> None:
     """Raise `MissingExtraError` if files of this name need a package that is not installed.
 

@@ -180,6 +180,22 @@ def test_what_does_not_fit_is_not_merged(
     assert not list(tmp_path.glob("all*"))
 
 
+@pytest.mark.parametrize(("ending", "level"), [("lhe.gz", 9), ("lhe.zst", 15), ("lhe.gz", 0)])
+def test_merged_files_are_packed_as_the_card_says(
+    events_run: Path, whole: Path, tmp_path: Path, ending: str, level: int
+) -> None:
+    """To the byte; and by default where the other packing has no such level."""
+    run = RunDirectory.read(events_run).with_events(n=N, formats=(ending,), compression_level=level)
+    for folder, part in (("1", (1, 2)), ("2", (2, 2)), ("all", (1, 1))):
+        generate_events(run, N, SEED, tmp_path / folder, part=part, shard_size=SIZE)
+    jobs, wanted = [tmp_path / "1", tmp_path / "2"], (tmp_path / "all" / f"events.{ending}").read_bytes()
+    merge(jobs, tmp_path / f"all.{ending}")
+    assert (tmp_path / f"all.{ending}").read_bytes() == wanted
+    merge(jobs, tmp_path / "other.lhe.gz")
+    usual = (whole / "events.lhe.gz").read_bytes()
+    assert ((tmp_path / "other.lhe.gz").read_bytes() == usual) == (level == 15)
+
+
 def test_what_is_missing_is_counted(events_run: Path, tmp_path: Path) -> None:
     make(events_run, tmp_path / "second", 2, 2)
     code, out, err = call("merge", tmp_path / "second", "-o", tmp_path / "all.lhe", "--partial")

@@ -253,5 +253,6 @@ def _told(made: Generated, integral: Estimate, max_weight: float, job: Job) -> d
         "max_weight": max_weight,
         "calls": {"generation": made.calls, "events": job.record_calls(made.events), "nonfinite": made.nonfinite},
         "weights": "average" if job.average else "unit",
+        "compression_level": job.card.events.compression_level,
         "warnings": overweight_warnings(made, job),
     }

@@ -10,6 +10,7 @@ from nisampler.base.outputs import new_file
 from nisampler.base.storage import read_sealed, sha256, write_sealed
 from nisampler.errors import StorageError
 from nisampler.events import merge_shards, shard_path, write_points
+from nisampler.events.compression import possible_level
 from nisampler.events.hdf5 import file_format, read_points_domain, read_points_header
 from nisampler.run.generation.generate import SHARDS, TOLD
 from nisampler.run.generation.generator import point_batches
@@ -29,7 +30,8 @@ def merge(jobs: Sequence[Path], output: Path, partial: bool = False, monitor: Mo
     jobs
         Folders of `generate_events`.
     output
-        A new file; its ending decides the format.
+        A new file; its ending decides the format. It is packed as hard as the card of the run says, where its packing
+        has that level.
     partial
         Whether shards may be missing; they are counted in the result then.
     monitor
@@ -69,7 +71,8 @@ def merge(jobs: Sequence[Path], output: Path, partial: bool = False, monitor: Mo
         domain = read_points_domain(paths[0])
         write_points(output, point_batches(paths), read_points_header(paths[0])[0], n, domain)
     else:
-        merge_shards(paths, output, average=figures["weights"] == "average")
+        average, level = figures["weights"] == "average", possible_level(output.name, figures.get("compression_level"))
+        merge_shards(paths, output, average=average, compression_level=level)
     planned = sum(len(sizes(whole[2], whole[3])) for whole in {order.whole for order in orders.values()})
     result = {
         "run": next(iter(orders.values())).run,
