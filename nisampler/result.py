@@ -74,7 +74,7 @@ class Result:
     training
         The frozen sampler and the record of its training.
     integration
-        Estimate, batches and moments. Its weights are not stored: a result that was read has none.
+        Estimate, batches and moments. Of a result that was read, only the weights of its first points.
     distribution
         Histogram of the weights.
     efficiencies, max_weight

@@ -144,7 +144,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Integrated:
-    """An integration as it is stored: without its weights, but with their distribution.
+    """An integration as it is stored: with its first points and weights, and the distribution of all weights.
 
     Attributes
     ----------
@@ -167,7 +167,7 @@ class Integrated:
     >>> stored = Integrated(found, worth, 2.0, spread, calls={}, counts={}, two_stage=False, source={})
     >>> tensors, meta = stored.state()
     >>> sorted(tensors), meta["max_weight"]
-    (['weight_counts', 'weight_edges'], 2.0)
+    (['point_weights', 'points', 'weight_counts', 'weight_edges'], 2.0)
     """
 
     result: IntegrationResult
@@ -183,6 +183,7 @@ class Integrated:
         """Tensors and JSON metadata."""
         result, weights = self.result, self.distribution
         tensors = {"weight_edges": torch.from_numpy(weights.edges), "weight_counts": torch.from_numpy(weights.counts)}
+        tensors |= {"points": result.points.cpu(), "point_weights": result.weights[: len(result.points)].cpu()}
         return tensors, {
             "estimates": result.estimates.to_dict(),
             "steered": result.steered,
@@ -209,8 +210,9 @@ class Integrated:
                 meta["steered"],
                 meta["batch_means"],
                 filled(Moments, meta["moments"]),
-                torch.zeros(0, dtype=torch.float64),
+                tensors["point_weights"],
                 meta["warnings"],
+                tensors["points"],
             )
             edges, counts = tensors["weight_edges"].numpy(), tensors["weight_counts"].numpy()
             distribution = WeightDistribution(edges, counts, meta["mean_weight"], meta["overweight_fraction"])

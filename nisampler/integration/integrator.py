@@ -35,6 +35,8 @@ from nisampler.ui.monitor import SILENT, Monitor
 # Numbers of a Sobol set have so many digits: the rest is filled with independent ones.
 _SOBOL_DIGITS = 2.0**-30
 
+_POINTS, _POINT_BYTES = 25_000, 4 << 20
+
 
 @settings
 class IntegrationConfig:
@@ -113,6 +115,8 @@ class IntegrationResult:
         Its weights f/q that were kept, float64.
     warnings
         What makes an error doubtful, if anything does.
+    points
+        The first points (k, dim) in the cube, those of the first weights: at most 25,000 and 4 MiB of them.
 
     Examples
     --------
@@ -129,6 +133,7 @@ class IntegrationResult:
     moments: Moments
     weights: Tensor
     warnings: list[str] = field(default_factory=list)
+    points: Tensor = field(default_factory=lambda: torch.zeros(0, 1, dtype=torch.float64))
 
     def __repr__(self) -> str:
         found = str(self.estimates) if len(self.estimates) > 1 else f"{self.estimate} {self.estimate.unit}".rstrip()
@@ -219,15 +224,18 @@ class Integrator:
         config, nonfinite = self.config, self.integrand.nonfinite
         batches, size = config.shape()
         sums: Sums | None = None
-        kept: list[Tensor] = []
-        room = config.keep_weights
+        kept, points = list[Tensor](), list[Tensor]()
+        room, places = config.keep_weights, _most_points(self.sampler.dim, config.keep_weights)
         while True:
-            for weights in self._round(0 if sums is None else sums.batches, batches, size):
+            for x, weights in self._round(0 if sums is None else sums.batches, batches, size):
                 sums = self._sums() if sums is None else sums
                 sums.add(weights)
                 if room > 0:
                     kept.append(weights[:room, sums.steered].clone())
                     room -= len(kept[-1])
+                if places > 0:
+                    points.append(x[:places].double().clone())
+                    places -= len(points[-1])
                 total, calls = -(-sums.batches // batches) * batches * size, {"calls": f"{sums.count:,}"}
                 monitor.progress("integration", sums.count, total, calls)
             if sums is None or sums.total.sum_abs == 0.0:
@@ -246,7 +254,9 @@ class Integrator:
         warnings = [*([unseen] if unseen else []), *_warnings(sums, reasons, self.integrand.nonfinite - nonfinite)]
         if not reached:
             warnings.append(f"the target error {config.target:g} was not reached within {config.max_points} points")
-        return IntegrationResult(estimates, sums.steered, sums.batch_means, sums.total, weights, warnings)
+        return IntegrationResult(
+            estimates, sums.steered, sums.batch_means, sums.total, weights, warnings, torch.cat(points)
+        )
 
     def _sums(self) -> Sums:
         """Empty sums, once a first call has told which integrals there are."""
@@ -254,15 +264,21 @@ class Integrator:
         names, dependent = integrand.names or ("0",), self.config.method == "sobol"
         return Sums(names, integrand.steered, dependent, integrand.unit, integrand.name)
 
-    def _round(self, first: int, batches: int, size: int) -> Iterator[Tensor]:
-        """Weights (size, k) of each batch of a round."""
+    def _round(self, first: int, batches: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Points (size, dim) and weights (size, k) of each batch of a round."""
         dim, method, device = self.sampler.dim, self.config.method, self.sampler.device
         step = max(1, tuning.POINTS_TOGETHER // size)
         for begin in range(first, first + batches, step):
             group = range(begin, min(begin + step, first + batches))
             u = torch.cat([latent_points(size, dim, self.streams, index, method, device) for index in group])
             x, log_q = self.sampler.map(u)
-            yield from torch.split(importance_weights(self.integrand.values(x), log_q), size)
+            weights = importance_weights(self.integrand.values(x), log_q)
+            yield from zip(torch.split(x, size), torch.split(weights, size), strict=True)
+
+
+def _most_points(dim: int, weights: int) -> int:
+    """How many points are kept."""
+    return min(_POINTS, _POINT_BYTES // (8 * dim), weights)
 
 
 def _check(sums: Sums, estimates: Estimates) -> None:

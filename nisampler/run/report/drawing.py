@@ -12,7 +12,6 @@ import torch
 
 from nisampler.base.checkpoints import has_checkpoint, load_checkpoint, save_checkpoint
 from nisampler.base.storage import atomic_write, read_sealed, understood
-from nisampler.base.weights import importance_weights
 from nisampler.errors import StorageError
 from nisampler.events import ShardSet
 from nisampler.events.shards import find_shards
@@ -20,10 +19,9 @@ from nisampler.result import Result
 from nisampler.run.directory import RunDirectory
 from nisampler.run.generation.files import file_problems
 from nisampler.run.generation.generator import point_batch, point_batches
-from nisampler.run.generation.shards import problems, sizes
+from nisampler.run.generation.shards import problems
 from nisampler.run.job import Job
 from nisampler.run.report.page import RunReport, render
-from nisampler.samplers.base import Sampler
 from nisampler.stored import Integrated, Trained
 from nisampler.ui import plots
 from nisampler.ui.distributions import (
@@ -37,8 +35,7 @@ from nisampler.ui.distributions import (
 )
 from nisampler.ui.histograms import Axis, Histogram
 
-_POINTS = 100_000
-_BATCH = 20_000
+_BATCH, _SHARE = 20_000, 20
 _VALUES = [item.name for item in fields(Comparison) if item.name not in ("axis", "shades")]
 
 
@@ -100,7 +97,7 @@ class Drawn:
 
 
 def draw(job: Job, directory: RunDirectory, found: Result) -> Drawn:
-    """Compare fresh weighted points of the sampler with the events of a run, and store the distributions there.
+    """Compare weighted points of the integration with the events of a run, and store the distributions there.
 
     Raises
     ------
@@ -245,13 +242,17 @@ def _damage(directory: RunDirectory, result: Mapping[str, Any]) -> Iterator[str]
         yield from file_problems(directory.path, result["files"])
 
 
-def _weighted_points(job: Job, sampler: Sampler, n: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """`n` cube points of the frozen sampler with weights f/q, zeros included."""
-    integrand = sampler.view(job.integrand)
-    for index, size in enumerate(sizes(n, _BATCH)):
-        generator = job.streams.generator("report", index, device=sampler.device)
-        u, log_q = sampler.sample(size, generator)
-        yield u, importance_weights(integrand(u), log_q)
+def _weighted_points(found: Result, n: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """`n` cube points of the integration with weights f/q, zeros included."""
+    points, weights = found.integration.points[:n], found.integration.weights[:n]
+    yield from zip(torch.split(points, _BATCH), torch.split(weights, _BATCH), strict=True)
+
+
+def _number(job: Job, found: Result) -> int:
+    """How many points are drawn: where each costs a call for its record, a twentieth of the calls so far at most."""
+    most = len(found.integration.points)
+    calls = sum(found.calls[stage] for stage in ("detection", "training", "integration"))
+    return min(most, calls // _SHARE) if job.process.has_events else most
 
 
 def _comparisons(job: Job, directory: RunDirectory, found: Result) -> tuple[tuple[Comparison, ...], int]:
@@ -261,8 +262,8 @@ def _comparisons(job: Job, directory: RunDirectory, found: Result) -> tuple[tupl
     axes = observable_axes(observables) if job.process.has_events else coordinate_axes(domain)
     weighted = tuple(Histogram(axis) for axis in axes)
     unweighted = tuple(Histogram(axis) for axis in axes)
-    n, records = min(_POINTS, found.estimate.n // 4), 0
-    for index, (u, weights) in enumerate(_weighted_points(job, found.sampler, n)):
+    records = 0
+    for index, (u, weights) in enumerate(_weighted_points(found, _number(job, found))):
         kept = weights != 0.0
         records += int(kept.sum())
         for histogram in weighted:
