@@ -1,30 +1,26 @@
-"""Les Houches event files (hep-ph/0609017, version 3), plain or packed, as streams through pylhe.
+"""Les Houches event files (hep-ph/0609017, version 3), plain or packed, as streams.
 
-Numbers carry 17 significant digits: what is read back is what was written, bit by bit. Equal events give
-equal bytes, packed files included. ``<init>`` holds IDWTUP, beams in GeV and cross-sections in pb; the
-header element ``<nisampler events="N"/>`` holds the number of events where it is known beforehand. Scales and parton
-densities stand in each event as `nisampler.events.lhe_extras` says, where they are known; named weights and the texts
-of the header as `nisampler.events.lhe_weights` says.
+Numbers have the fewest digits that read back to the same bits. Equal events give equal bytes, packed files included.
+pylhe writes and reads what stands before the events; `nisampler.events.text` writes the events, and reads them as long
+as they are written in the common way, pylhe all others. ``<init>`` holds IDWTUP, beams in GeV and cross-sections in pb;
+the header element ``<nisampler events="N"/>`` holds the number of events where it is known beforehand. Scales and
+parton densities stand in each event as `nisampler.events.lhe_extras` says, where they are known; named weights and the
+texts of the header as `nisampler.events.lhe_weights` says.
 """
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from itertools import islice
-from operator import attrgetter
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Any
-from xml.etree.ElementTree import ParseError
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from nisampler._version import __version__
 from nisampler.base.hdf5_output import new_hdf5
+from nisampler.base.kernels import at_work
 from nisampler.base.storage import atomic_write
 from nisampler.errors import (
     CorruptFileError,
@@ -33,26 +29,33 @@ from nisampler.errors import (
     MissingExtraError,
 )
 from nisampler.events.batch import EventBatch
-from nisampler.events.columns import DEFAULT_CHUNK, MOST_SLOTS, UNKNOWN_SPIN
-from nisampler.events.compression import level_of, open_unpacked, packed, unpacking_errors
+from nisampler.events.columns import DEFAULT_CHUNK
+from nisampler.events.compression import GZIP, ZSTD, level_of, open_unpacked, packed, packing_of
 from nisampler.events.info import InitInfo, ProcessInfo
 from nisampler.events.lhe_dialects import PlainLHE
-from nisampler.events.lhe_extras import extra_columns, extra_lines
-from nisampler.events.lhe_weights import header_block, listed, named_weights, read_header_block, weight_lines
+from nisampler.events.lhe_records import (
+    BYTES_READ,
+    SLOTS_READ,
+    batch_of,
+    event_records,
+    groups_of,
+    named_errors,
+    records_of,
+)
+from nisampler.events.lhe_weights import header_block, listed, read_header_block
 from nisampler.events.rules import CheckedBatches
+from nisampler.events.text.layout import Layout
+from nisampler.events.text.reader import BulkReader, Tags, reader
+from nisampler.events.text.templates import Renderer
 from nisampler.events.weights import only
 
-# Of the events that are held at a time: bytes in the file, and slots of the columns.
-_BYTES_READ, _SLOTS_READ = 32 << 20, 1 << 19
+# Unpacked and packed bytes that pylhe reads in the time that numba takes to start.
+_WORTH_COMPILING = {"": 16 << 20, GZIP: 6 << 20, ZSTD: 6 << 20}
 LHE = (".lhe", ".lhe.gz", ".lhe.zst")
 """Endings of Les Houches event files as text."""
 BULK = ".lheh5"
 """Ending of LHEH5, which is written and not read here."""
-_EVENT_FORMAT = "{nparticles:d} {pid:d} {weight:.16e} {scale:.16e} {aqed:.16e} {aqcd:.16e}"
-_PARTICLE_FORMAT = (
-    "{id:8d} {status:2d} {mother1:3d} {mother2:3d} {color1:4d} {color2:4d} "
-    "{px:23.16e} {py:23.16e} {pz:23.16e} {e:22.16e} {m:22.16e} {lifetime:.16e} {spin:.16g}"
-)
+_END, _INIT_END = "</LesHouchesEvents>", b"</init>"
 _INIT_FORMAT = (
     "{beamA:d} {beamB:d} {energyA:.16e} {energyB:.16e} {PDFgroupA:d} {PDFgroupB:d} {PDFsetA:d} {PDFsetB:d} "
     "{weightingStrategy:d} {numProcesses:d}"
@@ -66,16 +69,6 @@ def _import_pylhe() -> Any:
     except ImportError as error:
         raise MissingExtraError("LHE files need pylhe: pip install 'nisampler[lhe]'") from error
     return pylhe
-
-
-def _format(module: Any) -> Any:
-    return module.LHEXMLFormat(
-        weights=module.LHEWeightFormat.NONE,
-        eventinfo=_EVENT_FORMAT,
-        particle=_PARTICLE_FORMAT,
-        initinfo=_INIT_FORMAT,
-        procinfo=_PROCESS_FORMAT,
-    )
 
 
 def _init_block(module: Any, info: InitInfo) -> Any:
@@ -97,44 +90,6 @@ def _init_block(module: Any, info: InitInfo) -> Any:
     ]
     generator = module.LHEGenerator(info.generator, info.version or __version__, "")
     return module.LHEInit(initInfo=init, procInfo=processes, generators=[generator])
-
-
-def _event_records(module: Any, batch: EventBatch, ids: Sequence[str]) -> Iterator[Any]:
-    """pylhe's events for a batch; columns become Python numbers once, not entry by entry."""
-    momenta = batch.momenta[..., [1, 2, 3, 0]]
-    reals = np.concatenate(
-        [momenta, batch.masses[..., None], batch.lifetimes[..., None], batch.spins[..., None]], axis=-1
-    ).tolist()
-    codes = np.stack([batch.pdg_ids, batch.status], axis=-1).astype(np.int64)
-    integers = np.concatenate([codes, batch.mothers, batch.colours], axis=-1).tolist()
-    counts = (batch.status != 0).sum(axis=1).tolist()
-    heads = zip(
-        counts,
-        batch.process_ids.tolist(),
-        batch.weights.tolist(),
-        batch.scales.tolist(),
-        batch.alpha_em.tolist(),
-        batch.alpha_s.tolist(),
-        strict=True,
-    )
-    particle = module.LHEParticle
-    named = zip(batch.named_weights.tolist(), weight_lines(batch, ids), strict=True)
-    rows = zip(heads, integers, reals, extra_lines(batch), named, strict=True)
-    for head, whole, real, (scales, lines), (values, block) in rows:
-        particles = [particle(*whole[slot], *real[slot]) for slot in range(head[0])]
-        weights = dict(zip(ids, values, strict=True))
-        yield module.LHEEvent(module.LHEEventInfo(*head), particles, weights, scales, optional=[*lines, *block])
-
-
-@contextmanager
-def _text_stream(handle: IO[bytes], name: str, level: int | None) -> Iterator[io.TextIOWrapper]:
-    """A text stream into `handle`, packed as the name says."""
-    with packed(handle, name, level) as stream:
-        text = io.TextIOWrapper(stream, encoding="utf-8", newline="\n", write_through=stream is handle)
-        try:
-            yield text
-        finally:
-            text.detach()
 
 
 def write_lhe(
@@ -194,14 +149,7 @@ def write_lhe(
     if isinstance(batches, EventBatch) and n_events is None:
         n_events = len(batches)
     source = CheckedBatches(batches, info, target)
-    document = module.LHEFile(
-        init=_init_block(module, info),
-        header=header_block(module, info, n_events),
-        events=(
-            event for batch in _writable(source, target) for event in _event_records(module, batch, info.weight_ids)
-        ),
-    )
-    with _written(target, module, document, compression_level):
+    with _written(target, module, source, n_events, compression_level):
         if n_events is not None and source.count != n_events:
             raise EventCountError(f"{target}: {n_events} events were declared, {source.count} were made")
     return source.count
@@ -218,31 +166,30 @@ def _writable(batches: Iterable[EventBatch], target: Path) -> Iterator[EventBatc
 
 
 @contextmanager
-def _written(target: Path, module: Any, document: Any, level: int | None) -> Iterator[None]:
-    """The file with a document in it, which appears when the block ends without an exception."""
+def _written(
+    target: Path, module: Any, source: CheckedBatches, n_events: int | None, level: int | None
+) -> Iterator[None]:
+    """The file with its events, which appears when the block ends without an exception."""
+    info, batches = source.info, _writable(source, target)
+    document = module.LHEFile(init=_init_block(module, info), header=header_block(module, info, n_events), events=())
     if target.name.endswith(BULK):
+        document.events = (event for batch in batches for event in event_records(module, batch, info.weight_ids))
         with new_hdf5(target) as output:
             with output.writing():
                 module.lheh5.write(document, output.file, module.LHEHDF5Format())
             yield
         return
-    with atomic_write(target) as handle, _text_stream(handle, target.name, level) as text:
-        document.write(text, _format(module))
-        text.write("\n")
+    whole = document.tolhe(module.LHEXMLFormat(initinfo=_INIT_FORMAT, procinfo=_PROCESS_FORMAT))
+    renderer = Renderer()
+    with atomic_write(target) as handle:
+        with packed(handle, target.name, level) as stream:
+            stream.write(whole.removesuffix(_END).encode())
+            for batch in batches:
+                layout = Layout(batch, info.weight_ids)
+                for block in renderer.blocks(layout.table, layout.which, layout.templates):
+                    stream.write(block)
+            stream.write(f"{_END}\n".encode())
         yield
-
-
-@contextmanager
-def _named_errors(path: Path, where: str) -> Iterator[None]:
-    """Errors and warnings of pylhe, the unpacker and the XML parser as errors that name the file and the place."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", RuntimeWarning)
-            yield
-    except unpacking_errors(RuntimeWarning, ParseError) as error:
-        raise CorruptFileError(f"{path}: truncated or altered {where} ({error}); write it again") from error
-    except (ValueError, IndexError, KeyError, AttributeError, OverflowError) as error:
-        raise EventFormatError(f"{path}: malformed {where} ({error})") from error
 
 
 @contextmanager
@@ -250,7 +197,7 @@ def _open_document(path: Path) -> Iterator[tuple[Any, PlainLHE]]:
     module = _import_pylhe()
     with open_unpacked(path) as stream:
         source = PlainLHE(stream, path)
-        with _named_errors(path, "before the first event"):
+        with named_errors(path, "before the first event"):
             document = module.LHEFile.frombuffer(source)
         try:
             yield document, source
@@ -260,7 +207,7 @@ def _open_document(path: Path) -> Iterator[tuple[Any, PlainLHE]]:
 
 def _header_of(document: Any, path: Path) -> tuple[InitInfo, int | None]:
     init, block = document.init, document.init.initInfo
-    with _named_errors(path, "in <header> or <init>"):
+    with named_errors(path, "in <header> or <init>"):
         attributes, told = read_header_block(document.header)
         declared = int(attributes["events"]) if "events" in attributes else None
         if block.numProcesses != len(init.procInfo):
@@ -308,97 +255,11 @@ def read_lhe_header(path: str | Path) -> tuple[InitInfo, int | None]:
         info, declared = _header_of(document, target)
         if info.weight_groups:
             first: list[Any] = []
-            with suppress(CorruptFileError, EventFormatError), _named_errors(target, "after event 0"):
+            with suppress(CorruptFileError, EventFormatError), named_errors(target, "after event 0"):
                 first = list(islice(document.events, 1))
             known = listed(info.weight_groups, first[0]) if first else info.weight_ids
             info = replace(info, weight_groups=only(info.weight_groups, known))
         return info, declared
-
-
-_HEAD_FIELDS = {
-    "weights": "weight",
-    "scales": "scale",
-    "alpha_em": "aqed",
-    "alpha_s": "aqcd",
-    "process_ids": "pid",
-}
-_PARTICLE_FIELDS = (
-    *("e", "px", "py", "pz", "m", "spin", "lifetime"),
-    *("id", "status", "mother1", "mother2", "color1", "color2"),
-)
-# Where the columns of a batch stand among these fields.
-_PARTICLE_COLUMNS: dict[str, int | slice] = {
-    "momenta": slice(0, 4),
-    "masses": 4,
-    "spins": 5,
-    "lifetimes": 6,
-    "pdg_ids": 7,
-    "status": 8,
-    "mothers": slice(9, 11),
-    "colours": slice(11, 13),
-}
-_particle_fields = attrgetter(*_PARTICLE_FIELDS)
-
-
-def _batch_of(records: list[Any], start: int, ids: Sequence[str]) -> EventBatch:
-    """Columns from pylhe's events, at least one, with the weights of these ids; `start` events came before."""
-    counts = np.array([len(record.particles) for record in records])
-    heads = [record.eventinfo for record in records]
-    wrong = counts != np.array([head.nparticles for head in heads])
-    if wrong.any():
-        index = int(np.argmax(wrong))
-        found, declared = counts[index], heads[index].nparticles
-        raise EventFormatError(f"event {start + index + 1}: {declared} particles declared, {found} found")
-    particles = _particle_table(records, counts)
-    columns: dict[str, Any] = {name: particles[..., where] for name, where in _PARTICLE_COLUMNS.items()}
-    for name, attribute in _HEAD_FIELDS.items():
-        columns[name] = np.array([getattr(head, attribute) for head in heads])
-    return EventBatch(**(columns | extra_columns(records, int(counts.max())) | named_weights(records, ids, start)))
-
-
-def _particle_table(records: list[Any], counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """All fields of all particles (n, p, fields), empty slots at the end of events with few of them."""
-    flat = np.array([_particle_fields(item) for record in records for item in record.particles])
-    row = np.repeat(np.arange(len(records)), counts)
-    slot = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
-    table = np.zeros((len(records), int(counts.max()), len(_PARTICLE_FIELDS)))
-    table[..., _PARTICLE_COLUMNS["spins"]] = UNKNOWN_SPIN
-    table[row, slot] = flat.reshape(-1, len(_PARTICLE_FIELDS))
-    return table
-
-
-def _records(document: Any, source: PlainLHE, path: Path) -> Iterator[Any]:
-    """pylhe's events; an error names the file and the number of the event before it."""
-    count = 0
-    while True:
-        with _named_errors(path, f"after event {count}"):
-            record = next(document.events, None)
-            if record is None:
-                return source.drain()
-            if len(record.particles) > MOST_SLOTS:
-                raise ValueError(f"an event of {len(record.particles)} particles, it can have {MOST_SLOTS}")
-        yield record
-        count += 1
-
-
-def _groups(records: Iterator[Any], source: PlainLHE, chunk: int) -> Iterator[list[Any]]:
-    """At most `chunk` events together, fewer where they are large; what precedes a damaged place, then its error."""
-    group: list[Any] = []
-    slots, begin = 0, source.passed
-    try:
-        for record in records:
-            slots = max(slots, len(record.particles))
-            large = (len(group) + 1) * slots > _SLOTS_READ or source.passed - begin > _BYTES_READ
-            if group and (large or len(group) == chunk):
-                yield group
-                group, slots, begin = [], len(record.particles), source.passed
-            group.append(record)
-    except (CorruptFileError, EventFormatError):
-        if group:
-            yield group
-        raise
-    if group:
-        yield group
 
 
 def iterate_lhe(path: str | Path, chunk: int = DEFAULT_CHUNK) -> Iterator[EventBatch]:
@@ -430,13 +291,56 @@ def iterate_lhe(path: str | Path, chunk: int = DEFAULT_CHUNK) -> Iterator[EventB
     target, count = Path(path), 0
     with _open_document(target) as (document, source):
         info, declared = _header_of(document, target)
-        ids: Sequence[str] | None = None
-        for records in _groups(_records(document, source, target), source, chunk):
-            if ids is None:
-                ids = listed(info.weight_groups, records[0])
-            with _named_errors(target, "event record"):
-                batch = _batch_of(records, count, ids)
-            count += len(batch)
-            yield batch
+        records = records_of(document, source, target)
+        first = next(records, None)
+        if first is None:
+            records = iter(())
+        else:
+            ids = listed(info.weight_groups, first)
+            bulk = _bulk_reader(target, source, first, ids)
+            if bulk is None:
+                records = chain([first], records)
+            else:
+                for columns in bulk.batches(partial(_next_piece, bulk, source, target), chunk):
+                    with named_errors(target, "event record"):
+                        batch = EventBatch(**columns)
+                    count += len(batch)
+                    yield batch
+                records = _rest(bulk, source, target)
+            for group in groups_of(records, source, chunk):
+                with named_errors(target, "event record"):
+                    batch = batch_of(group, count, ids)
+                count += len(batch)
+                yield batch
     if declared is not None and count != declared:
         raise CorruptFileError(f"{target} declares {declared} events and holds {count}: write it again")
+
+
+def _bulk_reader(path: Path, source: PlainLHE, first: Any, ids: Sequence[str]) -> BulkReader | None:
+    """What reads the events in bulk, if that pays off; `source` has been heard as far as to the first of them."""
+    begin = -1 if source.heard is None else source.heard.find(_INIT_END) + len(_INIT_END)
+    if begin < len(_INIT_END) or not (at_work() or path.stat().st_size >= _WORTH_COMPILING[packing_of(path.name)]):
+        return None
+    kernel, heard = reader(), bytes(source.heard or b"")
+    tags = Tags.of(heard[begin:], list(first.weights), ids)
+    if kernel is None or tags is None:
+        return None
+    return BulkReader(kernel, heard[:begin], heard[begin:] + source.take(0), tags, SLOTS_READ, BYTES_READ)
+
+
+def _next_piece(bulk: BulkReader, source: PlainLHE, path: Path) -> bytes:
+    with named_errors(path, f"after event {bulk.count}"):
+        return source.take()
+
+
+def _rest(bulk: BulkReader, source: PlainLHE, path: Path) -> Iterator[Any]:
+    """What is not read in bulk, if only the end of the document, as pylhe's events."""
+    with named_errors(path, f"after event {bulk.count}"):
+        if bulk.finished:
+            return source.drain()
+        source.put_back(bulk.remains)
+        document = _import_pylhe().LHEFile.frombuffer(source)
+    try:
+        yield from records_of(document, source, path, bulk.count)
+    finally:
+        document.events.close()

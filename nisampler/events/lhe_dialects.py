@@ -16,7 +16,7 @@ from nisampler.errors import CorruptFileError, EventFormatError
 # Bytes of a header, or of an event; an XML parser and its objects take up to fifty times as much. A header of MadGraph
 # with thousands of weights has one MiB.
 _LARGEST = 8 << 20
-_FIRST_READ = 1 << 16
+_FIRST_READ, _TAKEN = 1 << 16, 1 << 20
 _DECLARATION = re.compile(rb"^\s*<\?xml.*?\?>", re.DOTALL)
 _QUOTED = re.compile(rb"<!--|<!\[CDATA\[")
 _INIT = re.compile(rb"<init[\s>]")
@@ -47,6 +47,8 @@ class PlainLHE:
     ----------
     passed
         Bytes that were read from it.
+    heard
+        These bytes, until `take` is called.
 
     Examples
     --------
@@ -61,16 +63,46 @@ class PlainLHE:
         self._raw, self._ready = b"", b""
         self._started = self._finished = self._ended = False
         self._keeps_weights, self._after, self.passed = True, b"", 0
+        self.heard: bytearray | None = bytearray()
+        self._error: Exception | None = None
 
     def read(self, size: int = -1) -> bytes:
         """At most `size` bytes, all of them by default; none at the end."""
         while not self._finished and (size < 0 or not self._ready):
+            if self._error is not None:
+                raise self._error
             self._advance()
         if size < 0:
             size = len(self._ready)
         part, self._ready = self._ready[:size], self._ready[size:]
         self.passed += len(part)
+        if self.heard is not None:
+            self.heard += part
         return part
+
+    def take(self, least: int = _TAKEN) -> bytes:
+        """What is at hand, and so many bytes at least where there are more, of whole events; none at the end."""
+        self.heard = None
+        if self._error is not None:
+            raise self._error
+        parts = [self._ready]
+        self._ready = b""
+        while not self._finished and sum(map(len, parts)) < least:
+            try:
+                self._advance()
+            except Exception as error:
+                # First comes what precedes it.
+                if not any(parts):
+                    raise
+                self._error = error
+                break
+            parts.append(self._ready)
+            self._ready = b""
+        return b"".join(parts)
+
+    def put_back(self, text: bytes) -> None:
+        """Give a text before all that is left."""
+        self.heard, self._ready = None, text + self._ready
 
     def __enter__(self) -> PlainLHE:
         return self

@@ -9,43 +9,16 @@ the scales is that of the final particle at position i, from 1, for matching by 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import repeat
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nisampler.errors import EventFormatError
 
-if TYPE_CHECKING:
-    from nisampler.events.batch import EventBatch
-
 _PDF_MARK, _CLUSTERED = "#pdf", "pt_clust_"
 _PDF_FIELDS = 7
 _X, _XF = slice(2, 4), slice(5, 7)
-
-
-def extra_lines(batch: EventBatch) -> Iterator[tuple[dict[str, float], list[str]]]:
-    """For each event the attributes of ``<scales>`` and the comment lines, both empty where nothing is known.
-
-    >>> from nisampler.events.batch import EventBatch
-    >>> list(extra_lines(EventBatch.empty(4)))
-    []
-    """
-    clustered = bool(batch.pt_clust.any())
-    if not (clustered or batch.mu_r.any() or batch.pdf_x.any()):
-        yield from repeat(({}, []), len(batch))
-        return
-    codes = batch.pdg_ids[:, :2].tolist()
-    numbers = zip(batch.scales.tolist(), batch.mu_r.tolist(), batch.pdf_x.tolist(), batch.pdf_xf.tolist(), strict=True)
-    names = [f"{_CLUSTERED}{slot + 1}" for slot in range(batch.slots)]
-    rows = batch.pt_clust.tolist() if clustered else repeat([], len(batch))
-    for ids, (mu_f, mu_r, x, xf), row in zip(codes, numbers, rows, strict=True):
-        scales = {"muf": mu_f, "mur": mu_r} if mu_r > 0 else {}
-        scales.update((name, value) for name, value in zip(names, row, strict=False) if value > 0)
-        fields = [*map(str, ids), *(f"{value:.16e}" for value in (*x, mu_f, *xf))]
-        yield scales, [" ".join([_PDF_MARK, *fields])] if any(x) else []
 
 
 def extra_columns(records: list[Any], slots: int) -> dict[str, NDArray[np.float64]]:

@@ -1,16 +1,14 @@
 """Named weights in an LHE file, and what its header tells: ``<initrwgt>``, ``<rwgt>`` and the texts of ``<nisampler>``.
 
-Groups and attributes of weights are those that MadGraph writes, each event lists every id, and numbers carry 17 digits.
+Groups and attributes of weights are those that MadGraph writes, and each event lists every id.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import repeat
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from xml.etree.ElementTree import Element, SubElement
-from xml.sax.saxutils import quoteattr
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +16,6 @@ from numpy.typing import NDArray
 from nisampler.errors import EventFormatError
 from nisampler.events.info import InitInfo
 from nisampler.events.weights import Attributes, WeightGroup, WeightInfo
-
-if TYPE_CHECKING:
-    from nisampler.events.batch import EventBatch
 
 HEADER_TAG = "nisampler"
 _TOTAL = ("cross_section", "error")
@@ -92,22 +87,6 @@ def _line(text: str) -> str:
 
 def _pairs(attributes: dict[str, str]) -> Attributes:
     return tuple((name, _line(text)) for name, text in attributes.items())
-
-
-def weight_lines(batch: EventBatch, ids: Sequence[str]) -> Iterator[list[str]]:
-    """For each event the block of its named weights, nothing where there are none.
-
-    >>> from nisampler.events.batch import EventBatch
-    >>> list(weight_lines(EventBatch.empty(4), ["MUR0.5_MUF0.5_PDF315000"]))
-    []
-    """
-    if not ids:
-        yield from repeat([], len(batch))
-        return
-    lines = "\n".join(f"<wgt id={quoteattr(name)}>".replace("%", "%%") + "%.16e</wgt>" for name in ids)
-    block = f"<rwgt>\n{lines}\n</rwgt>"
-    for row in batch.named_weights.tolist():
-        yield [block % tuple(row)]
 
 
 def listed(groups: Sequence[WeightGroup], record: Any) -> tuple[str, ...]:

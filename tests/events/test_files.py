@@ -183,8 +183,8 @@ def test_malformed_lhe_is_named(events, info, tmp_path):
     for old, new, error in (
         ("-11 -1 ", "-1x -1 ", "after event 0"),
         ("5 1 1.0", "6 1 1.0", "6 particles declared, 5 found"),
-        ("501    0", "50100    0", "column colours"),
-        (" 9\n", "\n", "malformed"),
+        ("501 0 ", "50100 0 ", "column colours"),
+        (" 9.0\n", "\n", "malformed"),
         ("<init>", "<initial>", "malformed|truncated"),
         ("LesHouchesEvents", "SomethingElse", "malformed"),
         ('events="3"', 'events="x"', "<header>"),

@@ -99,7 +99,7 @@ def test_a_shower_hands_on_weights_that_average_to_the_cross_section(signed, sho
 def test_pythia_complains_about_what_the_rules_forbid(shower, events, info, tmp_path):
     path = tmp_path / "events.lhe"
     write_events(path, events(20), info)
-    path.write_text(path.read_text().replace("502  501", "502  509"))
+    path.write_text(path.read_text().replace("502 501", "502 509"))
     result = shower(path)
     assert result.accepted < 20
     assert result.errors

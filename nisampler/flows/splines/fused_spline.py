@@ -26,6 +26,7 @@ from torch import Tensor
 from nisampler.base import notices
 from nisampler.base.checks import checked
 from nisampler.base.device import threads_for_points
+from nisampler.base.kernels import FastPathWarning as FastPathWarning
 from nisampler.errors import ConfigError
 from nisampler.flows.splines.rational_quadratic import (
     BOUNDARIES,
@@ -41,14 +42,6 @@ Backend = Literal["auto", "reference"]
 _THREADED, _MOST_BINS = 8192, 32_767
 
 _chosen: Backend = "auto"
-
-
-class FastPathWarning(UserWarning):
-    """Splines run without their fused kernel.
-
-    >>> issubclass(FastPathWarning, UserWarning)
-    True
-    """
 
 
 class Shape(NamedTuple):

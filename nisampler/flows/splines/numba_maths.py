@@ -13,25 +13,21 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
+from nisampler.base import kernels
+
 # Products and sums may be fused and the sign of zero lost; NaN and infinity keep their meaning, and 1/0 is infinite.
 OPTIONS: Any = {"fastmath": {"contract", "nsz"}, "error_model": "numpy", "nogil": True}
 compiled = njit(**OPTIONS)
 
 
 def kept(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A compiled function that other processes need not compile again, where there is a place to keep it.
-
-    numba looks for that place in NUMBA_CACHE_DIR, beside the source, and in the user's cache folder. Without any, as in
-    a read-only container, each process compiles anew, which takes some seconds.
+    """A compiled function that other processes need not compile again, see `nisampler.base.kernels`.
 
     >>> double = kept(lambda x: 2.0 * x)
     >>> double.py_func(1.5)
     3.0
     """
-    try:
-        return njit(cache=True, **OPTIONS)(function)  # type: ignore[no-any-return]
-    except RuntimeError:
-        return compiled(function)  # type: ignore[no-any-return]
+    return kernels.kept(function, **OPTIONS)
 
 
 def exp(x: Any) -> Any:
