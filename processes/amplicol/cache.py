@@ -90,7 +90,8 @@ def _model_file() -> Path:
     found = importlib.util.find_spec("pyamplicol")
     if found is None or not found.submodule_search_locations:
         raise MissingExtraError(
-            "matrix elements of general Standard Model processes need pyamplicol: pip install 'nisampler[sm]'"
+            "matrix elements of general Standard Model processes need pyamplicol: pip install 'nisampler[sm]'; those "
+            "of a pack are only evaluated, for which `pip install --no-deps pyamplicol` is enough"
         )
     return Path(found.submodule_search_locations[0]) / "assets" / "models" / "json" / "sm" / "sm.json"
 
@@ -162,7 +163,8 @@ def open_artifact(
     Raises
     ------
     AmplitudeError
-        If the generation fails; the message says what to do.
+        If the generation fails, or `cache` is that of a pack, into which nothing is generated; the message says what
+        to do.
     StorageError
         If the cache cannot be written.
 
@@ -176,6 +178,7 @@ def open_artifact(
     """
     folder = cache / request.key
     if not _usable(folder, request, on_progress):
+        _refuse_in_pack(request, cache)
         try:
             cache.mkdir(parents=True, exist_ok=True)
             with _generation_lock(cache, on_progress):
@@ -197,6 +200,19 @@ def _usable(folder: Path, request: Request, on_progress: Progress) -> bool:
         on_progress(f"cached matrix elements are not used and made again: {error}")
         return False
     return True
+
+
+def _refuse_in_pack(request: Request, cache: Path) -> None:
+    """Raise AmplitudeError in a pack: it holds what its run needs, made by the pyamplicol that is to evaluate it."""
+    if cache == cache_folder("amplicol", own=True) or cache != cache_folder("amplicol"):
+        return
+    requests = [read_sealed(path).get("request") for path in sorted(cache.glob(f"*/{MANIFEST}"))]
+    made = sorted({str(found.get("pyamplicol")) for found in requests if isinstance(found, dict)})
+    mend = f"pip install --no-deps pyamplicol=={made[0]}" if made else "make the pack again"
+    raise AmplitudeError(
+        f"the pack has matrix elements of pyamplicol {', '.join(made) or 'no version'}, and none of the installed "
+        f"{request.pyamplicol} for {request.processes[0]}: {mend}"
+    )
 
 
 def _make(request: Request, folder: Path, check: Callable[[Path], None], on_progress: Progress) -> None:

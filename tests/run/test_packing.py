@@ -17,7 +17,7 @@ from commands import call, shell
 from pdf_grids import write_set
 
 from nisampler.base.storage import read_sealed, write_sealed
-from nisampler.errors import CorruptFileError, StorageError
+from nisampler.errors import CardError, CorruptFileError, StorageError
 from nisampler.run.directory import RunDirectory
 from nisampler.run.generation.generate import generate_events
 from nisampler.run.packing.pack import opened, pack
@@ -41,6 +41,7 @@ class Peak:
         late = float(Path(__file__).with_name("late.txt").read_text())
         return late * self.scale * TABLE[0] * helper_of_a_pack.bump((x - 0.5) / self.width)
 """
+STAND_IN = Path(__file__).parents[1] / "processes" / "amplicol" / "data" / "amplicol_stand_in"
 QUICK = '[training]\ncalls = 5000\nsampler = "vegas"\n[integration]\npoints = 2000\n[events]\nn = 20\n'
 
 
@@ -166,6 +167,23 @@ def test_grids_that_a_card_names_are_packed(tmp_path: Path) -> None:
     wanted = events_of(run, tmp_path / "before")
     home.rename(tmp_path / "gone")
     assert events_of(tmp_path / "p.nispack", tmp_path / "after") == wanted
+
+
+def test_generated_amplitudes_are_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With those of the colour flows, which only events need; another pyamplicol generates nothing into a pack."""
+    monkeypatch.syspath_prepend(str(STAND_IN))
+    monkeypatch.setenv("NISAMPLER_CACHE", str(tmp_path / "home"))
+    run = make_run(tmp_path, 'process = "w_plus_jets"\n[parameters]\nn_jets = 2\n' + QUICK.replace("n = 20", "n = 0"))
+    manifest = pack(RunDirectory.read(run), tmp_path / "p.nispack")
+    kinds = [place.split("/")[2].split("-")[2] for place in manifest["files"] if place.startswith("cache/amplicol/")]
+    assert set(kinds) == {"full", "lc"} and manifest["outside"] == []
+    wanted = events_of(run, tmp_path / "before")
+    monkeypatch.setenv("NISAMPLER_CACHE", str(tmp_path / "away"))
+    assert events_of(tmp_path / "p.nispack", tmp_path / "after") == wanted
+    assert not (tmp_path / "away" / "amplicol").exists()
+    monkeypatch.setattr("nisampler.processes.amplicol.cache.importlib.metadata.version", lambda name: "9.9")
+    with pytest.raises(CardError, match=r"and none of the installed 9\.9 for .*: pip install --no-deps pyamplicol=="):
+        events_of(tmp_path / "p.nispack", tmp_path / "other")
 
 
 def test_a_name_is_no_folder_that_happens_to_lie_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,9 @@ class Runtime:
         # Fundamental with all legs outgoing: an outgoing quark or an incoming antiquark.
         quarks.sort(key=lambda place: names[place - 1].endswith("~") == (place > 2))
         words = [[quarks[0], *order, quarks[1]] for order in (gluons, gluons[::-1])] if len(quarks) == 2 else []
+        if len(quarks) == 4 and not gluons:
+            one, other, anti, another = quarks
+            words = [[one, anti, other, another], [one, another, other, anti]]
         self.words = {f"flow-{number}": word for number, word in enumerate(words)}
         self.physics = SimpleNamespace(
             color_flows=[SimpleNamespace(id=name, word=word) for name, word in self.words.items()]
