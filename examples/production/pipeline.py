@@ -28,7 +28,7 @@ from nisampler.events import EventFile
 from nisampler.events.uncertainty import band_of
 from nisampler.events.weights import WeightGroup
 from nisampler.ui.histograms import Axis
-from nisampler.ui.plots import BLUE, GREEN, INK, PLAIN, PURPLE, svg
+from nisampler.ui.plots import BLUE, GREEN, INK, ORANGE, PLAIN, PURPLE, svg
 
 HERE = Path(__file__).resolve().parent
 FITS = ("NNPDF31_lo_as_0130", "NNPDF23_lo_as_0119_qed", "NNPDF23_lo_as_0130_qed")
@@ -163,22 +163,28 @@ def histogram(axis: Axis, found: dict[str, np.ndarray], groups: list[WeightGroup
 
 
 def picture(histograms: dict[str, dict], title: str) -> bytes:
-    """All distributions side by side, each with its bands above and their ratio to the middle below."""
+    """All distributions side by side with their bands, and below, the ratio of each band to the middle."""
+    names = list(histograms[AXES[0].name]["bands"])
     with mpl.rc_context(PLAIN):
-        figure = Figure(figsize=(17.0, 7.2), layout="constrained")
-        panels = figure.subplots(2, len(AXES), sharex="col", height_ratios=(3.0, 1.5))
-        for axis, (main, lower) in zip(AXES, panels.T, strict=True):
+        figure = Figure(figsize=(17.0, 6.0 + 1.5 * len(names)), layout="constrained")
+        panels = figure.subplots(1 + len(names), len(AXES), sharex="col", height_ratios=(3.0, *(1.1 for _ in names)))
+        for axis, (main, *lower) in zip(AXES, panels.T, strict=True):
             made = histograms[axis.name]
             value, error = np.array(made["value"]), np.array(made["error"])
-            for panel, unit in ((main, np.ones_like(value)), (lower, np.where(value > 0, value, np.nan))):
-                for (name, band), colour in zip(made["bands"].items(), (GREEN, PURPLE), strict=False):
-                    low, high = np.array(band["low"]) / unit, np.array(band["high"]) / unit
-                    panel.stairs(high, axis.edges, baseline=low, fill=True, color=colour, alpha=0.35, label=name)
+            middle = np.where(value > 0, value, np.nan)
+            for name, panel, colour in zip(names, lower, (GREEN, PURPLE, ORANGE), strict=False):
+                low, high = np.array(made["bands"][name]["low"]), np.array(made["bands"][name]["high"])
+                look = {"fill": True, "color": colour, "alpha": 0.4, "label": name}
+                main.stairs(high, axis.edges, baseline=low, **look)
+                panel.stairs(high / middle, axis.edges, baseline=low / middle, **look)
+                reach = 1.6 * np.nanmax([0.01, *np.abs(low / middle - 1), *np.abs(high / middle - 1)])
+                panel.set(ylim=(1 - min(1.0, reach), 1 + min(1.0, reach)), ylabel="ratio")
+            for panel, unit in ((main, np.ones_like(value)), *((panel, middle) for panel in lower)):
                 panel.stairs(value / unit, axis.edges, baseline=None, color=BLUE, linewidth=1.6)
                 panel.errorbar(axis.centres, value / unit, error / unit, fmt="none", ecolor=INK, label="statistics")
             main.set_yscale("log")
             main.set_ylabel(r"$d\sigma/dp_T$ [pb/GeV]" if "GeV]" in axis.label else r"$\sigma$ [pb]")
-            lower.set(xlabel=axis.label, ylabel="ratio", ylim=(0.4, 1.9), xlim=(axis.edges[0], axis.edges[-1]))
+            lower[-1].set(xlabel=axis.label, xlim=(axis.edges[0], axis.edges[-1]))
         panels[0, 1].legend(loc="upper right")
         figure.suptitle(title, x=0.01, ha="left", fontsize=15, fontweight="bold")
     return svg(figure)
