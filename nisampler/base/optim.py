@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +19,10 @@ from torch import Tensor, nn
 from nisampler.base import tuning
 from nisampler.base.checkpoints import part, prefixed
 from nisampler.base.checks import Finite, Fraction, NonNegative, Row, settings
+from nisampler.base.flat_adamw import FlatAdamW, shrinking
 from nisampler.errors import ConfigError, TrainingDivergedError
 
-OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], Any]
 """Makes an optimizer from parameters: `torch.optim.SGD`, or `functools.partial(torch.optim.SGD, lr=0.1)`."""
 
 
@@ -32,14 +34,21 @@ def adamw(learning_rate: float, weight_decay: float = 0.0, fused: bool = True) -
     learning_rate, weight_decay
         As AdamW takes them.
     fused
-        All parameters in one kernel: faster, but rounded differently.
+        All parameters in one kernel, on a CPU in one piece of memory: faster, but rounded differently.
 
     Examples
     --------
     >>> adamw(1e-3)([nn.Parameter(torch.zeros(2))]).defaults["lr"]
     0.001
     """
-    return partial(torch.optim.AdamW, lr=learning_rate, weight_decay=weight_decay, fused=fused)
+    return partial(_make_adamw, lr=learning_rate, weight_decay=weight_decay, fused=fused)
+
+
+def _make_adamw(parameters: Iterable[nn.Parameter], fused: bool, **options: Any) -> Any:
+    found = list(parameters)
+    if fused and FlatAdamW.fits(found):
+        return FlatAdamW(found, **options)
+    return torch.optim.AdamW(found, fused=fused, **options)
 
 
 @settings
@@ -187,7 +196,7 @@ class Stepper:
         self.roll_backs = RollBacks() if roll_backs is None else roll_backs
         self.parameters = list(module.parameters())
         self.optimizer = optimizer(self.parameters)
-        if not isinstance(self.optimizer, torch.optim.Optimizer):
+        if not isinstance(self.optimizer, FlatAdamW | torch.optim.Optimizer):
             raise ConfigError(
                 f"optimizer must make a torch.optim.Optimizer from parameters, as torch.optim.SGD does; it made "
                 f"{type(self.optimizer).__name__}"
@@ -225,19 +234,29 @@ class Stepper:
         norm = torch.zeros(())
         if loss.requires_grad:
             self._differentiate(loss, progress)
-            norm = nn.utils.clip_grad_norm_(self.parameters, self.clip)
+            norm = self._norm()
         numbers = [number.detach().to(loss.device, torch.float64) for number in (loss, norm, *others)]
         values: list[float] = torch.stack(numbers).tolist()
         if loss.requires_grad and all(map(math.isfinite, values)):
-            self._move()
+            self._move(values[1])
         return values
+
+    def collecting(self) -> AbstractContextManager[None]:
+        """For the making of a loss that only `step` differentiates: many parameters may then share one gradient."""
+        return self.optimizer.collecting() if isinstance(self.optimizer, FlatAdamW) else nullcontext()
 
     def unchecked_step(self, loss: Tensor, progress: float) -> None:
         """Follow the gradient of a loss, and read nothing back: a GPU need not wait."""
         self._differentiate(loss, progress)
-        if self.clip < math.inf:
-            nn.utils.clip_grad_norm_(self.parameters, self.clip)
-        self._move()
+        flat = isinstance(self.optimizer, FlatAdamW)
+        norm = self._norm() if self.clip < math.inf else torch.zeros(())
+        self._move(float(norm) if flat else 0.0)
+
+    def _norm(self) -> Tensor:
+        """Norm of the gradient, which an optimizer of torch finds clipped already."""
+        if isinstance(self.optimizer, FlatAdamW):
+            return self.optimizer.norm()
+        return nn.utils.clip_grad_norm_(self.parameters, self.clip)
 
     def _differentiate(self, loss: Tensor, progress: float) -> None:
         scale, factor = self.roll_backs.rate_scale, self.schedule(progress)
@@ -246,8 +265,11 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
 
-    def _move(self) -> None:
-        self.optimizer.step()
+    def _move(self, norm: float) -> None:
+        if isinstance(self.optimizer, FlatAdamW):
+            self.optimizer.step(shrinking(norm, self.clip))
+        else:
+            self.optimizer.step()
         self.steps += 1
 
     def state(self) -> dict[str, Tensor]:

@@ -71,7 +71,8 @@ class Arm:
             Of the training that is done, for the learning rate.
         """
         x, f, log_g, extra = points
-        log_q, target = self.sampler.log_q(x), self.sampler.target(x, f, extra)
+        with self.stepper.collecting():
+            log_q, target = self.sampler.log_q(x), self.sampler.target(x, f, extra)
         loss = loss_of(log_q, target.detach(), log_g, norm)
         if target.requires_grad:
             # Whatever the divergence of the flows, channel weights follow the one of Kullback and Leibler: its minimum

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from nisampler.base import notices
+from nisampler.base.flat_adamw import leaf_of
 from nisampler.flows.distributions import traced
 from nisampler.flows.fused.plan import COLUMNS, Plan, plan_of
 from nisampler.flows.fused.work import matrices, size_of
@@ -154,7 +155,9 @@ def _run(call: _Call, x: Tensor, context: Tensor | None) -> Pair:
     weights = call.plan.weights() or []
     inputs = [x, *weights] if context is None else [x, context, *weights]
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
-        found: Pair = _Chain.apply(call, x, context, *weights)  # type: ignore[no-untyped-call]
+        leaf = leaf_of(weights)
+        given = weights if leaf is None else [leaf]
+        found: Pair = _Chain.apply(call, x, context, *given)  # type: ignore[no-untyped-call]
         return found
     with torch.no_grad():
         return _evaluate(call, x, context, weights, keep=False)
@@ -186,6 +189,10 @@ def _differentiable(
     """The gradient with a graph of its own, by the plain path."""
     x, context, *weights = inputs
     with torch.enable_grad():
+        own = call.plan.weights() or []
+        if len(weights) < len(own):
+            parts = torch.split(weights[0], [weight.numel() for weight in own])
+            weights = [part.view_as(weight) for part, weight in zip(parts, own, strict=True)]
         names = (f"composition.{name}" for name in call.plan.names)
         given = dict(zip(names, weights, strict=True))
         outputs = torch.func.functional_call(_Plain(call.composition, call.plain), given, (x, context))
@@ -197,6 +204,20 @@ def _differentiable(
             )
         )
     return [next(found) if need else None for need in needs]
+
+
+def _in_a_row(weights: list[Tensor]) -> Tensor:
+    """All weights one after the other: where they lie, if they do so already, as those of `FlatAdamW`, or as a copy."""
+    start, step = weights[0].data_ptr(), weights[0].element_size()
+    place = start
+    for weight in weights:
+        if weight.data_ptr() != place or not weight.is_contiguous():
+            return torch.cat([weight.detach().reshape(-1) for weight in weights])
+        place += weight.numel() * step
+    first, size = weights[0].detach(), (place - start) // step
+    if first.untyped_storage().nbytes() - first.storage_offset() * step < place - start:  # neighbours by chance
+        return torch.cat([weight.detach().reshape(-1) for weight in weights])
+    return first.as_strided((size,), (1,))
 
 
 def _columns(call: _Call, x: Tensor) -> Tensor:
@@ -221,7 +242,7 @@ def _evaluate(call: _Call, x: Tensor, context: Tensor | None, weights: list[Tens
     plan, dtype = call.plan, weights[0].dtype
     columns = _columns(call, x)
     y, log_det = torch.empty_like(columns), columns.new_empty(len(x))
-    call.flat = torch.cat([weight.detach().reshape(-1) for weight in weights]).numpy()
+    call.flat = _in_a_row(weights).numpy()
     table, rows, needed = plan.table(call.inverse, keep)
     most = int((call.tiles[:, 2] - call.tiles[:, 1]).max())
     count, length = (len(call.tiles) if keep else 1), -(-most // 16) * 16

@@ -77,7 +77,9 @@ class Plan:
     """
 
     def __init__(self, composition: Composition) -> None:
-        self._seen, self._modules = _signature(composition), list(composition.modules())
+        self._seen, modules = _signature(composition), list(composition.modules())
+        kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+        self._hooks = [getattr(module, kind) for module in modules for kind in kinds]
         parts: list[nn.Module] = list(composition.transforms)
         blocks = [part for part in parts if isinstance(part, CouplingTransform)]
         self.dim, self.spare = len(blocks[0].mask), Spare()
@@ -86,7 +88,7 @@ class Plan:
         for number, part in enumerate(parts):
             if isinstance(part, CouplingTransform):
                 self._own(part.net, f"transforms.{number}.net")
-        grouped = next((m for m in self._modules if isinstance(m, GroupedLinear | GroupedConstant)), None)
+        grouped = next((m for m in modules if isinstance(m, GroupedLinear | GroupedConstant)), None)
         self.grouped = grouped is not None
         self.groups = 1 if grouped is None else len(next(grouped.parameters()))
         self.directions = tuple(_Direction(parts, self.dim, inverse) for inverse in (False, True))
@@ -118,10 +120,7 @@ class Plan:
 
     def fits(self, composition: Composition) -> bool:
         """Whether this is still what the composition consists of, and nobody listens at its parts."""
-        return self._seen == _signature(composition) and not any(
-            module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-            for module in self._modules
-        )
+        return self._seen == _signature(composition) and not any(self._hooks)
 
     def table(self, inverse: bool, keep: bool) -> tuple[Any, Any, tuple[int, int, int]]:
         """The table of a direction, the rows of its coordinates, and how many rows of numbers a tile needs.
@@ -181,14 +180,14 @@ def _signature(composition: Composition) -> list[Any]:
     """Identities of everything that a plan has looked at."""
     found: list[Any] = []
     for part in composition.transforms._modules.values():
-        found += [id(part), type(part)]
+        found.append(id(part))
         if isinstance(part, CouplingTransform):
             net, buffers = part._modules["net"], part._buffers
-            found += [id(net), type(net), part.spline, id(buffers["_kept"]), id(buffers["_changed"])]
+            found += [id(net), part.spline, id(buffers["_kept"]), id(buffers["_changed"])]
             inner = {} if net is None else net._modules
+            found += map(id, inner.values())
             hidden = inner.get("hidden")
-            for module in (*inner.values(), *(() if hidden is None else hidden._modules.values())):
-                found += [id(module), type(module)]
+            found += map(id, () if hidden is None else hidden._modules.values())
         elif isinstance(part, Permutation):
             found += [id(part.order), part.order._version, id(part.undo), part.undo._version]
     return found
