@@ -42,7 +42,7 @@ class FlatAdamW:
     Examples
     --------
     >>> weight = nn.Parameter(torch.ones(2))
-    >>> optimizer = FlatAdamW([weight], lr=0.1)
+    >>> optimizer = FlatAdamW([weight], lr=0.1, weight_decay=0.0)
     >>> weight.sum().backward()
     >>> optimizer.norm(), optimizer.step()
     (tensor(1.4142), None)

@@ -12,6 +12,7 @@ from nisampler.base import tuning
 from nisampler.base.optim import RollBacks, Stepper, adamw
 from nisampler.base.weights import kish_ess
 from nisampler.samplers.trainable import TrainableSampler
+from nisampler.training import spent
 from nisampler.training.config import FlowSettings
 from nisampler.training.divergence import Divergence
 from nisampler.training.divergences import divergence
@@ -70,6 +71,10 @@ class Arm:
         fraction
             Of the training that is done, for the learning rate.
         """
+        with spent.timed("networks"):
+            return self._step(points, loss_of, norm, fraction)
+
+    def _step(self, points: tuple[Tensor, ...], loss_of: Divergence, norm: float, fraction: float) -> float:
         x, f, log_g, extra = points
         with self.stepper.collecting():
             log_q, target = self.sampler.log_q(x), self.sampler.target(x, f, extra)

@@ -9,6 +9,7 @@ from nisampler.base.rng import Streams
 from nisampler.base.weights import efficiencies_at, importance_weights, kish_ess
 from nisampler.density.integrand import Integrand
 from nisampler.samplers.base import Sampler
+from nisampler.training import spent
 from nisampler.training.memory import Memory
 from nisampler.training.prices import Prices
 from nisampler.training.records import Candidate
@@ -49,9 +50,10 @@ class Evaluation:
         generator = self.streams.generator(name, index, device=self.device)
         with self.prices.timed("grid", n):
             u = torch.rand(n, self.integrand.dim, generator=generator, dtype=torch.float64, device=self.device)
-            x, log_q = sampler.map(u)
+            with spent.timed("networks"):
+                x, log_q = sampler.map(u)
         view = sampler.view(self.integrand)
-        with self.prices.timed("call", n):
+        with self.prices.timed("call", n), spent.timed("functions"):
             f = view(x).to(self.device)
         weights = importance_weights(f, log_q)
         if view is self.integrand:

@@ -21,6 +21,7 @@ from nisampler.base.rng import Streams
 from nisampler.density.integrand import Integrand
 from nisampler.samplers.base import Sampler
 from nisampler.samplers.trainable import TrainableSampler
+from nisampler.training import spent
 from nisampler.training.arm import Arm, Batch, Watch, Window, quality_of, tail_order
 from nisampler.training.buffer import Buffer
 from nisampler.training.config import TrainingConfig
@@ -247,11 +248,13 @@ class FlowTrainer:
 
     def _draw(self, sampler: TrainableSampler, generator: torch.Generator) -> Batch | None:
         """A batch of fresh points; None if something of it is not finite."""
-        y, log_g = sampler.map(sampler.latent(self.batch, generator))
+        with spent.timed("networks"):
+            y, log_g = sampler.map(sampler.latent(self.batch, generator))
         if not bool(torch.isfinite(y).all() & torch.isfinite(log_g).all()):
             return None
         x, log_base = (y, torch.zeros_like(log_g)) if self.base is None else self.base.map(y)
-        value, extra = sampler.observe(self.integrand, x)
+        with spent.timed("functions"):
+            value, extra = sampler.observe(self.integrand, x)
         f = (value.to(self.device).abs() * torch.exp(-log_base) / self.scale).clamp(max=tuning.LARGEST_VALUE)
         with torch.no_grad():
             weights = sampler.target(y, f, extra) * torch.exp(-log_g)

@@ -23,6 +23,7 @@ from nisampler.errors import ConfigError, CorruptFileError, TrainingDivergedErro
 from nisampler.flows import CouplingConfig, Flow, NetConfig, Spline
 from nisampler.samplers.base import Sampler, UniformSampler
 from nisampler.samplers.trainable import TrainableSampler
+from nisampler.training import spent
 from nisampler.training.call_budget import CallBudget
 from nisampler.training.candidates import Finish
 from nisampler.training.chooser import Chooser
@@ -119,11 +120,14 @@ class Trainer:
     def fit(self, checkpoint: Callable[[Trainer], None] | None = None) -> TrainingResult:
         """Run all stages from wherever the trainer stands; `checkpoint` is called between units of work."""
         stages = {"survey": self._survey, "vegas": self._vegas, "flow": self._flow, "finish": self._finish}
-        while self.result is None:
-            stages[self.stage]()
-            self._tell()
-            if checkpoint is not None and self.result is None:
-                checkpoint(self)
+        with spent.measured() as seconds:
+            while self.result is None:
+                stages[self.stage]()
+                self._tell()
+                if checkpoint is not None and self.result is None:
+                    checkpoint(self)
+        if self.monitor is not None:
+            self.monitor.line(spent.line(seconds))
         return self.result
 
     def _tell(self) -> None:
