@@ -1,6 +1,7 @@
 """Gradients and trainings of this version beside an older one, beside madnis and nflows, and the products alone.
 
-    git worktree add ../before 0410178 && python3 -m venv ../old && ../old/bin/pip install "../before[bench,fast,shower]"
+    git worktree add ../before 0410178
+    python3 -m venv ../old && ../old/bin/pip install "../before[fast,shower]"
     python benchmarks/training_step.py --before ../old/bin/python --output benchmarks/results/training_step.json
 
 Workers of both versions live side by side and are asked in turns, so that all of them see the same noise; ratios are
