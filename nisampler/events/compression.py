@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import importlib
+import queue
 import sys
+import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +18,11 @@ from nisampler.errors import ConfigError, MissingExtraError
 
 GZIP, ZSTD = ".gz", ".zst"
 # Beyond these, files shrink little and take long. Zstandard's levels above 19 need 128 MiB to be read.
-_DEFAULTS = {GZIP: 4, ZSTD: 3}
+_DEFAULTS = {GZIP: 1, ZSTD: 1}
 _LEVELS = {GZIP: (0, 9), ZSTD: (1, 19)}
 HIGHEST_LEVEL = max(high for _, high in _LEVELS.values())
+# Bytes that are packed at once, beside the one who writes, and how many such pieces may wait.
+_PIECE, _PIECES = 1 << 20, 4
 _MAGIC = {b"\x1f\x8b": GZIP, b"\x28\xb5\x2f\xfd": ZSTD}
 # The most that an unpacker of Zstandard may keep, as a power of two: what files of `zstd --long` need.
 _WINDOW_LOG = 27
@@ -52,7 +56,7 @@ def level_of(name: str, level: int | None = None) -> int:
     Examples
     --------
     >>> level_of("events.lhe.gz"), level_of("events.lhe.zst", 19), level_of("events.lhe", 19)
-    (4, 19, 0)
+    (1, 19, 0)
     >>> level_of("lhe.gz", 19)
     Traceback (most recent call last):
     ...
@@ -113,13 +117,67 @@ def packed(handle: IO[bytes], name: str, level: int | None = None) -> Iterator[I
         module = _zstd()
         parameter = module.CompressionParameter
         options = {parameter.compression_level: chosen, parameter.checksum_flag: 1}
-        with module.ZstdFile(handle, "wb", options=options) as stream:
-            yield stream
+        with module.ZstdFile(handle, "wb", options=options) as stream, _behind(stream) as writer:
+            yield writer
     elif packing == GZIP:
-        with gzip.GzipFile("", "wb", chosen, handle, mtime=0) as stream:
-            yield cast(IO[bytes], stream)
+        with gzip.GzipFile("", "wb", chosen, handle, mtime=0) as stream, _behind(stream) as writer:
+            yield writer
     else:
         yield handle
+
+
+class _Behind:
+    """Hands on what is written to a thread that packs it; its errors are raised at the next piece, or at the end."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._pieces: queue.Queue[bytes | None] = queue.Queue(_PIECES)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="packing", daemon=True)
+        self._thread.start()
+
+    def write(self, text: bytes) -> int:
+        self._parts.append(bytes(text))
+        self._size += len(text)
+        if self._size >= _PIECE:
+            self._hand_on()
+        return len(text)
+
+    def finish(self, whole: bool) -> None:
+        if whole:
+            self._hand_on()
+        self._pieces.put(None)
+        self._thread.join()
+        if whole and self._error is not None:
+            raise self._error
+
+    def _hand_on(self) -> None:
+        piece, self._parts, self._size = b"".join(self._parts), [], 0
+        if self._error is not None:
+            raise self._error
+        self._pieces.put(piece)
+
+    def _work(self) -> None:
+        while (piece := self._pieces.get()) is not None:
+            # After an error the rest is taken away, so that nobody waits.
+            if self._error is None:
+                try:
+                    self._stream.write(piece)
+                except BaseException as error:
+                    self._error = error
+
+
+@contextmanager
+def _behind(stream: Any) -> Iterator[IO[bytes]]:
+    writer = _Behind(stream)
+    try:
+        yield cast(IO[bytes], writer)
+    except BaseException:
+        writer.finish(whole=False)
+        raise
+    writer.finish(whole=True)
 
 
 def open_unpacked(path: Path) -> IO[bytes]:

@@ -114,7 +114,7 @@ def write_lhe(
         Number of events to declare in the header; known by itself for a single batch. Another number is an
         error.
     compression_level
-        Of ``.lhe.gz`` from 0, not at all, to 9, of ``.lhe.zst`` from 1 to 19; by default 4 and 3.
+        Of ``.lhe.gz`` from 0, not at all, to 9, of ``.lhe.zst`` from 1 to 19; 1 by default.
 
     Returns
     -------
