@@ -11,6 +11,8 @@ import torch
 
 from nisampler.api import integrate
 from nisampler.density.channels import Multichannel
+from nisampler.events.text.reader import reader
+from nisampler.events.text.templates import filler
 from nisampler.integration.integrator import IntegrationConfig
 from nisampler.run.directory import RunDirectory
 from nisampler.run.generation.generate import generator_of
@@ -40,7 +42,7 @@ class _Power:
 
 
 def warm_up(run: RunDirectory | None, monitor: Monitor) -> dict[str, float]:
-    """Train small flows, so that their kernels are compiled, and make an event of a run, with all that this needs.
+    """Compile what flows and event files need, and make an event of a run, with all that this needs.
 
     Kernels are kept where numba keeps them: in NUMBA_CACHE_DIR, beside the source, or in the user's cache folder;
     parsed parton densities and generated amplitudes in NISAMPLER_CACHE.
@@ -68,9 +70,9 @@ def warm_up(run: RunDirectory | None, monitor: Monitor) -> dict[str, float]:
     --------
     >>> from nisampler.ui.monitor import SILENT
     >>> list(warm_up(None, SILENT))
-    ['flows']
+    ['flows', 'events']
     """
-    tasks: dict[str, Callable[[], None]] = {"flows": _flows}
+    tasks: dict[str, Callable[[], None]] = {"flows": _flows, "events": _event_files}
     if run is not None:
         run.require_integral()
         tasks["run"] = lambda: _run(run)
@@ -95,6 +97,11 @@ def _flows() -> None:
             integration=IntegrationConfig(points=2048),
             progress=False,
         )
+
+
+def _event_files() -> None:
+    filler()
+    reader()
 
 
 def _slope(x: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ from nisampler.ui.monitor import SILENT
 
 def test_flows_and_what_a_run_needs(points_run: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in points_run.rglob("*")}
-    assert list(warmup.warm_up(RunDirectory.read(points_run), SILENT)) == ["flows", "run"]
+    assert list(warmup.warm_up(RunDirectory.read(points_run), SILENT)) == ["flows", "events", "run"]
     assert {path: path.stat().st_mtime_ns for path in points_run.rglob("*")} == before
 
 
