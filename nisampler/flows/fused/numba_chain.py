@@ -14,7 +14,7 @@ import numpy as np
 from nisampler.flows.fused.numba_layers import activate, activate_again, features, features_gradient, sum_rows
 from nisampler.flows.fused.numba_products import multiply
 from nisampler.flows.fused.plan import COLUMNS
-from nisampler.flows.splines.numba_maths import compiled, kept
+from nisampler.flows.splines.numba_maths import compiled, copied, kept
 from nisampler.flows.splines.numba_spline import spline, spline_gradient
 
 _INPUTS, _LAYERS, _UNITS, _KEPT, _CHANGED, _PARAMS, _HARMONICS, _CENTRE, _CONTEXT, *_PLACES = range(len(COLUMNS))
@@ -60,7 +60,7 @@ def _block_forward(
         seen = networks[block[_FEATURES] : block[_FEATURES] + block[_INPUTS]]
         features(points, kept, block[_HARMONICS], block[_CENTRE] > 0, seen, n)
         for k in range(block[_CONTEXT]):
-            seen[block[_INPUTS] - block[_CONTEXT] + k, :n] = given[k, first:last]
+            copied(given[k, first:last], seen[block[_INPUTS] - block[_CONTEXT] + k])
         for number in range(layers + 1):
             inputs, own, weight, at = _layer(block, number, group, groups)
             start = block[_SUMS] + number * block[_UNITS]
@@ -73,7 +73,7 @@ def _block_forward(
     before = points[block[_BEFORE] : block[_BEFORE] + block[_CHANGED]]
     index = numbers[block[_INDEX] : block[_INDEX] + block[_CHANGED]]
     for i in range(len(changed)):
-        before[i, :n] = points[changed[i], :n]
+        copied(points[changed[i], :n], before[i])
     cube, log_det = (block[_PARAMS], block[_CHANGED], t), points[dim : dim + 1]
     layer = (changed, bias.reshape((block[_PARAMS], block[_CHANGED])), mode)
     spline(before, raw.reshape(cube), points, log_det, index, layer, inverse, shape, (0, n))
@@ -109,13 +109,13 @@ def forward(
         first, last = tile[1], tile[2]
         n = last - first
         for i in range(dim):
-            points[own, i, :n] = x[i, first:last]
+            copied(x[i, first:last], points[own, i])
         points[own, dim, :n] = x.dtype.type(0.0)
         for b in range(table.shape[0]):
             _block_forward(table[b], rows, tile, groups, w, given, part, mode, inverse, form)
         for i in range(dim):
-            y[i, first:last] = points[own, i, :n]
-        log_det[first:last] = points[own, dim, :n]
+            copied(points[own, i, :n], y[i, first:last])
+        copied(points[own, dim, :n], log_det[first:last])
 
 
 @compiled
@@ -214,8 +214,8 @@ def backward(
         n = last - first
         part = (networks[k], points[k], numbers[k])
         for i in range(dim):
-            g_points[i, :n] = g_y[i, first:last]
-        g_points[dim, :n] = g_log_det[first:last]
+            copied(g_y[i, first:last], g_points[i])
+        copied(g_log_det[first:last], g_points[dim])
         for b in range(table.shape[0] - 1, -1, -1):
             own = inner or b > 0
             _block_backward(
@@ -223,4 +223,4 @@ def backward(
             )
         done[tile[0]] = True
         for i in range(dim):
-            g_x[i, first:last] = g_points[i, :n]
+            copied(g_points[i, :n], g_x[i, first:last])

@@ -18,6 +18,8 @@ from nisampler.base import kernels
 # Products and sums may be fused and the sign of zero lost; NaN and infinity keep their meaning, and 1/0 is infinite.
 OPTIONS: Any = {"fastmath": {"contract", "nsz"}, "error_model": "numpy", "nogil": True}
 compiled = njit(**OPTIONS)
+inlined = njit(inline="always", **OPTIONS)
+"""For short functions with constant arguments, which are compiled anew for each constant otherwise."""
 
 
 def kept(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -28,6 +30,19 @@ def kept(function: Callable[..., Any]) -> Callable[..., Any]:
     3.0
     """
     return kernels.kept(function, **OPTIONS)
+
+
+@compiled
+def copied(source: Any, target: Any) -> None:
+    """Numbers of a row into another one; an assignment of arrays takes a second to compile, each.
+
+    >>> target = np.zeros(2)
+    >>> copied(np.ones(2), target)
+    >>> target.tolist()
+    [1.0, 1.0]
+    """
+    for j in range(len(source)):
+        target[j] = source[j]
 
 
 def exp(x: Any) -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from nisampler.flows.splines.numba_maths import compiled, exp, kept, log, sigmoid, softplus
+from nisampler.flows.splines.numba_maths import compiled, copied, exp, inlined, kept, log, sigmoid, softplus
 
 # Samples in a block, and the rows of its scratch: the last ones hold the shares of the bins.
 _BLOCK = 128
@@ -26,7 +26,7 @@ _G_LEFT, _G_WIDTH, _G_BOTTOM, _G_HEIGHT, _G_0, _G_1, _G_VALUE, _G_LOG = range(13
 _SHARES = 21
 
 
-@compiled
+@inlined
 def _row(s: Any, number: int, count: int) -> Any:
     """A row of the scratch."""
     return s[number * _BLOCK : number * _BLOCK + count]
@@ -93,9 +93,9 @@ def _exchange(raw: Any, first: int, bins: int, block: Any, s: Any, at: int, keep
     for k in range(bins):
         row, share = raw[first + k, i, start : start + count], _row(s, at + k, count)
         if keep:
-            row[:] = share
+            copied(share, row)
         else:
-            share[:] = row
+            copied(row, share)
 
 
 @compiled
