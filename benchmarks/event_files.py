@@ -29,6 +29,7 @@ HERE = Path(__file__).resolve().parents[1]
 SUFFIXES = ("lhe", "lhe.gz", "lhe.zst", "h5")
 ENERGY, SHARD, WEIGHTS = 45.5938, 10_000, 50
 MANY = 1_000_000
+CARDS, GENERATED = ("drell_yan", "ee_to_3jets"), (60_000, 160_000)
 
 
 def momenta_of(n: int, seed: int) -> np.ndarray:
@@ -169,6 +170,27 @@ def large(task: str, folder: Path) -> dict[str, float]:
     return {"seconds": time.process_time(), "MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
+def command(tree: Path, *arguments: str) -> float:
+    """The CPU-seconds of a command of a tree."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    environment = os.environ | {"PYTHONPATH": str(tree), "NIS_ROOT": str(tree), "OMP_NUM_THREADS": "1"}
+    subprocess.run(  # noqa: S603
+        [sys.executable, "-m", "nisampler", *arguments], cwd=tree, env=environment, capture_output=True, check=True
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def generated(tree: Path, card: str, folder: Path) -> float:
+    """CPU-microseconds that each further event of `generate` takes, from few events to many."""
+    command(tree, "run", f"examples/{card}.toml", "--output", str(folder / "run"), "-q")
+    seconds = [
+        command(tree, "generate", str(folder / "run"), f"--events={n}", "--seed=7", f"--output={folder / str(n)}", "-q")
+        for n in GENERATED
+    ]
+    return 1e6 * (seconds[1] - seconds[0]) / (GENERATED[1] - GENERATED[0])
+
+
 def in_tree(tree: Path, *arguments: str) -> dict[str, float]:
     """What this script says when the package is that of a tree."""
     environment = os.environ | {"PYTHONPATH": str(tree), "NIS_ROOT": str(tree), "OMP_NUM_THREADS": "1"}
@@ -194,7 +216,8 @@ def table(now: list[dict[str, float]], before: list[dict[str, float]], peaks: di
         "",
         "`python benchmarks/event_files.py`: e+ e- -> Z -> q qbar g, six particles; CPU time of one thread, medians of",
         f"{len(now)} runs in turns with commit 1850f07; load {os.getloadavg()[2]:.1f} on {os.cpu_count()} cores,",
-        f"Python {platform.python_version()}. Microseconds, or bytes, an event.",
+        f"Python {platform.python_version()}. Microseconds, or bytes, an event. `generate` is what each",
+        f"further event takes from {GENERATED[0]:,} to {GENERATED[1]:,} events, once.",
         "",
         "| | now | 1850f07 | ratio |",
         "|---|---|---|---|",
@@ -240,6 +263,13 @@ def main() -> None:
             now.append(in_tree(HERE, "--step", "measure", *common))
             if options.before is not None:
                 before.append(in_tree(options.before.resolve(), "--step", "measure", *common))
+        for card in CARDS:
+            for label, tree, rows in (("now", HERE, now), ("before", options.before, before)):
+                if tree is not None:
+                    (Path(name) / label / card).mkdir(parents=True)
+                    value = generated(tree.resolve(), card, Path(name) / label / card)
+                    for row in rows:
+                        row[f"generate {card} to .lhe.gz"] = value
         for step in ("shards", "write", "merge", "check"):
             peaks[step] = in_tree(HERE, "--step", step, *common)
     page = table(now, before, peaks)

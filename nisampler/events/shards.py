@@ -15,6 +15,7 @@ from nisampler.events.batch import EventBatch
 from nisampler.events.columns import DEFAULT_CHUNK
 from nisampler.events.files import SUFFIXES, EventFile, write_events, written_suffix
 from nisampler.events.info import InitInfo
+from nisampler.events.rules import TrustedBatches
 from nisampler.events.shares import ProcessSums
 
 _PATTERN = re.compile(r"events-(\d{5,})(\.lhe|\.lhe\.gz|\.lhe\.zst|\.h5|\.hdf5)")
@@ -175,6 +176,7 @@ def merge_shards(
     chunk: int = DEFAULT_CHUNK,
     average: bool = False,
     compression_level: int | None = None,
+    trusted: bool = False,
 ) -> int:
     """Write all shards of a folder to one file, in any format, `chunk` events in memory at a time.
 
@@ -195,6 +197,8 @@ def merge_shards(
         an event that is not overweight.
     compression_level
         How hard a ``.gz`` or ``.zst`` file is packed, see `write_events`.
+    trusted
+        Whether the caller knows that each shard is another one and as it was written: they are not checked again.
 
     Returns
     -------
@@ -219,7 +223,8 @@ def merge_shards(
     0
     """
     shards = ShardSet.open(directory)
-    shards.refuse_copies()
+    if not trusted:
+        shards.refuse_copies()
     written_suffix(target)
     batches: Iterable[EventBatch] = shards.batches(chunk)
     info, count = info or shards.info(), shards.count()
@@ -229,7 +234,7 @@ def merge_shards(
     if average and count:
         info, factor = _averaged(info, count, sums.total)
         batches = (batch.scaled(factor) for batch in batches)
-    return write_events(target, batches, info, count, compression_level)
+    return write_events(target, TrustedBatches(batches) if trusted else batches, info, count, compression_level)
 
 
 def _averaged(info: InitInfo, count: int, total: float) -> tuple[InitInfo, float]:

@@ -110,3 +110,16 @@ def test_weights_of_no_sum_cannot_be_averaged(events, info, tmp_path):
 def test_unit_weights_survive(folder):
     weights = np.concatenate([batch.weights for batch in ShardSet.open(folder).batches()])
     assert (weights == 1).all()
+
+
+def test_what_is_trusted_is_counted_and_not_checked_again(events, info, same, tmp_path, monkeypatch):
+    for index in range(2):
+        write_events(shard_path(tmp_path, index, ".h5"), events(20), info)
+    checked = []
+    monkeypatch.setattr("nisampler.events.rules.violations", lambda batch, info: checked.append(len(batch)) or ())
+    assert merge_shards(tmp_path, tmp_path / "trusted.lhe", trusted=True) == 40 and checked == []
+    with pytest.raises(StorageError, match="is a copy of"):
+        merge_shards(tmp_path, tmp_path / "all.lhe")
+    write_events(shard_path(tmp_path, 1, ".h5"), events(20, seed=8), info)
+    checked.clear()
+    assert merge_shards(tmp_path, tmp_path / "all.lhe") == 40 and checked == [20, 20]

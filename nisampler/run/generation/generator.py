@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -74,6 +75,10 @@ class Generator:
         """w_max, or its product over the stages."""
         return self._unweighter.max_weight
 
+    @cached_property
+    def _header(self) -> tuple[tuple[str, str], ...]:
+        return file_header(self._job, self._run, self.seed)
+
     def fill(self, folder: Path, todo: Sequence[tuple[int, int]], monitor: Monitor) -> list[Shard]:
         """Make those of some shards, numbers and sizes, that `folder` lacks; raises as `shard`."""
         total, done = sum(size for _, size in todo), 0
@@ -128,7 +133,7 @@ class Generator:
             if job.variations is not None:
                 batch = replace(batch, named_weights=job.variations.weights(batch))
                 info = replace(info, weight_groups=job.variations.groups)
-            write_events(path, batch, replace(info, header=file_header(job, self._run, self.seed)), size)
+            write_events(path, batch, replace(info, header=self._header), size)
         else:
             write_points(path, point_batch(job, points.u, points.weights), job.process.unit, size, job.domain)
         spent = {name: count - before[name] for name, count in job.integrand.counts().items()}
