@@ -11,6 +11,7 @@ the end. The last column says whether the merged file has the bytes of the first
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import shutil
 import signal
@@ -22,6 +23,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from measurements import BenchmarkError, Row, Rows, markdown, stamp
 from rich.console import Console
@@ -33,6 +35,8 @@ NOTE = (
     "200 shards. Disk is that of all shards and of the finished file; of merging and checking, of the file. Jobs are "
     "started one by one from the shell: what they take more than one job, over their number, is the cost of a start."
 )
+# Of `prctl`: processes whose parent has ended become children of this one.
+_SUBREAPER = 36
 COLUMNS = ("row", "events", "CPU-s", "s", "largest process, MiB", "disk, MiB", "bytes of one job")
 
 
@@ -52,14 +56,25 @@ class Cost:
             child = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=told)  # noqa: S603
             if disturb is not None:
                 disturb.start()
-            _, status, usage = os.wait4(child.pid, 0)
-            child.returncode = os.waitstatus_to_exitcode(status)
+            for pid, status, usage in ended():
+                self.cpu += usage.ru_utime + usage.ru_stime
+                self.memory = max(self.memory, usage.ru_maxrss / 1024)
+                if pid == child.pid:
+                    child.returncode = os.waitstatus_to_exitcode(status)
             told.seek(0)
             if child.returncode:
                 raise BenchmarkError(f"{' '.join(map(str, words))}: {told.read().decode()[-500:]}")
-        self.cpu += usage.ru_utime + usage.ru_stime
         self.seconds += time.perf_counter() - begin
-        self.memory = max(self.memory, usage.ru_maxrss / 1024)
+
+
+def ended() -> Iterator[tuple[int, int, Any]]:
+    """Everything that this process has started, as it ends; the children of those that ended, too."""
+    ctypes.CDLL(None).prctl(_SUBREAPER, 1)
+    while True:
+        try:
+            yield os.wait4(-1, 0)
+        except ChildProcessError:
+            return
 
 
 def killer(shards: Path, at: Sequence[int]) -> threading.Thread:
