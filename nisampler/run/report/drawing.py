@@ -122,7 +122,7 @@ def draw(job: Job, directory: RunDirectory, found: Result) -> Drawn:
     ...         made = Generator(job, found, job.streams).fill(run.events, [(0, 20)], SILENT)
     ...         drawn = draw(job, run, found)
     >>> [comparison.axis.name for comparison in drawn.comparisons], drawn.spent["calls"]
-    (['x1', 'x2', 'x3', 'x4'], 512)
+    (['x1', 'x2', 'x3', 'x4'], 0)
     """
     before = job.integrand.counts()
     comparisons, records = _comparisons(job, directory, found)
