@@ -26,11 +26,11 @@ _EIGHT = np.uint64(100_000_000)
 _MINUS, _PLUS, _POINT, _ZERO, _E = (ord(letter) for letter in "-+.0e")
 
 
-compiled = njit(**OPTIONS)
-"""What other kernels call; only these are kept."""
+compiled = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **OPTIONS)
+"""What only other compiled functions call: it is compiled with them."""
 
 
-@compiled
+@njit(**OPTIONS)
 def upper_product(a: Any, b: Any) -> Any:
     """The upper 64 bits of the product of two numbers of 64 bits.
 

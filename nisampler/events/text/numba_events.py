@@ -12,11 +12,11 @@ import numpy as np
 
 from nisampler.base.kernels import kept
 from nisampler.events.columns import MOST_SLOTS
-from nisampler.events.text.numba_digits import OPTIONS
-from nisampler.events.text.numba_numbers import compiled, number
+from nisampler.events.text.numba_digits import OPTIONS, compiled
+from nisampler.events.text.numba_numbers import number
 
-HEAD, PARTICLE, EXTRA = 6, 13, 5
-"""Numbers of an event, of a particle, and what else an event may say: mu_r, both x and both x f."""
+HEAD, PARTICLE, EXTRA = 6, 13, 8
+"""Numbers of an event, of a particle, and what else an event may say: mu_r, and the seven numbers of ``#pdf``."""
 _PDF = 7
 _INTEGERS = (2, 6)
 END, FULL, UNUSUAL = 0, 1, 2
@@ -88,23 +88,8 @@ def _row(text: Any, at: Any, values: Any, place: Any, size: Any, whole: Any, har
 
 
 @compiled
-def _comment(text: Any, at: Any, values: Any, extra: Any, hard: Any, powers: Any) -> Any:
-    """A line that begins with a number sign."""
-    word = _after(text, at, _PDF_MARK)
-    if word >= 0 and (text[word] == _SPACE or text[word] == _TAB):
-        pdf = np.empty(_PDF)
-        noted = hard[0, 0]
-        at = _row(text, word, pdf, 0, _PDF, 0, hard, powers)
-        if at < 0:
-            return at
-        for row in range(noted + 1, hard[0, 0] + 1):
-            # Where the number goes; what is not kept goes where the first one is written again.
-            i = hard[row, 0]
-            hard[row, 0] = extra + (i - 1 if i < 4 else i - 2) if i in (2, 3, 5, 6) else -1
-        values[extra + 1], values[extra + 2], values[extra + 3], values[extra + 4] = pdf[2], pdf[3], pdf[5], pdf[6]
-        return at
-    if word >= 0 and text[word] == _LINE:
-        return np.int64(-1)
+def _comment(text: Any, at: Any) -> Any:
+    """Behind a line that begins with a number sign."""
     while text[at] != _LINE:
         letter = text[at]
         if letter == _LESS or letter == _MORE or letter == _AND or letter >= _DELETE:
@@ -145,7 +130,8 @@ def _scales(text: Any, at: Any, values: Any, extra: Any, count: Any, hard: Any, 
             return end
         if at == begin:
             return np.int64(-1)
-        place, bit = np.int64(-1), 0
+        # What is not kept goes where the next number is written over it, or nobody looks.
+        place, bit = np.int64(len(values) - 1), 0
         muf, mur, mups = _after(text, at, _MUF), _after(text, at, _MUR), _after(text, at, _MUPS)
         clustered = _after(text, at, _CLUSTERED)
         if clustered >= 0:
@@ -169,10 +155,7 @@ def _scales(text: Any, at: Any, values: Any, extra: Any, count: Any, hard: Any, 
         if known & bit or not (quote == _QUOTES[0] or quote == _QUOTES[1]):
             return np.int64(-1)
         known |= bit
-        if place < 0:
-            at, _, _ = number(text, at + 1, powers)
-        else:
-            at = _real(text, at + 1, values, place, hard, powers)
+        at = _real(text, at + 1, values, place, hard, powers)
         if at < 0 or text[at] != quote:
             return np.int64(-1)
         at += 1
@@ -188,13 +171,18 @@ def _body(text: Any, at: Any, values: Any, base: Any, count: Any, tags: Any, end
         begin = _blank(text, at)
         if text[begin] == _LESS:
             break
-        if text[begin] == _HASH:
-            pdf = _after(text, begin, _PDF_MARK) >= 0
-            at = np.int64(-1) if pdf and dense else _comment(text, begin, values, extra, hard, powers)
-            dense |= pdf
-        elif found < count:
-            at = _row(text, begin, values, base + HEAD + PARTICLE * found, PARTICLE, _INTEGERS[1], hard, powers)
-            found += 1
+        word = _after(text, begin, _PDF_MARK)
+        if text[begin] == _HASH and word < 0:
+            at = _comment(text, begin)
+        elif found < count or (word >= 0 and not dense):
+            place, size, whole = base + HEAD + PARTICLE * found, PARTICLE, _INTEGERS[1]
+            if word >= 0:
+                if dense or not (text[word] == _SPACE or text[word] == _TAB):
+                    return np.int64(-1)
+                begin, dense, place, size, whole = word, True, extra + 1, _PDF, 0
+            else:
+                found += 1
+            at = _row(text, begin, values, place, size, whole, hard, powers)
         else:
             return np.int64(-1)
         if at < 0:
@@ -240,8 +228,8 @@ def _events(
     counts
         Takes how many particles it has
     hard
-        (m, 3) takes how many numbers are not certain, and from the second row on for each its place in `values`, -1 if
-        it is in none, and where its text begins and ends
+        (m, 3) takes how many numbers are not certain, and from the second row on for each its place in `values`, and
+        where its text begins and ends
     """
     before, most, slots = limits
     at, base, n = np.int64(0), np.int64(0), 0
@@ -262,7 +250,7 @@ def _events(
                 if before + n > 0 and (before + n + 1) * wide > slots:
                     hard[0, 0] = noted
                     return n, begin, FULL
-                if base + size <= len(values):
+                if base + size < len(values):
                     for i in range(base + HEAD + PARTICLE * count, base + size):
                         values[i] = 0.0
                     at = _body(text, at, values, base, count, tags, ends, hard, powers)

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from nisampler.events.text.numba_digits import OPTIONS, upper_product
+from nisampler.events.text.numba_digits import OPTIONS, compiled, upper_product
 from nisampler.events.text.powers import GREATEST, LEAST
 
-compiled = njit(**OPTIONS)
 _0, _1, _10, _64 = (np.uint64(value) for value in (0, 1, 10, 64))
 _ALL = np.uint64((1 << 64) - 1)
 _TOP, _HIDDEN = np.uint64(1 << 63), np.uint64(1 << 53)
@@ -73,7 +72,7 @@ def _digits(text: Any, at: Any, w: Any) -> Any:
         at += 1
 
 
-@compiled
+@njit(**OPTIONS)
 def number(text: Any, at: Any, powers: Any) -> Any:
     """The number that begins at a place: where it ends, its value, and whether that is certain.
 

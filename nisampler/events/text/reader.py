@@ -17,7 +17,7 @@ from nisampler.events.columns import UNKNOWN_SPIN
 from nisampler.events.text.powers import powers_of_ten
 
 _END, _FULL, _UNUSUAL = range(3)
-_HEAD, _PARTICLE, _EXTRA = 6, 13, 5
+_HEAD, _PARTICLE, _EXTRA = 6, 13, 8
 _TAG = re.compile(rb"<wgt id=(?:'[^'<>]*'|\"[^\"<>]*\")\s*>")
 _ENDING = re.compile(rb"\s*</LesHouchesEvents\s*>\s*")
 # Where the columns stand in the line of an event and of a particle.
@@ -32,7 +32,7 @@ _PARTICLE_COLUMNS: dict[str, Any] = {
     "lifetimes": 11,
     "spins": 12,
 }
-_EXTRA_COLUMNS: dict[str, Any] = {"mu_r": 0, "pdf_x": slice(1, 3), "pdf_xf": slice(3, 5)}
+_EXTRA_COLUMNS: dict[str, Any] = {"mu_r": 0, "pdf_x": slice(3, 5), "pdf_xf": slice(6, 8)}
 
 
 @cache
@@ -223,9 +223,7 @@ class BulkReader:
             text, self._marks, self._ends, limits, powers_of_ten(), values, begins, counts, unsure
         )
         for place, begin, end in unsure[1 : 1 + unsure[0, 0]].tolist():
-            number = float(self._text[begin:end])
-            if place >= 0:
-                values[place] = number
+            values[place] = float(self._text[begin:end])
         if n:
             last = int(begins[n - 1]) + _HEAD + (_PARTICLE + 1) * int(counts[n - 1]) + _EXTRA + len(self._ends)
             group.add(values[:last], begins[:n], counts[:n])
