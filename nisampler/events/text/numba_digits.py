@@ -26,7 +26,7 @@ _EIGHT = np.uint64(100_000_000)
 _MINUS, _PLUS, _POINT, _ZERO, _E = (ord(letter) for letter in "-+.0e")
 
 
-compiled = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **OPTIONS)
+compiled = njit(**(OPTIONS | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}))
 """What only other compiled functions call: it is compiled with them."""
 
 
