@@ -2,6 +2,7 @@
 
     git worktree add /tmp/before 1850f07
     python benchmarks/event_files.py --before /tmp/before --output benchmarks/results/event_files.md
+    python benchmarks/event_files.py --before /tmp/before --generate --output benchmarks/results/event_generation.md
 
 Each figure is CPU time of one thread, threads that pack included, without the start; the medians of several rounds in
 which both trees take turns, each in its own process. Events are e+ e- -> Z -> q qbar g with six particles.
@@ -10,6 +11,7 @@ which both trees take turns, each in its own process. Events are e+ e- -> Z -> q
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import resource
@@ -29,7 +31,7 @@ HERE = Path(__file__).resolve().parents[1]
 SUFFIXES = ("lhe", "lhe.gz", "lhe.zst", "h5")
 ENERGY, SHARD, WEIGHTS = 45.5938, 10_000, 50
 MANY = 1_000_000
-CARDS, GENERATED = ("drell_yan", "ee_to_3jets"), (60_000, 160_000)
+CARDS, GENERATED = ("drell_yan", "ee_to_3jets"), (60_000, 260_000)
 
 
 def momenta_of(n: int, seed: int) -> np.ndarray:
@@ -170,6 +172,29 @@ def large(task: str, folder: Path) -> dict[str, float]:
     return {"seconds": time.process_time(), "MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
+def levels(n: int, folder: Path) -> str:
+    """What packing at each level takes, without the writing, and what it leaves: a table."""
+    from nisampler.events import write_events
+    from nisampler.events.compression import packed
+
+    write_events(folder / "levels.lhe", events_of(n, 3), info_of())
+    text = (folder / "levels.lhe").read_bytes()
+    lines = ["", "| packed as | level | microseconds an event | bytes an event |", "|---|---|---|---|"]
+    for suffix, chosen in ((".gz", (1, 2, 3, 4, 6)), (".zst", (1, 2, 3, 6))):
+        for level in chosen:
+            times, target = [], io.BytesIO()
+            for _ in range(3):
+                target = io.BytesIO()
+
+                def pack(target: io.BytesIO = target, suffix: str = suffix, level: int = level) -> None:
+                    with packed(target, f"a{suffix}", level) as stream:
+                        stream.write(text)
+
+                times.append(timed(pack, n))
+            lines.append(f"| {suffix} | {level} | {min(times):.1f} | {len(target.getvalue()) / n:.0f} |")
+    return "\n".join(lines) + "\n"
+
+
 def command(tree: Path, *arguments: str) -> float:
     """The CPU-seconds of a command of a tree."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -184,11 +209,30 @@ def command(tree: Path, *arguments: str) -> float:
 def generated(tree: Path, card: str, folder: Path) -> float:
     """CPU-microseconds that each further event of `generate` takes, from few events to many."""
     command(tree, "run", f"examples/{card}.toml", "--output", str(folder / "run"), "-q")
-    seconds = [
-        command(tree, "generate", str(folder / "run"), f"--events={n}", "--seed=7", f"--output={folder / str(n)}", "-q")
-        for n in GENERATED
+    seconds = []
+    for place, n in enumerate((GENERATED[0], *GENERATED)):
+        # The first time code may have to be compiled.
+        target = f"--output={folder / str(place)}"
+        seconds.append(command(tree, "generate", str(folder / "run"), f"--events={n}", "--seed=7", target, "-q"))
+    return 1e6 * (seconds[2] - seconds[1]) / (GENERATED[1] - GENERATED[0])
+
+
+def generation(before: Path, folder: Path) -> str:
+    """The page of what `generate` takes in both trees."""
+    lines = [
+        f"CPU-microseconds that each further event of `nisampler generate` takes, from {GENERATED[0]:,}",
+        f"to {GENERATED[1]:,} events in .lhe.gz, by `python benchmarks/event_files.py --generate`; once.",
+        "",
+        "| card | now | 1850f07 | ratio |",
+        "|---|---|---|---|",
     ]
-    return 1e6 * (seconds[1] - seconds[0]) / (GENERATED[1] - GENERATED[0])
+    for card in CARDS:
+        values = []
+        for label, tree in (("now", HERE), ("before", before.resolve())):
+            (folder / label / card).mkdir(parents=True)
+            values.append(generated(tree, card, folder / label / card))
+        lines.append(f"| `examples/{card}.toml` | {values[0]:.1f} | {values[1]:.1f} | {values[1] / values[0]:.1f} |")
+    return "\n".join(["# Event generation", "", *lines]) + "\n"
 
 
 def in_tree(tree: Path, *arguments: str) -> dict[str, float]:
@@ -216,8 +260,7 @@ def table(now: list[dict[str, float]], before: list[dict[str, float]], peaks: di
         "",
         "`python benchmarks/event_files.py`: e+ e- -> Z -> q qbar g, six particles; CPU time of one thread, medians of",
         f"{len(now)} runs in turns with commit 1850f07; load {os.getloadavg()[2]:.1f} on {os.cpu_count()} cores,",
-        f"Python {platform.python_version()}. Microseconds, or bytes, an event. `generate` is what each",
-        f"further event takes from {GENERATED[0]:,} to {GENERATED[1]:,} events, once.",
+        f"Python {platform.python_version()}. Microseconds, or bytes, an event.",
         "",
         "| | now | 1850f07 | ratio |",
         "|---|---|---|---|",
@@ -245,6 +288,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", type=Path, default=HERE / "benchmarks/results/event_files.md")
+    parser.add_argument("--generate", action="store_true", help="only the command `generate`, beside the other tree")
     parser.add_argument("--step", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -257,22 +301,19 @@ def main() -> None:
         return
     now, before, peaks = [], [], {}
     with tempfile.TemporaryDirectory() as name:
+        if options.generate:
+            options.output.write_text(generation(options.before, Path(name)), encoding="utf-8")
+            return
         (Path(name) / "shards").mkdir()
         common = ["--folder", name, "--events", str(options.events)]
         for _ in range(options.rounds):
             now.append(in_tree(HERE, "--step", "measure", *common))
             if options.before is not None:
                 before.append(in_tree(options.before.resolve(), "--step", "measure", *common))
-        for card in CARDS:
-            for label, tree, rows in (("now", HERE, now), ("before", options.before, before)):
-                if tree is not None:
-                    (Path(name) / label / card).mkdir(parents=True)
-                    value = generated(tree.resolve(), card, Path(name) / label / card)
-                    for row in rows:
-                        row[f"generate {card} to .lhe.gz"] = value
         for step in ("shards", "write", "merge", "check"):
             peaks[step] = in_tree(HERE, "--step", step, *common)
-    page = table(now, before, peaks)
+        packing = levels(options.events, Path(name))
+    page = table(now, before, peaks) + packing
     options.output.write_text(page, encoding="utf-8")
     print(page)
 
