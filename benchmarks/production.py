@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import json
 import os
 import shutil
 import signal
@@ -23,7 +24,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from measurements import BenchmarkError, Row, Rows, markdown, stamp
 from rich.console import Console
@@ -49,32 +49,41 @@ class Cost:
     memory: float = 0.0
 
     def command(self, *words: object, disturb: threading.Thread | None = None) -> None:
-        """Run a command of nisampler, and add what it cost."""
+        """Run a command of nisampler, and add what it cost, by a process that all of its processes belong to."""
         begin = time.perf_counter()
-        line = [sys.executable, "-m", "nisampler", *map(str, words)]
-        with tempfile.TemporaryFile() as told:
-            child = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=told)  # noqa: S603
-            if disturb is not None:
-                disturb.start()
-            for pid, status, usage in ended():
-                self.cpu += usage.ru_utime + usage.ru_stime
-                self.memory = max(self.memory, usage.ru_maxrss / 1024)
-                if pid == child.pid:
-                    child.returncode = os.waitstatus_to_exitcode(status)
-            told.seek(0)
-            if child.returncode:
-                raise BenchmarkError(f"{' '.join(map(str, words))}: {told.read().decode()[-500:]}")
+        line = [sys.executable, str(Path(__file__).resolve()), "--measured", *map(str, words)]
+        child = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)  # noqa: S603
+        if disturb is not None:
+            disturb.start()
+        found = json.loads(child.communicate()[0])
+        if found["code"]:
+            raise BenchmarkError(f"{' '.join(map(str, words))}: {found['told']}")
+        self.cpu += found["cpu"]
         self.seconds += time.perf_counter() - begin
+        self.memory = max(self.memory, found["memory"])
 
 
-def ended() -> Iterator[tuple[int, int, Any]]:
-    """Everything that this process has started, as it ends; the children of those that ended, too."""
+def measured(words: Sequence[str]) -> Row:
+    """Run a command of nisampler; its exit code, the end of its messages, and what all its processes cost.
+
+    Those whose parent has ended become children of this process, which waits until none is left.
+    """
     ctypes.CDLL(None).prctl(_SUBREAPER, 1)
-    while True:
-        try:
-            yield os.wait4(-1, 0)
-        except ChildProcessError:
-            return
+    found: Row = {"cpu": 0.0, "memory": 0.0, "code": 0}
+    with tempfile.TemporaryFile() as told:
+        line = [sys.executable, "-m", "nisampler", *words]
+        child = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=told)  # noqa: S603
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, 0)
+            except ChildProcessError:
+                break
+            found["cpu"] += usage.ru_utime + usage.ru_stime
+            found["memory"] = max(found["memory"], usage.ru_maxrss / 1024)
+            if pid == child.pid:
+                found["code"] = child.returncode = os.waitstatus_to_exitcode(status)
+        told.seek(0)
+        return found | {"told": told.read().decode()[-500:]}
 
 
 def killer(shards: Path, at: Sequence[int]) -> threading.Thread:
@@ -98,10 +107,10 @@ def dask_workers() -> list[int]:
         except OSError:
             continue
         found.setdefault(int(fields[1]), []).append(int(place.parent.name))
-    submit = found.get(os.getpid(), [])
+    measuring = [child for parent in found.get(os.getpid(), []) for child in found.get(parent, [])]
     return sorted(
         child
-        for parent in submit
+        for parent in measuring
         for child in found.get(parent, [])
         if b"spawn_main" in (Path("/proc") / str(child) / "cmdline").read_bytes()
     )
@@ -164,7 +173,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--card", type=Path, default=Path(__file__).resolve().parents[1] / "examples/drell_yan.toml")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--refresh", action="store_true")
+    parser.add_argument("--measured", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
+    if given.measured:
+        print(json.dumps(measured(given.measured)))
+        return 0
     console = Console(soft_wrap=True)
     names = given.only or ["one job", "two workers", "7 jobs", "200 jobs", KILLED]
     kept = Rows(given.output, ("row", "events"), "production.py")
