@@ -127,7 +127,7 @@ class Trainer:
                 if checkpoint is not None and self.result is None:
                     checkpoint(self)
         if self.monitor is not None:
-            self.monitor.line(spent.line(seconds))
+            self.monitor.log(spent.line(seconds))
         return self.result
 
     def _tell(self) -> None:

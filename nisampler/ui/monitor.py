@@ -37,6 +37,9 @@ class Monitor:
     def line(self, text: str) -> None:
         """Something to be read by a person."""
 
+    def log(self, text: str) -> None:
+        """Something for a log, and too much for a screen."""
+
     def plan(self, stages: Mapping[str, int]) -> None:
         """The stages to come, in order, with the units of work of each."""
 
@@ -71,6 +74,11 @@ class Monitors(Monitor):
         """Pass `text` on."""
         for member in self._members:
             member.line(text)
+
+    def log(self, text: str) -> None:
+        """Pass `text` on."""
+        for member in self._members:
+            member.log(text)
 
     def plan(self, stages: Mapping[str, int]) -> None:
         """Pass the plan on."""
@@ -158,6 +166,10 @@ class LogMonitor(LineMonitor):
         stamp = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S")
         with naming(self._path), self._path.open("a", encoding="utf-8") as handle:
             handle.writelines(f"{stamp} {part}\n" for part in text.splitlines())
+
+    def log(self, text: str) -> None:
+        """Append `text` as a line."""
+        self.line(text)
 
 
 @contextmanager

@@ -106,7 +106,8 @@ def request_for(processes: tuple[str, ...], colour: ColourAccuracy) -> Request:
 
     Examples
     --------
-    >>> if importlib.util.find_spec("pyamplicol"):
+    >>> from contextlib import suppress
+    >>> with suppress(MissingExtraError, importlib.metadata.PackageNotFoundError):
     ...     assert request_for(("u u~ > e- e+",), "lc").colour == "lc"
     """
     model = sha256(_model_file())

@@ -19,7 +19,7 @@ class Lines(Monitor):
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def line(self, text: str) -> None:
+    def log(self, text: str) -> None:
         self.lines.append(text)
 
 
@@ -28,9 +28,8 @@ def test_a_training_says_at_its_end_where_they_went() -> None:
     flow = FlowSettings(fourier=0, bins=4, hidden=8, layers=1)
     monitor = Lines()
     Trainer(integrand, TrainingConfig(calls=2000, sampler="flow", flow=flow), Streams(1), monitor=monitor).fit()
-    assert re.fullmatch(
-        r"CPU-seconds of the training: functions \d+\.\d, networks \d+\.\d, rest \d+\.\d", monitor.lines[-1]
-    )
+    (line,) = monitor.lines
+    assert re.fullmatch(r"CPU-seconds of the training: functions \d+\.\d, networks \d+\.\d, rest \d+\.\d", line)
 
 
 def test_parts_are_counted_where_somebody_measures() -> None:
