@@ -9,7 +9,7 @@ import torch
 
 from nisampler.errors import ConfigError, MissingExtraError, PdfError, ShapeError
 from nisampler.events.rules import require_valid
-from nisampler.processes.amplicol import cache
+from nisampler.processes.amplicol import amplitude, cache
 from nisampler.processes.amplitudes.protocol import SubProcess
 from nisampler.processes.hadron import lhc
 from nisampler.processes.registry import create
@@ -124,7 +124,7 @@ GENERATED = {
 
 @pytest.mark.parametrize("key", GENERATED)
 def test_more_jets_take_generated_matrix_elements(key, monkeypatch, capsys):
-    monkeypatch.setattr(lhc, "AmplicolAmplitude", Recorder)
+    monkeypatch.setattr(amplitude, "AmplicolAmplitude", Recorder)
     name, jets = key
     settings = {"mass_top": 170.0} if jets is None else {"n_jets": jets}
     for channels in ("chili", "topology"):
