@@ -27,7 +27,7 @@ from nisampler.ui.monitor import Monitor
 # Seconds of work that are worth the start of workers, which takes as long.
 _WORTH_A_START = 2.0
 
-_DEATH = "a worker died, perhaps for lack of memory: start the command again, it continues; fewer workers need less"
+DEATH = "a worker died, perhaps for lack of memory: start the command again, it continues; fewer workers need less"
 
 # What a server imports once for all workers, which are its forks: torch takes a second and most of a worker's memory.
 _PRELOADED = ("nisampler.run.generation.generate",)
@@ -61,7 +61,7 @@ def worker_pool(
     try:
         yield pool
     except BrokenProcessPool as error:
-        raise WorkerError(_DEATH) from error
+        raise WorkerError(DEATH) from error
     except KeyboardInterrupt:
         for process in multiprocessing.active_children() if at_once else ():
             if process not in before:
@@ -135,7 +135,7 @@ class Workers:
         try:
             yield from self._started().map(function, items)
         except BrokenProcessPool as error:
-            raise WorkerError(_DEATH) from error
+            raise WorkerError(DEATH) from error
 
     def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:

@@ -7,18 +7,19 @@ import resource
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from nisampler.base.device import point_threads, threads_for_points
 from nisampler.errors import NisamplerError, WorkerError
 from nisampler.run.generation.generator import Generator
 from nisampler.run.generation.shards import Shard
-from nisampler.run.sharing import worker_pool
+from nisampler.run.sharing import DEATH, worker_pool
 from nisampler.ui.monitor import Monitor
 
 _SECONDS_BETWEEN_LOOKS = 1.0
@@ -144,27 +145,53 @@ def spread(recipe: Recipe, folder: Path, todo: Sequence[tuple[int, int]], crew: 
     ...     spread(None, Path("nowhere"), [], crew, SILENT)
     []
     """
-    found: dict[int, Made] = {}
     place, threads, total = folder.absolute(), threads_for_points(), sum(size for _, size in todo)
-    pending = {crew.executor.submit(_make, recipe, threads, place, index, size) for index, size in todo}
-    try:
-        while pending:
-            done, pending = wait(pending, timeout=_SECONDS_BETWEEN_LOOKS, return_when=FIRST_COMPLETED)
-            for made in map(outcome, done):
-                found[made.shard.index] = made
+    futures = [crew.executor.submit(_make, recipe, threads, place, index, size) for index, size in todo]
+    found: dict[int, Shard] = {}
+    tallies: dict[str, _Tally] = {}
+    with as_they_end(futures) as ended:
+        for future in ended:
+            if future is not None:
+                made = outcome(future)
+                found[made.shard.index] = made.shard
+                tallies.setdefault(made.worker, _Tally()).add(made)
             figures = {"shards": f"{len(found)}/{len(todo)}", **crew.figures()}
-            monitor.progress("events", sum(made.shard.events for made in found.values()), total, figures)
-            monitor.workers({name: _figures(parts) for name, parts in _by_worker(found.values()).items()})
-    except BaseException:
-        for future in pending:
-            future.cancel()
-        raise
-    if found:
-        peak, seconds = max(made.memory for made in found.values()), sum(made.seconds for made in found.values())
-        count = len(_by_worker(found.values()))
-        who = "1 worker" if count == 1 else f"{count} workers"
+            monitor.progress("events", sum(tally.events for tally in tallies.values()), total, figures)
+            monitor.workers({name: tallies[name].figures() for name in sorted(tallies)})
+    if tallies:
+        peak, seconds = max(t.memory for t in tallies.values()), sum(t.seconds for t in tallies.values())
+        who = "1 worker" if len(tallies) == 1 else f"{len(tallies)} workers"
         monitor.line(f"{who}, at most {peak} MiB each, {seconds:.1f} CPU-seconds for events")
-    return [found[index].shard for index, _ in todo]
+    return [found[index] for index, _ in todo]
+
+
+@contextmanager
+def as_they_end(futures: Collection[Future[Any]]) -> Iterator[Iterator[Future[Any] | None]]:
+    """Futures in the order in which they end, and None for every second without one; leaving cancels the rest.
+
+    >>> future = Future()
+    >>> future.set_result(5)
+    >>> with as_they_end([future]) as ended:
+    ...     [found.result() for found in ended]
+    [5]
+    """
+    ended: SimpleQueue[Future[Any]] = SimpleQueue()
+    for future in futures:
+        future.add_done_callback(ended.put)
+    try:
+        yield _taken(ended, len(futures))
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def _taken(ended: SimpleQueue[Future[Any]], left: int) -> Iterator[Future[Any] | None]:
+    while left:
+        try:
+            yield ended.get(timeout=_SECONDS_BETWEEN_LOOKS)
+            left -= 1
+        except Empty:
+            yield None
 
 
 def outcome(future: Future[Any]) -> Any:
@@ -189,28 +216,27 @@ def outcome(future: Future[Any]) -> Any:
     except NisamplerError:
         raise
     except Exception as error:
-        raise WorkerError(
-            f"a worker died, perhaps for lack of memory: start the command again, it continues; fewer workers need "
-            f"less ({type(error).__name__}: {error})"
-        ) from error
+        raise WorkerError(f"{DEATH} ({type(error).__name__}: {error})") from error
 
 
-def _by_worker(parts: Iterable[Made]) -> dict[str, list[Made]]:
-    """What each worker made, by its name."""
-    found: dict[str, list[Made]] = {}
-    for made in parts:
-        found.setdefault(made.worker, []).append(made)
-    return dict(sorted(found.items()))
+@dataclass
+class _Tally:
+    """What one worker has made so far."""
 
+    shards: int = 0
+    events: int = 0
+    seconds: float = 0.0
+    memory: int = 0
 
-def _figures(parts: Sequence[Made]) -> dict[str, str]:
-    """What is told of one worker."""
-    return {
-        "shards": str(len(parts)),
-        "events": str(sum(made.shard.events for made in parts)),
-        "CPU-s": f"{sum(made.seconds for made in parts):.1f}",
-        "MiB": str(max(made.memory for made in parts)),
-    }
+    def add(self, made: Made) -> None:
+        self.shards += 1
+        self.events += made.shard.events
+        self.seconds += made.seconds
+        self.memory = max(self.memory, made.memory)
+
+    def figures(self) -> dict[str, str]:
+        counts = {"shards": str(self.shards), "events": str(self.events)}
+        return counts | {"CPU-s": f"{self.seconds:.1f}", "MiB": str(self.memory)}
 
 
 _ONE_AT_A_TIME = threading.Lock()

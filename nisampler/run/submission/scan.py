@@ -8,7 +8,7 @@ import re
 import threading
 import tomllib
 from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future
 from contextlib import chdir
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ from nisampler.base.storage import atomic_write, make_folder, read_sealed, write
 from nisampler.errors import ConfigError, NisamplerError, StorageError
 from nisampler.run.card import parse_card, read_card_text
 from nisampler.run.directory import RunDirectory
-from nisampler.run.generation.workers import Crew, outcome
+from nisampler.run.generation.workers import Crew, as_they_end, outcome
 from nisampler.run.pipeline import execute, start
 from nisampler.run.report.summary import integral_text
 from nisampler.run.submission.scan_figure import draw_scan
@@ -28,7 +28,6 @@ from nisampler.ui.monitor import SILENT, Monitor
 
 NAME, FIGURE = "scan.json", "scan.png"
 _MOST_RUNS, _LONG_NAME = 10_000, 100
-_SECONDS_BETWEEN_LOOKS = 1.0
 _ONE_AT_A_TIME = threading.Lock()
 """Threads of a worker take turns: the current folder is one for all."""
 
@@ -186,20 +185,14 @@ def _outcomes(order: Scan, output: Path, crew: Crew, monitor: Monitor) -> list[d
         place, given = output / order.folder(point), {**order.overrides, **point}
         futures[crew.executor.submit(_run, order.card.absolute(), place, given, Path.cwd())] = number
     found: dict[int, dict[str, Any]] = {}
-    pending = set(futures)
-    try:
-        while pending:
-            done, pending = wait(pending, timeout=_SECONDS_BETWEEN_LOOKS, return_when=FIRST_COMPLETED)
-            for future in done:
+    with as_they_end(futures) as ended:
+        for future in ended:
+            if future is not None:
                 row = found[futures[future]] = _row(future)
                 monitor.line(f"{order.folder(points[futures[future]])}: {scan_text(row)}")
             failed = sum("error" in row for row in found.values())
             figures = {**({"failed": str(failed)} if failed else {}), **crew.figures()}
             monitor.progress("runs", len(found), len(points), figures)
-    except BaseException:
-        for future in pending:
-            future.cancel()
-        raise
     return [found[number] for number in range(len(points))]
 
 
