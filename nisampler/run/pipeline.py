@@ -164,10 +164,8 @@ def _execute(
     result["unweighting"] |= _speed(job, found, made, result["calls"], clock.seconds)
     result["warnings"] += changed
     write_sealed(directory.result, result)
-    with clock.stage("report"), shared(job, directory.path, workers, monitor) as sharing:
-        drawn = _drawn(sharing, directory, found, result)
-        result["calls"]["report"] = drawn.spent["calls"]
-        result["calls"]["nonfinite"] += drawn.spent["nonfinite"]
+    with clock.stage("report"):
+        result["calls"]["report"] = _drawn(job, directory, found, result).calls
         write_sealed(directory.result, result)
         with atomic_write(directory.report, "w") as handle:
             handle.write(report_page(directory))
@@ -277,9 +275,8 @@ def _drawn(job: Job, directory: RunDirectory, found: Result, result: dict[str, A
         return Drawn()
     if has_checkpoint(directory.distributions):
         return Drawn.read(directory.distributions)
-    before = job.integrand.counts()
     try:
         return draw(job, directory, found)
     except NisamplerError as error:
         result["warnings"].append(f"the report lacks the distributions, {type(error).__name__}: {error}")
-    return Drawn((), {name: count - before[name] for name, count in job.integrand.counts().items()})
+    return Drawn()

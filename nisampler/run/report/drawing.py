@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -47,24 +47,24 @@ class Drawn:
     ----------
     comparisons
         Weighted against unweighted, one for each observable or coordinate.
-    spent
-        The integrand's counters for them, records of events included.
+    calls
+        Calls of the integrand that the records of the weighted points cost.
 
     Examples
     --------
     >>> import tempfile
     >>> values = {name: torch.ones(2, dtype=torch.float64).numpy() for name in _VALUES}
     >>> comparison = Comparison(Axis("x", "$x$", np.linspace(0.0, 1.0, 3)), **values)
-    >>> drawn = Drawn((comparison,), {"calls": 10, "nonfinite": 0})
+    >>> drawn = Drawn((comparison,), 10)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     drawn.write(Path(folder))
     ...     again = Drawn.read(Path(folder))
-    >>> again.comparisons[0].axis.name, again.spent["calls"]
+    >>> again.comparisons[0].axis.name, again.calls
     ('x', 10)
     """
 
     comparisons: tuple[Comparison, ...] = ()
-    spent: Mapping[str, int] = field(default_factory=lambda: {"calls": 0, "nonfinite": 0})
+    calls: int = 0
 
     def write(self, folder: Path) -> None:
         """Store them as safetensors with JSON metadata."""
@@ -77,7 +77,7 @@ class Drawn:
             for place, shade in enumerate(item.shades):
                 values |= {f"low.{place}": shade.low, f"high.{place}": shade.high}
             tensors |= {f"{index}.{name}": torch.from_numpy(np.asarray(value)) for name, value in values.items()}
-        save_checkpoint(folder, tensors, {"axes": axes, "spent": dict(self.spent)})
+        save_checkpoint(folder, tensors, {"axes": axes, "calls": self.calls})
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -93,7 +93,7 @@ class Drawn:
             )
             found = Axis(axis["name"], axis["label"], edges, axis["log"])
             comparisons.append(Comparison(found, **values, shades=shades))
-        return cls(tuple(comparisons), meta["spent"])
+        return cls(tuple(comparisons), meta["calls"])
 
 
 def draw(job: Job, directory: RunDirectory, found: Result) -> Drawn:
@@ -121,13 +121,11 @@ def draw(job: Job, directory: RunDirectory, found: Result) -> Drawn:
     ...         run.events.mkdir()
     ...         made = Generator(job, found, job.streams).fill(run.events, [(0, 20)], SILENT)
     ...         drawn = draw(job, run, found)
-    >>> [comparison.axis.name for comparison in drawn.comparisons], drawn.spent["calls"]
+    >>> [comparison.axis.name for comparison in drawn.comparisons], drawn.calls
     (['x1', 'x2', 'x3', 'x4'], 0)
     """
-    before = job.integrand.counts()
     comparisons, records = _comparisons(job, directory, found)
-    spent = {name: count - before[name] for name, count in job.integrand.counts().items()}
-    drawn = Drawn(comparisons, spent | {"calls": spent["calls"] + job.record_calls(records)})
+    drawn = Drawn(comparisons, job.record_calls(records))
     drawn.write(directory.distributions)
     return drawn
 
