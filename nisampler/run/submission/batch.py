@@ -13,7 +13,7 @@ from nisampler.base.outputs import atomic_folder
 from nisampler.base.storage import naming
 from nisampler.errors import ConfigError
 
-_KEY, _PLAIN = re.compile(r"[A-Za-z+][\w.-]*"), re.compile(r"[^\n\r\0]+")
+_OPTION, _PLAIN = re.compile(r"([A-Za-z+][\w.-]*)=([^\n\r\0]+)"), re.compile(r"[^\n\r\0]+")
 _MOST_SLURM = 1000
 """Jobs of an array that Slurm takes unless its MaxArraySize was raised."""
 
@@ -81,6 +81,29 @@ exec condor_submit_dag events.dag
 """
 
 
+def options_of(texts: Sequence[str]) -> dict[str, str]:
+    """Options of a batch system, by name.
+
+    >>> options_of(["time=02:00:00"])
+    {'time': '02:00:00'}
+    >>> options_of(["no time=1"])
+    Traceback (most recent call last):
+    nisampler.errors.ConfigError: --option must be NAME=VALUE, such as time=02:00:00, got 'no time=1'
+
+    Raises
+    ------
+    ConfigError
+        If one cannot be written.
+    """
+    found = {}
+    for text in texts:
+        match = _OPTION.fullmatch(text)
+        if match is None:
+            raise ConfigError(f"--option must be NAME=VALUE, such as time=02:00:00, got {text!r}")
+        found[match[1]] = match[2]
+    return found
+
+
 @dataclass(frozen=True)
 class BatchOrder:
     """What the scripts order.
@@ -98,22 +121,22 @@ class BatchOrder:
     shard_size
         Events in a shard; that of the card by default.
     options
-        Of the batch system, by name.
+        Of the batch system, see `options_of`.
     setup
         A line of the shell that comes first in each job, such as ``module load python``.
 
     Raises
     ------
     ConfigError
-        If an option cannot be written.
+        If `setup` cannot be written.
 
     Examples
     --------
     >>> BatchOrder(Path("run"), 1000, 7, ("lhe.gz",), 4, options={"time": "02:00:00"}).jobs
     4
-    >>> BatchOrder(Path("run"), 1000, 7, ("lhe.gz",), 4, options={"no time": "1"})
+    >>> BatchOrder(Path("run"), 1000, 7, ("lhe.gz",), 4, setup="one\\ntwo")
     Traceback (most recent call last):
-    nisampler.errors.ConfigError: --option must be NAME=VALUE, such as time=02:00:00, got 'no time=1'
+    nisampler.errors.ConfigError: --setup must be one line of the shell, got 'one\\ntwo': put more into a script
     """
 
     run: Path
@@ -127,9 +150,6 @@ class BatchOrder:
     setup: str = ""
 
     def __post_init__(self) -> None:
-        for name, value in (self.options or {}).items():
-            if not (_KEY.fullmatch(name) and _PLAIN.fullmatch(value)):
-                raise ConfigError(f"--option must be NAME=VALUE, such as time=02:00:00, got {f'{name}={value}'!r}")
         if self.setup and not _PLAIN.fullmatch(self.setup):
             raise ConfigError(f"--setup must be one line of the shell, got {self.setup!r}: put more into a script")
 

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from nisampler.base.storage import make_folder
-from nisampler.errors import ConfigError
 from nisampler.run.generation.generate import generate_events
 from nisampler.run.generation.shards import sizes
 from nisampler.run.job import build_job
 from nisampler.run.packing.pack import opened
-from nisampler.run.submission.batch import BatchOrder, write_condor, write_slurm
+from nisampler.run.submission.batch import BatchOrder, options_of, write_condor, write_slurm
 from nisampler.run.submission.clusters import crew_of
 from nisampler.ui.monitor import SILENT, Monitor
 
@@ -124,10 +123,7 @@ def write_scripts(
     Traceback (most recent call last):
     nisampler.errors.ConfigError: --option must be NAME=VALUE, such as time=02:00:00, got 'time'
     """
-    pairs = [text.partition("=") for text in options]
-    for text, (_, equals, _) in zip(options, pairs, strict=True):
-        if not equals:
-            raise ConfigError(f"--option must be NAME=VALUE, such as time=02:00:00, got {text!r}")
+    named = options_of(options)
     with opened(order.run) as directory:
         directory.require_integral()
         asked = {"n": order.n_events, "shard_size": order.shard_size, "formats": order.formats}
@@ -145,7 +141,7 @@ def write_scripts(
         count,
         workers,
         order.shard_size,
-        {name: value for name, _, value in pairs},
+        named,
         setup,
     )
     warnings = (write_slurm if backend == "slurm" else write_condor)(batch, order.output)
