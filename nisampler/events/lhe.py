@@ -1,11 +1,11 @@
 """Les Houches event files (hep-ph/0609017, version 3), plain or packed, as streams.
 
 Numbers have the fewest digits that read back to the same bits. Equal events give equal bytes, packed files included.
-pylhe writes and reads what stands before the events; `nisampler.events.text` writes the events, and reads them as long
-as they are written in the common way, pylhe all others. ``<init>`` holds IDWTUP, beams in GeV and cross-sections in pb;
-the header element ``<nisampler events="N"/>`` holds the number of events where it is known beforehand. Scales and
-parton densities stand in each event as `nisampler.events.lhe_extras` says, where they are known; named weights and the
-texts of the header as `nisampler.events.lhe_weights` says.
+`nisampler.events.text` writes them, and reads the events as long as they are written in the common way; pylhe reads
+what stands before them and all others. ``<init>`` holds IDWTUP, beams in GeV and cross-sections in pb; the header
+element ``<nisampler events="N"/>`` holds the number of events where it is known beforehand. Scales and parton densities
+stand in each event as `nisampler.events.lhe_extras` says, where they are known; named weights and the texts of the
+header as `nisampler.events.lhe_weights` says.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from nisampler._version import __version__
 from nisampler.base.hdf5_output import new_hdf5
 from nisampler.base.kernels import at_work
 from nisampler.base.storage import atomic_write
@@ -42,9 +41,10 @@ from nisampler.events.lhe_records import (
     named_errors,
     records_of,
 )
-from nisampler.events.lhe_weights import header_block, listed, read_header_block
+from nisampler.events.lhe_weights import listed, read_header_block
 from nisampler.events.rules import CheckedBatches
 from nisampler.events.text.layout import Layout
+from nisampler.events.text.preamble import ROOT_END, preamble
 from nisampler.events.text.reader import BulkReader, Tags, reader
 from nisampler.events.text.templates import Renderer
 from nisampler.events.weights import only
@@ -55,41 +55,17 @@ LHE = (".lhe", ".lhe.gz", ".lhe.zst")
 """Endings of Les Houches event files as text."""
 BULK = ".lheh5"
 """Ending of LHEH5, which is written and not read here."""
-_END, _INIT_END = "</LesHouchesEvents>", b"</init>"
-_INIT_FORMAT = (
-    "{beamA:d} {beamB:d} {energyA:.16e} {energyB:.16e} {PDFgroupA:d} {PDFgroupB:d} {PDFsetA:d} {PDFsetB:d} "
-    "{weightingStrategy:d} {numProcesses:d}"
-)
-_PROCESS_FORMAT = "{xSection:.16e} {error:.16e} {unitWeight:.16e} {procId:d}"
+_INIT_END = b"</init>"
 
 
 def _import_pylhe() -> Any:
     try:
         import pylhe
     except ImportError as error:
-        raise MissingExtraError("LHE files need pylhe: pip install 'nisampler[lhe]'") from error
+        raise MissingExtraError(
+            "reading LHE files, and writing LHEH5, needs pylhe: pip install 'nisampler[lhe]'"
+        ) from error
     return pylhe
-
-
-def _init_block(module: Any, info: InitInfo) -> Any:
-    first, second = info.beam_ids
-    init = module.LHEInitInfo(
-        beamA=first,
-        beamB=second,
-        energyA=info.beam_energies[0],
-        energyB=info.beam_energies[1],
-        PDFgroupA=info.pdf_groups[0],
-        PDFgroupB=info.pdf_groups[1],
-        PDFsetA=info.pdf_sets[0],
-        PDFsetB=info.pdf_sets[1],
-        weightingStrategy=info.strategy,
-        numProcesses=len(info.processes),
-    )
-    processes = [
-        module.LHEProcInfo(item.cross_section, item.error, item.max_weight, item.process_id) for item in info.processes
-    ]
-    generator = module.LHEGenerator(info.generator, info.version or __version__, "")
-    return module.LHEInit(initInfo=init, procInfo=processes, generators=[generator])
 
 
 def write_lhe(
@@ -131,7 +107,7 @@ def write_lhe(
     ConfigError
         If the compression has no such level.
     MissingExtraError
-        If pylhe, or Zstandard, is not installed.
+        If Zstandard, or pylhe for LHEH5, is not installed.
 
     Examples
     --------
@@ -142,14 +118,14 @@ def write_lhe(
     >>> count
     0
     """
-    module, target = _import_pylhe(), Path(path)
+    target = Path(path)
     if not target.name.endswith((*LHE, BULK)):
         raise EventFormatError(f"{target}: the name of an LHE file must end in one of {', '.join((*LHE, BULK))}")
     level_of(target.name, compression_level)
     if isinstance(batches, EventBatch) and n_events is None:
         n_events = len(batches)
     source = CheckedBatches(batches, info, target)
-    with _written(target, module, source, n_events, compression_level):
+    with _written(target, source, n_events, compression_level):
         if n_events is not None and source.count != n_events:
             raise EventCountError(f"{target}: {n_events} events were declared, {source.count} were made")
     return source.count
@@ -166,29 +142,28 @@ def _writable(batches: Iterable[EventBatch], target: Path) -> Iterator[EventBatc
 
 
 @contextmanager
-def _written(
-    target: Path, module: Any, source: CheckedBatches, n_events: int | None, level: int | None
-) -> Iterator[None]:
+def _written(target: Path, source: CheckedBatches, n_events: int | None, level: int | None) -> Iterator[None]:
     """The file with its events, which appears when the block ends without an exception."""
     info, batches = source.info, _writable(source, target)
-    document = module.LHEFile(init=_init_block(module, info), header=header_block(module, info, n_events), events=())
+    head = preamble(info, n_events)
     if target.name.endswith(BULK):
+        module = _import_pylhe()
+        document = module.LHEFile.fromstring(head + ROOT_END)
         document.events = (event for batch in batches for event in event_records(module, batch, info.weight_ids))
         with new_hdf5(target) as output:
             with output.writing():
                 module.lheh5.write(document, output.file, module.LHEHDF5Format())
             yield
         return
-    whole = document.tolhe(module.LHEXMLFormat(initinfo=_INIT_FORMAT, procinfo=_PROCESS_FORMAT))
     renderer = Renderer()
     with atomic_write(target) as handle:
         with packed(handle, target.name, level) as stream:
-            stream.write(whole.removesuffix(_END).encode())
+            stream.write(head.encode())
             for batch in batches:
                 layout = Layout(batch, info.weight_ids)
                 for block in renderer.blocks(layout.table, layout.which, layout.templates):
                     stream.write(block)
-            stream.write(f"{_END}\n".encode())
+            stream.write(f"{ROOT_END}\n".encode())
         yield
 
 

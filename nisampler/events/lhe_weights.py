@@ -8,40 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
-from xml.etree.ElementTree import Element, SubElement
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nisampler.errors import EventFormatError
-from nisampler.events.info import InitInfo
+from nisampler.events.text.preamble import HEADER_TAG, TOTAL
 from nisampler.events.weights import Attributes, WeightGroup, WeightInfo
-
-HEADER_TAG = "nisampler"
-_TOTAL = ("cross_section", "error")
-
-
-def header_block(module: Any, info: InitInfo, n_events: int | None) -> Any:
-    """pylhe's header: number of events and total cross-section where known, the texts, and the names of the weights.
-
-    >>> import pylhe
-    >>> from nisampler.events.info import ProcessInfo
-    >>> info = InitInfo((11, -11), (5.0, 5.0), (ProcessInfo(1.0, 0.1),), header=(("process", "ee & more"),))
-    >>> header_block(pylhe, info, 20).tolhe().split()
-    ['<header>', '<nisampler', 'events="20">', '<process>ee', '&amp;', 'more</process>', '</nisampler>', '</header>']
-    """
-    known = {} if n_events is None else {"events": str(n_events)}
-    if info.total is not None:
-        known |= dict(zip(_TOTAL, map(repr, info.total), strict=True))
-    element = Element(HEADER_TAG, known)
-    for name, text in info.header:
-        SubElement(element, name).text = text
-    entries: list[Any] = []
-    for group in info.weight_groups:
-        weights = [module.LHEInitRWGTWeight(item.id, item.text, dict(item.attributes)) for item in group.weights]
-        named = module.LHEInitRWGTWeightGroup(group.name, group.combine or None, weights, dict(group.attributes))
-        entries += [named] if group.name else weights
-    return module.LHEHeader(initrwgt=module.LHEInitRWGT(entries), extra_elements=[element])
 
 
 def read_header_block(header: Any) -> tuple[dict[str, str], dict[str, Any]]:
@@ -65,7 +38,7 @@ def read_header_block(header: Any) -> tuple[dict[str, str], dict[str, Any]]:
         seen.update(first)
         groups.append(replace(group, weights=tuple(reversed(first.values()))))
     told = tuple(group for group in groups if group.weights)
-    total = tuple(float(attributes[name]) for name in _TOTAL) if _TOTAL[0] in attributes else None
+    total = tuple(float(attributes[name]) for name in TOTAL) if TOTAL[0] in attributes else None
     return attributes, {"header": tuple(texts.items()), "weight_groups": told, "total": total}
 
 

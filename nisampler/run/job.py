@@ -232,10 +232,10 @@ def _check_events(job: Job) -> None:
             raise CardError(f"events.matching: {process.name} is no collision of protons")
         if "lheh5" in job.formats:
             raise CardError("events.matching: lheh5 has no place for the scales of matching; lhe.gz has one, and h5")
-    for start, name, package in (("lhe", "LHE", "pylhe"), ("hepmc", "HepMC", "pyhepmc")):
+    for start, extra, package in (("lheh5", "lhe", "pylhe"), ("hepmc", "hepmc", "pyhepmc")):
         needed = card.events.n and any(ending.startswith(start) for ending in job.formats)
         if needed and importlib.util.find_spec(package) is None:
-            mend = f"pip install 'nisampler[{start}]', or use formats = [\"h5\"]"
-            raise MissingExtraError(f"events.formats: {name} files need {package}: {mend}")
+            mend = f"pip install 'nisampler[{extra}]', or use formats = [\"h5\"]"
+            raise MissingExtraError(f"events.formats: {start} needs {package}: {mend}")
     for ending in job.formats if card.events.n else ():
         require_packing(ending)

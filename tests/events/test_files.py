@@ -365,11 +365,13 @@ def test_missing_pylhe_names_the_extra(events, info, tmp_path, monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(MissingExtraError, match=r"pip install 'nisampler\[lhe\]'"):
-        write_events(tmp_path / "b.lhe", events(1), info)
+        write_events(tmp_path / "b.lheh5", events(1), info)
     with pytest.raises(MissingExtraError):
         EventFile.open(tmp_path / "a.lhe")
     write_events(tmp_path / "b.h5", events(1), info)
-    assert not (tmp_path / "b.lhe").exists()
+    write_events(tmp_path / "b.lhe", events(1), info)
+    assert not (tmp_path / "b.lheh5").exists()
+    assert (tmp_path / "b.lhe").read_bytes() == (tmp_path / "a.lhe").read_bytes()
 
 
 def test_points_round_trip(tmp_path):

@@ -19,6 +19,7 @@ from nisampler.events import (
     shard_path,
     write_events,
 )
+from nisampler.events.text.preamble import ROOT_END, preamble
 from nisampler.events.weights import WeightGroup, WeightInfo, only
 
 SUFFIXES = (".lhe", ".lhe.gz", ".h5")
@@ -65,6 +66,18 @@ def test_round_trip_is_exact(suffix, varied, named, same, tmp_path):
     write_events(again, file.batches(5), file.info, 12)
     if suffix != ".h5":  # the blocks of an HDF5 file follow the first batch
         assert again.read_bytes() == path.read_bytes()
+
+
+def test_what_stands_before_the_events_is_what_pylhe_writes(named):
+    formats = {
+        "initinfo": "{beamA:d} {beamB:d} {energyA:.16e} {energyB:.16e} {PDFgroupA:d} {PDFgroupB:d} {PDFsetA:d} "
+        "{PDFsetB:d} {weightingStrategy:d} {numProcesses:d}",
+        "procinfo": "{xSection:.16e} {error:.16e} {unitWeight:.16e} {procId:d}",
+    }
+    apart = WeightGroup("", weights=(WeightInfo("3 <&> ü", attributes=(("id", "no"), ("MUR", "2"))),))
+    for info in (named, replace(named, weight_groups=(*GROUPS, apart), total=(1.5, 0.1)), replace(named, header=())):
+        text = preamble(info, 12) + ROOT_END
+        assert pylhe.LHEFile.fromstring(text).tolhe(pylhe.LHEXMLFormat(**formats)) == text
 
 
 def test_pylhe_reads_a_dictionary_by_id(varied, named, tmp_path):
