@@ -63,16 +63,19 @@ def require_readable(path: str | Path, datasets: Mapping[str, Any]) -> None:
         if not isinstance(data, h5py.Dataset) or data.dtype.kind not in "biuf":
             kind = getattr(data, "dtype", type(data).__name__)
             raise CorruptFileError(f"{path}: {name} holds no numbers, but {kind}; write the file again")
-        if data.is_virtual or data.external:
+        # Asked of the library itself: each property of h5py asks anew.
+        layout, shape, width = data.id.get_create_plist(), data.shape, data.dtype.itemsize
+        kind = layout.get_layout()
+        if kind == h5py.h5d.VIRTUAL or layout.get_external_count():
             raise CorruptFileError(f"{path}: {name} lies in other files; copy it into this one, e.g. by h5repack")
-        size, row = data.dtype.itemsize * data.size, data.dtype.itemsize * math.prod(data.shape[1:])
-        chunk = data.dtype.itemsize * math.prod(data.chunks or (0,))
+        size, row = width * math.prod(shape), width * math.prod(shape[1:])
+        chunk = width * math.prod(layout.get_chunk()) if kind == h5py.h5d.CHUNKED else 0
         for what, found, most in (("rows", row, MOST_ROW), ("chunks", chunk, MOST_CHUNK)):
             if found > most:
                 raise CorruptFileError(
                     f"{path}: the {what} of {name} have {amount(found)}, more than {amount(most)}; {_MEND}"
                 )
-        _require_honest_chunks(path, name, data, chunk)
+        _require_honest_chunks(path, name, data, layout, chunk)
         declared, held = declared + size, held + data.id.get_storage_size()
     if declared > _UNSUSPICIOUS and declared > _MOST_COMPRESSED * held:
         raise CorruptFileError(
@@ -81,9 +84,8 @@ def require_readable(path: str | Path, datasets: Mapping[str, Any]) -> None:
         )
 
 
-def _require_honest_chunks(path: str | Path, name: str, data: Any, size: int) -> None:
+def _require_honest_chunks(path: str | Path, name: str, data: Any, layout: Any, size: int) -> None:
     """Refuse chunks that unpack to more than their `size`: the library would take memory for all of it."""
-    layout = data.id.get_create_plist()
     filters = [layout.get_filter(number)[0] for number in range(layout.get_nfilters())]
     if filters.count(h5py.h5z.FILTER_DEFLATE) > 1:
         raise CorruptFileError(f"{path}: {name} is compressed twice; write the file again")

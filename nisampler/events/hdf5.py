@@ -260,21 +260,21 @@ def _chunks(
     path: Path, kind: str, chunk: int, wanted: tuple[str, ...] | None = None
 ) -> Iterator[dict[str, NDArray[Any]]]:
     """The columns of a file, or the wanted ones, at most `chunk` rows at a time, and fewer where rows are long."""
-    with _open_file(path, kind) as (file, n):
-        group = file[_GROUPS[kind]]
-        names = wanted or _stored(group, kind)
-        row = sum(group[name].dtype.itemsize * math.prod(group[name].shape[1:]) for name in names)
+    with _open_file(path, kind, wanted) as (_, n, columns):
+        row = sum(column.dtype.itemsize * math.prod(column.shape[1:]) for column in columns.values())
         step = min(chunk, max(1, _BYTES_READ // max(1, row)))
         for start in range(0, n, step):
             rows = slice(start, min(start + step, n))
             with _named_errors(path):
-                columns = {name: group[name][rows] for name in names}
-            yield columns
+                part = {name: column[rows] for name, column in columns.items()}
+            yield part
 
 
 @contextmanager
-def _open_file(path: Path, kind: str) -> Iterator[tuple[Any, int]]:
-    """The file, checked for format, version and columns that can be read, and its number of rows."""
+def _open_file(
+    path: Path, kind: str, wanted: tuple[str, ...] | None = None
+) -> Iterator[tuple[Any, int, dict[str, Any]]]:
+    """The file, checked for format and version, its number of rows, and its columns, or the wanted ones, checked."""
     if not path.is_file():
         raise StorageError(f"cannot read {path}: no such file")
     with _named_errors(path), h5py.File(path, "r") as file:
@@ -285,15 +285,15 @@ def _open_file(path: Path, kind: str) -> Iterator[tuple[Any, int]]:
         if version != SCHEMA_VERSION:
             raise StorageError(f"{path} has schema version {version}, this release reads {SCHEMA_VERSION}")
         group, n = file[_GROUPS[kind]], int(attribute(file, "n"))
-        columns = {name: group[name] for name in _stored(group, kind)}
+        columns = {name: group[name] for name in wanted or _stored(group, kind)}
         require_readable(path, columns)
         for name, column in columns.items():
             if len(column) != n:
                 raise CorruptFileError(f"{path} declares {n} rows, column {name} has {len(column)}: {_MEND}")
-        slots = columns["momenta"].shape[1] if kind == EVENT_FORMAT else 0
+        slots = columns["momenta"].shape[1] if "momenta" in columns else 0
         if slots > MOST_SLOTS:
             raise EventFormatError(f"{path}: events of {slots} particles, an event can have {MOST_SLOTS}")
-        yield file, n
+        yield file, n, columns
 
 
 def file_format(path: str | Path) -> str:
@@ -333,7 +333,7 @@ def read_hdf5_header(path: str | Path) -> tuple[InitInfo, int]:
     ...
     nisampler.errors.StorageError: cannot read nowhere.h5: no such file
     """
-    with _open_file(Path(path), EVENT_FORMAT) as (file, n):
+    with _open_file(Path(path), EVENT_FORMAT) as (file, n, _):
         return read_init(file), n
 
 
@@ -410,7 +410,7 @@ def read_points_header(path: str | Path) -> tuple[str, int]:
     >>> header
     ('pb', 1)
     """
-    with _open_file(Path(path), POINT_FORMAT) as (file, n):
+    with _open_file(Path(path), POINT_FORMAT) as (file, n, _):
         return str(attribute(file, "unit")), n
 
 
@@ -423,11 +423,11 @@ def read_points_domain(path: str | Path) -> NDArray[np.float64] | None:
     nisampler.errors.StorageError: cannot read nowhere.h5: no such file
     """
     target = Path(path)
-    with _open_file(target, POINT_FORMAT) as (file, _):
+    with _open_file(target, POINT_FORMAT) as (file, _, columns):
         stored = attribute(file, "domain", None)
         if stored is None:
             return None
-        domain, dim = np.asarray(stored, dtype=np.float64), file["points"]["x"].shape[1]
+        domain, dim = np.asarray(stored, dtype=np.float64), columns["x"].shape[1]
         if domain.shape != (dim, 2):
             raise EventFormatError(f"{target}: the domain has shape {domain.shape}, the points have dimension {dim}")
         return domain

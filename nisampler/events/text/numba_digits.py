@@ -23,6 +23,10 @@ _LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
 _FRACTION, _HIDDEN = np.uint64((1 << 52) - 1), np.uint64(1 << 52)
 _SIGN, _EXPONENT = np.uint64(63), np.uint64(52)
 _EIGHT = np.uint64(100_000_000)
+_TEN, _HUNDRED = np.uint32(10), np.uint32(100)
+_TENS = np.array([10**power for power in range(20)], np.uint64)
+_PAIRS = np.frombuffer("".join(f"{pair:02d}" for pair in range(100)).encode(), np.uint8)
+_MOST_DIGITS = 17
 _MINUS, _PLUS, _POINT, _ZERO, _E = (ord(letter) for letter in "-+.0e")
 
 
@@ -83,41 +87,59 @@ def _shortest(bits: Any, powers: Any) -> Any:
 
 
 @compiled
-def _put_digits(number: Any, scratch: Any) -> Any:
-    """The digits of a number at the end of the scratch; returns where they begin."""
-    at = len(scratch)
-    while number >= _EIGHT:
-        rest, number = np.uint32(number % _EIGHT), number // _EIGHT
-        for _ in range(8):
-            at -= 1
-            tens = rest // np.uint32(10)
-            scratch[at] = _ZERO + (rest - tens * np.uint32(10))
-            rest = tens
-    rest = np.uint32(number)
-    while True:
-        at -= 1
-        tens = rest // np.uint32(10)
-        scratch[at] = _ZERO + (rest - tens * np.uint32(10))
-        rest = tens
-        if rest == 0:
-            return at
+def _length(number: Any, at_most: Any) -> Any:
+    """How many digits a number has, counted down from so many as it can have."""
+    n = at_most
+    while n > 1 and number < _TENS[n - 1]:
+        n -= 1
+    return n
 
 
 @compiled
-def _put_integer(out: Any, at: Any, value: Any, scratch: Any) -> Any:
+def _put_digits(out: Any, end: Any, number: Any) -> None:
+    """The digits of a number, so that they end before `end`, two at a time."""
+    while number >= _EIGHT:
+        upper = number // _EIGHT
+        rest = np.uint32(number - upper * _EIGHT)
+        number = upper
+        for _ in range(4):
+            end -= 2
+            rest = _put_pair(out, end, rest)
+    rest = np.uint32(number)
+    while rest >= _HUNDRED:
+        end -= 2
+        rest = _put_pair(out, end, rest)
+    if rest >= _TEN:
+        _put_pair(out, end - 2, rest)
+    else:
+        out[end - 1] = _ZERO + rest
+
+
+@compiled
+def _put_pair(out: Any, at: Any, number: Any) -> Any:
+    """The last two digits of a number, which is returned without them."""
+    hundreds = number // _HUNDRED
+    pair = np.uint32(2) * (number - hundreds * _HUNDRED)
+    out[at], out[at + 1] = _PAIRS[pair], _PAIRS[pair + np.uint32(1)]
+    return hundreds
+
+
+@compiled
+def _put_integer(out: Any, at: Any, value: Any) -> Any:
     if value < 0:
         out[at] = _MINUS
         at += 1
-    begin = _put_digits(np.uint64(abs(value)), scratch)
-    for i in range(begin, len(scratch)):
-        out[at] = scratch[i]
-        at += 1
-    return at
+    size = np.uint64(abs(value))
+    if size < _10:
+        out[at] = _ZERO + size
+        return at + 1
+    end = at + _length(size, len(_TENS))
+    _put_digits(out, end, size)
+    return end
 
 
 @compiled
-def _put_real(out: Any, at: Any, x: Any, powers: Any, scratch: Any) -> Any:
-    bits = np.float64(x).view(np.uint64)
+def _put_real(out: Any, at: Any, bits: Any, powers: Any) -> Any:
     if bits >> _SIGN:
         out[at] = _MINUS
         at += 1
@@ -132,35 +154,41 @@ def _put_real(out: Any, at: Any, x: Any, powers: Any, scratch: Any) -> Any:
     while digits % _10 == _0:
         digits //= _10
         exponent += 1
-    begin, end = _put_digits(digits, scratch), len(scratch)
+    n = _length(digits, _MOST_DIGITS)
     # The number is 0.d1d2d3… times ten to the power of `point`.
-    point = end - begin + exponent
+    point = n + exponent
+    if -4 < point <= 0:
+        out[at], out[at + 1] = _ZERO, _POINT
+        end = at + 2 - point
+        for i in range(at + 2, end):
+            out[i] = _ZERO
+        _put_digits(out, end + n, digits)
+        return end + n
+    if n <= point <= 16:
+        _put_digits(out, at + n, digits)
+        for i in range(at + n, at + point):
+            out[i] = _ZERO
+        out[at + point], out[at + point + 1] = _POINT, _ZERO
+        return at + point + 2
     scientific = point <= -4 or point > 16
     before = 1 if scientific else point
-    if before <= 0:
-        out[at], out[at + 1] = _ZERO, _POINT
-        at += 2
-        for _ in range(-before):
-            out[at] = _ZERO
-            at += 1
-    for i in range(begin, max(end, begin + before)):
-        if i - begin == before and i > begin:
-            out[at] = _POINT
-            at += 1
-        out[at] = scratch[i] if i < end else _ZERO
+    # What stands before the point is moved there from behind it.
+    _put_digits(out, at + n + 1, digits)
+    for i in range(at, at + before):
+        out[i] = out[i + 1]
+    out[at + before] = _POINT
+    at += n + 1 if n > 1 else 1
+    return _put_exponent(out, at, point - 1) if scientific else at
+
+
+@compiled
+def _put_exponent(out: Any, at: Any, power: Any) -> Any:
+    out[at], out[at + 1] = _E, _MINUS if power < 0 else _PLUS
+    at += 2
+    if abs(power) < 10:
+        out[at] = _ZERO
         at += 1
-    if scientific:
-        out[at], out[at + 1] = _E, _MINUS if point < 1 else _PLUS
-        at += 2
-        power = np.int64(abs(point - 1))
-        if power < 10:
-            out[at] = _ZERO
-            at += 1
-        return _put_integer(out, at, power, scratch)
-    if before >= end - begin:
-        out[at], out[at + 1] = _POINT, _ZERO
-        at += 2
-    return at
+    return _put_integer(out, at, np.int64(abs(power)))
 
 
 def _fill(table: Any, which: Any, starts: Any, fields: Any, begins: Any, pieces: Any, powers: Any, out: Any) -> Any:
@@ -185,18 +213,26 @@ def _fill(table: Any, which: Any, starts: Any, fields: Any, begins: Any, pieces:
     out
         Bytes, enough of them
     """
-    scratch = np.empty(24, np.uint8)
     at = np.int64(0)
+    # Of each field the bits that were written last, and where: many numbers come again in the next row.
+    last = np.zeros((len(fields), 3), np.int64)
     for i in range(len(table)):
         for f in range(starts[which[i]], starts[which[i] + 1]):
             for j in range(begins[f], begins[f + 1]):
                 out[at] = pieces[j]
                 at += 1
             kind = fields[f, 1]
-            if kind == REAL:
-                at = _put_real(out, at, table[i, fields[f, 0]], powers, scratch)
-            elif kind == INTEGER:
-                at = _put_integer(out, at, np.int64(table[i, fields[f, 0]]), scratch)
+            if kind == INTEGER:
+                at = _put_integer(out, at, np.int64(table[i, fields[f, 0]]))
+            elif kind == REAL:
+                bits, begin = np.float64(table[i, fields[f, 0]]).view(np.uint64), at
+                if last[f, 2] > 0 and np.uint64(last[f, 0]) == bits:
+                    for j in range(last[f, 1], last[f, 2]):
+                        out[at] = out[j]
+                        at += 1
+                else:
+                    at = _put_real(out, at, bits, powers)
+                last[f, 0], last[f, 1], last[f, 2] = np.int64(bits), begin, at
     return at
 
 
