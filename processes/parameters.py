@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Annotated, get_args
 
 from pydantic import Field
 
-from nisampler.base.checks import Finite, Positive, settings
+from nisampler.base.checks import Finite, NonNegative, Positive, settings
 from nisampler.errors import AmplitudeError
 from nisampler.processes.constants import (
     ALPHA_EM,
     CHARGE_ISOSPIN,
     CKM,
     DOWN_QUARKS,
+    MASS_HIGGS,
     MASS_TOP,
     MASS_W,
     MASS_Z,
     SIN2_THETA_W,
     UP_QUARKS,
+    WIDTH_HIGGS,
     WIDTH_W,
     WIDTH_Z,
     FermionType,
@@ -38,8 +41,9 @@ CkmMatrix = Annotated[tuple[_Family, _Family, _Family], Field(strict=False)]
 class StandardModel:
     """Couplings, masses and widths of the Standard Model at tree level; masses and widths in GeV.
 
-    Five massless quarks and massless leptons; every propagator is 1 / (s - m^2 + i m Gamma). `mass_w` does not enter
-    the neutral couplings, so it need not be that of the tree-level relation with `sin2_theta_w`.
+    Five massless quarks and massless leptons unless masses are given; every propagator is 1 / (s - m^2 + i m Gamma).
+    `mass_w` does not enter the neutral couplings, so it need not be that of the tree-level relation with
+    `sin2_theta_w`; where bosons couple to each other it must be, see :meth:`on_shell`.
 
     Parameters
     ----------
@@ -49,8 +53,12 @@ class StandardModel:
         Weak mixing angle sin^2(theta_W), between 0 and 1.
     mass_z, width_z, mass_w, width_w
         Masses and widths of the heavy bosons.
-    mass_top
-        Mass of the top quark, which is stable here.
+    mass_top, width_top
+        Mass of the top quark, and its width, 0 where it is stable.
+    mass_higgs, width_higgs
+        Mass and width of the Higgs boson.
+    mass_bottom, mass_tau
+        Masses that only amplitudes by recursion know.
     ckm
         Absolute values |V_ij|, rows u, c, t, columns d, s, b, each between 0 and 1.
 
@@ -77,6 +85,24 @@ class StandardModel:
     width_w: Positive = WIDTH_W
     mass_top: Positive = MASS_TOP
     ckm: CkmMatrix = CKM
+    width_top: NonNegative = 0.0
+    mass_higgs: Positive = MASS_HIGGS
+    width_higgs: NonNegative = WIDTH_HIGGS
+    mass_bottom: NonNegative = 0.0
+    mass_tau: NonNegative = 0.0
+
+    def on_shell(self) -> StandardModel:
+        """The same with sin^2(theta_W) = 1 - m_W^2 / m_Z^2, which gauge invariance asks of bosons that couple.
+
+        Raises
+        ------
+        ConfigError
+            If the W is not lighter than the Z.
+
+        >>> round(StandardModel().on_shell().sin2_theta_w, 4)
+        0.2222
+        """
+        return replace(self, sin2_theta_w=1 - (self.mass_w / self.mass_z) ** 2)
 
     @property
     def charge_squared(self) -> float:

@@ -1,0 +1,186 @@
+"""The graph as tables: what is computed in which order, and where it stands."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nisampler.processes.amplitudes.recursion.graph import COMPONENTS, KINDS, Graph, Node
+
+
+@dataclass(frozen=True)
+class Step:
+    """Operations of one kind that can be done at once.
+
+    Attributes
+    ----------
+    kind
+        Name of the operation.
+    outputs
+        First row of each result.
+    inputs
+        First row of each input, or for momenta the place of the set of legs.
+    coefficients
+        One number each.
+    """
+
+    kind: str
+    outputs: tuple[int, ...]
+    inputs: tuple[tuple[int, ...], ...]
+    coefficients: tuple[complex, ...]
+
+
+@dataclass(frozen=True)
+class Wave:
+    """A wave function: leg, helicity (None: any), which part of a spinor, and its first row."""
+
+    leg: int
+    helicity: int | None
+    part: int
+    shape: str
+    row: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is needed of a graph for some of its nodes.
+
+    Attributes
+    ----------
+    rows
+        Complex numbers a point.
+    sets
+        Sets of legs, as bits, whose momenta are needed.
+    waves
+        External wave functions.
+    steps
+        What is computed, in order.
+    results
+        Row and factor of each amplitude asked for.
+    """
+
+    rows: int
+    sets: tuple[int, ...]
+    waves: tuple[Wave, ...]
+    steps: tuple[Step, ...]
+    results: tuple[tuple[int, complex], ...]
+
+    def __str__(self) -> str:
+        """A line for each operation."""
+        lines = [f"{len(self.waves)} wave functions, {len(self.steps)} steps, {self.rows} numbers a point"]
+        for step in self.steps:
+            for output, inputs, coefficient in zip(step.outputs, step.inputs, step.coefficients, strict=True):
+                lines.append(f"{output:6d} += {coefficient:.6g} {step.kind}{inputs}")
+        return "\n".join(lines)
+
+
+def needed(graph: Graph, results: Iterable[int]) -> list[int]:
+    """Places of all nodes that the results are made of, in order."""
+    wanted = set(results)
+    for place in range(len(graph.nodes) - 1, -1, -1):
+        if place in wanted:
+            wanted.update(_sources(graph.nodes[place]))
+    return sorted(wanted)
+
+
+def _sources(node: Node) -> list[int]:
+    return [
+        entry
+        for term in node.terms
+        for entry, shape in zip(term.inputs, KINDS[term.kind].inputs, strict=True)
+        if shape != "momentum"
+    ]
+
+
+def levels(graph: Graph, nodes: Sequence[int]) -> list[list[int]]:
+    """Nodes by how many operations lie before them."""
+    depth: dict[int, int] = {}
+    found: dict[int, list[int]] = defaultdict(list)
+    for place in nodes:
+        node = graph.nodes[place]
+        depth[place] = 0 if node.external else 1 + max((depth[source] for source in _sources(node)), default=0)
+        found[depth[place]].append(place)
+    return [found[level] for level in sorted(found)]
+
+
+def lowered(graph: Graph, results: Sequence[tuple[int, complex]]) -> Plan:
+    """The plan of some nodes with their factors, level by level.
+
+    >>> graph = Graph()
+    >>> one, two = (graph.external("number", leg, 0, 0) for leg in (0, 1))
+    >>> product = graph.add("number_number", [one, two], 2.0)
+    >>> print(lowered(graph, [(product.node, product.factor)]))
+    2 wave functions, 1 steps, 3 numbers a point
+         2 += 1+0j number_number(0, 1)
+    """
+    nodes = needed(graph, (node for node, _ in results))
+    rows: dict[int, int] = {}
+    count = 0
+    waves: list[Wave] = []
+    steps: list[Step] = []
+    sets: dict[int, int] = {}
+    for level in levels(graph, nodes):
+        for place in level:
+            rows[place] = count
+            node = graph.nodes[place]
+            count += COMPONENTS[node.shape]
+            if node.external:
+                waves.append(Wave(*node.external, node.shape, rows[place]))
+        steps += _steps(graph, level, rows, sets)
+    found = tuple((rows[node], factor) for node, factor in results)
+    return Plan(count, tuple(sets), tuple(waves), tuple(steps), found)
+
+
+def _steps(graph: Graph, level: Sequence[int], rows: dict[int, int], sets: dict[int, int]) -> list[Step]:
+    """Operations by kind, and by how many terms of the same node stand before: no step writes a row twice."""
+    groups: dict[tuple[int, str], list[tuple[int, tuple[int, ...], complex]]] = defaultdict(list)
+    for place in level:
+        for index, term in enumerate(graph.nodes[place].terms):
+            inputs = tuple(
+                sets.setdefault(entry, len(sets)) if shape == "momentum" else rows[entry]
+                for entry, shape in zip(term.inputs, KINDS[term.kind].inputs, strict=True)
+            )
+            groups[index, term.kind].append((rows[place], inputs, term.coefficient))
+    return [
+        Step(kind, *(tuple(column) for column in zip(*entries, strict=True)))
+        for (_, kind), entries in sorted(groups.items())
+    ]
+
+
+def run(plan: Plan, waves: Tensor, momenta: Tensor) -> Tensor:
+    """Amplitudes (results, n) in plain torch, on any device, differentiable.
+
+    Parameters
+    ----------
+    plan
+        The tables.
+    waves
+        Components (sum of the components of all waves, n), complex, in the order of the plan.
+    momenta
+        (sets, 4, n) complex: components of the outgoing momenta of the plan's sets of legs.
+    """
+    numbers = torch.cat([waves, waves.new_zeros(plan.rows - len(waves), waves.shape[1])])
+    for step in plan.steps:
+        kind = KINDS[step.kind]
+        columns = torch.tensor(step.inputs, device=waves.device).T
+        coefficients = torch.tensor(step.coefficients, dtype=waves.dtype, device=waves.device).unsqueeze(-1)
+        outputs = torch.tensor(step.outputs, device=waves.device)
+        inputs = []
+        for shape, column in zip(kind.inputs, columns, strict=True):
+            if shape == "momentum":
+                inputs.append(tuple(momenta[column].unbind(1)))
+            else:
+                inputs.append(tuple(numbers[column + c] for c in range(COMPONENTS[shape])))
+        if step.kind == "inverse_square":
+            values = kind.formula(*inputs, coefficients)
+        else:
+            values = tuple(coefficients * value for value in kind.formula(*inputs))
+        for c, value in enumerate(values):
+            numbers = numbers.index_add(0, outputs + c, value)
+    places = torch.tensor([row for row, _ in plan.results], device=waves.device)
+    factors = torch.tensor([factor for _, factor in plan.results], dtype=waves.dtype, device=waves.device)
+    return numbers[places] * factors.unsqueeze(-1)
