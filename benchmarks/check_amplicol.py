@@ -23,10 +23,10 @@ from torch import Tensor
 from nisampler.processes.amplicol import AmplicolAmplitude
 from nisampler.processes.amplicol.cache import open_artifact, request_for
 from nisampler.processes.amplicol.evaluators import WorkerPool
-from nisampler.processes.amplicol.particles import expression, is_quark
 from nisampler.processes.amplitudes.currents import ChargedCurrent, NeutralCurrent
 from nisampler.processes.amplitudes.protocol import Amplitude, SubProcess
 from nisampler.processes.amplitudes.vector_jet import VectorJet
+from nisampler.processes.particles import expression, is_quark
 from nisampler.processes.phase_space.rambo import RamboOnDiet
 
 TOLERANCE = 1e-8

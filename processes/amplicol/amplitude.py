@@ -25,12 +25,12 @@ from nisampler.processes.amplicol.colour import colour_flow, move_tags
 from nisampler.processes.amplicol.couplings import HeavyBoson, exact_boson, model_parameters
 from nisampler.processes.amplicol.evaluators import Evaluator, LocalEvaluator, WorkerPool
 from nisampler.processes.amplicol.flavours import GeneratedElement, flavour_table
-from nisampler.processes.amplicol.particles import expression
 from nisampler.processes.amplicol.worker import Array, Column
 from nisampler.processes.amplitudes.protocol import SubProcess
 from nisampler.processes.amplitudes.tree import colour_tags
 from nisampler.processes.constants import ALPHA_S, HIGGS, TAU, TOP, W_BOSON, Z_BOSON
 from nisampler.processes.parameters import StandardModel
+from nisampler.processes.particles import expression
 from nisampler.processes.phase_space.rambo import RamboOnDiet
 
 _PROBES = 4

@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Sequence
 
 from nisampler.errors import AmplitudeError
-from nisampler.processes.amplicol.particles import is_coloured, is_quark
 from nisampler.processes.amplitudes.tree import ColourFlow
+from nisampler.processes.particles import is_coloured, is_quark
 
 
 def _strings(codes: Sequence[int], word: Sequence[int]) -> list[tuple[list[int], bool]]:

@@ -6,9 +6,10 @@ import math
 from typing import Literal
 
 from nisampler.errors import AmplitudeError
-from nisampler.processes.amplicol.particles import ProcessLegs, is_lepton, thrice_charge
+from nisampler.processes.amplicol.particles import ProcessLegs
 from nisampler.processes.constants import ALPHA_S, HIGGS, W_BOSON, Z_BOSON
 from nisampler.processes.parameters import StandardModel
+from nisampler.processes.particles import is_lepton, thrice_charge
 
 HeavyBoson = Literal["W", "Z"]
 

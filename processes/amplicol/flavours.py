@@ -14,19 +14,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from nisampler.errors import AmplitudeError
-from nisampler.processes.amplicol.particles import (
-    ProcessLegs,
-    conjugate,
-    expression,
-    is_lepton,
-    is_quark,
-    isospin_partner,
-    parse_process,
-    thrice_charge,
-)
+from nisampler.processes.amplicol.particles import ProcessLegs, parse_process
 from nisampler.processes.amplitudes.protocol import SubProcess
 from nisampler.processes.constants import GLUON, HIGGS, TAU, TOP, W_BOSON, Z_BOSON
 from nisampler.processes.parameters import StandardModel
+from nisampler.processes.particles import conjugate, expression, is_lepton, is_quark, isospin_partner, thrice_charge
 
 _UPS, _DOWNS = (2, 4), (1, 3, 5)
 _ORDER = (11, -11, 12, -12, 2, 1, 3, 4, 5, 6, -2, -1, -3, -4, -5, -6)

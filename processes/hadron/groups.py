@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nisampler.processes.amplicol.particles import NAMES
 from nisampler.processes.amplitudes.protocol import SubProcess
 from nisampler.processes.constants import GLUON, MASSLESS_QUARKS
+from nisampler.processes.particles import NAMES
 
 _KINDS = {GLUON: "g"} | {sign * quark: "q" for quark in MASSLESS_QUARKS for sign in (1, -1)}
 

@@ -256,7 +256,7 @@ def _generated(codes: tuple[int, ...], jets: int, model: StandardModel, workers:
     """The matrix element of particles and jets from pyamplicol; a new one reports on stderr while it is made."""
     # Its modules take a tenth of a second to import, which most processes need not wait for.
     from nisampler.processes.amplicol.amplitude import AmplicolAmplitude
-    from nisampler.processes.amplicol.particles import NAMES
+    from nisampler.processes.particles import NAMES
 
     process = " ".join(["p p >", *(NAMES[code] for code in codes), *["j"] * jets])
     return AmplicolAmplitude(process, model, workers=workers, on_progress=_report)

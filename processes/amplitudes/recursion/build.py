@@ -12,15 +12,10 @@ from dataclasses import dataclass
 
 from nisampler.processes.amplitudes.recursion.colours import Flow, String
 from nisampler.processes.amplitudes.recursion.graph import Graph, Ref, Term
-from nisampler.processes.amplitudes.recursion.model import (
-    MASSLESS_BOSONS,
-    Couplings,
-    conjugate,
-    is_fermion,
-    is_quark,
-)
+from nisampler.processes.amplitudes.recursion.model import MASSLESS_BOSONS, Couplings
 from nisampler.processes.amplitudes.recursion.vertices import Vertex, Vertices
 from nisampler.processes.constants import GLUON, HIGGS
+from nisampler.processes.particles import conjugate, is_fermion, is_quark
 
 Parts = tuple[Ref | None, ...]
 """The components of a current: one, or for a fermion the parts that meet the left and the right part of a column."""
@@ -40,6 +35,11 @@ class State:
         Power of the strong coupling.
     helicities
         Index of the helicity of each leg, two bits a leg; 0 where helicities are not told apart.
+
+    Examples
+    --------
+    >>> State(21, Flow("word", left=((2,), -1)), strong=0, helicities=1 << 4).code
+    21
     """
 
     code: int
@@ -50,7 +50,11 @@ class State:
 
 @dataclass(frozen=True)
 class Output:
-    """A partial amplitude: helicities of all legs, complete colour strings and the power of the strong coupling."""
+    """A partial amplitude: helicities of all legs, complete colour strings and the power of the strong coupling.
+
+    >>> Output(5, ((0, (2,), 1),), 1).strings
+    ((0, (2,), 1),)
+    """
 
     helicities: int
     strings: tuple[String, ...]

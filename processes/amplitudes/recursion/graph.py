@@ -26,6 +26,11 @@ class Kind:
         What the formula is to be multiplied with.
     order
         Brings inputs that may change places into an order: returns them and a sign.
+
+    Examples
+    --------
+    >>> KINDS["vector_product"].output, KINDS["vector_product"].factor
+    ('number', 0.5)
     """
 
     formula: Callable[..., formulas.Components]
@@ -87,7 +92,11 @@ NAMES = tuple(KINDS)
 
 @dataclass(frozen=True)
 class Term:
-    """A vertex of earlier nodes times a number: places of the inputs, sets of legs where momenta are asked for."""
+    """A vertex of earlier nodes times a number: places of the inputs, sets of legs where momenta are asked for.
+
+    >>> Term("vector_product", (3, 4), 0.5 + 0j).inputs
+    (3, 4)
+    """
 
     kind: str
     inputs: tuple[int, ...]
@@ -106,6 +115,11 @@ class Node:
         What is summed; empty for wave functions.
     external
         (leg, helicity or None, part) of a wave function.
+
+    Examples
+    --------
+    >>> Node("vector", external=(2, -1, 0)).terms
+    ()
     """
 
     shape: Shape
@@ -115,7 +129,11 @@ class Node:
 
 @dataclass(frozen=True)
 class Ref:
-    """A node times a number."""
+    """A node times a number.
+
+    >>> Ref(3).factor
+    (1+0j)
+    """
 
     node: int
     factor: complex = 1.0 + 0.0j

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from nisampler.base.kernels import tried
 from nisampler.errors import AmplitudeError, ShapeError
 from nisampler.processes.amplitudes.recursion.build import Output, Recursion
 from nisampler.processes.amplitudes.recursion.colours import String, colour_matrix
-from nisampler.processes.amplitudes.recursion.graph import COMPONENTS
-from nisampler.processes.amplitudes.recursion.model import (
-    Couplings,
-    conjugate,
-    is_fermion,
-    is_quark,
-)
-from nisampler.processes.amplitudes.recursion.plan import Plan, lowered, run
+from nisampler.processes.amplitudes.recursion.model import Couplings
+from nisampler.processes.amplitudes.recursion.plan import lowered, run
+from nisampler.processes.amplitudes.recursion.probes import probe_momenta
 from nisampler.processes.amplitudes.recursion.waves import Leg, light_cone, wave
+from nisampler.processes.amplitudes.tree import ColourFlow
 from nisampler.processes.constants import GLUON, HIGGS
+from nisampler.processes.particles import conjugate, is_fermion, is_quark
+
+_ZERO, _EQUAL = 1e-24, 1e-9
+_SLOW = "matrix elements run in plain torch, many times as slowly"
 
 
 def spins(code: int, mass: float) -> tuple[int, ...]:
@@ -36,7 +40,11 @@ def spins(code: int, mass: float) -> tuple[int, ...]:
 
 
 class MatrixElement:
-    """|M|^2 of a process with given legs, averaged over initial and summed over final spins and colours.
+    r"""|M|^2 of a process with given legs, averaged over initial and summed over final spins and colours.
+
+    Helicities whose amplitudes vanish, or are equal to those of another one at every momentum, are found at a few
+    momenta when it is made, and not computed. Points run through compiled code where numba is installed, and through
+    plain torch on a GPU and where gradients are asked for.
 
     Parameters
     ----------
@@ -45,7 +53,7 @@ class MatrixElement:
     couplings
         The Feynman rules.
     strong
-        Powers of g_s that the amplitude may have; all others are electroweak. Amplitudes of different powers
+        Powers of g_s that the amplitude may have, all other couplings being electroweak; amplitudes of different powers
         interfere.
 
     Raises
@@ -55,87 +63,154 @@ class MatrixElement:
 
     Examples
     --------
+    Muon pairs far below the Z: e^4 (1 + cos^2) at a right angle.
+
     >>> from nisampler.processes.parameters import StandardModel
-    >>> element = MatrixElement((11, -11), (13, -13), Couplings(StandardModel(), "zero"), {0})
-    >>> p = torch.tensor([[[50.0, 0, 0, 50], [50, 0, 0, -50], [50, 50, 0, 0], [50, -50, 0, 0]]], dtype=torch.float64)
-    >>> element.squared(p, torch.tensor([0.118])).shape
-    torch.Size([1])
+    >>> model = StandardModel()
+    >>> element = MatrixElement((11, -11), (13, -13), Couplings(model, "zero"), {0})
+    >>> p = torch.tensor([[[0.5, 0, 0, 0.5], [0.5, 0, 0, -0.5], [0.5, 0.5, 0, 0], [0.5, -0.5, 0, 0]]]).double()
+    >>> (element.squared(p, torch.tensor([0.118])) / model.charge_squared**2).round(decimals=3).item()
+    1.0
     """
 
-    def __init__(
-        self, initial: Sequence[int], final: Sequence[int], couplings: Couplings, strong: set[int]
-    ) -> None:
+    def __init__(self, initial: Sequence[int], final: Sequence[int], couplings: Couplings, strong: set[int]) -> None:
         self.initial, self.final, self.couplings = tuple(initial), tuple(final), couplings
         codes = (*self.initial, *self.final)
-        self.legs = [
-            Leg(code, place < len(self.initial), couplings.mass(code)) for place, code in enumerate(codes)
-        ]
-        outgoing = [conjugate(leg.code) if leg.incoming else leg.code for leg in self.legs]
+        self.legs = [Leg(code, place < len(self.initial), couplings.mass(code)) for place, code in enumerate(codes)]
+        self.outgoing = tuple(conjugate(leg.code) if leg.incoming else leg.code for leg in self.legs)
         self.helicities = [spins(leg.code, leg.mass) for leg in self.legs]
-        recursion = Recursion(outgoing, couplings, self.helicities, strong)
+        recursion = Recursion(self.outgoing, couplings, self.helicities, strong)
         if not recursion.outputs:
-            raise AmplitudeError(f"no tree diagram of {self.initial} > {self.final} with powers {sorted(strong)} of g_s")
-        self._keep(recursion, list(recursion.outputs))
+            raise AmplitudeError(
+                f"no tree diagram of {self.initial} > {self.final} with {sorted(strong)} as the power of g_s: "
+                "a charge or a flavour is not conserved, or these orders do not exist"
+            )
+        self._lower(recursion, {output.helicities: 1 for output in recursion.outputs})
+        self._lower(recursion, self._different_helicities())
         self.average = 1.0
-        for leg in self.legs:
+        for leg, helicities in zip(self.legs, self.helicities, strict=True):
             if leg.incoming:
                 colours = 8 if leg.code == GLUON else 3 if is_quark(leg.code) else 1
-                self.average /= colours * len(spins(leg.code, leg.mass))
+                self.average /= colours * len(helicities)
         for count in Counter(self.final).values():
             self.average /= math.factorial(count)
 
-    def _keep(self, recursion: Recursion, outputs: Sequence[Output]) -> None:
-        self.outputs = sorted(outputs, key=lambda o: (o.helicities, o.strings, o.strong))
+    def _lower(self, recursion: Recursion, times: dict[int, int]) -> None:
+        """Keep the outputs of these helicities, each so many times."""
+        outputs = [output for output in recursion.outputs if output.helicities in times]
+        self.outputs: list[Output] = sorted(outputs, key=lambda o: (o.helicities, o.strings, o.strong))
         refs = [recursion.outputs[output] for output in self.outputs]
-        self.plan: Plan = lowered(recursion.graph, [(ref.node, ref.factor) for ref in refs])
+        self.plan = lowered(recursion.graph, [(ref.node, ref.factor) for ref in refs])
         self.flows: list[tuple[String, ...]] = sorted({output.strings for output in self.outputs})
         self.matrix = torch.from_numpy(colour_matrix(self.flows))
+        self._times = times
+
+    def _different_helicities(self) -> dict[int, int]:
+        """One of each class of equal helicities, and how many it stands for."""
+        momenta = probe_momenta([leg.mass for leg in self.legs], len(self.initial))
+        values = self._by_helicity(momenta, torch.ones(1, dtype=torch.float64))
+        largest = torch.stack(list(values.values())).amax(0)
+        found: dict[int, int] = {}
+        # Representatives agree in the first legs as far as they can: then they share currents.
+        for helicities in sorted(values, key=lambda h: [h >> 2 * leg & 3 for leg in range(len(self.legs))]):
+            value = values[helicities]
+            if bool((value <= _ZERO * largest).all()):
+                continue
+            alike = (k for k in found if torch.allclose(values[k], value, rtol=_EQUAL, atol=0.0))
+            first = next(alike, helicities)
+            found[first] = found.get(first, 0) + 1
+        return found
+
+    @cached_property
+    def colour_lines(self) -> list[ColourFlow]:
+        """The colour lines of each flow, as `nisampler.processes.amplitudes.tree.colour_tags` takes them."""
+        lines: list[ColourFlow] = []
+        for strings in self.flows:
+            found: list[tuple[int, int]] = []
+            for quark, word, antiquark in strings:
+                ends = [quark, *word, antiquark] if quark >= 0 else [*word, word[0]]
+                found += itertools.pairwise(ends)
+            lines.append(tuple(found))
+        return lines
+
+    @cached_property
+    def _tiles(self) -> Any:
+        """The compiled loop, or None where numba is not installed."""
+
+        def load() -> Any:
+            from nisampler.processes.amplitudes.recursion.tiles import Tiles
+
+            places = {strings: place for place, strings in enumerate(self.flows)}
+            results = [(o.helicities, places[o.strings], o.strong) for o in self.outputs]
+            return Tiles(self.plan, self.legs, results, self._times, self.matrix.numpy())
+
+        return tried(load, _SLOW)
 
     def _momenta(self, p: Tensor) -> Tensor:
+        """Components (sets, 4, n) of the outgoing momenta of the plan's sets of legs."""
         cones = torch.stack([light_cone(p[:, i], leg.mass) for i, leg in enumerate(self.legs)], dim=1)
-        sign = torch.tensor([-1.0 if leg.incoming else 1.0 for leg in self.legs], dtype=p.dtype, device=p.device)
-        cones = cones * sign[:, None]
-        member = torch.tensor(
-            [[float(legs >> i & 1) for i in range(len(self.legs))] for legs in self.plan.sets],
-            dtype=p.dtype,
-            device=p.device,
-        )
-        plus, minus, x, y = torch.einsum("sl,nlc->csn", member, cones)
+        cones = cones * p.new_tensor([-1.0 if leg.incoming else 1.0 for leg in self.legs])[:, None]
+        member = p.new_tensor([[float(legs >> i & 1) for i in range(len(self.legs))] for legs in self.plan.sets])
+        plus, minus, x, y = torch.einsum("sl,nlc->csn", member.reshape(-1, len(self.legs)), cones)
         zero = torch.zeros_like(plus)
-        return torch.stack(
-            [torch.complex(plus, zero), torch.complex(minus, zero), torch.complex(x, y), torch.complex(x, -y)], dim=1
-        )
-
-    def _waves(self, p: Tensor) -> Tensor:
-        known: dict[tuple[int, int], Tensor] = {}
-        rows = []
-        for item in self.plan.waves:
-            key = (item.leg, item.helicity or 0)
-            if key not in known:
-                known[key] = wave(self.legs[item.leg], p[:, item.leg], key[1])
-            size = COMPONENTS[item.shape]  # type: ignore[index]
-            rows.append(known[key][item.part * size : (item.part + 1) * size])
-        return torch.cat(rows)
+        parts = torch.complex(plus, zero), torch.complex(minus, zero), torch.complex(x, y), torch.complex(x, -y)
+        return torch.stack(parts, dim=1)
 
     def amplitudes(self, p: Tensor) -> Tensor:
-        """Partial amplitudes (outputs, n) without the strong coupling; p (n, legs, 4) physical momenta in GeV."""
-        if p.ndim != 3 or p.shape[1:] != (len(self.legs), 4):
-            raise ShapeError(f"momenta must be (n, {len(self.legs)}, 4), got {tuple(p.shape)}")
-        return run(self.plan, self._waves(p), self._momenta(p))
+        """Partial amplitudes (outputs, n) without the strong coupling, in plain torch; p (n, legs, 4) in GeV."""
+        self._check(p)
+        waves = [wave(self.legs[w.leg], p[:, w.leg], w.helicity or 0, w.part) for w in self.plan.waves]
+        return run(self.plan, torch.cat(waves), self._momenta(p))
 
-    def squared(self, p: Tensor, alpha_s: Tensor) -> Tensor:
-        """|M|^2 (n,) of physical momenta p (n, legs, 4) in GeV, incoming ones first, with alpha_s (n,) or (1,)."""
-        values = self.amplitudes(p)
+    def _flow_amplitudes(self, p: Tensor, alpha_s: Tensor) -> dict[int, dict[int, Tensor]]:
+        """For all helicities kept the amplitudes (n,) of the flows that occur."""
         g = (4 * math.pi * alpha_s).sqrt()
-        places: dict[int, dict[int, Tensor]] = {}
-        for output, value in zip(self.outputs, values, strict=True):
-            row = places.setdefault(output.helicities, {})
-            flow = self.flows.index(output.strings)
+        places = {strings: place for place, strings in enumerate(self.flows)}
+        found: dict[int, dict[int, Tensor]] = {}
+        for output, value in zip(self.outputs, self.amplitudes(p), strict=True):
+            row, flow = found.setdefault(output.helicities, {}), places[output.strings]
             row[flow] = row.get(flow, 0) + value * g**output.strong
-        total = torch.zeros_like(p[:, 0, 0])
-        for row in places.values():
+        return found
+
+    def _by_helicity(self, p: Tensor, alpha_s: Tensor) -> dict[int, Tensor]:
+        """Colour sums (n,) of each helicity."""
+        found: dict[int, Tensor] = {}
+        for helicities, row in self._flow_amplitudes(p, alpha_s).items():
             order = sorted(row)
             vector = torch.stack([row[flow] for flow in order])
             matrix = self.matrix[order][:, order].to(vector)
-            total = total + (vector.conj() * (matrix @ vector)).sum(0).real
-        return total * self.average
+            found[helicities] = (vector.conj() * (matrix @ vector)).sum(0).real
+        return found
+
+    def squared(self, p: Tensor, alpha_s: Tensor) -> Tensor:
+        """|M|^2 (n,) in GeV^(8 - 2 legs) of physical momenta p (n, legs, 4) in GeV, incoming ones first.
+
+        alpha_s (n,) or (1,) is the strong coupling of each point. Raises ShapeError on momenta of another shape.
+        """
+        self._check(p)
+        if self._compiled(p):
+            g = (4 * math.pi * alpha_s).sqrt().expand(len(p)).double().contiguous()
+            values = torch.from_numpy(self._tiles.squared(p.double().contiguous().numpy(), g.numpy())[0])
+            return values.to(p) * self.average
+        sums = self._by_helicity(p.double(), alpha_s.double())
+        total = torch.stack([self._times[helicities] * value for helicities, value in sums.items()]).sum(0)
+        return total.to(p) * self.average
+
+    def flow_weights(self, p: Tensor, alpha_s: Tensor) -> Tensor:
+        """Squared amplitudes (n, flows) of each colour flow alone, summed over helicities; arguments as `squared`."""
+        self._check(p)
+        if self._compiled(p):
+            g = (4 * math.pi * alpha_s).sqrt().expand(len(p)).double().contiguous()
+            return torch.from_numpy(self._tiles.squared(p.double().contiguous().numpy(), g.numpy(), flows=True)[1].T)
+        weights = p.new_zeros(len(p), len(self.flows))
+        for helicities, row in self._flow_amplitudes(p.double(), alpha_s.double()).items():
+            for flow, value in row.items():
+                weights[:, flow] += self._times[helicities] * (value.conj() * value).real
+        return weights
+
+    def _compiled(self, p: Tensor) -> bool:
+        return not p.is_cuda and not (torch.is_grad_enabled() and p.requires_grad) and self._tiles is not None
+
+    def _check(self, p: Tensor) -> None:
+        if p.ndim != 3 or p.shape[1:] != (len(self.legs), 4):
+            raise ShapeError(f"momenta must be (n, {len(self.legs)}, 4), got {tuple(p.shape)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import cmath
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -10,6 +11,7 @@ from typing import Literal
 from nisampler.base.checks import checked
 from nisampler.processes.constants import DOWN_QUARKS, GLUON, HIGGS, PHOTON, TAU, TOP, UP_QUARKS, W_BOSON, Z_BOSON
 from nisampler.processes.parameters import StandardModel
+from nisampler.processes.particles import is_quark
 
 Scheme = Literal["zero", "fixed", "complex"]
 """How unstable particles enter: no widths, -i M Gamma in every denominator, or complex masses and mixing angle."""
@@ -18,34 +20,6 @@ SINGLET = 9
 """Code of the part of the gluon that is a colour singlet: -1/N of every exchange between two quark lines."""
 NEUTRAL = (PHOTON, Z_BOSON)
 MASSLESS_BOSONS = (PHOTON, GLUON, SINGLET)
-BOSONS = (*MASSLESS_BOSONS, Z_BOSON, W_BOSON, -W_BOSON, HIGGS)
-
-
-def is_quark(code: int) -> bool:
-    """True for quarks and antiquarks.
-
-    >>> is_quark(-6), is_quark(21)
-    (True, False)
-    """
-    return 1 <= abs(code) <= TOP
-
-
-def is_fermion(code: int) -> bool:
-    """True for quarks and leptons.
-
-    >>> is_fermion(12), is_fermion(24)
-    (True, False)
-    """
-    return is_quark(code) or 11 <= abs(code) <= 16
-
-
-def conjugate(code: int) -> int:
-    """Code of the antiparticle.
-
-    >>> conjugate(24), conjugate(25)
-    (-24, 25)
-    """
-    return code if code in (*MASSLESS_BOSONS, Z_BOSON, HIGGS) else -code
 
 
 def partners(code: int) -> tuple[int, ...]:
@@ -121,7 +95,7 @@ class Couplings:
     @cached_property
     def charge(self) -> float:
         """e."""
-        return self.model.charge_squared**0.5
+        return math.sqrt(self.model.charge_squared)
 
     @cached_property
     def sine(self) -> complex:
@@ -155,11 +129,11 @@ class Couplings:
 
     def charged(self, first: int, second: int) -> complex:
         """Left-handed coupling of a W to two fermions of different isospin; 0 where the CKM element is."""
-        unit = self.charge / (2**0.5 * self.sine)
+        unit = self.charge / (math.sqrt(2) * self.sine)
         if not is_quark(first):
             return unit
         up, down = sorted((abs(first), abs(second)), key=lambda code: code % 2)
-        return unit * self.model.ckm_squared(up, down) ** 0.5
+        return unit * math.sqrt(self.model.ckm_squared(up, down))
 
     def yukawa(self, fermion: int) -> complex:
         """Coupling of the Higgs to a fermion and its antiparticle."""

@@ -26,6 +26,11 @@ class Step:
         First row of each input, or for momenta the place of the set of legs.
     coefficients
         One number each.
+
+    Examples
+    --------
+    >>> Step("number_number", outputs=(2,), inputs=((0, 1),), coefficients=(1.0,)).kind
+    'number_number'
     """
 
     kind: str
@@ -36,7 +41,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Wave:
-    """A wave function: leg, helicity (None: any), which part of a spinor, and its first row."""
+    """A wave function: leg, helicity (None: any), which part of a spinor, and its first row.
+
+    >>> Wave(leg=0, helicity=-1, part=1, shape="spinor", row=4).row
+    4
+    """
 
     leg: int
     helicity: int | None
@@ -61,6 +70,11 @@ class Plan:
         What is computed, in order.
     results
         Row and factor of each amplitude asked for.
+
+    Examples
+    --------
+    >>> print(Plan(0, (), (), (), ()))
+    0 wave functions, 0 steps, 0 numbers a point
     """
 
     rows: int
@@ -79,7 +93,13 @@ class Plan:
 
 
 def needed(graph: Graph, results: Iterable[int]) -> list[int]:
-    """Places of all nodes that the results are made of, in order."""
+    """Places of all nodes that the results are made of, in order.
+
+    >>> graph = Graph()
+    >>> one, two = (graph.external("number", leg, 0, 0) for leg in (0, 1))
+    >>> needed(graph, [graph.add("number_number", [one, one]).node])
+    [0, 2]
+    """
     wanted = set(results)
     for place in range(len(graph.nodes) - 1, -1, -1):
         if place in wanted:
@@ -97,7 +117,13 @@ def _sources(node: Node) -> list[int]:
 
 
 def levels(graph: Graph, nodes: Sequence[int]) -> list[list[int]]:
-    """Nodes by how many operations lie before them."""
+    """Nodes by how many operations lie before them.
+
+    >>> graph = Graph()
+    >>> one = graph.external("number", 0, 0, 0)
+    >>> levels(graph, [one.node, graph.add("number_number", [one, one]).node])
+    [[0], [1]]
+    """
     depth: dict[int, int] = {}
     found: dict[int, list[int]] = defaultdict(list)
     for place in nodes:
@@ -162,6 +188,14 @@ def run(plan: Plan, waves: Tensor, momenta: Tensor) -> Tensor:
         Components (sum of the components of all waves, n), complex, in the order of the plan.
     momenta
         (sets, 4, n) complex: components of the outgoing momenta of the plan's sets of legs.
+
+    Examples
+    --------
+    >>> graph = Graph()
+    >>> product = graph.add("number_number", [graph.external("number", leg, 0, 0) for leg in (0, 1)], 2.0)
+    >>> plan = lowered(graph, [(product.node, product.factor)])
+    >>> run(plan, torch.tensor([[3.0 + 0j], [5.0]]), torch.empty(0, 4, 1, dtype=torch.complex64)).real
+    tensor([[30.]])
     """
     numbers = torch.cat([waves, waves.new_zeros(plan.rows - len(waves), waves.shape[1])])
     for step in plan.steps:

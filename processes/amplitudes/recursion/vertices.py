@@ -11,16 +11,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-from nisampler.processes.amplitudes.recursion.model import (
-    NEUTRAL,
-    SINGLET,
-    Couplings,
-    conjugate,
-    is_fermion,
-    is_quark,
-    partners,
-)
+from nisampler.processes.amplitudes.recursion.model import NEUTRAL, SINGLET, Couplings, partners
 from nisampler.processes.constants import COLOURS, GLUON, HIGGS, PHOTON, W_BOSON, Z_BOSON
+from nisampler.processes.particles import conjugate, is_fermion, is_quark, thrice_charge
 
 Joint = Literal["beside", "joined", "cut", "times", "commutator", "ordered"]
 """How the colours of the inputs meet."""
@@ -44,6 +37,11 @@ class Vertex:
         How colours meet.
     strong
         Power of the strong coupling.
+
+    Examples
+    --------
+    >>> Vertex(22, "current", (-0.3, -0.3)).colour
+    'beside'
     """
 
     output: int
@@ -52,20 +50,6 @@ class Vertex:
     order: tuple[int, ...] = (0, 1)
     colour: Joint = "beside"
     strong: int = 0
-
-
-def thrice_charge(code: int) -> int:
-    """Three times the electric charge.
-
-    >>> thrice_charge(2), thrice_charge(-11), thrice_charge(-24)
-    (2, 3, -3)
-    """
-    size, sign = abs(code), 1 if code > 0 else -1
-    if is_quark(code):
-        return sign * (-1 if size % 2 else 2)
-    if is_fermion(code):
-        return -3 * sign if size % 2 else 0
-    return 3 * sign if size == W_BOSON else 0
 
 
 class Vertices:

@@ -8,12 +8,13 @@ that nothing is singular near the beams; massive ones have the helicities of the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from nisampler.processes.amplitudes.recursion.model import is_fermion
 from nisampler.processes.constants import HIGGS
+from nisampler.processes.particles import is_fermion
 
 _TINY = 1e-150
 """GeV; at rest the spin is along z."""
@@ -31,6 +32,11 @@ class Leg:
         Which of both.
     mass
         GeV.
+
+    Examples
+    --------
+    >>> Leg(24, incoming=False, mass=80.4).code
+    24
     """
 
     code: int
@@ -39,7 +45,11 @@ class Leg:
 
 
 def light_cone(p: Tensor, mass: float) -> Tensor:
-    """(p+, p-, px, py) (n, 4) of physical momenta (n, 4) in GeV; of p+ and p- the smaller keeps its digits."""
+    """(p+, p-, px, py) (n, 4) of physical momenta (n, 4) in GeV; of p+ and p- the smaller keeps its digits.
+
+    >>> light_cone(torch.tensor([[5.0, 3.0, 0.0, 4.0]]), 0.0)
+    tensor([[9., 1., 3., 0.]])
+    """
     energy, x, y, z = p.unbind(-1)
     large = energy + z.abs()
     small = (x.square() + y.square() + mass**2) / large
@@ -47,23 +57,81 @@ def light_cone(p: Tensor, mass: float) -> Tensor:
     return torch.stack([torch.where(forward, large, small), torch.where(forward, small, large), x, y], dim=-1)
 
 
-def wave(leg: Leg, p: Tensor, helicity: int) -> Tensor:
-    """Components of a leg whose *outgoing* helicity is given: (4, n) spinor parts or vector, (1, n) for a scalar.
+@dataclass(frozen=True)
+class Recipe:
+    """How one part of a wave function comes from the direction of its leg.
 
-    Parameters
+    Attributes
     ----------
-    leg
-        The particle.
-    p
-        Physical momenta (n, 4) in GeV.
-    helicity
-        -1, 0 or 1, with the leg taken as outgoing: an incoming particle has the opposite one.
+    kind
+        What it is.
+    minus
+        Spinors: made of the two-spinor of helicity -. Vectors: the outgoing helicity is -.
+    conjugated
+        Whether the complex conjugate is taken.
+    large
+        Spinors: the factor is sqrt(E + |p|), else sqrt(E - |p|).
+    sign
+        1 or -1.
+
+    Examples
+    --------
+    >>> Recipe("massless", minus=True).sign
+    1
     """
-    if abs(leg.code) == HIGGS:
+
+    kind: Literal["one", "spinor", "massless", "transverse", "longitudinal"]
+    minus: bool = False
+    conjugated: bool = False
+    large: bool = True
+    sign: int = 1
+
+
+def recipe(leg: Leg, helicity: int, part: int) -> Recipe:
+    """Recipe of a leg whose *outgoing* helicity is given: an incoming particle has the opposite one.
+
+    >>> recipe(Leg(11, incoming=True, mass=0.0), helicity=1, part=0)
+    Recipe(kind='spinor', minus=True, conjugated=False, large=True, sign=1)
+    """
+    if leg.code == HIGGS:
+        return Recipe("one")
+    if not is_fermion(leg.code):
+        if not leg.mass:
+            return Recipe("massless", minus=helicity < 0)
+        return Recipe("transverse", minus=helicity < 0) if helicity else Recipe("longitudinal")
+    physical = -helicity if leg.incoming else helicity
+    particle = leg.code > 0
+    column = leg.incoming == particle
+    right = (part == 1) == column
+    minus = particle != (physical > 0)
+    sign = 1 if particle else physical if right else -physical
+    return Recipe("spinor", minus, not column, right != minus, sign)
+
+
+def wave(leg: Leg, p: Tensor, helicity: int, part: int) -> Tensor:
+    """Components (2, n) of a part of a spinor, (4, n) of a vector, (1, n) of a scalar; p (n, 4) physical, in GeV.
+
+    >>> wave(Leg(21, incoming=False, mass=0.0), torch.tensor([[5.0, 3.0, 0.0, 4.0]]), helicity=1, part=0).shape
+    torch.Size([4, 1])
+    """
+    how = recipe(leg, helicity, part)
+    if how.kind == "one":
         return torch.ones_like(p[:, :1].T, dtype=torch.complex128)
-    if is_fermion(leg.code):
-        return _spinor(leg, p, helicity)
-    return _massive_vector(leg, p, helicity) if leg.mass else _massless_vector(p, helicity)
+    if how.kind == "massless":
+        return _massless_vector(p, how)
+    momentum = p[:, 1:].square().sum(-1).sqrt() + _TINY if leg.mass else p[:, 0]
+    if how.kind == "longitudinal":
+        return _longitudinal(p, momentum, leg.mass)
+    up, down = _direction(p, momentum)
+    if how.kind == "transverse":
+        return _transverse(up, down, momentum, how)
+    chi = torch.stack([-down.conj(), up.conj()] if how.minus else [up, down])
+    if leg.mass:
+        large = (p[:, 0] + momentum).sqrt()
+        chi = chi * ((large if how.large else leg.mass / large) / (2 * momentum).sqrt())
+    elif not how.large:
+        chi = torch.zeros_like(chi)
+    return how.sign * (chi.conj() if how.conjugated else chi)
 
 
 def _direction(p: Tensor, momentum: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,35 +143,11 @@ def _direction(p: Tensor, momentum: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(forward, whole, across.conj()), torch.where(forward, across, whole)
 
 
-def _spinor(leg: Leg, p: Tensor, helicity: int) -> Tensor:
-    energy = p[:, 0]
-    if leg.mass:
-        momentum = p[:, 1:].square().sum(-1).sqrt() + _TINY
-        large = (energy + momentum).sqrt()
-        small = leg.mass / large
-        chi = tuple(part / (2 * momentum).sqrt() for part in _direction(p, momentum))
-    else:
-        large, small, chi = torch.ones_like(energy), torch.zeros_like(energy), _direction(p, energy)
-    physical = -helicity if leg.incoming else helicity
-    particle = leg.code > 0
-    if particle != (physical > 0):
-        # u of helicity - and v of helicity + have the two-spinor of helicity -.
-        chi = -chi[1].conj(), chi[0].conj()
-    if particle:
-        factors = (small, large) if physical > 0 else (large, small)
-    else:
-        factors = (-physical * large, physical * small) if physical > 0 else (-physical * small, physical * large)
-    left, right = ([factor * part for part in chi] for factor in factors)
-    if leg.incoming == particle:
-        return torch.stack([*left, *right])
-    return torch.stack([part.conj() for part in (*right, *left)])
-
-
-def _massless_vector(p: Tensor, helicity: int) -> Tensor:
+def _massless_vector(p: Tensor, how: Recipe) -> Tensor:
     energy, x, y, z = p.unbind(-1)
     forward = z >= 0
     # Seen from its momentum, a wave that turns left along +z turns right along -z.
-    turn = torch.where(forward, float(helicity), -float(helicity))
+    turn = torch.where(forward != how.minus, 1.0, -1.0).to(x)
     along = torch.complex(x, -turn * y) * (-(2**0.5) / (energy + z.abs()))
     zero = torch.zeros_like(along)
     across = torch.full_like(along, -(2**0.5))
@@ -117,24 +161,29 @@ def _massless_vector(p: Tensor, helicity: int) -> Tensor:
     )
 
 
-def _massive_vector(leg: Leg, p: Tensor, helicity: int) -> Tensor:
+def _longitudinal(p: Tensor, momentum: Tensor, mass: float) -> Tensor:
     energy, x, y, z = p.unbind(-1)
-    momentum = p[:, 1:].square().sum(-1).sqrt() + _TINY
-    if helicity == 0:
-        scale = energy / (momentum * leg.mass)
-        longitudinal = z + torch.where(momentum <= 2 * _TINY, _TINY, 0.0)
-        along = longitudinal * scale
-        base = momentum / leg.mass
-        return torch.stack([base + along, base - along, torch.complex(x, y) * scale, torch.complex(x, -y) * scale])
-    up, down = (part / (2 * momentum).sqrt() for part in _direction(p, momentum))
-    # chi_-^dagger sigma chi_+ / sqrt(2), the vector of helicity + of an incoming particle.
-    root = 2**0.5
-    plus = torch.stack([-root * down * up, root * up * down, -root * down * down, root * up * up])
-    physical = -helicity if leg.incoming else helicity
-    incoming = plus if physical > 0 else conjugated(plus)
-    return incoming if leg.incoming else conjugated(incoming)
+    scale = energy / (momentum * mass)
+    along = torch.where(momentum <= 2 * _TINY, _TINY, z) * scale
+    base = momentum / mass
+    across = torch.complex(x, y) * scale
+    return torch.stack(
+        [torch.complex(part, torch.zeros_like(part)) for part in (base + along, base - along)] + [across, across.conj()]
+    )
+
+
+def _transverse(up: Tensor, down: Tensor, momentum: Tensor, how: Recipe) -> Tensor:
+    """The outgoing helicity +: the conjugate of chi_-^dagger sigma chi_+ / sqrt(2), two-spinors of norm 1."""
+    scale = 0.5**0.5 / momentum
+    plus, left, right = -up * down * scale, -down * down * scale, up * up * scale
+    vector = torch.stack([plus, -plus, left, right])
+    return vector if how.minus else conjugated(vector)
 
 
 def conjugated(vector: Tensor) -> Tensor:
-    """Complex conjugate of a vector (4, n): components V1 + i V2 and V1 - i V2 change places."""
+    """Complex conjugate of a vector (4, n): components V1 + i V2 and V1 - i V2 change places.
+
+    >>> conjugated(torch.tensor([[1j], [2j], [3j], [4j]])).squeeze(-1)
+    tensor([0.-1.j, 0.-2.j, 0.-4.j, 0.-3.j])
+    """
     return vector.conj()[[0, 1, 3, 2]]

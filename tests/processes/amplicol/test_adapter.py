@@ -27,8 +27,8 @@ from nisampler.processes.amplicol import AmplicolAmplitude
 from nisampler.processes.amplicol.cache import MANIFEST, default_cache, open_artifact, request_for
 from nisampler.processes.amplicol.couplings import ALPHA_S, model_parameters
 from nisampler.processes.amplicol.evaluators import WorkerPool
-from nisampler.processes.amplicol.particles import expression
 from nisampler.processes.parameters import StandardModel
+from nisampler.processes.particles import expression
 from nisampler.processes.phase_space.rambo import RamboOnDiet
 
 STAND_IN = Path(__file__).parent / "data" / "amplicol_stand_in"
