@@ -21,7 +21,7 @@ class FastPathWarning(UserWarning):
     """
 
 
-COMPILING = "compiling the code for event files for this machine, once; `nisampler warmup` does it beforehand"
+COMPILING = "compiling code for this machine, once; `nisampler warmup` does it beforehand"
 """What is said when compiled code is not there yet."""
 
 

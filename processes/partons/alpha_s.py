@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated, Literal, Protocol
 
 import torch
@@ -19,7 +18,8 @@ from nisampler.base.checks import Finite, checked
 from nisampler.errors import ConfigError
 from nisampler.processes.constants import MASS_Z, THRESHOLDS
 from nisampler.processes.partons.devices import OnDevices
-from nisampler.processes.partons.interpolation import CubicAxis, powers
+from nisampler.processes.partons.interpolation.axes import CubicAxis, padded
+from nisampler.processes.partons.interpolation.tables import Cubics
 
 Loops = Literal[1, 2, 3]
 """Orders of the beta function."""
@@ -44,17 +44,6 @@ class AlphaS(Protocol):
     def __call__(self, q2: Tensor) -> Tensor:
         """alpha_s at the squared scales q2 in GeV^2; any shape, the same shape back."""
         ...
-
-
-@dataclass(frozen=True)
-class _Curve:
-    """Cubics in ln Q^2, coefficients (cells, 4)."""
-
-    axis: CubicAxis
-    coefficients: Tensor
-
-    def to(self, device: torch.device) -> _Curve:
-        return _Curve(self.axis.to(device), self.coefficients.to(device))
 
 
 class TabulatedAlphaS:
@@ -104,10 +93,9 @@ class TabulatedAlphaS:
             table.append(torch.tensor(values[start:stop], dtype=torch.float64))
         if any(len(segment) < 2 or bool((segment.diff() <= 0).any()) for segment in knots):
             raise ConfigError("the scales of an alpha_s table rise; one given twice marks a flavour threshold")
-        axis = CubicAxis(knots)
-        curve = _Curve(axis, axis.coefficients(table))
+        curve = Cubics(padded(torch.cat(table)).unsqueeze(1), CubicAxis(knots))
         self._q2_range = (scales[0] ** 2, scales[-1] ** 2)
-        self._curves = OnDevices(curve, curve.coefficients.device)
+        self._curves = OnDevices(curve, curve.table.device)
 
     @property
     def q2_range(self) -> tuple[float, float]:
@@ -116,9 +104,8 @@ class TabulatedAlphaS:
 
     def __call__(self, q2: Tensor) -> Tensor:
         """alpha_s at the squared scales q2 in GeV^2; any shape, the same shape back, on the device of q2."""
-        curve = self._curves.on(q2.device)
-        cell, u = curve.axis.locate(q2.to(torch.float64).log())
-        return (curve.coefficients[cell] * powers(u)).sum(-1)
+        log_q2 = q2.reshape(-1).to(torch.float64).log()
+        return self._curves.on(q2.device).rows(log_q2)[0].reshape(q2.shape)
 
 
 class RunningAlphaS(TabulatedAlphaS):

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from nisampler.errors import PdfError
-from nisampler.processes.partons.interpolation import CubicAxis, powers
-from nisampler.processes.partons.pdf import PDF_FLAVOURS, PartonDensity, by_flavour, require_fitting
+from nisampler.processes.partons.interpolation.axes import STENCIL, CubicAxis
+from nisampler.processes.partons.pdf import PDF_FLAVOURS, PartonDensity, axes_of, knot_values, require_fitting
 from nisampler.processes.partons.sets import StoredMember, members_of, stored_member
 
 # Points at a time, so that their rows of the table stay in the cache of a core.
@@ -143,30 +143,21 @@ class _Block:
 
     x_axis: CubicAxis
     q_axis: CubicAxis
-    x_stencils: tuple[Tensor, Tensor]
-    q_stencils: tuple[Tensor, Tensor]
     x_knots: int
     table: Tensor
     places: list[int]
 
     def values(self, columns: Tensor, x: Tensor, q2: Tensor) -> Tensor:
         """x f (n, members) of the partons in `columns` (n,)."""
-        cell, u = self.x_axis.locate(x.clamp(min=1e-300).log())
-        in_x, x_weights = _stencil(self.x_stencils, cell, u)
-        cell, v = self.q_axis.locate(q2.log())
-        in_q, q_weights = _stencil(self.q_stencils, cell, v)
-        knots = in_q.unsqueeze(2) * self.x_knots + in_x.unsqueeze(1)
+        in_x, x_weights = self.x_axis.stencil(x.clamp(min=1e-300).log())
+        in_q, q_weights = self.q_axis.stencil(q2.log())
+        four = torch.arange(STENCIL)
+        knots = ((in_q * self.x_knots + in_x).unsqueeze(1) + four * self.x_knots).unsqueeze(2) + four
         rows = knots * len(PDF_FLAVOURS) + columns.view(-1, 1, 1)
         weights = q_weights.unsqueeze(2) * (x_weights * (x < 1).unsqueeze(1)).unsqueeze(1)
         return torch.nn.functional.embedding_bag(
             rows.flatten(1), self.table, per_sample_weights=weights.flatten(1), mode="sum"
         )
-
-
-def _stencil(stencils: tuple[Tensor, Tensor], cell: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-    """Knots (n, 4) and their weights (n, 4) at the place u (n,) of a cell (n,)."""
-    knots, polynomials = stencils
-    return knots[cell], torch.einsum("nkp,np->nk", polynomials[cell], powers(u))
 
 
 def _blocks(members: Sequence[StoredMember]) -> list[_Block]:
@@ -180,8 +171,5 @@ def _blocks(members: Sequence[StoredMember]) -> list[_Block]:
 def _block(members: Sequence[StoredMember], places: list[int]) -> _Block:
     first = members[0]
     require_fitting(first.grids, first.set_name)
-    x_axis = CubicAxis([first.grids[0].x.log()])
-    q_axis = CubicAxis([2 * grid.q.log() for grid in first.grids])
-    values = [torch.cat([by_flavour(grid).transpose(0, 1) for grid in member.grids]) for member in members]
-    table = torch.stack(values, -1).flatten(0, 2)
-    return _Block(x_axis, q_axis, x_axis.stencils(), q_axis.stencils(), len(first.grids[0].x), table, places)
+    values = torch.stack([knot_values(member.grids) for member in members], -1)
+    return _Block(*axes_of(first.grids), values.shape[1], values.flatten(0, 2), places)

@@ -3,8 +3,8 @@ r"""Parton densities from LHAPDF grid files, interpolated in torch.
 A grid file (format `lhagrid1`, 1412.7420, section 3.4) holds $x f(x, Q)$ on knots in x and Q, in sub-grids that
 meet at the flavour thresholds. In each of them the interpolation is bicubic in $(\ln x, \ln Q^2)$ through the
 four nearest knots in either direction, as Pythia 8 does it (LHAPDF's own takes its slopes from finite
-differences; the two differ by 1e-5 to 1e-4 inside the grid). The polynomial of every cell is worked out once, so
-that a call gathers 16 coefficients a flavour and adds them up.
+differences; the two differ by 1e-5 to 1e-4 inside the grid). The weights of these knots are cubics that are worked out
+once; a call adds up 16 rows of the grid, which hold all flavours.
 
 Everywhere in this package a density is $x f(x, Q^2)$, not $f$; it is clipped at zero, where a fit goes below. Below
 the smallest x and outside the range in Q the value at the border holds. At x >= 1 there is nothing. All three are
@@ -16,7 +16,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -31,7 +30,8 @@ from nisampler.processes.constants import GLUON
 from nisampler.processes.partons.alpha_s import AlphaS
 from nisampler.processes.partons.devices import OnDevices
 from nisampler.processes.partons.grid_files import SubGrid
-from nisampler.processes.partons.interpolation import CubicAxis, powers
+from nisampler.processes.partons.interpolation.axes import CubicAxis, padded
+from nisampler.processes.partons.interpolation.tables import Bicubics, Cubics
 from nisampler.processes.partons.sets import stored_member
 from nisampler.processes.tally import Tally
 
@@ -42,16 +42,6 @@ PDF_FLAVOURS = (-6, -5, -4, -3, -2, -1, GLUON, 1, 2, 3, 4, 5, 6)
 
 Member = Annotated[Whole, Field(ge=0, le=9999)]
 """Number of a member: its file has four digits."""
-
-
-@dataclass(frozen=True)
-class _Tables:
-    x_axis: CubicAxis
-    q_axis: CubicAxis
-    coefficients: Tensor  # (q cells, x cells, 4, 4, flavours): powers in ln Q^2, then in ln x
-
-    def to(self, device: torch.device) -> _Tables:
-        return _Tables(self.x_axis.to(device), self.q_axis.to(device), self.coefficients.to(device))
 
 
 class PartonDensity:
@@ -93,9 +83,9 @@ class PartonDensity:
         self.q2_min, self.q2_max = float(grids[0].q[0]) ** 2, float(grids[-1].q[-1]) ** 2
         self._coupling = coupling
         self.tally = Tally(DENSITIES, CLIPPED, FROZEN_X, FROZEN_Q)
-        tables = _tables(grids)
-        self._tables = OnDevices(tables, tables.coefficients.device)
-        self._slice: tuple[float, torch.device, Tensor] | None = None
+        table = Bicubics(knot_values(grids), *axes_of(grids), lowest=0.0)
+        self._tables = OnDevices(table, table.table.device)
+        self._slice: tuple[float, torch.device, Cubics] | None = None
 
     @staticmethod
     def column(pdg: int) -> int:
@@ -113,7 +103,7 @@ class PartonDensity:
             Momentum fractions, any shape: (n,), or (n, 2) for both beams at once.
         q2
             Squared scale in GeV^2, of a shape that broadcasts with x, such as (n, 1) for two beams. One number
-            for all points is several times faster: the scale is then interpolated once.
+            for all points is faster: the scale is then interpolated once.
 
         Returns
         -------
@@ -127,37 +117,29 @@ class PartonDensity:
         PdfError
             If q2 is one number and not positive.
         """
-        tables = self._tables.on(x.device)
+        table, shape = self._tables.on(x.device), tuple(x.shape)
         if isinstance(q2, Tensor):
             try:
                 shape = np.broadcast_shapes(x.shape, q2.shape)
             except ValueError as error:
                 raise ShapeError(f"x {tuple(x.shape)} and q2 {tuple(q2.shape)} do not broadcast") from error
-            x, q2 = x.expand(shape), q2.expand(shape)
-        flat = x.reshape(-1).to(torch.float64)
-        cell, u = tables.x_axis.locate(flat.clamp(min=self.x_min).log())
-        weights = powers(u, (flat < 1).to(torch.float64))
+            q2 = q2.expand(shape).reshape(-1).to(torch.float64)
+        flat = x.expand(shape).reshape(-1).to(torch.float64)
+        log_x = flat.clamp(min=self.x_min).log()
         if isinstance(q2, Tensor):
-            q_flat = q2.reshape(-1).to(torch.float64)
-            q_cell, v = tables.q_axis.locate(q_flat.clamp(min=self.q2_min).log())
-            cell = q_cell * tables.x_axis.cells + cell
-            weights = (powers(v).unsqueeze(-1) * weights.unsqueeze(-2)).flatten(1)
-            table = tables.coefficients.flatten(0, 3)
+            values, below = table.rows(log_x, q2.clamp(min=self.q2_min).log())
         else:
-            table = self._at_scale(float(q2), tables)
-        terms = weights.shape[1]
-        rows = (cell * terms).unsqueeze(-1) + torch.arange(terms, device=x.device)
-        # A sum of table rows with weights, in one pass: the gathered rows are never stored.
-        values = torch.nn.functional.embedding_bag(rows, table, per_sample_weights=weights, mode="sum")
-        self._count(flat, q2, values)
-        return values.clamp(min=0).reshape(*x.shape, len(PDF_FLAVOURS))
+            values, below = self._at_scale(float(q2), table).rows(log_x)
+        self._count(flat, q2, values.numel(), below)
+        inside = flat < 1
+        if x.device.type != "cpu" or not bool(inside.all()):
+            values = values * inside.to(torch.float64).unsqueeze(1)
+        return values.reshape(*shape, len(PDF_FLAVOURS))
 
-    def _count(self, x: Tensor, q2: Tensor | float, values: Tensor) -> None:
-        """Note how many densities (n, flavours) will be clipped, and points that lie outside the grid."""
-        self.tally.add(DENSITIES, values.numel())
-        # On a CPU one look at the smallest value is ten times cheaper than counting, and most fits stay above zero.
-        if values.device.type != "cpu" or (values.numel() and float(values.detach().amin()) < 0):
-            self.tally.add(CLIPPED, values < 0)
+    def _count(self, x: Tensor, q2: Tensor | float, densities: int, below: Tensor | int) -> None:
+        """Note how many densities were clipped, and points that lie outside the grid."""
+        self.tally.add(DENSITIES, densities)
+        self.tally.add(CLIPPED, below)
         self.tally.add(FROZEN_X, x < self.x_min)
         if isinstance(q2, Tensor):
             self.tally.add(FROZEN_Q, (q2 < self.q2_min) | (q2 > self.q2_max))
@@ -186,18 +168,14 @@ class PartonDensity:
         known: tuple[float, float] = getattr(self._coupling, "q2_range", (0.0, math.inf))
         return known
 
-    def _at_scale(self, q2: float, tables: _Tables) -> Tensor:
-        """The cubics in ln x at one scale, shape (x cells * 4, flavours); the last one is kept."""
+    def _at_scale(self, q2: float, table: Bicubics) -> Cubics:
+        """The table in ln x at one scale; the last one is kept."""
         if not q2 > 0:
             raise PdfError(f"q2 must be positive, got {q2}")
-        device = tables.coefficients.device
-        kept = self._slice
-        if kept is not None and kept[:2] == (q2, device):
-            return kept[2]
-        cell, v = tables.q_axis.locate(torch.tensor([q2], dtype=torch.float64, device=device).log())
-        table = torch.einsum("p,xpkf->xkf", powers(v)[0], tables.coefficients.index_select(0, cell)[0]).flatten(0, 1)
-        self._slice = (q2, device, table)
-        return table
+        device = table.table.device
+        if self._slice is None or self._slice[:2] != (q2, device):
+            self._slice = (q2, device, table.at(torch.tensor([q2], dtype=torch.float64, device=device).log()))
+        return self._slice[2]
 
 
 def load_pdf(name: str | Path, member: int = 0) -> PartonDensity:
@@ -260,11 +238,21 @@ def by_flavour(grid: SubGrid) -> Tensor:
     return values
 
 
-def _tables(grids: Sequence[SubGrid]) -> _Tables:
-    x_axis = CubicAxis([grids[0].x.log()])
-    q_axis = CubicAxis([2 * grid.q.log() for grid in grids])
-    in_x = []
-    for grid in grids:
-        in_x.append(x_axis.coefficients([by_flavour(grid)]).permute(2, 0, 1, 3))
-    coefficients = q_axis.coefficients(in_x).transpose(1, 2).contiguous()
-    return _Tables(x_axis, q_axis, coefficients)
+def knot_values(grids: Sequence[SubGrid]) -> Tensor:
+    """The values (Q knots, x knots, flavours) of all sub-grids, with the knots that `CubicAxis.stencil` needs beyond.
+
+    >>> knots = torch.tensor([0.1, 1.0])
+    >>> knot_values([SubGrid(knots, knots, (21,), torch.ones(2, 2, 1))]).shape
+    torch.Size([4, 4, 13])
+    """
+    return padded(padded(torch.cat([by_flavour(grid).transpose(0, 1) for grid in grids])), 1)
+
+
+def axes_of(grids: Sequence[SubGrid]) -> tuple[CubicAxis, CubicAxis]:
+    """The axes of sub-grids, in ln x and in ln Q².
+
+    >>> knots = torch.tensor([0.1, 1.0])
+    >>> [axis.cells for axis in axes_of([SubGrid(knots, knots, (21,), torch.ones(2, 2, 1))])]
+    [1, 1]
+    """
+    return CubicAxis([grids[0].x.log()]), CubicAxis([2 * grid.q.log() for grid in grids])

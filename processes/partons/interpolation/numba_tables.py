@@ -1,0 +1,88 @@
+"""Tables of cubics, compiled: what `nisampler.processes.partons.interpolation.tables` does in plain torch, to the bit.
+
+Products and sums stand in the order in which torch does them, and none are fused.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from nisampler.base.kernels import kept
+
+OPTIONS: Any = {"nogil": True, "error_model": "numpy"}
+_STENCIL = 4
+_inner = njit(**(OPTIONS | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}))
+
+
+@_inner
+def _located(t: Any, starts: Any, widths: Any, guesses: Any, low: Any, scale: Any) -> Any:
+    """The cell of t and its place in it, see `CubicAxis.locate`; any cell for NaN."""
+    cell = guesses[max(0, min(int((t - low) * scale), len(guesses) - 1))]
+    while cell + 1 < len(starts) and starts[cell + 1] <= t:
+        cell += 1
+    while cell > 0 and starts[cell] > t:
+        cell -= 1
+    return cell, (t - starts[cell]) / widths[cell]
+
+
+@_inner
+def _stencil(t: Any, axis: Any, weights: Any) -> Any:
+    """The first of the four knots that count at t, whose weights are filled in; see `CubicAxis.stencil`."""
+    starts, widths, guesses, low, scale, first, cubics = axis
+    cell, u = _located(t, starts, widths, guesses, low, scale)
+    for k in range(_STENCIL):
+        weights[k] = ((cubics[cell, k, 3] * u + cubics[cell, k, 2]) * u + cubics[cell, k, 1]) * u + cubics[cell, k, 0]
+    return first[cell]
+
+
+def _bicubic(inner: Any, outer: Any, axes: Any, table: Any, lowest: Any, rows: Any) -> Any:
+    """Rows (n, columns) at n places of the inner and the outer axis, and how many values were below the lowest.
+
+    The table is flat, (outer knots, inner knots, columns).
+    """
+    n, columns = rows.shape
+    clipped, step, width = 0, axes[2] * columns, _STENCIL * columns
+    weights, others, values = np.empty(_STENCIL), np.empty(_STENCIL), np.empty(width)
+    for i in range(n):
+        begin = _stencil(inner[i], axes[0], weights)
+        begin = (_stencil(outer[i], axes[1], others) * axes[2] + begin) * columns
+        p, q, r, s = others[0], others[1], others[2], others[3]
+        first, second = table[begin : begin + width], table[begin + step : begin + step + width]
+        begin += 2 * step
+        third, fourth = table[begin : begin + width], table[begin + step : begin + step + width]
+        for j in range(width):
+            values[j] = p * first[j] + q * second[j] + r * third[j] + s * fourth[j]
+        a, b, c, d = weights[0], weights[1], weights[2], weights[3]
+        row = rows[i]
+        for f in range(columns):
+            y = a * values[f] + b * values[f + columns] + c * values[f + 2 * columns] + d * values[f + 3 * columns]
+            if y < lowest:
+                y = lowest
+                clipped += 1
+            row[f] = y
+    return clipped
+
+
+def _cubic(inner: Any, axis: Any, table: Any, lowest: Any, rows: Any) -> Any:
+    """The same for one axis from the coefficients (4, cells, columns) of 1, u, u² and u³."""
+    starts, widths, guesses, low, scale = axis
+    n, columns = rows.shape
+    clipped = 0
+    for i in range(n):
+        cell, u = _located(inner[i], starts, widths, guesses, low, scale)
+        a, b, c, d = table[0, cell], table[1, cell], table[2, cell], table[3, cell]
+        row = rows[i]
+        for f in range(columns):
+            y = ((d[f] * u + c[f]) * u + b[f]) * u + a[f]
+            if y < lowest:
+                y = lowest
+                clipped += 1
+            row[f] = y
+    return clipped
+
+
+bicubic = kept(_bicubic, **OPTIONS)
+cubic = kept(_cubic, **OPTIONS)

@@ -1,0 +1,128 @@
+"""Tables of cubics: exact polynomials, and the same bits from compiled code and from plain torch."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from nisampler.base.kernels import FastPathWarning
+from nisampler.processes.partons.interpolation import tables
+from nisampler.processes.partons.interpolation.axes import CubicAxis, padded
+from nisampler.processes.partons.interpolation.tables import Bicubics, Cubics
+
+
+@st.composite
+def axes(draw: st.DrawFn) -> tuple[CubicAxis, int]:
+    """An axis of some segments, with equal or very unequal steps, and its number of knots."""
+    lengths = draw(st.lists(st.integers(2, 7), min_size=1, max_size=3))
+    steps = draw(st.lists(st.floats(0.1, 30.0), min_size=sum(lengths), max_size=sum(lengths)))
+    segments, start = [], draw(st.floats(-20.0, 5.0))
+    for length in lengths:
+        knots = start + torch.tensor([0.0, *steps[: length - 1]], dtype=torch.float64).cumsum(0)
+        segments.append(knots)
+        start, steps = float(knots[-1]), steps[length - 1 :]
+    return CubicAxis(segments), sum(lengths)
+
+
+def places(axis: CubicAxis, seed: int) -> Tensor:
+    """Places within, outside and on the knots of an axis, and one that is NaN."""
+    random = torch.rand(40, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    span = axis.high - axis.low
+    ends = torch.tensor([axis.low, axis.high, -math.inf, math.inf, math.nan], dtype=torch.float64)
+    return torch.cat([axis.low - 0.1 * span + 1.2 * span * random, axis.starts, ends])
+
+
+def both(table: Cubics | Bicubics, *where: Tensor) -> tuple[tuple[Tensor, int], tuple[Tensor, int]]:
+    """Rows and counts by plain torch and by compiled code."""
+    kernels = tables.compiled()
+    assert kernels is not None
+    found = []
+    for given_kernels in (None, kernels):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tables, "compiled", lambda given_kernels=given_kernels: given_kernels)
+            rows, below = table.rows(*where)
+        found.append((rows, below if isinstance(below, int) else int(below.sum())))
+    return found[0], found[1]
+
+
+@given(axes(), axes(), st.integers(1, 16), st.integers(0, 99))
+def test_compiled_code_and_torch_give_the_same_bits(
+    inner: tuple[CubicAxis, int], outer: tuple[CubicAxis, int], columns: int, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randn(outer[1], inner[1], columns, dtype=torch.float64, generator=generator)
+    x = places(inner[0], seed)
+    y = places(outer[0], seed + 1)
+    count = min(len(x), len(y))
+    two = Bicubics(padded(padded(values), 1), inner[0], outer[0], lowest=0.0)
+    one = Cubics(padded(values[0]), inner[0], lowest=-0.5)
+    for table, where in ((two, (x[:count], y[:count])), (one, (x,))):
+        (plain, plain_count), (fast, count_of_kernel) = both(table, *where)
+        assert torch.equal(plain.nan_to_num(nan=-7.0), fast.nan_to_num(nan=-7.0))
+        assert plain_count == count_of_kernel
+    assert both(one, x)[0][0].isnan().any()
+
+
+@given(axes(), st.floats(-1.0, 1.0), st.floats(-1.0, 1.0))
+def test_cubics_are_exact_and_one_place_of_the_outer_axis_gives_them(
+    axis: tuple[CubicAxis, int], slope: float, square: float
+) -> None:
+    segments = torch.linspace(1.0, 3.0, 6, dtype=torch.float64), torch.linspace(3.0, 9.0, 5, dtype=torch.float64)
+    long, knots = CubicAxis(segments), torch.cat(segments)
+
+    def polynomial(t: Tensor) -> Tensor:
+        return 2.0 + slope * t + square * t**2 - 0.1 * t**3
+
+    values = polynomial(knots).unsqueeze(1)
+    outer = torch.ones(axis[1], 1, 1, dtype=torch.float64) * padded(values)
+    table = Bicubics(padded(outer), long, axis[0])
+    x = torch.linspace(0.0, 10.0, 31, dtype=torch.float64)
+    y = places(axis[0], 3)[:31]
+    expected = polynomial(x.clamp(1.0, 9.0)).unsqueeze(1)
+    for rows, _ in (*both(table, x, y), *both(table.at(y[:1]), x)):
+        torch.testing.assert_close(rows, expected, rtol=1e-8, atol=1e-8)
+
+
+def test_a_kernel_that_rounds_otherwise_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = tables.compiled()
+    assert kernels is not None
+
+    def off(*arguments: object) -> int:
+        count = kernels[0](*arguments)  # type: ignore[arg-type]
+        arguments[-1][0] *= 1 + 1e-15  # type: ignore[index]
+        return count
+
+    monkeypatch.setattr("nisampler.processes.partons.interpolation.numba_tables.cubic", off)
+    tables.compiled.cache_clear()
+    try:
+        with pytest.warns(FastPathWarning, match="rounds otherwise"):
+            assert tables.compiled() is None
+        axis = CubicAxis([torch.tensor([0.0, 1.0], dtype=torch.float64)])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            rows, _ = Cubics(padded(torch.ones(2, 1, dtype=torch.float64)), axis).rows(torch.zeros(1).double())
+        assert rows.item() == pytest.approx(1.0)
+    finally:
+        tables.compiled.cache_clear()
+
+
+def test_numba_is_not_started_for_a_few_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(tables, "compiled", lambda: asked.append(True))
+    monkeypatch.setattr(tables, "at_work", lambda: False)
+    monkeypatch.setattr(tables, "_WORTH_COMPILING", 100)
+    axis = CubicAxis([torch.tensor([0.0, 1.0], dtype=torch.float64)])
+    table = Cubics(padded(torch.ones(2, 1, dtype=torch.float64)), axis)
+    for count, started in ((60, False), (60, True)):
+        table.rows(torch.zeros(count, dtype=torch.float64))
+        assert bool(asked) is started
+    gradient = torch.zeros(200, dtype=torch.float64, requires_grad=True)
+    asked.clear()
+    table.rows(gradient)
+    assert not asked
