@@ -12,6 +12,7 @@ from torch import Tensor
 from nisampler.errors import AmplitudeError
 from nisampler.processes.amplitudes.protocol import SubProcess
 from nisampler.processes.partons.devices import OnDevices
+from nisampler.processes.partons.interpolation.compiled import Demand
 
 
 class Pdf(Protocol):
@@ -71,6 +72,8 @@ class Luminosity:
             summed[key] = summed.get(key, 0.0) + item.factor
         # Flavour combinations that differ only in the final state share one product of densities.
         merged = [SubProcess(initial, (), element, factor) for (initial, element), factor in summed.items()]
+        merged.sort(key=lambda item: item.element)
+        self._demand = Demand()
         self._merged = OnDevices(_Terms.of(merged, column), torch.device("cpu"))
 
     def by_subprocess(self, densities: Tensor, squared: Tensor) -> Tensor:
@@ -81,8 +84,13 @@ class Luminosity:
     def by_element(self, densities: Tensor) -> Tensor:
         """Σ factor x1 f_a x2 f_b over the sub-processes of each element, (n, elements)."""
         terms = self._merged.on(densities.device)
-        total = densities.new_zeros(len(densities), self.elements)
-        return total.index_add_(1, terms.element, terms.products(densities))
+        sums = densities.new_zeros(len(densities), self.elements, dtype=torch.float64)
+        kernels = self._demand.kernels(densities)
+        if kernels is None:
+            return sums.index_add_(1, terms.element, terms.products(densities))
+        columns = torch.stack([terms.first, terms.second, terms.element], 1)
+        kernels.pairs(densities.double().contiguous().numpy(), columns.numpy(), terms.factor.numpy(), sums.numpy())
+        return sums
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Tables of cubics, compiled: what `nisampler.processes.partons.interpolation.tables` does in plain torch, to the bit.
+"""Tables of cubics, and sums of products of densities, compiled: what plain torch does beside them, to the bit.
 
 Products and sums stand in the order in which torch does them, and none are fused.
 """
@@ -84,5 +84,17 @@ def _cubic(inner: Any, axis: Any, table: Any, lowest: Any, rows: Any) -> Any:
     return clipped
 
 
+def _pairs(densities: Any, terms: Any, factors: Any, sums: Any) -> Any:
+    """Add to the sums (n, elements) products of a density of either beam, from (n, 2, flavours).
+
+    A row of the terms (m, 3) holds the two flavours and the element, in the order of the elements.
+    """
+    for i in range(len(sums)):
+        first, second, row = densities[i, 0], densities[i, 1], sums[i]
+        for j in range(len(terms)):
+            row[terms[j, 2]] += first[terms[j, 0]] * second[terms[j, 1]] * factors[j]
+
+
 bicubic = kept(_bicubic, **OPTIONS)
 cubic = kept(_cubic, **OPTIONS)
+pairs = kept(_pairs, **OPTIONS)

@@ -1,7 +1,6 @@
 """Tables of cubics in one or two variables: rows of numbers at many places.
 
-Compiled code and plain torch give the same bits. numba takes a second to start, which pays off only where there
-are many places; plain torch takes some times as long for each. Gradients, and places on a GPU, take plain torch.
+Compiled code and plain torch give the same bits; gradients, and places on a GPU, take plain torch.
 """
 
 from __future__ import annotations
@@ -9,24 +8,20 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any, Self
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nisampler.base.kernels import at_work, tried
-from nisampler.processes.partons.interpolation.axes import STENCIL, CubicAxis, padded
+from nisampler.processes.partons.interpolation.axes import STENCIL, CubicAxis
+from nisampler.processes.partons.interpolation.compiled import Demand
 
-# Places that plain torch interpolates in the time that numba takes to start and compile.
-_WORTH_COMPILING = 4_000_000
 # Places at a time, so that their rows stay in the cache of a core.
 _BLOCK = 2048
 # Equal steps of an axis, for each of which the cell of its beginning is known.
 _GUESSES = 1024
-
-_Kernel = Callable[..., int]
 
 
 class _Table(ABC):
@@ -34,7 +29,7 @@ class _Table(ABC):
 
     def __init__(self, table: Tensor, axes: Sequence[CubicAxis], lowest: float) -> None:
         self.table, self.axes, self.lowest = table.contiguous(), tuple(axes), lowest
-        self._asked = 0
+        self._demand = Demand()
 
     def to(self, device: torch.device) -> Self:
         """The same table on another device."""
@@ -44,19 +39,18 @@ class _Table(ABC):
 
     def _rows(self, *places: Tensor) -> tuple[Tensor, Tensor | int]:
         on_cpu = places[0].device.type == "cpu"
-        self._asked += len(places[0])
-        if on_cpu and not (torch.is_grad_enabled() and any(part.requires_grad for part in places)):
-            kernels = compiled() if at_work() or self._asked >= _WORTH_COMPILING else None
-            if kernels is not None:
-                return self._by_kernel(kernels[len(places) - 1], places)
+        kernels = self._demand.kernels(*places)
+        if kernels is not None:
+            return self.by_kernel(kernels.bicubic if len(places) == 2 else kernels.cubic, places)
         blocks = zip(*(torch.split(part, _BLOCK if on_cpu else max(len(part), 1)) for part in places), strict=True)
-        found = torch.cat([self._plain(*block) for block in blocks])
+        found = torch.cat([self.plain(*block) for block in blocks])
         # On a CPU one look at the smallest value is ten times cheaper than counting.
         if on_cpu and (not found.numel() or float(found.detach().amin()) >= self.lowest):
             return found, 0
         return found.clamp(min=self.lowest), found.detach() < self.lowest
 
-    def _by_kernel(self, kernel: _Kernel, places: Sequence[Tensor]) -> tuple[Tensor, int]:
+    def by_kernel(self, kernel: Callable[..., int], places: Sequence[Tensor]) -> tuple[Tensor, int]:
+        """The rows by compiled code, and how many numbers were raised."""
         rows = torch.empty(len(places[0]), self.table.shape[-1], dtype=torch.float64)
         inside = [_array(place.clamp(axis.low, axis.high)) for place, axis in zip(places, self.axes, strict=True)]
         return rows, int(kernel(*inside, *self._of_kernel, self.lowest, rows.numpy()))
@@ -67,7 +61,7 @@ class _Table(ABC):
         """Axes and table in the form that the kernel takes."""
 
     @abstractmethod
-    def _plain(self, *places: Tensor) -> Tensor:
+    def plain(self, *places: Tensor) -> Tensor:
         """The rows in plain torch, nothing raised."""
 
 
@@ -85,6 +79,7 @@ class Cubics(_Table):
 
     Examples
     --------
+    >>> from nisampler.processes.partons.interpolation.axes import padded
     >>> knots = torch.tensor([0.0, 1.0, 2.0, 3.0], dtype=torch.float64)
     >>> cubics = Cubics(padded(knots.pow(3).unsqueeze(1)), CubicAxis([knots]))
     >>> cubics.rows(torch.tensor([1.5], dtype=torch.float64))
@@ -103,7 +98,7 @@ class Cubics(_Table):
         """
         return self._rows(place)
 
-    def _plain(self, *places: Tensor) -> Tensor:
+    def plain(self, *places: Tensor) -> Tensor:
         cell, u = self.axes[0].locate(places[0])
         u = u.unsqueeze(1)
         found = self.table[3].index_select(0, cell)
@@ -130,6 +125,7 @@ class Bicubics(_Table):
 
     Examples
     --------
+    >>> from nisampler.processes.partons.interpolation.axes import padded
     >>> knots = torch.tensor([0.0, 1.0, 2.0, 3.0], dtype=torch.float64)
     >>> values = torch.outer(knots, knots.square()).unsqueeze(2)
     >>> table = Bicubics(padded(padded(values), 1), CubicAxis([knots]), CubicAxis([knots]))
@@ -154,7 +150,7 @@ class Bicubics(_Table):
         """
         return self._rows(inner, outer)
 
-    def _plain(self, *places: Tensor) -> Tensor:
+    def plain(self, *places: Tensor) -> Tensor:
         wide, knots = self._wide
         begin, weights = self.axes[0].stencil(places[0])
         first, others = self.axes[1].stencil(places[1])
@@ -192,33 +188,3 @@ def _located(axis: CubicAxis) -> tuple[Any, ...]:
     edges = torch.linspace(axis.low, axis.high, _GUESSES + 1, dtype=torch.float64)[:-1]
     guesses = torch.searchsorted(axis.starts[1:].contiguous(), edges, right=True)
     return *map(_array, (axis.starts, axis.widths, guesses)), axis.low, _GUESSES / (axis.high - axis.low)
-
-
-@cache
-def compiled() -> tuple[_Kernel, _Kernel] | None:
-    """The kernels of tables of one and two variables, None where numba does not work; they are compiled now.
-
-    >>> compiled() is compiled()
-    True
-    """
-
-    def load() -> tuple[_Kernel, _Kernel]:
-        from nisampler.processes.partons.interpolation.numba_tables import bicubic, cubic
-
-        _require_same_bits(cubic, bicubic)
-        return cubic, bicubic
-
-    return tried(load, "parton densities are interpolated in plain torch, some times slower")
-
-
-def _require_same_bits(cubic: _Kernel, bicubic: _Kernel) -> None:
-    """RuntimeError unless the kernels give what plain torch gives, which another processor might round otherwise."""
-    generator = torch.Generator().manual_seed(1)
-    knots = torch.linspace(0.0, 1.0, 9, dtype=torch.float64)
-    place, other = torch.rand(2, 64, generator=generator, dtype=torch.float64)
-    values = torch.rand(9, 9, 5, generator=generator, dtype=torch.float64)
-    axis, table = CubicAxis([knots]), padded(padded(values), 1)
-    two, one = Bicubics(table, axis, axis), Cubics(table[0], axis)
-    both = two._by_kernel(bicubic, (place, other))[0], one._by_kernel(cubic, (place,))[0]
-    if not (torch.equal(both[0], two._plain(place, other)) and torch.equal(both[1], one._plain(place))):
-        raise RuntimeError("compiled code rounds otherwise than torch")

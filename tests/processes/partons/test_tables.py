@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from nisampler.base.kernels import FastPathWarning
-from nisampler.processes.partons.interpolation import tables
+from nisampler.processes.amplitudes.protocol import SubProcess
+from nisampler.processes.partons.interpolation import compiled as choice
 from nisampler.processes.partons.interpolation.axes import CubicAxis, padded
 from nisampler.processes.partons.interpolation.tables import Bicubics, Cubics
+from nisampler.processes.partons.luminosity import Luminosity
 
 
 @st.composite
@@ -40,12 +42,13 @@ def places(axis: CubicAxis, seed: int) -> Tensor:
 
 def both(table: Cubics | Bicubics, *where: Tensor) -> tuple[tuple[Tensor, int], tuple[Tensor, int]]:
     """Rows and counts by plain torch and by compiled code."""
-    kernels = tables.compiled()
+    kernels = choice.compiled()
     assert kernels is not None
     found = []
     for given_kernels in (None, kernels):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(tables, "compiled", lambda given_kernels=given_kernels: given_kernels)
+            patch.setattr(choice, "compiled", lambda given_kernels=given_kernels: given_kernels)
+            patch.setattr(choice, "at_work", lambda: True)
             rows, below = table.rows(*where)
         found.append((rows, below if isinstance(below, int) else int(below.sum())))
     return found[0], found[1]
@@ -89,34 +92,55 @@ def test_cubics_are_exact_and_one_place_of_the_outer_axis_gives_them(
         torch.testing.assert_close(rows, expected, rtol=1e-8, atol=1e-8)
 
 
+def luminosities(luminosity: Luminosity, densities: Tensor, kernels: choice.Kernels | None) -> Tensor:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(choice, "compiled", lambda: kernels)
+        patch.setattr(choice, "at_work", lambda: True)
+        return luminosity.by_element(densities)
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 12)] * 2, st.integers(0, 3), st.floats(0.1, 3.0)), min_size=1, max_size=40))
+def test_luminosities_have_the_same_bits_and_are_the_sums_of_their_subprocesses(
+    terms: list[tuple[int, int, int, float]],
+) -> None:
+    found = [SubProcess((a, b), (a, b, place), element, f) for place, (a, b, element, f) in enumerate(terms)]
+    luminosity = Luminosity(found, 4, lambda code: code)
+    densities = torch.rand(9, 2, 13, dtype=torch.float64, generator=torch.Generator().manual_seed(len(terms)))
+    plain = luminosities(luminosity, densities, None)
+    assert torch.equal(plain, luminosities(luminosity, densities, choice.compiled()))
+    squared = torch.rand(9, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    each = luminosity.by_subprocess(densities, squared)
+    torch.testing.assert_close((plain * squared).sum(1), each.sum(1), rtol=1e-12, atol=0.0)
+
+
 def test_a_kernel_that_rounds_otherwise_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    kernels = tables.compiled()
+    kernels = choice.compiled()
     assert kernels is not None
 
     def off(*arguments: object) -> int:
-        count = kernels[0](*arguments)  # type: ignore[arg-type]
+        count = kernels.cubic(*arguments)  # type: ignore[arg-type]
         arguments[-1][0] *= 1 + 1e-15  # type: ignore[index]
         return count
 
     monkeypatch.setattr("nisampler.processes.partons.interpolation.numba_tables.cubic", off)
-    tables.compiled.cache_clear()
+    choice.compiled.cache_clear()
     try:
         with pytest.warns(FastPathWarning, match="rounds otherwise"):
-            assert tables.compiled() is None
+            assert choice.compiled() is None
         axis = CubicAxis([torch.tensor([0.0, 1.0], dtype=torch.float64)])
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             rows, _ = Cubics(padded(torch.ones(2, 1, dtype=torch.float64)), axis).rows(torch.zeros(1).double())
         assert rows.item() == pytest.approx(1.0)
     finally:
-        tables.compiled.cache_clear()
+        choice.compiled.cache_clear()
 
 
 def test_numba_is_not_started_for_a_few_places(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
-    monkeypatch.setattr(tables, "compiled", lambda: asked.append(True))
-    monkeypatch.setattr(tables, "at_work", lambda: False)
-    monkeypatch.setattr(tables, "_WORTH_COMPILING", 100)
+    monkeypatch.setattr(choice, "compiled", lambda: asked.append(True))
+    monkeypatch.setattr(choice, "at_work", lambda: False)
+    monkeypatch.setattr(choice, "_WORTH_COMPILING", 100)
     axis = CubicAxis([torch.tensor([0.0, 1.0], dtype=torch.float64)])
     table = Cubics(padded(torch.ones(2, 1, dtype=torch.float64)), axis)
     for count, started in ((60, False), (60, True)):
