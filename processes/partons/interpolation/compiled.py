@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from nisampler.base.kernels import at_work, tried
+from nisampler.processes.partons.interpolation.axes import CubicAxis, padded
+from nisampler.processes.partons.interpolation.tables import Bicubics, Cubics, Table
 
 # Places that plain torch interpolates in the time that numba takes to start and compile.
 _WORTH_COMPILING = 4_000_000
@@ -45,6 +47,13 @@ class Demand:
             return None
         return compiled() if at_work() or self._asked >= _WORTH_COMPILING else None
 
+    def rows(self, table: Table, *places: Tensor) -> tuple[Tensor, Tensor | int]:
+        """Rows of a table, see `Table.rows`."""
+        kernels = self.kernels(*places)
+        if kernels is None:
+            return table.rows(*places)
+        return table.by_kernel(kernels.bicubic if len(places) == 2 else kernels.cubic, places)
+
 
 @cache
 def compiled() -> Kernels | None:
@@ -66,14 +75,11 @@ def compiled() -> Kernels | None:
 
 def _require_same_bits(kernels: Kernels) -> None:
     """RuntimeError unless these give what plain torch gives, which another processor might round otherwise."""
-    from nisampler.processes.partons.interpolation.axes import CubicAxis, padded
-    from nisampler.processes.partons.interpolation.tables import Bicubics, Cubics
-
     generator = torch.Generator().manual_seed(1)
     place, other = torch.rand(2, 64, generator=generator, dtype=torch.float64)
     values = padded(padded(torch.rand(9, 9, 5, generator=generator, dtype=torch.float64)), 1)
     axis = CubicAxis([torch.linspace(0.0, 1.0, 9, dtype=torch.float64)])
     one, two = Cubics(values[0], axis), Bicubics(values, axis, axis)
     found = one.by_kernel(kernels.cubic, (place,))[0], two.by_kernel(kernels.bicubic, (place, other))[0]
-    if not (torch.equal(found[0], one.plain(place)) and torch.equal(found[1], two.plain(place, other))):
+    if not (torch.equal(found[0], one.rows(place)[0]) and torch.equal(found[1], two.rows(place, other)[0])):
         raise RuntimeError("compiled code rounds otherwise than torch")

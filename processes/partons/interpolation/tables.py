@@ -1,6 +1,6 @@
 """Tables of cubics in one or two variables: rows of numbers at many places.
 
-Compiled code and plain torch give the same bits; gradients, and places on a GPU, take plain torch.
+Compiled code and plain torch give the same bits.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nisampler.processes.partons.interpolation.axes import STENCIL, CubicAxis
-from nisampler.processes.partons.interpolation.compiled import Demand
 
 # Places at a time, so that their rows stay in the cache of a core.
 _BLOCK = 2048
@@ -24,33 +23,37 @@ _BLOCK = 2048
 _GUESSES = 1024
 
 
-class _Table(ABC):
-    """Rows of numbers at places of one or two axes; those below `lowest` are raised to it."""
+class Table(ABC):
+    """Rows of numbers at places of one or two axes; those below `lowest` are raised to it.
+
+    >>> issubclass(Cubics, Table) and issubclass(Bicubics, Table)
+    True
+    """
 
     def __init__(self, table: Tensor, axes: Sequence[CubicAxis], lowest: float) -> None:
         self.table, self.axes, self.lowest = table.contiguous(), tuple(axes), lowest
-        self._demand = Demand()
 
     def to(self, device: torch.device) -> Self:
         """The same table on another device."""
         other = type(self).__new__(type(self))
-        _Table.__init__(other, self.table.to(device), [axis.to(device) for axis in self.axes], self.lowest)
+        Table.__init__(other, self.table.to(device), [axis.to(device) for axis in self.axes], self.lowest)
         return other
 
-    def _rows(self, *places: Tensor) -> tuple[Tensor, Tensor | int]:
+    def rows(self, *places: Tensor) -> tuple[Tensor, Tensor | int]:
+        """Rows (n, columns) at places (n,), float64, and a mask or the number of what was below the lowest.
+
+        One place for each axis. NaN gives NaN.
+        """
         on_cpu = places[0].device.type == "cpu"
-        kernels = self._demand.kernels(*places)
-        if kernels is not None:
-            return self.by_kernel(kernels.bicubic if len(places) == 2 else kernels.cubic, places)
         blocks = zip(*(torch.split(part, _BLOCK if on_cpu else max(len(part), 1)) for part in places), strict=True)
-        found = torch.cat([self.plain(*block) for block in blocks])
+        found = torch.cat([self._plain(*block) for block in blocks])
         # On a CPU one look at the smallest value is ten times cheaper than counting.
         if on_cpu and (not found.numel() or float(found.detach().amin()) >= self.lowest):
             return found, 0
         return found.clamp(min=self.lowest), found.detach() < self.lowest
 
     def by_kernel(self, kernel: Callable[..., int], places: Sequence[Tensor]) -> tuple[Tensor, int]:
-        """The rows by compiled code, and how many numbers were raised."""
+        """The same by compiled code, which takes no gradients and no places on a GPU."""
         rows = torch.empty(len(places[0]), self.table.shape[-1], dtype=torch.float64)
         inside = [_array(place.clamp(axis.low, axis.high)) for place, axis in zip(places, self.axes, strict=True)]
         return rows, int(kernel(*inside, *self._of_kernel, self.lowest, rows.numpy()))
@@ -61,11 +64,11 @@ class _Table(ABC):
         """Axes and table in the form that the kernel takes."""
 
     @abstractmethod
-    def plain(self, *places: Tensor) -> Tensor:
+    def _plain(self, *places: Tensor) -> Tensor:
         """The rows in plain torch, nothing raised."""
 
 
-class Cubics(_Table):
+class Cubics(Table):
     """Rows of numbers as cubics of one variable.
 
     Parameters
@@ -91,14 +94,7 @@ class Cubics(_Table):
         # Coefficients (4, cells, columns) of 1, u, u² and u³.
         super().__init__(torch.einsum("ckp,ckf->pcf", axis.cubics, values[knots]), [axis], lowest)
 
-    def rows(self, place: Tensor) -> tuple[Tensor, Tensor | int]:
-        """Rows (n, columns) at places (n,), float64, and a mask or the number of what was below the lowest.
-
-        NaN gives NaN.
-        """
-        return self._rows(place)
-
-    def plain(self, *places: Tensor) -> Tensor:
+    def _plain(self, *places: Tensor) -> Tensor:
         cell, u = self.axes[0].locate(places[0])
         u = u.unsqueeze(1)
         found = self.table[3].index_select(0, cell)
@@ -111,7 +107,7 @@ class Cubics(_Table):
         return _located(self.axes[0]), self.table.numpy()
 
 
-class Bicubics(_Table):
+class Bicubics(Table):
     """Rows of numbers as cubics of an inner and an outer variable.
 
     Parameters
@@ -143,14 +139,7 @@ class Bicubics(_Table):
         knots = first + torch.arange(STENCIL, device=first.device)
         return Cubics(_weighted(weights, self.table[knots].unbind(0)), self.axes[0], self.lowest)
 
-    def rows(self, inner: Tensor, outer: Tensor) -> tuple[Tensor, Tensor | int]:
-        """Rows (n, columns) at places (n,), float64, and a mask or the number of what was below the lowest.
-
-        NaN gives NaN.
-        """
-        return self._rows(inner, outer)
-
-    def plain(self, *places: Tensor) -> Tensor:
+    def _plain(self, *places: Tensor) -> Tensor:
         wide, knots = self._wide
         begin, weights = self.axes[0].stencil(places[0])
         first, others = self.axes[1].stencil(places[1])

@@ -42,14 +42,9 @@ def places(axis: CubicAxis, seed: int) -> Tensor:
 
 def both(table: Cubics | Bicubics, *where: Tensor) -> tuple[tuple[Tensor, int], tuple[Tensor, int]]:
     """Rows and counts by plain torch and by compiled code."""
-    kernels = choice.compiled()
-    assert kernels is not None
+    assert choice.compiled() is not None  # numba is at work from here
     found = []
-    for given_kernels in (None, kernels):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(choice, "compiled", lambda given_kernels=given_kernels: given_kernels)
-            patch.setattr(choice, "at_work", lambda: True)
-            rows, below = table.rows(*where)
+    for rows, below in (table.rows(*where), choice.Demand().rows(table, *where)):
         found.append((rows, below if isinstance(below, int) else int(below.sum())))
     return found[0], found[1]
 
@@ -130,7 +125,8 @@ def test_a_kernel_that_rounds_otherwise_is_not_taken(monkeypatch: pytest.MonkeyP
         axis = CubicAxis([torch.tensor([0.0, 1.0], dtype=torch.float64)])
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            rows, _ = Cubics(padded(torch.ones(2, 1, dtype=torch.float64)), axis).rows(torch.zeros(1).double())
+            table = Cubics(padded(torch.ones(2, 1, dtype=torch.float64)), axis)
+            rows, _ = choice.Demand().rows(table, torch.zeros(1, dtype=torch.float64))
         assert rows.item() == pytest.approx(1.0)
     finally:
         choice.compiled.cache_clear()
@@ -142,11 +138,11 @@ def test_numba_is_not_started_for_a_few_places(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(choice, "at_work", lambda: False)
     monkeypatch.setattr(choice, "_WORTH_COMPILING", 100)
     axis = CubicAxis([torch.tensor([0.0, 1.0], dtype=torch.float64)])
-    table = Cubics(padded(torch.ones(2, 1, dtype=torch.float64)), axis)
+    table, demand = Cubics(padded(torch.ones(2, 1, dtype=torch.float64)), axis), choice.Demand()
     for count, started in ((60, False), (60, True)):
-        table.rows(torch.zeros(count, dtype=torch.float64))
+        demand.rows(table, torch.zeros(count, dtype=torch.float64))
         assert bool(asked) is started
     gradient = torch.zeros(200, dtype=torch.float64, requires_grad=True)
     asked.clear()
-    table.rows(gradient)
+    demand.rows(table, gradient)
     assert not asked
