@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from nisampler.processes.amplicol.amplitude import AmplicolAmplitude
-from nisampler.processes.amplicol.flavours import FlavourTable, flavour_table
+from nisampler.processes.amplitudes.flavours import FlavourTable, flavour_table
 
 __all__ = ["AmplicolAmplitude", "FlavourTable", "flavour_table"]

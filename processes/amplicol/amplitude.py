@@ -21,11 +21,11 @@ from nisampler.processes.amplicol.cache import (
     open_artifact,
     request_for,
 )
-from nisampler.processes.amplicol.colour import colour_flow, move_tags
+from nisampler.processes.amplicol.colour import colour_flow
 from nisampler.processes.amplicol.couplings import HeavyBoson, exact_boson, model_parameters
 from nisampler.processes.amplicol.evaluators import Evaluator, LocalEvaluator, WorkerPool
-from nisampler.processes.amplicol.flavours import GeneratedElement, flavour_table
 from nisampler.processes.amplicol.worker import Array, Column
+from nisampler.processes.amplitudes.flavours import GeneratedElement, flavour_table, move_tags
 from nisampler.processes.amplitudes.protocol import SubProcess
 from nisampler.processes.amplitudes.tree import colour_tags
 from nisampler.processes.constants import ALPHA_S, HIGGS, TAU, TOP, W_BOSON, Z_BOSON

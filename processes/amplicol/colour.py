@@ -64,18 +64,3 @@ def colour_flow(codes: Sequence[int], word: Sequence[int]) -> ColourFlow:
     for legs, closed in _strings(codes, word):
         lines += itertools.pairwise([*legs, legs[0]] if closed else legs)
     return tuple(lines)
-
-
-def move_tags(tags: Sequence[Sequence[int]], permutation: Sequence[int], conjugated: bool) -> list[tuple[int, int]]:
-    """Tags of the user's legs from those of the generated process, colours and anticolours exchanged under CP.
-
-    >>> move_tags([(501, 0), (0, 501)], [1, 0], conjugated=False)
-    [(0, 501), (501, 0)]
-    >>> move_tags([(501, 0), (0, 501)], [1, 0], conjugated=True)
-    [(501, 0), (0, 501)]
-    """
-    moved = [(0, 0)] * len(tags)
-    for place, source in enumerate(permutation):
-        colour, anticolour = tags[place]
-        moved[source] = (anticolour, colour) if conjugated else (colour, anticolour)
-    return moved

@@ -6,7 +6,7 @@ import math
 from typing import Literal
 
 from nisampler.errors import AmplitudeError
-from nisampler.processes.amplicol.particles import ProcessLegs
+from nisampler.processes.amplitudes.strings import ProcessLegs
 from nisampler.processes.constants import ALPHA_S, HIGGS, W_BOSON, Z_BOSON
 from nisampler.processes.parameters import StandardModel
 from nisampler.processes.particles import is_lepton, thrice_charge
@@ -20,7 +20,7 @@ def exact_boson(legs: ProcessLegs) -> HeavyBoson | None:
     pyamplicol's model takes alpha, G_F and m_Z and derives m_W and the mixing angle, so only one of the two masses
     can be chosen freely beside alpha and the angle. With a single W and no Z the other one does not enter.
 
-    >>> from nisampler.processes.amplicol.particles import parse_process
+    >>> from nisampler.processes.amplitudes.strings import parse_process
     >>> exact_boson(parse_process("p p > e+ ve")), exact_boson(parse_process("p p > e+ e-"))
     ('W', 'Z')
     """

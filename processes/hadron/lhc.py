@@ -11,6 +11,7 @@ from nisampler.density.maps import Channel
 from nisampler.processes.amplitudes.currents import ChargedCurrent, LeptonicCurrent, NeutralCurrent
 from nisampler.processes.amplitudes.drell_yan import DrellYan
 from nisampler.processes.amplitudes.protocol import Amplitude
+from nisampler.processes.amplitudes.recursion.amplitude import RecursiveAmplitude
 from nisampler.processes.amplitudes.top_pair import TopPair
 from nisampler.processes.amplitudes.vector_jet import VectorJet
 from nisampler.processes.constants import ELECTRON, ELECTRON_NEUTRINO, TOP, W_BOSON, Z_BOSON, Z_PRIME
@@ -36,6 +37,7 @@ from nisampler.processes.hadron.observables import hadron_observables
 from nisampler.processes.hadron.process import HadronProcess, HadronSetup
 from nisampler.processes.hadron.scales import make_scales
 from nisampler.processes.parameters import StandardModel, ZPrime
+from nisampler.processes.particles import NAMES
 from nisampler.processes.partons.alpha_s import RunningAlphaS
 from nisampler.processes.partons.pdf import load_pdf
 from nisampler.processes.partons.variations import Nominal
@@ -249,17 +251,18 @@ def _lepton_pair_amplitude(current: LeptonicCurrent, card: LeptonPairParameters)
         return DrellYan(current)
     if card.n_jets == 1:
         return VectorJet(current)
-    return _generated((*current.leptons,), card.n_jets, StandardModel(), card.workers)
+    return _generated((*current.leptons,), card.n_jets, StandardModel(), card)
 
 
-def _generated(codes: tuple[int, ...], jets: int, model: StandardModel, workers: int) -> Amplitude:
-    """The matrix element of particles and jets from pyamplicol; a new one reports on stderr while it is made."""
+def _generated(codes: tuple[int, ...], jets: int, model: StandardModel, card: CollisionParameters) -> Amplitude:
+    """The matrix element of particles and jets; pyamplicol reports on stderr while it makes a new one."""
+    process = " ".join(["p p >", *(NAMES[code] for code in codes), *["j"] * jets])
+    if card.matrix_element == "recursion":
+        return RecursiveAmplitude(process, model)
     # Its modules take a tenth of a second to import, which most processes need not wait for.
     from nisampler.processes.amplicol.amplitude import AmplicolAmplitude
-    from nisampler.processes.particles import NAMES
 
-    process = " ".join(["p p >", *(NAMES[code] for code in codes), *["j"] * jets])
-    return AmplicolAmplitude(process, model, workers=workers, on_progress=_report)
+    return AmplicolAmplitude(process, model, workers=card.workers, on_progress=_report)
 
 
 def _report(text: str) -> None:
@@ -271,7 +274,7 @@ def _top_pair(name: str, jets: int, parameters: dict[str, Any]) -> HadronProcess
     model, mass = StandardModel(mass_top=card.mass_top), card.mass_top
     state = FinalState(masses=(mass, mass) + (0.0,) * jets, jets=tuple(range(2, 2 + jets)))
     cuts = Cuts(_leg_cuts(state.jets, card.pt_jet_min, card.eta_jet_max), card.sqrt_s)
-    amplitude = _generated((TOP, -TOP), jets, model, card.workers) if jets else TopPair(model)
+    amplitude = _generated((TOP, -TOP), jets, model, card) if jets else TopPair(model)
     return _process(name, card, state, amplitude, cuts, _top_channels(card, jets), (2 * mass, 8 * mass))
 
 

@@ -39,9 +39,11 @@ class CollisionParameters:
         Order of the running where `alpha_s` is given.
     channels
         Phase-space channels: "chili" or "topology".
+    matrix_element
+        What makes the matrix elements of two jets and more, and of tops with a jet: "recursion", or "pyamplicol", which
+        needs its extra and a licence.
     workers
-        Processes that evaluate generated matrix elements, 0 for none beside the caller's; matrix elements in torch
-        need none.
+        Processes that evaluate matrix elements of pyamplicol, 0 for none beside the caller's.
     pt_jet_min, eta_jet_max
         Cuts on each jet; an infinite `eta_jet_max` is none.
 
@@ -68,6 +70,7 @@ class CollisionParameters:
     alpha_s: Coupling | None = None
     alpha_s_loops: Loops = 1
     channels: Literal["chili", "topology"] = "chili"
+    matrix_element: Literal["recursion", "pyamplicol"] = "recursion"
     workers: Natural = 0
     pt_jet_min: Positive = 20.0
     eta_jet_max: Limit = 5.0

@@ -173,7 +173,11 @@ def test_generated_amplitudes_are_packed(tmp_path: Path, monkeypatch: pytest.Mon
     """With those of the colour flows, which only events need; another pyamplicol generates nothing into a pack."""
     monkeypatch.syspath_prepend(str(STAND_IN))
     monkeypatch.setenv("NISAMPLER_CACHE", str(tmp_path / "home"))
-    run = make_run(tmp_path, 'process = "w_plus_jets"\n[parameters]\nn_jets = 2\n' + QUICK.replace("n = 20", "n = 0"))
+    run = make_run(
+        tmp_path,
+        'process = "w_plus_jets"\n[parameters]\nn_jets = 2\nmatrix_element = "pyamplicol"\n'
+        + QUICK.replace("n = 20", "n = 0"),
+    )
     manifest = pack(RunDirectory.read(run), tmp_path / "p.nispack")
     kinds = [place.split("/")[2].split("-")[2] for place in manifest["files"] if place.startswith("cache/amplicol/")]
     assert set(kinds) == {"full", "lc"} and manifest["outside"] == []

@@ -111,14 +111,25 @@ class MatrixElement:
         values = self._by_helicity(momenta, torch.ones(1, dtype=torch.float64))
         largest = torch.stack(list(values.values())).amax(0)
         found: dict[int, int] = {}
+        self._nonzero: list[int] = []
         # Representatives agree in the first legs as far as they can: then they share currents.
         for helicities in sorted(values, key=lambda h: [h >> 2 * leg & 3 for leg in range(len(self.legs))]):
             value = values[helicities]
             if bool((value <= _ZERO * largest).all()):
                 continue
+            self._nonzero.append(helicities)
             alike = (k for k in found if torch.allclose(values[k], value, rtol=_EQUAL, atol=0.0))
             first = next(alike, helicities)
             found[first] = found.get(first, 0) + 1
+        return found
+
+    def contributing_helicities(self) -> list[set[int]]:
+        """For each leg the helicities that contribute, of incoming particles as they come in."""
+        found: list[set[int]] = [set() for _ in self.legs]
+        for helicities in self._nonzero:
+            for leg, item in enumerate(self.legs):
+                outgoing = self.helicities[leg][helicities >> 2 * leg & 3]
+                found[leg].add(-outgoing if item.incoming else outgoing)
         return found
 
     @cached_property

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nisampler.errors import AmplitudeError
-from nisampler.processes.amplicol.colour import colour_flow, move_tags
+from nisampler.processes.amplicol.colour import colour_flow
+from nisampler.processes.amplitudes.flavours import move_tags
 from nisampler.processes.amplitudes.tree import colour_tags
 
 

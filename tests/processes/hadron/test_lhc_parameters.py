@@ -123,12 +123,27 @@ GENERATED = {
 
 
 @pytest.mark.parametrize("key", GENERATED)
+def test_more_jets_have_matrix_elements_by_recursion(key):
+    name, jets = key
+    settings = {"mass_top": 170.0} if jets is None else {"n_jets": jets}
+    process = create(name, **settings)
+    assert process.setup.amplitude.process == GENERATED[key]
+    assert process.setup.amplitude.model.mass_top == settings.get("mass_top", 173.0)
+    u = cube(process)
+    values = process(u)
+    assert torch.isfinite(values).all() and values.any()
+    batch = process.events(u[values > 0], torch.ones(int((values > 0).sum())), torch.Generator().manual_seed(1))
+    coloured = batch.colours[(batch.status == 1) & ((abs(batch.pdg_ids) < 7) | (batch.pdg_ids == 21))]
+    assert (coloured.sum(1) > 0).all()
+
+
+@pytest.mark.parametrize("key", GENERATED)
 def test_more_jets_take_generated_matrix_elements(key, monkeypatch, capsys):
     monkeypatch.setattr(amplitude, "AmplicolAmplitude", Recorder)
     name, jets = key
     settings = {"mass_top": 170.0} if jets is None else {"n_jets": jets}
     for channels in ("chili", "topology"):
-        process = create(name, workers=2, channels=channels, **settings)
+        process = create(name, matrix_element="pyamplicol", workers=2, channels=channels, **settings)
         assert Recorder.asked == (GENERATED[key], settings.get("mass_top", 173.0), 2)
         u = cube(process)
         assert torch.isfinite(process(u)).all() and process(u).any()
@@ -139,7 +154,7 @@ def test_more_jets_take_generated_matrix_elements(key, monkeypatch, capsys):
 def test_generated_matrix_elements_need_their_package(monkeypatch):
     monkeypatch.setattr(cache.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match="sm"):
-        create("ttbar_jet")
+        create("ttbar_jet", matrix_element="pyamplicol")
 
 
 WRONG = {

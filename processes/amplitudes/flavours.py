@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from nisampler.errors import AmplitudeError
-from nisampler.processes.amplicol.particles import ProcessLegs, parse_process
 from nisampler.processes.amplitudes.protocol import SubProcess
+from nisampler.processes.amplitudes.strings import ProcessLegs, parse_process
 from nisampler.processes.constants import GLUON, HIGGS, TAU, TOP, W_BOSON, Z_BOSON
 from nisampler.processes.parameters import StandardModel
 from nisampler.processes.particles import conjugate, expression, is_lepton, is_quark, isospin_partner, thrice_charge
@@ -47,6 +47,21 @@ class GeneratedElement:
     process: tuple[int, ...]
     permutation: tuple[int, ...]
     conjugated: bool
+
+
+def move_tags(tags: Sequence[Sequence[int]], permutation: Sequence[int], conjugated: bool) -> list[tuple[int, int]]:
+    """Tags of the user's legs from those of the generated process, colours and anticolours exchanged under CP.
+
+    >>> move_tags([(501, 0), (0, 501)], [1, 0], conjugated=False)
+    [(0, 501), (501, 0)]
+    >>> move_tags([(501, 0), (0, 501)], [1, 0], conjugated=True)
+    [(501, 0), (0, 501)]
+    """
+    moved = [(0, 0)] * len(tags)
+    for place, source in enumerate(permutation):
+        colour, anticolour = tags[place]
+        moved[source] = (anticolour, colour) if conjugated else (colour, anticolour)
+    return moved
 
 
 @dataclass(frozen=True)

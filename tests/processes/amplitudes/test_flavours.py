@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from nisampler.errors import AmplitudeError
-from nisampler.processes.amplicol.flavours import FlavourTable, GeneratedElement, flavour_table
-from nisampler.processes.amplicol.particles import parse_process
 from nisampler.processes.amplitudes.currents import ChargedCurrent, NeutralCurrent
+from nisampler.processes.amplitudes.flavours import FlavourTable, GeneratedElement, flavour_table
 from nisampler.processes.amplitudes.protocol import Amplitude
 from nisampler.processes.amplitudes.qcd import Qcd
+from nisampler.processes.amplitudes.strings import parse_process
 from nisampler.processes.amplitudes.vector_jet import VectorJet
 from nisampler.processes.parameters import StandardModel
 from nisampler.processes.particles import CODES, conjugate, expression, isospin_partner

@@ -1,0 +1,151 @@
+"""The matrix elements of a process string by recursion, as a hadron process takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from nisampler.errors import AmplitudeError, ShapeError
+from nisampler.events.columns import UNKNOWN_SPIN
+from nisampler.processes.amplitudes.flavours import FlavourTable, GeneratedElement, flavour_table, move_tags
+from nisampler.processes.amplitudes.protocol import SubProcess
+from nisampler.processes.amplitudes.recursion.matrix_element import MatrixElement
+from nisampler.processes.amplitudes.recursion.model import Couplings, Scheme
+from nisampler.processes.amplitudes.tree import colour_tags
+from nisampler.processes.parameters import StandardModel
+
+_UNIT_CKM = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+
+
+class RecursiveAmplitude:
+    """The squared matrix elements of a process string such as ``p p > e+ ve j j``, at leading order in QCD.
+
+    ``p`` and ``j`` run over the gluon and five massless quarks; flavour combinations that a symmetry relates share a
+    matrix element. On a CPU points run through compiled code where numba is installed; on a GPU, and where gradients
+    are asked for, through plain torch.
+
+    Parameters
+    ----------
+    process
+        Two incoming and two or more outgoing particles; the outgoing legs keep the order of the string.
+    model
+        Couplings, masses, widths and the CKM matrix.
+    scheme
+        How widths enter, see `Couplings`.
+
+    Raises
+    ------
+    AmplitudeError
+        If the string cannot be read or no flavour combination exists at leading order in QCD.
+
+    Examples
+    --------
+    >>> amplitude = RecursiveAmplitude("p p > e- e+ j")
+    >>> len(amplitude.subprocesses), amplitude.elements
+    (30, 12)
+    >>> RecursiveAmplitude("p p > e+ e+")
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.AmplitudeError: 'p p > e+ e+' has no flavour combination at leading order in QCD: ...
+    """
+
+    def __init__(self, process: str, model: StandardModel | None = None, scheme: Scheme = "fixed") -> None:
+        self.process, self.model = process, model or StandardModel()
+        self.table: FlavourTable = flavour_table(process, self.model)
+        self.subprocesses: tuple[SubProcess, ...] = self.table.subprocesses
+        self.elements = len(self.table.elements)
+        # The table has the CKM element of the one line that a single W changes as a factor of each combination.
+        couplings = Couplings(replace(self.model, ckm=_UNIT_CKM), scheme)
+        power = {self.table.legs.alpha_s_power}
+        made = {codes: MatrixElement(codes[:2], codes[2:], couplings, power) for codes in self.table.generated}
+        self._elements = [_Element(item, made[item.process]) for item in self.table.elements]
+
+    def squared(self, incoming: Tensor, outgoing: Tensor, alpha_s: Tensor) -> Tensor:
+        """Squared matrix elements (n, elements) in GeV^(4 - 2m), averaged, summed, with identical-particle factors.
+
+        Parameters
+        ----------
+        incoming, outgoing
+            Momenta (n, 2, 4) and (n, m, 4) in GeV.
+        alpha_s
+            Strong coupling (n,).
+
+        Raises
+        ------
+        ShapeError
+            If the shapes do not fit the process.
+        """
+        momenta = self._momenta(incoming, outgoing)
+        return torch.stack([item.matrix.squared(item.placed(momenta), alpha_s) for item in self._elements], dim=1)
+
+    def colour_flows(self, element: int, incoming: Tensor, outgoing: Tensor, alpha_s: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights (n, flows), the squares of the flows without interference, and tags (flows, 2 + m, 2) of an element.
+
+        Raises
+        ------
+        AmplitudeError
+            If there is no such element.
+        ShapeError
+            If the shapes do not fit the process.
+        """
+        item = self._element(element)
+        momenta = item.placed(self._momenta(incoming, outgoing))
+        return item.matrix.flow_weights(momenta, alpha_s), item.tags.to(incoming.device)
+
+    def spins(self, element: int, incoming: Tensor, outgoing: Tensor, alpha_s: Tensor) -> Tensor:
+        """Helicities (n, 2 + m) of the legs where only one contributes, 9 elsewhere; raises as `colour_flows` does."""
+        self._momenta(incoming, outgoing)
+        return self._element(element).spins.to(incoming).expand(len(incoming), -1)
+
+    def _element(self, element: int) -> _Element:
+        if not 0 <= element < self.elements:
+            raise AmplitudeError(f"{self.process!r} has elements 0 to {self.elements - 1}, got {element}")
+        return self._elements[element]
+
+    def _momenta(self, incoming: Tensor, outgoing: Tensor) -> Tensor:
+        n, legs = len(outgoing), len(self.table.legs.final)
+        if incoming.shape != (n, 2, 4) or outgoing.shape != (n, legs, 4):
+            wanted = f"expected momenta of shape (n, 2, 4) and (n, {legs}, 4) for {self.process!r}"
+            raise ShapeError(f"{wanted}, got {tuple(incoming.shape)} and {tuple(outgoing.shape)}")
+        return torch.cat([incoming, outgoing], 1)
+
+
+@dataclass(frozen=True)
+class _Element:
+    """A matrix element at the momenta of the process's legs."""
+
+    source: GeneratedElement
+    matrix: MatrixElement
+
+    def placed(self, momenta: Tensor) -> Tensor:
+        """Momenta (n, legs, 4) of the generated process; CP reflects them."""
+        placed = momenta[:, list(self.source.permutation)]
+        return placed * placed.new_tensor([1.0, -1.0, -1.0, -1.0]) if self.source.conjugated else placed
+
+    @cached_property
+    def tags(self) -> Tensor:
+        """Les Houches tags (flows, 2 + m, 2)."""
+        legs = len(self.source.process)
+        generated = [colour_tags(lines, legs) for lines in self.matrix.colour_lines]
+        return torch.tensor([move_tags(tags, self.source.permutation, self.source.conjugated) for tags in generated])
+
+    @cached_property
+    def spins(self) -> Tensor:
+        """Helicities (2 + m,), 9 where more than one contributes."""
+        known = self._moved([_alone(found) for found in self.matrix.contributing_helicities()])
+        return torch.tensor(known, dtype=torch.float64)
+
+    def _moved(self, spins: Sequence[float]) -> list[float]:
+        moved = [UNKNOWN_SPIN] * len(spins)
+        for place, source in enumerate(self.source.permutation):
+            flipped = self.source.conjugated and spins[place] != UNKNOWN_SPIN
+            moved[source] = -spins[place] if flipped else spins[place]
+        return moved
+
+
+def _alone(helicities: set[int]) -> float:
+    return float(next(iter(helicities))) if len(helicities) == 1 else UNKNOWN_SPIN
