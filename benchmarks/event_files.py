@@ -15,6 +15,7 @@ import io
 import json
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -31,7 +32,8 @@ HERE = Path(__file__).resolve().parents[1]
 SUFFIXES = ("lhe", "lhe.gz", "lhe.zst", "h5")
 ENERGY, SHARD, WEIGHTS = 45.5938, 10_000, 50
 MANY = 1_000_000
-CARDS, GENERATED = ("drell_yan", "ee_to_3jets"), (60_000, 260_000)
+CARDS = ("drell_yan", "ee_to_3jets")
+GENERATED, GENERATED_BEFORE = (60_000, 260_000), (20_000, 80_000)
 
 
 def momenta_of(n: int, seed: int) -> np.ndarray:
@@ -195,43 +197,53 @@ def levels(n: int, folder: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def command(tree: Path, *arguments: str) -> float:
-    """The CPU-seconds of a command of a tree."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+def command(tree: Path, *arguments: str) -> tuple[float, float]:
+    """The CPU-seconds of a command of a tree, and the most MiB that it takes."""
     environment = os.environ | {"PYTHONPATH": str(tree), "NIS_ROOT": str(tree), "OMP_NUM_THREADS": "1"}
-    subprocess.run(  # noqa: S603
-        [sys.executable, "-m", "nisampler", *arguments], cwd=tree, env=environment, capture_output=True, check=True
-    )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    task = subprocess.Popen([sys.executable, *arguments], cwd=tree, env=environment, stdout=subprocess.DEVNULL)  # noqa: S603
+    _, status, used = os.wait4(task.pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(arguments)} failed")
+    return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
 
 
-def generated(tree: Path, card: str, folder: Path) -> float:
-    """CPU-microseconds that each further event of `generate` takes, from few events to many."""
-    command(tree, "run", f"examples/{card}.toml", "--output", str(folder / "run"), "-q")
-    seconds = []
-    for place, n in enumerate((GENERATED[0], *GENERATED)):
-        # The first time code may have to be compiled.
-        target = f"--output={folder / str(place)}"
-        seconds.append(command(tree, "generate", str(folder / "run"), f"--events={n}", "--seed=7", target, "-q"))
-    return 1e6 * (seconds[2] - seconds[1]) / (GENERATED[1] - GENERATED[0])
+def made(tree: Path, run: Path, n: int, number: int) -> tuple[float, float]:
+    """What `generate` takes for n events."""
+    target = f"--output={run / f'more-{number}'}"
+    found = command(tree, "-m", "nisampler", "generate", str(run), f"--events={n}", "--seed=7", target, "-q")
+    shutil.rmtree(run / f"more-{number}")
+    return found
 
 
-def generation(before: Path, folder: Path) -> str:
+def generation(before: Path, folder: Path, rounds: int) -> str:
     """The page of what `generate` takes in both trees."""
     lines = [
-        f"CPU-microseconds that each further event of `nisampler generate` takes, from {GENERATED[0]:,}",
-        f"to {GENERATED[1]:,} events in .lhe.gz, by `python benchmarks/event_files.py --generate`; once.",
+        "CPU-microseconds that each further event of `nisampler generate` takes in .lhe.gz, from"
+        f" {GENERATED[0]:,} to {GENERATED[1]:,} events",
+        f"(1850f07: from {GENERATED_BEFORE[0]:,} to {GENERATED_BEFORE[1]:,}), by"
+        f" `python benchmarks/event_files.py --generate`; medians of {rounds} runs in turns,",
+        f"load {os.getloadavg()[2]:.1f} on {os.cpu_count()} cores. A million events of the first card in one process:"
+        " their most memory.",
         "",
         "| card | now | 1850f07 | ratio |",
         "|---|---|---|---|",
     ]
+    trees = {"now": (HERE, GENERATED), "before": (before.resolve(), GENERATED_BEFORE)}
     for card in CARDS:
-        values = []
-        for label, tree in (("now", HERE), ("before", before.resolve())):
-            (folder / label / card).mkdir(parents=True)
-            values.append(generated(tree, card, folder / label / card))
-        lines.append(f"| `examples/{card}.toml` | {values[0]:.1f} | {values[1]:.1f} | {values[1] / values[0]:.1f} |")
+        for label, (tree, (few, _)) in trees.items():
+            run = folder / label / card
+            run.parent.mkdir(exist_ok=True)
+            command(tree, "-m", "nisampler", "run", f"examples/{card}.toml", "--output", str(run), "-q")
+            made(tree, run, few, 0)  # the first time code may have to be compiled
+        times: dict[str, list[float]] = {label: [] for label in trees}
+        for _ in range(rounds):
+            for label, (tree, sizes) in trees.items():
+                seconds = [made(tree, folder / label / card, n, 0)[0] for n in sizes]
+                times[label].append(1e6 * (seconds[1] - seconds[0]) / (sizes[1] - sizes[0]))
+        now, then = (statistics.median(values) for values in times.values())
+        lines.append(f"| `examples/{card}.toml` | {now:.1f} | {then:.1f} | {then / now:.1f} |")
+    seconds, memory = made(HERE, folder / "now" / CARDS[0], MANY, 0)
+    lines += ["", f"A million events: {seconds:.0f} CPU-seconds, start included, and {memory:.0f} MiB."]
     return "\n".join(["# Event generation", "", *lines]) + "\n"
 
 
@@ -302,7 +314,7 @@ def main() -> None:
     now, before, peaks = [], [], {}
     with tempfile.TemporaryDirectory() as name:
         if options.generate:
-            options.output.write_text(generation(options.before, Path(name)), encoding="utf-8")
+            options.output.write_text(generation(options.before, Path(name), options.rounds), encoding="utf-8")
             return
         (Path(name) / "shards").mkdir()
         common = ["--folder", name, "--events", str(options.events)]

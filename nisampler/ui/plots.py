@@ -128,7 +128,7 @@ def _mark_stages(axes: Sequence[Axes], calls: Floats, stages: Sequence[str]) -> 
 
 
 def training(history: Sequence[Mapping[str, Any]], style: Sheet = PLAIN) -> Drawing:
-    """Loss above, effective sample size and efficiency below, against the integrand calls.
+    """Loss above, where there is one, effective sample size and efficiency below, against the integrand calls.
 
     Parameters
     ----------
@@ -148,26 +148,29 @@ def training(history: Sequence[Mapping[str, Any]], style: Sheet = PLAIN) -> Draw
     def column(name: str) -> Floats:
         return np.array([np.nan if r[name] is None else r[name] for r in history], dtype=np.float64)
 
+    loss = np.where(column("learning_rate") > 0.0, column("loss"), np.nan)
+    known = bool(np.isfinite(loss).any())
     with mpl.rc_context(style):
-        figure, axes = panels((1.0, 1.0), 6.2)
+        figure, axes = panels((1.0, 1.0), 6.2) if known else panels((1.0,), _HEIGHT)
         calls = column("calls")
         marker = "o" if len(history) < 40 else ""
-        loss = np.where(column("learning_rate") > 0.0, column("loss"), np.nan)
-        _curve(axes[0], calls, loss, history, marker)
-        axes[0].set_ylabel("loss")
+        if known:
+            _curve(axes[0], calls, loss, history, marker)
+            axes[0].set_ylabel("loss")
+        below = axes[-1]
         for name, colour, label in (
             ("ess_fraction", BLUE, "effective sample size"),
             ("efficiency_0p1", ORANGE, "unweighting efficiency at 0.1 %"),
         ):
             values = column(name)
             kept = np.isfinite(values)
-            axes[1].plot(calls[kept], values[kept], color=colour, label=label, marker=marker, markersize=4)
-        axes[1].set_ylim(0.0, 1.25)
-        axes[1].set_yticks(np.linspace(0.0, 1.0, 6))
-        axes[1].set_ylabel("fraction")
-        axes[1].set_xlabel("integrand calls")
-        axes[1].legend(loc="upper left", ncols=2, borderaxespad=0.2, frameon=True, framealpha=1.0, edgecolor="none")
-        axes[1].xaxis.set_major_formatter(EngFormatter(sep=""))
+            below.plot(calls[kept], values[kept], color=colour, label=label, marker=marker, markersize=4)
+        below.set_ylim(0.0, 1.25)
+        below.set_yticks(np.linspace(0.0, 1.0, 6))
+        below.set_ylabel("fraction")
+        below.set_xlabel("integrand calls")
+        below.legend(loc="upper left", ncols=2, borderaxespad=0.2, frameon=True, framealpha=1.0, edgecolor="none")
+        below.xaxis.set_major_formatter(EngFormatter(sep=""))
         if history:
             _mark_stages(axes, calls, [str(record["stage"]) for record in history])
     return figure
@@ -183,6 +186,7 @@ def _curve(axis: Axes, calls: Floats, loss: Floats, history: Sequence[Mapping[st
     shown = loss[finite]
     if shown.size and shown.min() > 0 and shown.max() / shown.min() > 30:
         axis.set_yscale("log")
+        decades(axis.yaxis, float(shown.min()), float(shown.max()))
 
 
 def weights(edges: Floats, counts: Floats, w_max: float | None, style: Sheet = PLAIN) -> Drawing:
@@ -206,7 +210,7 @@ def weights(edges: Floats, counts: Floats, w_max: float | None, style: Sheet = P
     """
     with mpl.rc_context(style):
         figure, (axis,) = panels((1.0,), _HEIGHT)
-        low, high = 0.1, 10.0
+        low, high, lowest, highest = 0.1, 10.0, 0.1, 10.0
         edges, counts = _coarser(edges, counts)
         if counts.size:
             density = counts / counts.sum() / np.diff(np.log10(edges))
@@ -214,7 +218,7 @@ def weights(edges: Floats, counts: Floats, w_max: float | None, style: Sheet = P
             shown = np.maximum(density, floor)
             axis.stairs(shown, edges, baseline=floor, fill=True, color=BLUE, alpha=0.22)
             axis.stairs(shown, edges, baseline=floor, color=BLUE)
-            axis.set_ylim(floor, 3.0 * float(shown.max()))
+            lowest, highest = floor, 3.0 * float(shown.max())
             low, high = edges[0], edges[-1]
         axis.axvline(1.0, color=GREY, linewidth=1.2, label="mean weight")
         if w_max is not None:
@@ -222,7 +226,9 @@ def weights(edges: Floats, counts: Floats, w_max: float | None, style: Sheet = P
             axis.axvline(w_max, color=ORANGE, linestyle=(0, (5, 2)), label=label)
         axis.set_xscale("log")
         axis.set_yscale("log")
+        axis.set_ylim(lowest, highest)
         decades(axis.xaxis, low, high)
+        decades(axis.yaxis, lowest, highest)
         axis.set_xlabel(r"$|w|\,/\,\langle |w| \rangle$")
         axis.set_ylabel(r"points per decade, normalised")
         axis.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.2)

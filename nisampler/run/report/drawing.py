@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -207,7 +209,20 @@ def report_page(directory: RunDirectory, wrong: Sequence[str] = (), style: str |
         drawn = Drawn.read(directory.distributions)
     with understood(directory.result):
         result = result | {"warnings": [*result["warnings"], *wrong]}
-        return render(_report(result, found, Trained.history(directory.path), drawn.comparisons, sheet))
+        with _collecting_later():
+            return render(_report(result, found, Trained.history(directory.path), drawn.comparisons, sheet))
+
+
+@contextmanager
+def _collecting_later() -> Iterator[None]:
+    """No search for garbage meanwhile: figures are made of many objects, among which it takes a quarter of the time."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _report(
