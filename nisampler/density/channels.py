@@ -165,6 +165,8 @@ class Multichannel:
     prior
         Maps points x to log weights (n, K), such as products of propagators, which must be -inf where a channel does
         not reach; by default the log densities of the channels, which then need an inverse.
+    densities
+        Maps points x to the log densities (n, K) of all channels, where that costs less than their inverses.
     support
         Cheap mask (n,) of the points where f may be non-zero; others get no prior weights.
     weights
@@ -202,6 +204,7 @@ class Multichannel:
         features: Callable[[Tensor], Tensor] | None = None,
         groups: Sequence[int] | None = None,
         prior: Callable[[Tensor], Tensor] | None = None,
+        densities: Callable[[Tensor], Tensor] | None = None,
         support: Callable[[Tensor], Tensor] | None = None,
         weights: Weights | None = None,
     ) -> None:
@@ -213,7 +216,7 @@ class Multichannel:
         if prior is None and len(channels) > 1:
             all_invertible(self.channels)
         self.features = features or _flat
-        self._prior, self._support = prior, support
+        self._prior, self._densities, self._support = prior, densities, support
         self.kind: Kind = "torch"
         self.call: Call = ADAPTERS["torch"]
         self.weights = weights
@@ -342,6 +345,8 @@ class Multichannel:
 
     def log_densities(self, x: Tensor) -> Tensor:
         """log g_i(x) of every channel, shape (n, K)."""
+        if self._densities is not None:
+            return self._of_points(self._densities, x)
         return torch.stack([channel.inverse(x)[1] for channel in all_invertible(self.channels)], 1)
 
     def inverses(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -368,7 +373,7 @@ class Multichannel:
         ChannelError
             Naming the first channel that fails, and how.
         """
-        given = self._prior
+        given = self._prior or self._densities
         prior = None if given is None else lambda x: self._of_points(given, x)
         check_channels(self.channels, self.inside, prior, streams or Streams(0), device)
 

@@ -25,6 +25,7 @@ from nisampler.processes.hadron.groups import group_codes
 from nisampler.processes.hadron.scales import Scales
 from nisampler.processes.partons.luminosity import Luminosity, Pdf
 from nisampler.processes.partons.variations import Nominal
+from nisampler.processes.phase_space.densities import joint_densities
 from nisampler.processes.phase_space.kinematics import dot, mass2
 from nisampler.processes.tally import Tally
 
@@ -145,7 +146,12 @@ class HadronProcess(Process):
         self._alpha_s_range = known or (0.0, math.inf)
         self.tally = Tally(POINTS, CLAMPED, FROZEN_ALPHA_S)
         self.multichannel = Multichannel(
-            self.differential, setup.channels, features=self.features, groups=setup.groups, support=self.passes
+            self.differential,
+            setup.channels,
+            features=self.features,
+            groups=setup.groups,
+            densities=joint_densities(setup.channels),
+            support=self.passes,
         )
         self.multichannel.name, self.multichannel.unit = self.name, self.unit
         self.dim = self.multichannel.dim

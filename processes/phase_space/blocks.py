@@ -251,6 +251,12 @@ class Exchange:
         momentum = torch.cat([energy.unsqueeze(-1), space], dim=-1)
         return momentum, log_density + torch.log(8 * math.pi * (s + virtuality))
 
+    def log_density(self, t: Tensor, s: Tensor, masses2: tuple[Tensor, Tensor], virtuality: Tensor) -> Tensor:
+        """log(du / d\\Phi_2) at |t| in GeV², which rounding may take off its limits; see `forward`, in any shape."""
+        low, high, _, _ = self._limits(s, virtuality, *masses2)
+        t = torch.minimum(torch.maximum(t, low), high)
+        return self.transfer.inverse(t, low, high)[1] + torch.log(8 * math.pi * (s + virtuality))
+
     def inverse(
         self, p1: Tensor, s: Tensor, masses2: tuple[Tensor, Tensor], virtuality: Tensor, axis: Tensor
     ) -> tuple[Tensor, Tensor]:

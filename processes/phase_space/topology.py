@@ -27,9 +27,9 @@ from nisampler.processes.phase_space.blocks import (
 from nisampler.processes.phase_space.kinematics import mass2
 from nisampler.processes.phase_space.mappings import IntervalMap, PowerLaw, finish_inverse
 
-_TINY = 1e-30
+TINY = 1e-30
 # Squared masses of clusters start at this fraction of their parent's: below it, boosts have no digits left.
-_FLOOR = 1e-12
+FLOOR = 1e-12
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ class Cluster:
 
 
 Branch = Cluster | int
+Fractions = MomentumFractions | FixedEnergy
 
 
 def _legs(branch: Branch) -> tuple[int, ...]:
@@ -161,7 +162,7 @@ class TopologyChannel:
         self,
         root: Cluster,
         masses: Sequence[float],
-        fractions: MomentumFractions | FixedEnergy,
+        fractions: Fractions,
         name: str | None = None,
     ) -> None:
         self.root, self.masses, self.fractions = root, tuple(float(m) for m in masses), fractions
@@ -173,7 +174,7 @@ class TopologyChannel:
                 f"got the legs {root.legs} and the masses {self.masses}"
             )
         self._check(root, has_beam=True)
-        least = self._least_mass(root)
+        least = self.least_mass(root)
         if not (least <= fractions.min_mass and 0 < fractions.min_mass):
             raise ChannelError(
                 f"channel {self.name}: the tree needs {least} GeV, but the momentum fractions start at "
@@ -190,17 +191,18 @@ class TopologyChannel:
                 f"channel {self.name}: the exchange in {_label(cluster)} has no beam; only the root and the right "
                 "branch of an exchange have one"
             )
-        if not self._least_mass(cluster) < cluster.max_mass:
+        if not self.least_mass(cluster) < cluster.max_mass:
             raise ChannelError(f"channel {self.name}: {_label(cluster)} has no mass below {cluster.max_mass} GeV")
         if isinstance(cluster.left, Cluster):
             self._check(cluster.left, has_beam=False)
         if isinstance(cluster.right, Cluster):
             self._check(cluster.right, has_beam=cluster.exchange is not None)
 
-    def _least_mass(self, branch: Branch) -> float:
+    def least_mass(self, branch: Branch) -> float:
+        """The least mass of a branch in GeV."""
         if isinstance(branch, int):
             return self.masses[branch]
-        return max(branch.min_mass, self._least_mass(branch.left) + self._least_mass(branch.right))
+        return max(branch.min_mass, self.least_mass(branch.left) + self.least_mass(branch.right))
 
     def forward(self, u: Tensor) -> tuple[Tensor, Tensor]:
         r"""Momenta (n, m, 4) in GeV and log(du / d\mu) (n,) of the cube points u (n, dim).
@@ -230,7 +232,7 @@ class TopologyChannel:
         if x.ndim != 3 or x.shape[1:] != (self.legs, 4):
             raise ShapeError(f"channel {self.name} takes momenta (n, {self.legs}, 4), got {tuple(x.shape)}")
         total = x.sum(1)
-        plus, minus = (total[:, 0] + total[:, 3]).clamp(min=_TINY), (total[:, 0] - total[:, 3]).clamp(min=_TINY)
+        plus, minus = (total[:, 0] + total[:, 3]).clamp(min=TINY), (total[:, 0] - total[:, 3]).clamp(min=TINY)
         s, y = plus * minus, 0.5 * torch.log(plus / minus)
         record = _Record([], torch.zeros_like(s))
         record.add(self.fractions.inverse(s, y))
@@ -240,7 +242,7 @@ class TopologyChannel:
 
     def _interval(self, branch: Cluster, s: Tensor, other: Tensor | float) -> tuple[Tensor, Tensor]:
         """Limits of the squared mass of a branch of a cluster (s), whose other branch has at least the mass `other`."""
-        low = (_FLOOR * s).clamp(min=self._least_mass(branch) ** 2)
+        low = (FLOOR * s).clamp(min=self.least_mass(branch) ** 2)
         high = (s.sqrt() - other).clamp(min=0).square().clamp(max=branch.max_mass**2)
         return low, torch.maximum(low, high)
 
@@ -249,7 +251,7 @@ class TopologyChannel:
         s = node.s
         log_g = torch.zeros_like(s)
         masses2: list[Tensor] = []
-        other: Tensor | float = self._least_mass(cluster.right)
+        other: Tensor | float = self.least_mass(cluster.right)
         for branch in (cluster.left, cluster.right):
             if isinstance(branch, Cluster):
                 u = columns.take(1).squeeze(-1)
@@ -281,11 +283,11 @@ class TopologyChannel:
         s = node.s
         masses2: list[Tensor] = []
         sums: list[Tensor] = []
-        other: Tensor | float = self._least_mass(cluster.right)
+        other: Tensor | float = self.least_mass(cluster.right)
         for branch in (cluster.left, cluster.right):
             if isinstance(branch, Cluster):
                 sums.append(momenta[:, branch.legs].sum(1))
-                mass_squared = mass2(sums[-1]).clamp(min=_TINY)
+                mass_squared = mass2(sums[-1]).clamp(min=TINY)
                 u, log_density = branch.invariant.inverse(mass_squared, *self._interval(branch, s, other))
                 record.add((u, log_density + math.log(2 * math.pi)))
             else:
