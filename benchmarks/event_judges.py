@@ -71,7 +71,9 @@ def _compared(card: str, path: Path, document: Any) -> str:
     pythia = pythia8mc.Pythia("", False)
     for text in ("Beams:frameType = 4", f"Beams:LHEF = {path}", "Print:quiet = on", "PartonLevel:all = off"):
         pythia.readString(text)
-    pythia.readString("ProcessLevel:resonanceDecays = off")
+    # It gives masses to leptons and heavy quarks that have none, unless it is told not to.
+    for text in ("ProcessLevel:resonanceDecays = off", "LesHouches:setLeptonMass = 0", "LesHouches:setQuarkMass = 0"):
+        pythia.readString(text)
     pythia.init()
     count, worst = 0, 0.0
     for index in range(len(batch)):

@@ -14,7 +14,7 @@ from nisampler.training.records import TrainingResult
 from nisampler.unweighting.points import WeightedPoints
 
 if TYPE_CHECKING:
-    from nisampler.ui.panels import Drawing
+    from nisampler.ui.drawing import Drawing
 
 
 @dataclass(frozen=True, repr=False)

@@ -15,8 +15,9 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from nisampler.errors import ConfigError
 from nisampler.ui.distributions import MAX_COORDINATES
+from nisampler.ui.drawing import Drawing
 from nisampler.ui.histograms import Axis, Floats, Histogram
-from nisampler.ui.panels import WIDTH, Drawing, panels
+from nisampler.ui.panels import WIDTH, panels
 from nisampler.ui.plots import BLUE, INK, ORANGE, PLAIN, Sheet
 
 _FEWEST_BINS, _MOST_BINS = 8, 40

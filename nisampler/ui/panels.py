@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.axis import Axis as Scale
-from matplotlib.backend_bases import RendererBase
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from nisampler.ui.histograms import Axis
+from nisampler.ui.sketch import Kind, Panel, Scale, Sketch
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis as Ruler
+
+    from nisampler.ui.drawing import Drawing
 
 Floats = NDArray[np.float64]
 
 WIDTH = 8.0
 """Inches, of every figure with a single column."""
-_LEFT = 0.16
+_LEFT, _BETWEEN = 0.16, 0.08
 _TITLE = 0.42
 """Inches that a title needs."""
 _FAINT = 0.25
@@ -32,33 +32,6 @@ _ROW = 0.29
 """Inches that a row of a legend needs."""
 _SMALLEST_SPAN, _INSIDE = 0.02, 0.85
 """The ratio panel reaches at least so far from 1, and so far that this share of its points lies inside."""
-
-
-class Drawing(Figure):
-    """A figure that shows itself in a notebook, with or without pyplot, and keeps its style wherever it is drawn.
-
-    Attributes
-    ----------
-    style
-        Matplotlib settings that it is drawn with.
-
-    Examples
-    --------
-    >>> Drawing(figsize=(1.0, 1.0))._repr_png_()[1:4]
-    b'PNG'
-    """
-
-    style: Mapping[Any, Any] = MappingProxyType({})
-
-    def draw(self, renderer: RendererBase) -> None:
-        """Draw everything, in this style."""
-        with mpl.rc_context(dict(self.style)):
-            super().draw(renderer)
-
-    def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.savefig(buffer, format="png")
-        return buffer.getvalue()
 
 
 @dataclass(frozen=True)
@@ -99,7 +72,26 @@ class Curve:
         return Curve(self.label, self.values / below, error, self.look, spread, self.form)
 
 
-def panels(rows: Sequence[float], height: float, top: float = 0.45, left: float = _LEFT) -> tuple[Drawing, list[Axes]]:
+def drawn_with(style: Mapping[Any, Any] | None) -> AbstractContextManager[None]:
+    """Settings of matplotlib meanwhile; none where a figure is drawn without it.
+
+    >>> with drawn_with(None):
+    ...     pass
+    """
+    if style is None:
+        return nullcontext()
+    import matplotlib as mpl
+
+    return mpl.rc_context(dict(style))
+
+
+def panels(
+    rows: Sequence[float],
+    height: float,
+    top: float = 0.45,
+    left: float = _LEFT,
+    style: Mapping[Any, Any] | None = MappingProxyType({}),
+) -> tuple[Drawing, list[Axes]]:
     """Panels one above the other with a common horizontal axis, and so many inches above them.
 
     Parameters
@@ -110,6 +102,8 @@ def panels(rows: Sequence[float], height: float, top: float = 0.45, left: float 
         Of the figure, and of the room above the panels, in inches.
     left
         Share of the width for the labels of the vertical axes.
+    style
+        None for a `Sketch` and its panels, which have what the figures of reports use of matplotlib's.
 
     Examples
     --------
@@ -117,9 +111,14 @@ def panels(rows: Sequence[float], height: float, top: float = 0.45, left: float 
     >>> len(axes)
     2
     """
+    shares = {"left": left, "right": 0.97, "bottom": 0.72 / height, "top": 1.0 - top / height}
+    if style is None:
+        sketch = Sketch(WIDTH, height, rows, **shares, between=_BETWEEN)
+        return cast("Drawing", sketch), cast("list[Axes]", sketch.panels)
+    from nisampler.ui.drawing import Drawing
+
     figure = Drawing(figsize=(WIDTH, height))
-    margins = {"left": left, "right": 0.97, "bottom": 0.72 / height, "top": 1.0 - top / height, "hspace": 0.08}
-    grid: Any = {"height_ratios": list(rows), **margins}
+    grid: Any = {"height_ratios": list(rows), **shares, "hspace": _BETWEEN}
     axes = list(figure.subplots(len(rows), 1, sharex=True, squeeze=False, gridspec_kw=grid)[:, 0])
     for axis in axes:
         axis.yaxis.set_label_coords(0.03 - left, 0.5)
@@ -146,13 +145,15 @@ def titled(figure: Drawing, title: str, style: Mapping[Any, Any]) -> Drawing:
         legend.set_bbox_to_anchor((left, share * top), figure.transFigure)
     figure.set_size_inches(width, height)
     figure.style = style
+    import matplotlib as mpl
+
     with mpl.rc_context(dict(style)):
         look = {"fontsize": mpl.rcParams["axes.titlesize"], "fontweight": "bold", "va": "top", "ha": "left"}
         figure.text(figure.axes[0].get_position().x0, 1.0 - 0.12 / height, title, **look)
     return figure
 
 
-def ratio_panels(entries: int) -> tuple[Drawing, Axes, Axes]:
+def ratio_panels(entries: int, style: Mapping[Any, Any] | None = MappingProxyType({})) -> tuple[Drawing, Axes, Axes]:
     """A main panel, one for ratios below it, and room above for a legend of so many entries in two columns.
 
     Examples
@@ -162,7 +163,7 @@ def ratio_panels(entries: int) -> tuple[Drawing, Axes, Axes]:
     True
     """
     room = 0.2 + _ROW * -(-entries // 2)
-    figure, (main, lower) = panels((3.0, 1.2), 6.0 + room, room)
+    figure, (main, lower) = panels((3.0, 1.2), 6.0 + room, room, style=style)
     return figure, main, lower
 
 
@@ -202,7 +203,7 @@ def draw_ratio(
         _draw(lower, axis, ratio, filled)
     span = _span(unit, ratios)
     lower.set_ylim(1 - span, 1 + span)
-    lower.yaxis.set_major_locator(MaxNLocator(4, prune="both"))
+    ticks(lower.yaxis, "few")
     _limits(main, [reference, *others], logarithmic)
     if axis.log:
         main.set_xscale("log")
@@ -213,19 +214,48 @@ def draw_ratio(
     _legend(main, [reference, *others])
 
 
-def decades(scale: Scale, low: float, high: float) -> None:
+def ticks(scale: Ruler, kind: Kind) -> None:
+    """Ticks of a linear axis: plain numbers, whole ones, a few that are not at its ends, or such as 20k.
+
+    Examples
+    --------
+    >>> _, (axis,) = panels((1.0,), 5.0)
+    >>> ticks(axis.xaxis, "thousands")
+    >>> axis.xaxis.get_major_formatter()(20_000.0)
+    '20k'
+    """
+    if isinstance(scale, Scale):
+        scale.kind = kind
+        return
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    if kind == "plain":
+        scale.get_major_formatter().set_useOffset(False)  # type: ignore[attr-defined]
+    elif kind == "whole":
+        scale.set_major_locator(MaxNLocator(integer=True))
+    elif kind == "few":
+        scale.set_major_locator(MaxNLocator(4, prune="both"))
+    else:
+        scale.set_major_formatter(EngFormatter(sep=""))
+
+
+def decades(scale: Ruler, low: float, high: float) -> None:
     """Plain numbers at 1, 2 and 5 where an axis spans few decades, powers of ten where it spans many; no other ticks.
 
     Ticks take most of the time that a figure takes, and those between decades were nine tenths of them.
 
     Examples
     --------
-    >>> axis = Figure().subplots()
+    >>> _, (axis,) = panels((1.0,), 5.0)
     >>> axis.set_xscale("log")
     >>> decades(axis.xaxis, 1.0, 50.0)
     >>> axis.xaxis.get_major_formatter()(20.0)
     '20'
     """
+    if isinstance(scale, Scale):
+        return  # it does so by itself
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
     if high / low < 500:
         subs = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if high / low < 10 else (1.0, 2.0, 5.0)
         scale.set_major_locator(LogLocator(subs=subs))
@@ -291,6 +321,12 @@ def _limits(axes: Axes, curves: Sequence[Curve], logarithmic: float) -> None:
 
 def _legend(axes: Axes, curves: Sequence[Curve]) -> None:
     """Above the panel, where it hides nothing; a line with a band has both in its entry."""
+    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "ncols": 2, "borderaxespad": 0.3}
+    if isinstance(cast(object, axes), Panel):
+        axes.legend(**place)
+        return
+    from matplotlib.patches import Patch
+
     handles, labels = axes.get_legend_handles_labels()
     banded = {curve.label for curve in curves if curve.spread is not None}
     keys: list[Any] = [
@@ -299,4 +335,4 @@ def _legend(axes: Axes, curves: Sequence[Curve]) -> None:
         else handle
         for handle, label in zip(handles, labels, strict=True)
     ]
-    axes.legend(keys, labels, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.3)
+    axes.legend(keys, labels, **place)

@@ -1,4 +1,4 @@
-"""The figures of a report, drawn without global state and returned as matplotlib figures."""
+"""The figures of a report, drawn without global state: as matplotlib figures, or as SVG that needs no matplotlib."""
 
 from __future__ import annotations
 
@@ -7,26 +7,34 @@ import io
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from nisampler.errors import ConfigError, MissingExtraError
 from nisampler.ui.distributions import Comparison
-from nisampler.ui.panels import Curve, Drawing, decades, draw_ratio, panels, ratio_panels
+from nisampler.ui.palette import BLUE as BLUE
+from nisampler.ui.palette import GREEN as GREEN
+from nisampler.ui.palette import GREY as GREY
+from nisampler.ui.palette import INK as INK
+from nisampler.ui.palette import ORANGE as ORANGE
+from nisampler.ui.palette import PALE as PALE
+from nisampler.ui.palette import PURPLE as PURPLE
+from nisampler.ui.panels import Curve, decades, draw_ratio, drawn_with, panels, ratio_panels, ticks
+from nisampler.ui.sketch import Sketch
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from nisampler.ui.drawing import Drawing
 
 Floats = NDArray[np.float64]
 Sheet = dict[Any, Any]
 
 STYLES = {"atlas": "ATLAS", "cms": "CMS", "lhcb": "LHCb2", "alice": "ALICE"}
 
-BLUE, ORANGE, GREEN, PURPLE = "#1f5fa6", "#d1495b", "#2a8c6e", "#7a4fa3"
-INK, GREY, PALE = "#22303c", "#8795a1", "#e6ebef"
 _HEIGHT = 5.2
 PLAIN: Sheet = {
     "font.family": "sans-serif",
@@ -91,14 +99,16 @@ def style_sheet(name: str | None) -> Sheet:
     return {**PLAIN, **_FRAMED, **kept}
 
 
-def svg(figure: Figure, style: Sheet = PLAIN) -> bytes:
+def svg(figure: Figure | Sketch, style: Sheet | None = PLAIN) -> bytes:
     """The figure as SVG; equal figures give equal bytes.
 
-    >>> svg(Figure())[:14]
+    >>> svg(batches([1.0, 1.1], [0.1, 0.1], (1.05, 0.07), "pb"))[:14]
     b'<?xml version='
     """
+    if isinstance(figure, Sketch):
+        return figure.svg()
     buffer = io.BytesIO()
-    with mpl.rc_context(style):
+    with drawn_with(style):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
 
@@ -127,7 +137,7 @@ def _mark_stages(axes: Sequence[Axes], calls: Floats, stages: Sequence[str]) -> 
             )
 
 
-def training(history: Sequence[Mapping[str, Any]], style: Sheet = PLAIN) -> Drawing:
+def training(history: Sequence[Mapping[str, Any]], style: Sheet | None = PLAIN) -> Drawing:
     """Loss above, where there is one, effective sample size and efficiency below, against the integrand calls.
 
     Parameters
@@ -136,7 +146,7 @@ def training(history: Sequence[Mapping[str, Any]], style: Sheet = PLAIN) -> Draw
         Records with ``stage``, ``calls``, ``loss``, ``learning_rate``, ``ess_fraction`` and ``efficiency_0p1``.
         A stage without a learning rate has no loss.
     style
-        From `style_sheet`.
+        From `style_sheet`; None for a `Sketch`.
 
     Examples
     --------
@@ -150,8 +160,8 @@ def training(history: Sequence[Mapping[str, Any]], style: Sheet = PLAIN) -> Draw
 
     loss = np.where(column("learning_rate") > 0.0, column("loss"), np.nan)
     known = bool(np.isfinite(loss).any())
-    with mpl.rc_context(style):
-        figure, axes = panels((1.0, 1.0), 6.2) if known else panels((1.0,), _HEIGHT)
+    with drawn_with(style):
+        figure, axes = panels((1.0, 1.0), 6.2, style=style) if known else panels((1.0,), _HEIGHT, style=style)
         calls = column("calls")
         marker = "o" if len(history) < 40 else ""
         if known:
@@ -170,7 +180,7 @@ def training(history: Sequence[Mapping[str, Any]], style: Sheet = PLAIN) -> Draw
         below.set_ylabel("fraction")
         below.set_xlabel("integrand calls")
         below.legend(loc="upper left", ncols=2, borderaxespad=0.2, frameon=True, framealpha=1.0, edgecolor="none")
-        below.xaxis.set_major_formatter(EngFormatter(sep=""))
+        ticks(below.xaxis, "thousands")
         if history:
             _mark_stages(axes, calls, [str(record["stage"]) for record in history])
     return figure
@@ -189,7 +199,7 @@ def _curve(axis: Axes, calls: Floats, loss: Floats, history: Sequence[Mapping[st
         decades(axis.yaxis, float(shown.min()), float(shown.max()))
 
 
-def weights(edges: Floats, counts: Floats, w_max: float | None, style: Sheet = PLAIN) -> Drawing:
+def weights(edges: Floats, counts: Floats, w_max: float | None, style: Sheet | None = PLAIN) -> Drawing:
     """Distribution of |w| over its mean, both axes logarithmic, with the weight of certain acceptance.
 
     Parameters
@@ -201,15 +211,15 @@ def weights(edges: Floats, counts: Floats, w_max: float | None, style: Sheet = P
     w_max
         The maximum used in unweighting, over the mean weight; None if nothing was unweighted.
     style
-        From `style_sheet`.
+        From `style_sheet`; None for a `Sketch`.
 
     Examples
     --------
     >>> weights(np.geomspace(0.1, 10.0, 5), np.array([1.0, 5.0, 3.0, 1.0]), 4.0).axes[0].get_xscale()
     'log'
     """
-    with mpl.rc_context(style):
-        figure, (axis,) = panels((1.0,), _HEIGHT)
+    with drawn_with(style):
+        figure, (axis,) = panels((1.0,), _HEIGHT, style=style)
         low, high, lowest, highest = 0.1, 10.0, 0.1, 10.0
         edges, counts = _coarser(edges, counts)
         if counts.size:
@@ -253,7 +263,7 @@ def batches(
     total: tuple[float, float],
     unit: str,
     note: str = "",
-    style: Sheet = PLAIN,
+    style: Sheet | None = PLAIN,
 ) -> Drawing:
     """The integral of every independent batch, with the combined value and its error as a band.
 
@@ -268,15 +278,15 @@ def batches(
     note
         Shown above the plot, such as the chi-square.
     style
-        From `style_sheet`.
+        From `style_sheet`; None for a `Sketch`.
 
     Examples
     --------
     >>> batches([1.0, 1.1], [0.1, 0.1], (1.05, 0.07), "pb").axes[0].get_ylabel()
     'integral [pb]'
     """
-    with mpl.rc_context(style):
-        figure, (axis,) = panels((1.0,), _HEIGHT, left=0.2)
+    with drawn_with(style):
+        figure, (axis,) = panels((1.0,), _HEIGHT, left=0.2, style=style)
         value, error = total
         bars = np.array([e if np.isfinite(e) else 0.0 for e in errors])
         axis.axhspan(value - error, value + error, color=BLUE, alpha=0.2, linewidth=0, label="total ± error")
@@ -295,15 +305,15 @@ def batches(
         )
         axis.set_xlabel("batch")
         axis.set_ylabel(f"integral [{unit}]" if unit else "integral")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.yaxis.get_major_formatter().set_useOffset(False)  # type: ignore[attr-defined]
+        ticks(axis.xaxis, "whole")
+        ticks(axis.yaxis, "plain")
         axis.margins(y=0.25)
         axis.set_title(note)
         axis.legend(loc="upper right", ncols=2)
     return figure
 
 
-def comparison(item: Comparison, unit: str, style: Sheet = PLAIN) -> Drawing:
+def comparison(item: Comparison, unit: str, style: Sheet | None = PLAIN) -> Drawing:
     """One distribution of weighted points (area) and unweighted events (points), with their ratio.
 
     Parameters
@@ -313,7 +323,7 @@ def comparison(item: Comparison, unit: str, style: Sheet = PLAIN) -> Drawing:
     unit
         Of the integral; empty for a density.
     style
-        From `style_sheet`.
+        From `style_sheet`; None for a `Sketch`.
 
     Examples
     --------
@@ -328,8 +338,8 @@ def comparison(item: Comparison, unit: str, style: Sheet = PLAIN) -> Drawing:
     weighted = Curve("weighted points", item.weighted, item.weighted_error, look, form="area")
     label = f"unweighted events, $\\chi^2$/bins = {chi2:.1f}/{bins}"
     unweighted = Curve(label, item.unweighted, item.unweighted_error, {"color": ORANGE}, form="points")
-    with mpl.rc_context(style):
-        figure, main, lower = ratio_panels(2)
+    with drawn_with(style):
+        figure, main, lower = ratio_panels(2, style)
         draw_ratio(main, lower, item.axis, weighted, [unweighted])
         _shades(lower, item)
         main.set_ylabel(f"$d\\sigma / dx$ [{_per(unit, item.axis.label)}]" if unit else "density")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -202,27 +200,14 @@ def report_page(directory: RunDirectory, wrong: Sequence[str] = (), style: str |
     Traceback (most recent call last):
     nisampler.errors.StorageError: cannot read ...result.json: No such file or directory
     """
-    sheet = plots.style_sheet(style)
+    sheet = None if style is None else plots.style_sheet(style)
     result = read_sealed(directory.result)
     found, drawn = Integrated.read(directory.path), Drawn()
     if has_checkpoint(directory.distributions):
         drawn = Drawn.read(directory.distributions)
     with understood(directory.result):
         result = result | {"warnings": [*result["warnings"], *wrong]}
-        with _collecting_later():
-            return render(_report(result, found, Trained.history(directory.path), drawn.comparisons, sheet))
-
-
-@contextmanager
-def _collecting_later() -> Iterator[None]:
-    """No search for garbage meanwhile: figures are made of many objects, among which it takes a quarter of the time."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
+        return render(_report(result, found, Trained.history(directory.path), drawn.comparisons, sheet))
 
 
 def _report(
@@ -230,7 +215,7 @@ def _report(
     found: Integrated,
     history: Sequence[Mapping[str, Any]],
     comparisons: Sequence[Comparison],
-    sheet: plots.Sheet,
+    sheet: plots.Sheet | None,
 ) -> RunReport:
     """All that the page shows."""
     means = np.asarray(found.result.batch_means)

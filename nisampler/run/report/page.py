@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ from nisampler.run.report.summary import efficiency_rows, integral_text
 from nisampler.ui import plots
 from nisampler.ui.distributions import Comparison
 from nisampler.ui.page import Card, Page, Picture, Table
+from nisampler.ui.sketch import UnknownNotationError
+
+_Draw = Callable[[plots.Sheet | None], Any]
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class RunReport:
     comparisons
         Weighted against unweighted distributions.
     style
-        Of the figures, from `plots.style_sheet`.
+        Of the figures, from `plots.style_sheet`; None draws them without matplotlib.
 
     Examples
     --------
@@ -51,7 +55,7 @@ class RunReport:
     weight_counts: NDArray[np.float64]
     w_max: float | None
     comparisons: Sequence[Comparison]
-    style: plots.Sheet = field(default_factory=lambda: plots.PLAIN)
+    style: plots.Sheet | None = None
 
 
 def render(data: RunReport) -> str:
@@ -111,7 +115,7 @@ def _share(value: float | None) -> str:
 
 
 def _run_pictures(data: RunReport) -> list[Picture]:
-    result, style = data.result, data.style
+    result = data.result
     integral = result["integral"]
     error = 0.0 if integral["error"] is None else integral["error"]
     agreement = integral["chi2_per_dof"]
@@ -119,28 +123,40 @@ def _run_pictures(data: RunReport) -> list[Picture]:
     excess = 100 * float(result["unweighting"]["overweight_fraction"] or 0.0)
     values, errors = [v for v, _ in data.batches], [e for _, e in data.batches]
     over = f" The excess of events above w_max is {excess:.2g} % of the integral." if data.w_max else ""
-    figures = {
+    figures: dict[str, tuple[str, _Draw]] = {
         "training": (
             "Training, measured on points drawn before the step that learns from them.",
-            plots.training(data.history, style),
+            lambda style: plots.training(data.history, style),
         ),
         "weights": (
             f"Weights f/q of the final integration.{over}",
-            plots.weights(data.weight_edges, data.weight_counts, data.w_max, style),
+            lambda style: plots.weights(data.weight_edges, data.weight_counts, data.w_max, style),
         ),
         "batches": (
             "The integral in independent batches of the final integration; the bars are their spread.",
-            plots.batches(values, errors, (integral["value"], error), integral["unit"], note, style),
+            lambda style: plots.batches(values, errors, (integral["value"], error), integral["unit"], note, style),
         ),
     }
-    return [Picture(name, caption, plots.svg(figure, style)) for name, (caption, figure) in figures.items()]
+    return [Picture(name, caption, _svg(draw, data.style)) for name, (caption, draw) in figures.items()]
+
+
+def _svg(draw: _Draw, style: plots.Sheet | None) -> bytes:
+    """The figure; by matplotlib, too, where a label has mathematics that only it knows."""
+    try:
+        return plots.svg(draw(style), style)
+    except UnknownNotationError:
+        return plots.svg(draw(plots.PLAIN), plots.PLAIN)
 
 
 def _distribution_pictures(data: RunReport) -> list[Picture]:
     unit = data.result["integral"]["unit"]
-    drawn = [(item.axis.name, plots.comparison(item, unit, data.style)) for item in data.comparisons]
     return [
-        Picture(f"distribution-{name}", name.replace("_", " "), plots.svg(figure, data.style)) for name, figure in drawn
+        Picture(
+            f"distribution-{item.axis.name}",
+            item.axis.name.replace("_", " "),
+            _svg(partial(plots.comparison, item, unit), data.style),
+        )
+        for item in data.comparisons
     ]
 
 
