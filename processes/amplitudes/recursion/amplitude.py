@@ -15,6 +15,8 @@ from nisampler.processes.amplitudes.flavours import FlavourTable, GeneratedEleme
 from nisampler.processes.amplitudes.protocol import SubProcess
 from nisampler.processes.amplitudes.recursion.matrix_element import MatrixElement
 from nisampler.processes.amplitudes.recursion.model import Couplings, Scheme
+from nisampler.processes.amplitudes.recursion.subprocesses import OrderTable
+from nisampler.processes.amplitudes.strings import parse_process
 from nisampler.processes.amplitudes.tree import colour_tags
 from nisampler.processes.parameters import StandardModel
 
@@ -22,46 +24,51 @@ _UNIT_CKM = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 
 
 class RecursiveAmplitude:
-    """The squared matrix elements of a process string such as ``p p > e+ ve j j``, at leading order in QCD.
+    """The squared matrix elements of a process string such as ``p p > e+ ve j j`` or ``p p > w+ w+ j j QCD=0``.
 
-    ``p`` and ``j`` run over the gluon and five massless quarks; flavour combinations that a symmetry relates share a
-    matrix element. On a CPU points run through compiled code where numba is installed; on a GPU, and where gradients
-    are asked for, through plain torch.
+    Combinations of flavours that are equal share a matrix element. Without limits on couplings, amplitudes have the
+    largest power of the strong coupling that occurs. Where a single W is all that is electroweak, the CKM matrix is
+    that of the model, elsewhere the unit matrix. On a CPU points run through compiled code where numba is installed;
+    on a GPU, and where gradients are asked for, through plain torch.
 
     Parameters
     ----------
     process
         Two incoming and two or more outgoing particles; the outgoing legs keep the order of the string.
     model
-        Couplings, masses, widths and the CKM matrix.
+        Couplings, masses, widths and the CKM matrix; by default that of `StandardModel.on_shell`.
     scheme
         How widths enter, see `Couplings`.
 
     Raises
     ------
     AmplitudeError
-        If the string cannot be read or no flavour combination exists at leading order in QCD.
+        If the string cannot be read or no combination of flavours has a diagram of these orders.
 
     Examples
     --------
     >>> amplitude = RecursiveAmplitude("p p > e- e+ j")
     >>> len(amplitude.subprocesses), amplitude.elements
     (30, 12)
-    >>> RecursiveAmplitude("p p > e+ e+")
+    >>> RecursiveAmplitude("u c > d s e+ ve QCD=2")
     Traceback (most recent call last):
     ...
-    nisampler.errors.AmplitudeError: 'p p > e+ e+' has no flavour combination at leading order in QCD: ...
+    nisampler.errors.AmplitudeError: 'u c > d s e+ ve QCD=2' has no diagram: no choice of flavours conserves charge, ...
     """
 
     def __init__(self, process: str, model: StandardModel | None = None, scheme: Scheme = "fixed") -> None:
-        self.process, self.model = process, model or StandardModel()
-        self.table: FlavourTable = flavour_table(process, self.model)
-        self.subprocesses: tuple[SubProcess, ...] = self.table.subprocesses
-        self.elements = len(self.table.elements)
+        self.process, self.model = process, model or StandardModel().on_shell()
         # The table has the CKM element of the one line that a single W changes as a factor of each combination.
         couplings = Couplings(replace(self.model, ckm=_UNIT_CKM), scheme)
-        power = {self.table.legs.alpha_s_power}
-        made = {codes: MatrixElement(codes[:2], codes[2:], couplings, power) for codes in self.table.generated}
+        if _leading_in_qcd(process):
+            self.table: FlavourTable = flavour_table(process, self.model)
+            power = {self.table.legs.alpha_s_power}
+            made = {codes: MatrixElement(codes[:2], codes[2:], couplings, power) for codes in self.table.generated}
+        else:
+            found = OrderTable(process, couplings)
+            self.table, made = found.table, found.matrices
+        self.subprocesses: tuple[SubProcess, ...] = self.table.subprocesses
+        self.elements = len(self.table.elements)
         self._elements = [_Element(item, made[item.process]) for item in self.table.elements]
 
     def squared(self, incoming: Tensor, outgoing: Tensor, alpha_s: Tensor) -> Tensor:
@@ -145,6 +152,19 @@ class _Element:
             flipped = self.source.conjugated and spins[place] != UNKNOWN_SPIN
             moved[source] = -spins[place] if flipped else spins[place]
         return moved
+
+
+def _leading_in_qcd(process: str) -> bool:
+    """Whether every coloured leg but two costs one power of the strong coupling: then symmetries are known."""
+    legs = parse_process(process)
+    several = [place for place, leg in enumerate(legs.final) if len(leg) > 1]
+    if legs.orders.given or list(legs.jets) != several:
+        return False
+    try:
+        flavour_table(process, StandardModel())
+    except AmplitudeError:
+        return False
+    return True
 
 
 def _alone(helicities: set[int]) -> float:

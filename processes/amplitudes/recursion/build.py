@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from nisampler.processes.amplitudes.recursion.colours import Flow, String
 from nisampler.processes.amplitudes.recursion.graph import Graph, Ref, Term
 from nisampler.processes.amplitudes.recursion.model import MASSLESS_BOSONS, Couplings
+from nisampler.processes.amplitudes.recursion.skeleton import partitions
 from nisampler.processes.amplitudes.recursion.vertices import Vertex, Vertices
 from nisampler.processes.constants import GLUON, HIGGS
 from nisampler.processes.particles import conjugate, is_fermion, is_quark
@@ -145,7 +146,7 @@ class Recursion:
     def _sources(self, legs: int, only: int | None = None) -> Acc:
         """Sums of vertices over the partitions of a set, for one code or for all."""
         found: Acc = defaultdict(lambda: [[], []])
-        for a, b in _partitions(legs):
+        for a, b in partitions(legs):
             for (code_a, first), (code_b, second) in itertools.product(
                 self._currents[a].items(), self._currents[b].items()
             ):
@@ -153,7 +154,7 @@ class Recursion:
                     if only in (None, vertex.output):
                         for inputs in itertools.product(first, second):
                             self._combine(found, vertex, (a, b), inputs)
-            for b_, c in _partitions(b):
+            for b_, c in partitions(b):
                 self._add_triples(found, (a, b_, c), only)
         return found
 
@@ -288,16 +289,6 @@ def _given(ref: Ref | None) -> Ref:
     if ref is None:
         raise RuntimeError("a boson has one part")
     return ref
-
-
-def _partitions(legs: int) -> Iterator[tuple[int, int]]:
-    """Both parts of every split of a set, the first part with the lowest leg."""
-    lowest = legs & -legs
-    rest = legs ^ lowest
-    subset = rest
-    while subset:
-        subset = (subset - 1) & rest
-        yield lowest | subset, rest ^ subset
 
 
 def _flows(vertex: Vertex, flows: Sequence[Flow]) -> Iterator[tuple[Flow, complex, tuple[int, ...]]]:

@@ -230,7 +230,7 @@ def test_refusals_name_what_is_wrong() -> None:
     assert "electroweak exchange between quark lines" in refusal("p p > H j j")
     assert "no flavour combination" in refusal("u u~ > W+ g")
     assert "unknown particle 'x'" in refusal("p p > x j")
-    assert "coupling orders" in refusal("p p > e+ ve j j QED=4")
+    assert "limits couplings" in refusal("p p > e+ ve j j QED=4")
     assert "two incoming" in refusal("p > e+ ve")
     assert "at least two outgoing" in refusal("p p > Z")
 

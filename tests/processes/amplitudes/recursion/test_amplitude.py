@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,11 +15,16 @@ from nisampler.processes.amplitudes.currents import ChargedCurrent, NeutralCurre
 from nisampler.processes.amplitudes.drell_yan import DrellYan
 from nisampler.processes.amplitudes.qcd import Qcd
 from nisampler.processes.amplitudes.recursion.amplitude import RecursiveAmplitude
+from nisampler.processes.amplitudes.recursion.build import Recursion
 from nisampler.processes.amplitudes.recursion.matrix_element import MatrixElement
 from nisampler.processes.amplitudes.recursion.model import Couplings
 from nisampler.processes.amplitudes.recursion.probes import probe_momenta
+from nisampler.processes.amplitudes.recursion.skeleton import strong_powers
+from nisampler.processes.amplitudes.recursion.vertices import Vertices
 from nisampler.processes.amplitudes.top_pair import TopPair
 from nisampler.processes.amplitudes.vector_jet import VectorJet
+from nisampler.processes.parameters import StandardModel
+from nisampler.processes.particles import conjugate
 
 BY_HAND = {
     "p p > e- e+": lambda: DrellYan(NeutralCurrent()),
@@ -44,7 +51,7 @@ def by_flavour(amplitude: Any, incoming: torch.Tensor, outgoing: torch.Tensor) -
 
 @pytest.mark.parametrize("process", [name for name in BY_HAND if name != "p p > j j"])
 def test_matrix_elements_written_by_hand(process: str) -> None:
-    amplitude = RecursiveAmplitude(process)
+    amplitude = RecursiveAmplitude(process, StandardModel())
     at = points(amplitude)
     found, wanted = by_flavour(amplitude, *at), by_flavour(BY_HAND[process](), *at)
     assert found.keys() == wanted.keys()
@@ -116,5 +123,60 @@ def test_errors() -> None:
         amplitude.colour_flows(2, incoming, outgoing, ALPHA_S)
     with pytest.raises(ShapeError, match=r"\(n, 2, 4\)"):
         amplitude.squared(incoming, outgoing[:, :1], ALPHA_S)
-    with pytest.raises(AmplitudeError, match="unknown particle"):
-        RecursiveAmplitude("p p > e+ xx")
+
+
+WRONG = {
+    "p p > e+ xx": "unknown particle 'xx'",
+    "p p > e+ e+": "no choice of flavours conserves charge",
+    "g g > h h QCD=2": "no vertices of the Standard Model join these particles at tree level",
+    "p p > w+ w+ j j QED=1": "no amplitude has these orders; there are QCD=0 QED=4, QCD=2 QED=2",
+    "p p > w+ w+ j j QCD==1": "no amplitude has these orders",
+    "p p > w+ w+ j j QCD=0 QCD=2": "limits the same coupling twice",
+    "p p > w+ > e+ ve": "a process reads",
+    "p p > e+ ve / z": "neither a particle nor a limit on couplings such as QCD=0",
+}
+
+
+@pytest.mark.parametrize("process", WRONG)
+def test_processes_that_do_not_exist(process: str) -> None:
+    with pytest.raises(AmplitudeError, match=re.escape(WRONG[process])):
+        RecursiveAmplitude(process)
+
+
+ANY_ORDERS = ["p p > w+ w+ j j QCD=0", "p p > z j j QED=3", "p p > t j QCD=0", "p p > l+ l- h", "e+ e- > w+ w- a"]
+
+
+@pytest.mark.parametrize("process", ANY_ORDERS)
+def test_combinations_of_any_orders_are_those_of_their_own_recursion(process: str) -> None:
+    amplitude = RecursiveAmplitude(process)
+    unit = Couplings(replace(amplitude.model, ckm=((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))))
+    first = amplitude.subprocesses[0]
+    masses = [unit.mass(code) for code in (*first.initial, *first.final)]
+    p = probe_momenta(masses)
+    values = amplitude.squared(p[:, :2], p[:, 2:], ALPHA_S)
+    total = len(masses) - 2
+    for item in amplitude.subprocesses[:: 1 + len(amplitude.subprocesses) // 12]:
+        codes = [conjugate(code) for code in item.initial] + list(item.final)
+        orders = amplitude.table.legs.orders.powers(total) & strong_powers(codes, Vertices(unit))
+        powers = orders if amplitude.table.legs.orders.given else {max(orders)}
+        own = MatrixElement(item.initial, item.final, unit, powers).squared(p, ALPHA_S)
+        assert torch.allclose(values[:, item.element], own, rtol=1e-9, atol=0.0), item
+    assert amplitude.elements < len(amplitude.subprocesses) or len(amplitude.subprocesses) < 5
+
+
+def test_powers_agree_with_the_recursion() -> None:
+    couplings = Couplings(StandardModel().on_shell())
+    for codes in ((2, 2, 24, 24, 1, 1), (2, -2, 6, -6, 21), (21, 21, 25, 6, -6), (2, -2, 24, -24)):
+        outgoing = [conjugate(code) for code in codes[:2]] + list(codes[2:])
+        recursion = Recursion(outgoing, couplings, [(None,)] * len(codes), set(range(len(codes) - 1)))
+        found = {output.strong for output in recursion.outputs}
+        assert found == strong_powers(outgoing, Vertices(couplings)), codes
+
+
+def test_scalar_pairs_of_two_generations_share_their_elements() -> None:
+    amplitude = RecursiveAmplitude("p p > h j j QCD=0")
+    flavours = {(item.initial, item.final) for item in amplitude.subprocesses}
+    assert ((2, 1), (25, 1, 2)) in flavours and ((4, 3), (25, 3, 4)) in flavours
+    by_codes = {(item.initial, item.final): item.element for item in amplitude.subprocesses}
+    assert by_codes[(2, 1), (25, 1, 2)] == by_codes[(4, 3), (25, 3, 4)]
+    assert by_codes[(2, 1), (25, 1, 2)] != by_codes[(2, 2), (25, 2, 2)]

@@ -1,0 +1,177 @@
+"""Flavour combinations of any coupling orders, and the few matrix elements that they share, found by their values.
+
+Two combinations share a matrix element where their values agree at momenta in no special place, with legs permuted as
+the case may be. First the two light generations are exchanged, which changes nothing where the CKM matrix is the unit.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from nisampler.errors import AmplitudeError
+from nisampler.processes.amplitudes.flavours import FlavourTable, GeneratedElement
+from nisampler.processes.amplitudes.protocol import SubProcess
+from nisampler.processes.amplitudes.recursion.matrix_element import MatrixElement
+from nisampler.processes.amplitudes.recursion.model import Couplings
+from nisampler.processes.amplitudes.recursion.probes import probe_momenta
+from nisampler.processes.amplitudes.recursion.skeleton import strong_powers
+from nisampler.processes.amplitudes.recursion.vertices import Vertices
+from nisampler.processes.amplitudes.strings import ProcessLegs, parse_process
+from nisampler.processes.particles import conjugate, is_lepton, is_quark, thrice_charge
+
+Codes = tuple[int, ...]
+_EQUAL = 1e-9
+_SWAPPED = {1: 3, 3: 1, 2: 4, 4: 2}
+
+
+def combinations(legs: ProcessLegs) -> Iterator[Codes]:
+    """Every choice of a code for each leg that conserves charge, quarks and leptons.
+
+    Legs with the same choices that differ by their order alone are one choice.
+
+    >>> from nisampler.processes.amplitudes.strings import parse_process
+    >>> list(combinations(parse_process("e+ e- > l+ l-")))
+    [(-11, 11, -11, 11), (-11, 11, -13, 13)]
+    """
+    groups: dict[Codes, list[int]] = {}
+    for place, leg in enumerate(legs.final):
+        groups.setdefault(leg, []).append(place)
+    choices = [itertools.combinations_with_replacement(codes, len(places)) for codes, places in groups.items()]
+    finals: list[Codes] = []
+    for chosen in itertools.product(*choices):
+        final = [0] * len(legs.final)
+        for places, codes in zip(groups.values(), chosen, strict=True):
+            for place, code in zip(places, codes, strict=True):
+                final[place] = code
+        finals.append(tuple(final))
+    for initial in itertools.product(*legs.initial):
+        before = _conserved(initial)
+        yield from ((*initial, *final) for final in finals if _conserved(final) == before)
+
+
+def _conserved(codes: Sequence[int]) -> tuple[int, ...]:
+    """Thrice the charge, quarks, and leptons of each generation."""
+    quarks = sum((code > 0) - (code < 0) for code in codes if is_quark(code))
+    leptons = [0, 0, 0]
+    for code in codes:
+        if is_lepton(code):
+            leptons[(abs(code) - 11) // 2] += 1 if code > 0 else -1
+    return sum(map(thrice_charge, codes)), quarks, *leptons
+
+
+@dataclass
+class _Known:
+    """A matrix element and its values at the probes in every order of legs that may change places."""
+
+    codes: Codes
+    matrix: MatrixElement
+    values: list[tuple[Codes, Tensor]]
+
+
+@dataclass
+class OrderTable:
+    """All combinations of a process string with limits on couplings, their matrix elements and powers.
+
+    The CKM matrix is taken as the unit matrix. Without limits amplitudes have the largest power of the strong coupling
+    that occurs.
+
+    Parameters
+    ----------
+    process
+        The string.
+    couplings
+        The Feynman rules.
+
+    Raises
+    ------
+    AmplitudeError
+        If the string cannot be read, or no combination has a diagram of these orders; the message says which powers
+        there are.
+
+    Examples
+    --------
+    >>> from nisampler.processes.parameters import StandardModel
+    >>> found = OrderTable("u c > u c QCD=0", Couplings(StandardModel().on_shell()))
+    >>> found.table.subprocesses[0].final, found.table.elements[0].process
+    ((2, 4), (2, 4, 2, 4))
+    """
+
+    process: str
+    couplings: Couplings
+    matrices: dict[Codes, MatrixElement] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._vertices, self._known = Vertices(self.couplings), list[_Known]()
+        self._probes: Tensor | None = None
+        legs = parse_process(self.process)
+        total = len(legs.initial) + len(legs.final) - 2
+        powers = {codes: self._powers(codes) for codes in combinations(legs)}
+        if legs.orders.given:
+            allowed = legs.orders.powers(total)
+        else:
+            allowed = {max((power for found in powers.values() for power in found), default=0)}
+        chosen = {codes: found & allowed for codes, found in powers.items() if found & allowed}
+        if not chosen:
+            raise AmplitudeError(f"{self.process!r} has no diagram: {_reason(powers, total)}")
+        subprocesses: list[SubProcess] = []
+        elements: dict[GeneratedElement, int] = {}
+        seen: dict[Codes, GeneratedElement] = {}
+        for codes, strong in chosen.items():
+            alike = min(codes, tuple(_swapped(code) for code in codes))
+            if alike not in seen:
+                seen[alike] = self._element(alike, strong)
+            index = elements.setdefault(seen[alike], len(elements))
+            subprocesses.append(SubProcess((codes[0], codes[1]), codes[2:], index))
+        self.table = FlavourTable(self.process, legs, tuple(subprocesses), tuple(elements))
+
+    def _powers(self, codes: Codes) -> set[int]:
+        return strong_powers([conjugate(code) for code in codes[:2]] + list(codes[2:]), self._vertices)
+
+    def _element(self, codes: Codes, strong: set[int]) -> GeneratedElement:
+        """A matrix element whose values these are, or a new one."""
+        matrix = MatrixElement(codes[:2], codes[2:], self.couplings, strong)
+        if self._probes is None:
+            self._probes = probe_momenta([leg.mass for leg in matrix.legs])
+        alpha_s = torch.linspace(0.1, 0.15, len(self._probes), dtype=torch.float64)
+        own = matrix.squared(self._probes, alpha_s)
+        for known in self._known:
+            for order, values in known.values:
+                if torch.allclose(own, values, rtol=_EQUAL, atol=0.0):
+                    return GeneratedElement(known.codes, order, conjugated=False)
+        values = [(order, matrix.squared(self._probes[:, list(order)], alpha_s)) for order in self._orders(matrix)]
+        self._known.append(_Known(codes, matrix, values))
+        self.matrices[codes] = matrix
+        return GeneratedElement(codes, tuple(range(len(codes))), conjugated=False)
+
+    def _orders(self, matrix: MatrixElement) -> Iterator[Codes]:
+        """Permutations of the beams and of coloured legs of one mass, the identity first."""
+        masses = [leg.mass for leg in matrix.legs]
+        free = [leg for leg in range(2, len(masses)) if is_quark(matrix.legs[leg].code) or matrix.legs[leg].code == 21]
+        for beams in ((0, 1), (1, 0)):
+            for moved in itertools.permutations(free):
+                order = [*beams, *range(2, len(masses))]
+                for place, source in zip(free, moved, strict=True):
+                    order[place] = source
+                if all(masses[place] == masses[source] for place, source in enumerate(order)):
+                    yield tuple(order)
+
+
+def _swapped(code: int) -> int:
+    """The quark of the other light generation; everything else itself."""
+    other = _SWAPPED.get(abs(code), abs(code))
+    return other if code > 0 else -other
+
+
+def _reason(powers: dict[Codes, set[int]], total: int) -> str:
+    found = sorted({power for strong in powers.values() for power in strong})
+    if not powers:
+        return "no choice of flavours conserves charge, quarks and leptons"
+    if not found:
+        return "no vertices of the Standard Model join these particles at tree level"
+    listed = ", ".join(f"QCD={power} QED={total - power}" for power in found)
+    return f"no amplitude has these orders; there are {listed}"
