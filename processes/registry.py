@@ -73,8 +73,8 @@ def create(name: str, /, **parameters: Any) -> Process:
     Parameters
     ----------
     name
-        A registered name ("ee_to_3jets"), a test function ("camel4", or "camel" with dim=4), or "module:object" /
-        "file.py:object" for a user's own process: a class or function that builds one from `parameters`, or a ready
+        A registered name ("ee_to_3jets"), a process by its particles ("p p > e+ ve j QCD=1"), a test function ("camel4",
+        or "camel" with dim=4), or "module:object" / "file.py:object" for a user's own process: a class or function that builds one from `parameters`, or a ready
         callable with an attribute `dim`. Of installed packages only what declares a `dim` is taken.
     parameters
         Passed to whatever builds the process.
@@ -103,6 +103,8 @@ def create(name: str, /, **parameters: Any) -> Process:
 
 
 def _built(name: str, parameters: dict[str, Any]) -> Process:
+    if ">" in name:
+        return _from_string(name, parameters)
     if ":" in name:
         return own_process(name, parameters)
     if name in _BUILT_IN or name in _FACTORIES:
@@ -112,7 +114,15 @@ def _built(name: str, parameters: dict[str, Any]) -> Process:
     if functions.is_test_function(name):
         return FunctionProcess(functions.test_function(name, **parameters))
     known = ", ".join(sorted(available()))
-    raise UnknownProcessError(f"no process {name!r}; known: {known}; or module:object for one of your own")
+    raise UnknownProcessError(
+        f"no process {name!r}; known: {known}; particles such as 'p p > e+ ve j'; or module:object for one of your own"
+    )
+
+
+def _from_string(name: str, parameters: dict[str, Any]) -> Process:
+    from nisampler.processes.standard_model.process import create_from_string
+
+    return create_from_string(name, **parameters)
 
 
 def _factory(name: str) -> Factory:

@@ -42,7 +42,8 @@ def hadron_observables(
     """
     make = _Histograms(state)
     jets = _jets(make, state, jet_pt_min, jet_eta_max) if state.jets else ()
-    return (*_heavy(make, state, mass_range), *_leptons(make, state), *jets)
+    heavy = _heavy(make, state, mass_range) if state.decays or any(state.masses) else ()
+    return (*heavy, *_leptons(make, state), *jets)
 
 
 class _Histograms:

@@ -135,13 +135,15 @@ def make_scales(
 
     def half_h_t(p: Tensor) -> Tensor:
         partons = [leg for leg in range(p.shape[1]) if leg not in decayed]
-        return 0.5 * (transverse_mass(heavy(p)).sum(1) + transverse_mass(p[:, partons]).sum(1))
+        boson = transverse_mass(heavy(p)).sum(1) if groups else 0.0
+        return 0.5 * (boson + transverse_mass(p[:, partons]).sum(1))
 
     named: dict[str, ScaleFunction | float] = {
         "H_T/2": half_h_t,
-        "m_T": lambda p: transverse_mass(heavy(p)).mean(1),
-        "m_ll": lambda p: mass(heavy(p)).mean(1),
     }
+    if groups:
+        named["m_T"] = lambda p: transverse_mass(heavy(p)).mean(1)
+        named["m_ll"] = lambda p: mass(heavy(p)).mean(1)
     known: dict[str, ScaleFunction | float] = {**named, **masses}
     if not isinstance(scale, str):
         return Scales(f"{scale} GeV", scale, *factors)

@@ -59,7 +59,7 @@ class RecursiveAmplitude:
     def __init__(self, process: str, model: StandardModel | None = None, scheme: Scheme = "fixed") -> None:
         self.process, self.model = process, model or StandardModel().on_shell()
         # The table has the CKM element of the one line that a single W changes as a factor of each combination.
-        couplings = Couplings(replace(self.model, ckm=_UNIT_CKM), scheme)
+        self.couplings = couplings = Couplings(replace(self.model, ckm=_UNIT_CKM), scheme)
         if _leading_in_qcd(process):
             self.table: FlavourTable = flavour_table(process, self.model)
             power = {self.table.legs.alpha_s_power}
@@ -67,6 +67,7 @@ class RecursiveAmplitude:
         else:
             found = OrderTable(process, couplings)
             self.table, made = found.table, found.matrices
+        self.matrices = made
         self.subprocesses: tuple[SubProcess, ...] = self.table.subprocesses
         self.elements = len(self.table.elements)
         self._elements = [_Element(item, made[item.process]) for item in self.table.elements]

@@ -74,7 +74,7 @@ class MatrixElement:
     """
 
     def __init__(self, initial: Sequence[int], final: Sequence[int], couplings: Couplings, strong: set[int]) -> None:
-        self.initial, self.final, self.couplings = tuple(initial), tuple(final), couplings
+        self.initial, self.final, self.couplings, self.strong = tuple(initial), tuple(final), couplings, set(strong)
         codes = (*self.initial, *self.final)
         self.legs = [Leg(code, place < len(self.initial), couplings.mass(code)) for place, code in enumerate(codes)]
         self.outgoing = tuple(conjugate(leg.code) if leg.incoming else leg.code for leg in self.legs)

@@ -1,0 +1,213 @@
+"""Phase-space channels that follow the diagrams of a process, the few that matter chosen by a survey.
+
+Each diagram is a topology channel: momentum fractions, masses of what decays by a Breit-Wigner or a power law, momentum
+transfers of what is exchanged by a power law from its mass on. Diagrams with equal maps are one channel.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from nisampler.density.channels import Multichannel
+from nisampler.processes.amplitudes.recursion.model import Couplings
+from nisampler.processes.phase_space import BreitWigner, IntervalMap, MomentumFractions, PowerLaw, TopologyChannel
+from nisampler.processes.phase_space.topology import Branch as Tree
+from nisampler.processes.phase_space.topology import Cluster
+from nisampler.processes.standard_model.diagrams import Branch, Diagram, Splitting
+
+MOST = 24
+"""Channels that are kept."""
+_POINTS, _SHARE = 64, 0.995
+
+
+@dataclass(frozen=True)
+class Region:
+    """What channels need to know of the cuts.
+
+    Attributes
+    ----------
+    sqrt_s
+        Energy of the collision in GeV.
+    masses
+        Of the final legs, in GeV.
+    pt_min
+        Least transverse momentum of each leg in GeV, 0 where nothing is asked for.
+    pair_min
+        Least mass of pairs of legs in GeV.
+
+    Examples
+    --------
+    >>> round(Region(13000.0, (0.0, 0.0), (20.0, 20.0), {(0, 1): 50.0}).least_energy, 6)
+    50.0
+    """
+
+    sqrt_s: float
+    masses: tuple[float, ...]
+    pt_min: tuple[float, ...]
+    pair_min: dict[tuple[int, int], float]
+
+    @cached_property
+    def least_energy(self) -> float:
+        """Least energy of the partons in GeV: transverse masses add up, and so do masses of parts of the legs."""
+        transverse = sum(math.hypot(m, pt) for m, pt in zip(self.masses, self.pt_min, strict=True))
+        # The channels add up masses in their own order: the last digit is theirs.
+        return (1 + 1e-12) * max(transverse, self.least_mass(range(len(self.masses))), 1.0)
+
+    def least_mass(self, legs: Iterable[int]) -> float:
+        """Least mass of some legs in GeV: that of a pair, or the largest sum over two parts."""
+        return self._least(frozenset(legs))
+
+    def _least(self, legs: frozenset[int]) -> float:
+        if legs not in self._known:
+            if len(legs) == 1:
+                found = self.masses[min(legs)]
+            else:
+                first = min(legs)
+                rest = sorted(legs - {first})
+                parts = (
+                    frozenset({first, *chosen})
+                    for size in range(len(rest))
+                    for chosen in itertools.combinations(rest, size)
+                )
+                found = max(self._least(part) + self._least(legs - part) for part in parts)
+                found = max(found, self.pair_min.get((min(legs), max(legs)), 0.0) if len(legs) == 2 else 0.0)
+            self._known[legs] = found
+        return self._known[legs]
+
+    @cached_property
+    def _known(self) -> dict[frozenset[int], float]:
+        return {}
+
+    @property
+    def scale(self) -> float:
+        """A transverse momentum in GeV below which nothing is resolved."""
+        return max([pt for pt in self.pt_min if pt > 0], default=20.0)
+
+
+def _invariant(code: int, couplings: Couplings, region: Region) -> IntervalMap:
+    """Map of the squared mass of what decays."""
+    mass, width = couplings.mass(code), couplings.width(code)
+    if mass and width:
+        return BreitWigner(mass, width)
+    return PowerLaw(1.0, offset=0.1 * region.scale**2)
+
+
+def _exchange(code: int, couplings: Couplings, region: Region) -> IntervalMap:
+    return PowerLaw(1.0, offset=couplings.mass(code) ** 2 or region.scale**2)
+
+
+def _tree(branch: Branch, couplings: Couplings, region: Region) -> Tree:
+    if isinstance(branch, int):
+        return branch
+    left, right = (_tree(part, couplings, region) for part in (branch.left, branch.right))
+    return Cluster(left, right, _invariant(branch.code, couplings, region), min_mass=region.least_mass(branch.legs))
+
+
+def _root(diagram: Diagram, couplings: Couplings, region: Region) -> Cluster | None:
+    """The whole tree: a decay of everything, or a chain of exchanges; None for a single particle."""
+    *first, last = (_tree(branch, couplings, region) for branch in diagram.emitted)
+    root: Tree = last
+    for branch, code in zip(reversed(first), reversed(diagram.exchanged), strict=True):
+        exchange = _exchange(code, couplings, region)
+        root = Cluster(branch, root, PowerLaw(1.0, offset=0.1 * region.scale**2), exchange=exchange)
+    return root if isinstance(root, Cluster) else None
+
+
+def _energy(diagram: Diagram, couplings: Couplings) -> IntervalMap:
+    """Map of the squared energy of the partons: a resonance where everything comes from one, else a power law."""
+    if len(diagram.emitted) == 1 and isinstance(whole := diagram.emitted[0], Splitting):
+        mass, width = couplings.mass(whole.code), couplings.width(whole.code)
+        if mass and width:
+            return BreitWigner(mass, width)
+    return PowerLaw(1.5)
+
+
+def diagram_channels(
+    found: Iterable[Diagram], couplings: Couplings, region: Region, jets: Sequence[int]
+) -> tuple[list[TopologyChannel], list[int]]:
+    """A channel for each set of maps that diagrams have, and groups of those that differ by the order of jets only.
+
+    >>> from nisampler.processes.parameters import StandardModel
+    >>> region = Region(13000.0, (173.0, 173.0), (0.0, 0.0), {})
+    >>> gluons = [Diagram((Splitting(21, 0, 1),), ()), Diagram((0, 1), (-6,)), Diagram((1, 0), (6,))]
+    >>> channels, groups = diagram_channels(gluons, Couplings(StandardModel()), region, jets=())
+    >>> [channel.name for channel in channels], groups
+    (['(0 1)', '(0|1)', '(1|0)'], [0, 1, 2])
+    """
+    channels: dict[str, TopologyChannel] = {}
+    shapes: dict[str, str] = {}
+    for diagram in found:
+        root, energy = _root(diagram, couplings, region), _energy(diagram, couplings)
+        if root is None:
+            continue
+        key = repr((_ordered(root), energy))
+        if key not in channels:
+            fractions = MomentumFractions(region.sqrt_s, region.least_energy, energy)
+            channels[key] = TopologyChannel(root, region.masses, fractions)
+            shapes[key] = repr((_ordered(root, tuple(jets)), energy))
+    numbers = {shape: number for number, shape in enumerate(dict.fromkeys(shapes.values()))}
+    return list(channels.values()), [numbers[shapes[key]] for key in channels]
+
+
+def _ordered(branch: Tree, alike: tuple[int, ...] = ()) -> object:
+    """A description in which decays do not know left from right, and legs that are alike have one name."""
+    if isinstance(branch, int):
+        return "jet" if branch in alike else branch
+    parts = [_ordered(part, alike) for part in (branch.left, branch.right)]
+    if branch.exchange is None:
+        parts.sort(key=repr)
+    return parts, branch.invariant, branch.exchange
+
+
+def chosen(
+    multichannel: Multichannel, groups: Sequence[int], generator: torch.Generator, most: int = MOST
+) -> list[int]:
+    """Channels that together carry nearly all of the cross-section, whole groups at a time, at most about `most`.
+
+    Points are drawn from every channel; channel i carries the integral of alpha_i f, alpha_i its share of the density.
+
+    Parameters
+    ----------
+    multichannel
+        All candidates.
+    groups
+        The group of each.
+    generator
+        Draws the points.
+    most
+        How many to keep.
+
+    Examples
+    --------
+    See `nisampler.processes.standard_model.process`.
+
+    >>> MOST
+    24
+    """
+    count = len(multichannel.channels)
+    u = torch.rand(_POINTS * count, multichannel.dim, generator=generator, dtype=torch.float64)
+    if count > 1:
+        u[:, 0] = (torch.arange(len(u), dtype=torch.float64) + 0.5) / len(u)
+    found = multichannel.evaluate(u)
+    alpha = found.log_prior.exp()
+    own = alpha.gather(1, found.channel.unsqueeze(1))
+    carried = (found.value.abs().unsqueeze(1) * own * alpha).sum(0)
+    by_group: dict[int, float] = {}
+    for group, share in zip(groups, carried.tolist(), strict=True):
+        by_group[group] = by_group.get(group, 0.0) + share
+    total = sum(by_group.values())
+    kept: list[int] = []
+    reached = 0.0
+    for group in sorted(by_group, key=lambda g: -by_group[g]):
+        members = [channel for channel, own in enumerate(groups) if own == group]
+        if kept and (reached > _SHARE * total or len(kept) + len(members) > most):
+            continue
+        kept += members
+        reached += by_group[group]
+    return sorted(kept)

@@ -1,0 +1,77 @@
+"""What a run card may say about a process given by its string, with the defaults and the checks."""
+
+from __future__ import annotations
+
+import math
+
+from nisampler.base.checks import Limit, NonNegative, Positive, settings
+from nisampler.errors import ConfigError
+from nisampler.processes.amplitudes.recursion.model import Scheme
+from nisampler.processes.constants import MASS_HIGGS, MASS_TOP
+from nisampler.processes.hadron.lhc_parameters import CollisionParameters, Distance
+from nisampler.processes.hadron.scales import ScaleName
+
+
+@settings
+class StringParameters(CollisionParameters):
+    """Parameters of any process; energies in GeV. The default cuts are those of MadGraph's run card.
+
+    Attributes
+    ----------
+    delta_r_jj_min, delta_r_ll_min, delta_r_jl_min
+        Least distance of two jets, two charged leptons, a jet and a charged lepton; photons count as leptons.
+    pt_lepton_min, eta_lepton_max
+        Cuts on each charged lepton.
+    pt_photon_min, eta_photon_max
+        Cuts on each photon.
+    m_ll_min, m_ll_max
+        Mass of each pair of a charged lepton and its antiparticle.
+    m_jj_min, delta_eta_jj_min
+        Mass and distance in pseudorapidity of the two jets of highest transverse momentum.
+    pt_missing_min
+        Transverse momentum of all neutrinos together.
+    mass_top, mass_higgs
+        Masses.
+    scheme
+        How widths enter amplitudes: "zero", "fixed" or "complex".
+
+    Raises
+    ------
+    ConfigError
+        If a value is of the wrong type or outside its range.
+
+    Examples
+    --------
+    >>> StringParameters(m_jj_min=500.0).delta_r_jj_min
+    0.4
+    >>> StringParameters(channels="chili")
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.ConfigError: channels = "chili" is for the processes with names; here they follow the diagrams
+    """
+
+    scale: ScaleName = "H_T/2"
+    channels: str = "topology"  # type: ignore[assignment]
+    delta_r_jj_min: Distance = 0.4
+    delta_r_ll_min: NonNegative = 0.4
+    delta_r_jl_min: NonNegative = 0.4
+    pt_lepton_min: NonNegative = 10.0
+    eta_lepton_max: Limit = 2.5
+    pt_photon_min: NonNegative = 10.0
+    eta_photon_max: Limit = 2.5
+    m_ll_min: NonNegative = 0.0
+    m_ll_max: Limit = math.inf
+    m_jj_min: NonNegative = 0.0
+    delta_eta_jj_min: NonNegative = 0.0
+    pt_missing_min: NonNegative = 0.0
+    mass_top: Positive = MASS_TOP
+    mass_higgs: Positive = MASS_HIGGS
+    scheme: Scheme = "fixed"
+
+    def __post_init__(self) -> None:
+        if self.channels != "topology":
+            raise ConfigError(
+                f'channels = "{self.channels}" is for the processes with names; here they follow the diagrams'
+            )
+        if self.matrix_element != "recursion":
+            raise ConfigError('matrix_element must be "recursion" where a process is given by its string')
