@@ -73,9 +73,10 @@ def create(name: str, /, **parameters: Any) -> Process:
     Parameters
     ----------
     name
-        A registered name ("ee_to_3jets"), a process by its particles ("p p > e+ ve j QCD=1"), a test function ("camel4",
-        or "camel" with dim=4), or "module:object" / "file.py:object" for a user's own process: a class or function that builds one from `parameters`, or a ready
-        callable with an attribute `dim`. Of installed packages only what declares a `dim` is taken.
+        A registered name ("ee_to_3jets"), a process by its particles ("p p > w+ w+ j j QCD=0"), a test function
+        ("camel4", or "camel" with dim=4), or "module:object" / "file.py:object" for a user's own process: a class or
+        function that builds one from `parameters`, or a ready callable with an attribute `dim`. Of installed packages
+        only what declares a `dim` is taken.
     parameters
         Passed to whatever builds the process.
 

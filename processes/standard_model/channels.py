@@ -135,7 +135,7 @@ def diagram_channels(
 
     >>> from nisampler.processes.parameters import StandardModel
     >>> region = Region(13000.0, (173.0, 173.0), (0.0, 0.0), {})
-    >>> gluons = [Diagram((Splitting(21, 0, 1),), ()), Diagram((0, 1), (-6,)), Diagram((1, 0), (6,))]
+    >>> gluons = [Diagram((Splitting(21, 0, 1),), ()), Diagram((0, 1), (6,)), Diagram((1, 0), (-6,))]
     >>> channels, groups = diagram_channels(gluons, Couplings(StandardModel()), region, jets=())
     >>> [channel.name for channel in channels], groups
     (['(0 1)', '(0|1)', '(1|0)'], [0, 1, 2])

@@ -81,8 +81,8 @@ def diagrams(initial: Sequence[int], final: Sequence[int], vertices: Vertices, s
     >>> for diagram in diagrams([21, 21], [6, -6], rules, {2}):
     ...     print(diagram)
     Diagram(emitted=(Splitting(code=21, left=0, right=1),), exchanged=())
-    Diagram(emitted=(0, 1), exchanged=(-6,))
-    Diagram(emitted=(1, 0), exchanged=(6,))
+    Diagram(emitted=(0, 1), exchanged=(6,))
+    Diagram(emitted=(1, 0), exchanged=(-6,))
     """
     count = len(final)
     trees: dict[int, _Trees] = {1 << leg: {code: [(leg, 0)]} for leg, code in enumerate(final)}

@@ -13,7 +13,7 @@ from nisampler.errors import AmplitudeError
 from nisampler.processes.amplitudes.recursion.amplitude import RecursiveAmplitude
 from nisampler.processes.amplitudes.recursion.model import Couplings
 from nisampler.processes.amplitudes.recursion.vertices import Vertices
-from nisampler.processes.constants import PHOTON, W_BOSON, Z_BOSON
+from nisampler.processes.constants import GLUON, MASSLESS_QUARKS, PHOTON, W_BOSON, Z_BOSON
 from nisampler.processes.hadron.cuts import (
     Cut,
     Cuts,
@@ -28,7 +28,7 @@ from nisampler.processes.hadron.observables import hadron_observables
 from nisampler.processes.hadron.process import HadronProcess, HadronSetup
 from nisampler.processes.hadron.scales import make_scales
 from nisampler.processes.parameters import StandardModel
-from nisampler.processes.particles import is_coloured, is_lepton, thrice_charge
+from nisampler.processes.particles import NAMES, is_coloured, is_lepton, thrice_charge
 from nisampler.processes.partons.alpha_s import RunningAlphaS
 from nisampler.processes.partons.pdf import load_pdf
 from nisampler.processes.partons.variations import Nominal
@@ -37,14 +37,7 @@ from nisampler.processes.standard_model.cuts import DistanceCut, LeadingPairCut
 from nisampler.processes.standard_model.diagrams import Diagram, diagrams
 from nisampler.processes.standard_model.parameters import StringParameters
 
-
-def is_string(name: str) -> bool:
-    """Whether a name is that of a process by its particles.
-
-    >>> is_string("p p > e+ ve"), is_string("drell_yan")
-    (True, False)
-    """
-    return ">" in name
+_QUARKS = (*MASSLESS_QUARKS, *(-quark for quark in MASSLESS_QUARKS))
 
 
 def create_from_string(process: str, **parameters: Any) -> HadronProcess:
@@ -64,13 +57,15 @@ def create_from_string(process: str, **parameters: Any) -> HadronProcess:
     >>> create_from_string("e+ e- > w+ w-")
     Traceback (most recent call last):
     ...
-    nisampler.errors.AmplitudeError: 'e+ e- > w+ w-' is no proton-proton process: the particles before > must be partons
+    nisampler.errors.AmplitudeError: 'e+ e- > w+ w-' is no proton-proton process: there are no densities of e+, e-
     """
     card = StringParameters(**parameters)
     model = StandardModel(mass_top=card.mass_top, mass_higgs=card.mass_higgs).on_shell()
     amplitude = RecursiveAmplitude(process, model, card.scheme)
-    if not all(is_coloured(code) for item in amplitude.subprocesses for code in item.initial):
-        raise AmplitudeError(f"{process!r} is no proton-proton process: the particles before > must be partons")
+    without = sorted({code for item in amplitude.subprocesses for code in item.initial} - {GLUON, *_QUARKS})
+    if without:
+        names = ", ".join(NAMES[code] for code in without)
+        raise AmplitudeError(f"{process!r} is no proton-proton process: there are no densities of {names}")
     couplings = amplitude.couplings
     legs = _Legs(amplitude)
     state, region = legs.final_state(couplings), legs.region(couplings, card)

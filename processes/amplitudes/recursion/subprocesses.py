@@ -143,8 +143,8 @@ class OrderTable:
             for order, values in known.values:
                 if torch.allclose(own, values, rtol=_EQUAL, atol=0.0):
                     return GeneratedElement(known.codes, order, conjugated=False)
-        values = [(order, matrix.squared(self._probes[:, list(order)], alpha_s)) for order in self._orders(matrix)]
-        self._known.append(_Known(codes, matrix, values))
+        moved = [(order, matrix.squared(self._probes[:, list(order)], alpha_s)) for order in self._orders(matrix)]
+        self._known.append(_Known(codes, matrix, moved))
         self.matrices[codes] = matrix
         return GeneratedElement(codes, tuple(range(len(codes))), conjugated=False)
 

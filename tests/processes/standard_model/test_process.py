@@ -1,0 +1,160 @@
+"""Processes from strings: against those with names, their channels, cuts, events and errors."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from nisampler.base.rng import Streams
+from nisampler.errors import AmplitudeError, ConfigError, NisamplerError
+from nisampler.processes.amplitudes.recursion.model import Couplings
+from nisampler.processes.amplitudes.recursion.vertices import Vertices
+from nisampler.processes.hadron.process import HadronProcess
+from nisampler.processes.parameters import StandardModel
+from nisampler.processes.phase_space.kinematics import eta, mass, pt
+from nisampler.processes.registry import create
+from nisampler.processes.standard_model.channels import Region
+from nisampler.processes.standard_model.cuts import DistanceCut, LeadingPairCut
+from nisampler.processes.standard_model.diagrams import diagrams
+
+UNIT_CKM = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+
+
+def made(process: str, **parameters: Any) -> HadronProcess:
+    found = create(process, **parameters)
+    assert isinstance(found, HadronProcess)
+    return found
+
+
+def points(process: HadronProcess, n: int = 2000) -> Tensor:
+    u = torch.rand(n, process.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    return process.momenta(u)
+
+
+def test_top_pairs_are_those_with_a_name() -> None:
+    ours, named = made("p p > t t~", scale="m_t"), made("ttbar", scale="m_t")
+    p = points(named)
+    assert torch.allclose(ours.differential(p), named.differential(p), rtol=1e-9)
+
+
+def test_w_and_jets_differ_from_those_with_a_name_by_the_mixing_angle_alone() -> None:
+    cuts = {"pt_lepton_min": 0.0, "eta_lepton_max": math.inf}
+    loose = {"delta_r_jl_min": 0.0, "delta_r_ll_min": 0.0}
+    ours, named = made("p p > e+ ve j j", scale="m_W", **cuts, **loose), made("w_plus_jets", n_jets=2, **cuts)
+    p = points(named)
+    a, b = ours.differential(p), named.differential(p)
+    kept = b > 0
+    angles = [StandardModel().sin2_theta_w, StandardModel().on_shell().sin2_theta_w]
+    assert kept.sum() > 100
+    assert torch.allclose(a[kept] / b[kept], torch.full_like(a[kept], (angles[0] / angles[1]) ** 2), rtol=1e-9)
+
+
+PROCESSES: dict[str, dict[str, Any]] = {
+    "p p > w+ w-": {},
+    "p p > z z": {},
+    "p p > w+ w- w+": {},
+    "p p > t j QCD=0": {},
+    "p p > h j j QCD=0": {},
+    "p p > j j": {},
+    "p p > a a": {"pt_photon_min": 30.0},
+    "p p > e+ e- mu+ mu-": {"m_ll_min": 4.0},
+    "p p > w+ w+ j j QCD=0": {"m_jj_min": 300.0, "delta_eta_jj_min": 2.0},
+    "p p > e+ ve mu+ vm j j QCD=0": {"m_jj_min": 300.0, "scheme": "complex"},
+}
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_channels_fit_together_and_events_have_all_colours(name: str) -> None:
+    process = made(name, **PROCESSES[name])
+    if len(process.multichannel.channels) > 1:
+        process.multichannel.self_test(Streams(3))
+    u = torch.rand(3000, process.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    values = process(u)
+    assert bool(torch.isfinite(values).all()) and int((values > 0).sum()) > 50
+    passed = u[values > 0][:40]
+    batch = process.events(passed, torch.ones(len(passed)), torch.Generator().manual_seed(1))
+    final = batch.status == 1
+    codes = batch.pdg_ids
+    coloured = (codes == 21) | ((abs(codes) > 0) & (abs(codes) < 7))
+    assert ((batch.colours.sum(2) > 0) == coloured).all()
+    legs = process.setup.final_state.masses
+    assert (final.sum(1) == len(legs)).all()
+
+
+def test_resonances_of_leptons_are_written() -> None:
+    process = made("p p > e+ ve mu+ vm j j QCD=0")
+    assert [(item.legs, item.poles[0].code) for item in process.setup.final_state.decays] == [
+        ((0, 1), 24),
+        ((2, 3), 24),
+    ]
+    process = made("p p > e+ e- j")
+    assert [item.poles[0].code for item in process.setup.final_state.decays] == [23]
+
+
+CUTS: dict[str, tuple[dict[str, Any], Any]] = {
+    "jets": ({"pt_jet_min": 60.0}, lambda p: pt(p[:, 2:]).amin(1)),
+    "leptons": ({"pt_lepton_min": 60.0}, lambda p: pt(p[:, :1]).amin(1)),
+    "missing": ({"pt_missing_min": 60.0}, lambda p: pt(p[:, 1])),
+    "mass of jets": ({"m_jj_min": 300.0}, lambda p: mass(p[:, 2:].sum(1))),
+    "distance of jets": ({"delta_eta_jj_min": 2.0}, lambda p: (eta(p[:, 2]) - eta(p[:, 3])).abs()),
+}
+
+
+@pytest.mark.parametrize("name", CUTS)
+def test_cuts_cut_what_they_say(name: str) -> None:
+    changed, quantity = CUTS[name]
+    loose, tight = made("p p > e+ ve j j"), made("p p > e+ ve j j", **changed)
+    p = points(loose, 4000)
+    p = p[loose.passes(p)]
+    (limit,) = changed.values()
+    assert torch.equal(tight.passes(p), quantity(p) >= limit)
+    assert 0 < int(tight.passes(p).sum()) < len(p)
+
+
+def test_distances_between_kinds() -> None:
+    close = torch.tensor([[[1.0, 1.0, 0.0, 0.0], [1.0, math.cos(0.3), math.sin(0.3), 0.0], [1.0, -1.0, 0.0, 0.0]]])
+    assert not DistanceCut((0,), (1, 2), 0.4).mask(close).item()
+    assert DistanceCut((0,), (1, 2), 0.2).mask(close).item()
+    jets = torch.tensor([[[50.0, 30.0, 0.0, 40.0], [5.0, 3.0, 0.0, -4.0], [50.0, -30.0, 0.0, 40.0]]])
+    assert LeadingPairCut((0, 1, 2), 0.0, 0.0).mask(jets).item()
+    assert not LeadingPairCut((0, 1, 2), 0.0, 0.1).mask(jets).item(), "the soft jet is not one of the two"
+
+
+def test_least_energies_add_up() -> None:
+    region = Region(13000.0, (80.0, 80.0, 0.0, 0.0), (0.0, 0.0, 30.0, 30.0), {(2, 3): 500.0})
+    assert math.isclose(region.least_energy, 660.0, rel_tol=1e-10)
+    assert region.least_mass((0, 2, 3)) == 580.0
+
+
+def test_diagrams_are_counted_as_by_others() -> None:
+    """Feynman diagrams without vertices of four particles."""
+    rules = Vertices(Couplings(StandardModel(ckm=UNIT_CKM).on_shell()))
+    assert len(diagrams([11, -11], [13, -13], rules, {0})) == 2
+    assert len(diagrams([21, 21], [21, 21], rules, {2})) == 3
+    assert len(diagrams([21, 21], [6, -6, 21], rules, {3})) == 15
+    assert len(diagrams([2, -1], [-11, 12, 21, 21], rules, {2})) == 8
+
+
+WRONG: dict[str, tuple[str, dict[str, Any], type[NisamplerError], str]] = {
+    "leptons before": ("e+ e- > w+ w-", {}, AmplitudeError, "no proton-proton process"),
+    "unknown parameter": ("p p > t t~", {"n_jets": 1}, ConfigError, "no setting n_jets"),
+    "channels": ("p p > t t~", {"channels": "chili"}, ConfigError, "follow the diagrams"),
+    "pyamplicol": ("p p > t t~", {"matrix_element": "pyamplicol"}, ConfigError, "matrix_element"),
+    "scheme": ("p p > t t~", {"scheme": "running"}, ConfigError, "scheme"),
+    "masses of leptons": ("p p > e+ e-", {"m_ll_min": 60.0, "m_ll_max": 50.0}, ConfigError, "contradictory cuts"),
+    "energy": ("p p > t t~", {"sqrt_s": 300.0}, ConfigError, "min_mass"),
+    "scale": ("p p > j j", {"scale": "m_ll"}, ConfigError, "no scale 'm_ll'"),
+    "no diagram": ("p p > h", {}, AmplitudeError, "at least two outgoing"),
+    "density of the top": ("t t~ > w+ w-", {}, AmplitudeError, "no densities of t~, t"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_errors_say_what_is_wrong(name: str) -> None:
+    process, parameters, error, text = WRONG[name]
+    with pytest.raises(error, match=text):
+        create(process, **parameters)
