@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nisampler.density.maps import Channel
+from nisampler.errors import ConfigError
 from nisampler.processes.amplitudes.currents import ChargedCurrent, LeptonicCurrent, NeutralCurrent
 from nisampler.processes.amplitudes.drell_yan import DrellYan
 from nisampler.processes.amplitudes.protocol import Amplitude
@@ -54,6 +55,7 @@ from nisampler.processes.phase_space import (
     heavy_pair_channels,
     topology_channels,
 )
+from nisampler.processes.phase_space.densities import TopologyPropagators
 
 # |M|² of a virtual photon depends on angles alone: its cross-section falls as 1/ŝ, the densities as another 1/ŝ.
 _PHOTON = PowerLaw(2.0)
@@ -309,12 +311,22 @@ def _process(
         cuts=cuts,
         channels=channels[0],
         groups=channels[1],
+        prior=_prior(channels[0], card),
         alpha_s=None if card.alpha_s is None else RunningAlphaS(card.alpha_s, loops=card.alpha_s_loops),
         alpha_em=model.alpha_em,
         nominal=Nominal(card.pdf, _coloured_legs(state), card.alpha_s, card.alpha_s_loops),
         observables=hadron_observables(state, mass_range, card.pt_jet_min, card.eta_jet_max),
     )
     return HadronProcess(setup, card)
+
+
+def _prior(channels: Sequence[Channel], card: CollisionParameters) -> TopologyPropagators | None:
+    """Weights from propagators where a card asks for them."""
+    if card.channel_weights == "densities":
+        return None
+    if card.channels != "topology":
+        raise ConfigError('channel_weights = "propagators" needs channels = "topology", whose trees have some')
+    return TopologyPropagators([channel for channel in channels if isinstance(channel, TopologyChannel)])
 
 
 def _coloured_legs(state: FinalState) -> int:

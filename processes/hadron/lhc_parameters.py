@@ -39,6 +39,8 @@ class CollisionParameters:
         Order of the running where `alpha_s` is given.
     channels
         Phase-space channels: "chili" or "topology".
+    channel_weights
+        Prior weights of topology channels: in proportion to their "densities", or to products of their "propagators".
     matrix_element
         What makes the matrix elements of two jets and more, and of tops with a jet: "recursion", or "pyamplicol", which
         needs its extra and a licence.
@@ -70,6 +72,7 @@ class CollisionParameters:
     alpha_s: Coupling | None = None
     alpha_s_loops: Loops = 1
     channels: Literal["chili", "topology"] = "chili"
+    channel_weights: Literal["densities", "propagators"] = "densities"
     matrix_element: Literal["recursion", "pyamplicol"] = "recursion"
     workers: Natural = 0
     pt_jet_min: Positive = 20.0

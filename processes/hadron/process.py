@@ -54,8 +54,8 @@ class HadronSetup:
         They know the energy of the collision.
     channels
         Maps of the cube to momenta of the legs with the density of dx1 dx2 dPhi.
-    groups
-        Channels that share a flow, see `Multichannel`.
+    groups, prior
+        Channels that share a flow, and prior weights of the channels: see `Multichannel`.
     alpha_s
         Strong coupling (n,) at Q² (n,); by default that of the parton densities.
     alpha_em
@@ -82,6 +82,7 @@ class HadronSetup:
     cuts: Cuts
     channels: Sequence[Channel]
     groups: Sequence[int] | None = None
+    prior: Callable[[Tensor], Tensor] | None = None
     alpha_s: Callable[[Tensor], Tensor] | None = None
     alpha_em: float = 0.0
     observables: tuple[Observable, ...] = ()
@@ -150,6 +151,7 @@ class HadronProcess(Process):
             setup.channels,
             features=self.features,
             groups=setup.groups,
+            prior=setup.prior,
             densities=joint_densities(setup.channels),
             support=self.passes,
         )

@@ -1,4 +1,4 @@
-"""The densities of many topology channels at a point, from its invariants alone.
+"""The densities of many topology channels at a point, or products of their propagators, from its invariants alone.
 
 The density of a channel is a product over the clusters of its tree, and each factor depends on a few invariants:
 squared masses of sets of legs, and squared momentum transfers from beam 1 to such sets. Trees of one process have most
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,13 +17,52 @@ import torch
 from torch import Tensor
 
 from nisampler.errors import ChannelError, ShapeError
-from nisampler.processes.phase_space.blocks import Exchange, sqrt_kallen
-from nisampler.processes.phase_space.mappings import SUPPORT_TOLERANCE, IntervalMap
+from nisampler.processes.phase_space.blocks import Exchange, MomentumFractions, sqrt_kallen
+from nisampler.processes.phase_space.mappings import SUPPORT_TOLERANCE, BreitWigner, IntervalMap, PowerLaw
 from nisampler.processes.phase_space.topology import FLOOR, TINY, Branch, Cluster, Fractions, TopologyChannel
 
 
-class TopologyDensities:
-    """Log densities of topology channels, those that their inverses give.
+class _Trees:
+    """Sums of logs of factors for each of several trees of the same legs."""
+
+    def __init__(
+        self, channels: Sequence[TopologyChannel], factors: Callable[[TopologyChannel], list[_Factor]]
+    ) -> None:
+        if not channels or any(channel.masses != channels[0].masses for channel in channels):
+            raise ChannelError("channels whose densities are worked out together have the same legs and masses")
+        self.masses, self.legs = channels[0].masses, channels[0].legs
+        each = [factors(channel) for channel in channels]
+        kinds: dict[object, list[_Factor]] = {}
+        for factor in dict.fromkeys(itertools.chain.from_iterable(each)):
+            kinds.setdefault((type(factor), factor.shape), []).append(factor)
+        self._kinds = tuple(tuple(kind) for kind in kinds.values())
+        number = {factor: place for place, factor in enumerate(itertools.chain.from_iterable(self._kinds))}
+        most = max(map(len, each))
+        # The row after the last one is zero, for trees with fewer factors.
+        self._rows = [
+            [number[own[place]] if place < len(own) else len(number) for own in each] for place in range(most)
+        ]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        r"""Logs (n, K) for every channel, -inf outside its support, at momenta (n, m, 4).
+
+        Raises
+        ------
+        ShapeError
+            If x is not of shape (n, m, 4).
+        """
+        if x.ndim != 3 or x.shape[1:] != (self.legs, 4):
+            raise ShapeError(f"these channels take momenta (n, {self.legs}, 4), got {tuple(x.shape)}")
+        found = _Invariants.of(x, self.masses)
+        table = torch.cat([*(kind[0].logs(kind, found) for kind in self._kinds), x.new_zeros(1, len(x))])
+        logs = table[self._rows[0]]
+        for rows in self._rows[1:]:
+            logs += table[rows]
+        return logs.t()
+
+
+class TopologyDensities(_Trees):
+    r"""log(du / d\mu) of topology channels, which their inverses give, too.
 
     Parameters
     ----------
@@ -47,37 +86,40 @@ class TopologyDensities:
     """
 
     def __init__(self, channels: Sequence[TopologyChannel]) -> None:
-        if not channels or any(channel.masses != channels[0].masses for channel in channels):
-            raise ChannelError("channels whose densities are worked out together have the same legs and masses")
-        self.masses, self.legs = channels[0].masses, channels[0].legs
-        factors = [[_Energy(channel.fractions), *_factors(channel, channel.root)] for channel in channels]
-        kinds: dict[object, list[_Factor]] = {}
-        for factor in dict.fromkeys(itertools.chain.from_iterable(factors)):
-            kinds.setdefault((type(factor), factor.shape), []).append(factor)
-        self._kinds = tuple(tuple(kind) for kind in kinds.values())
-        number = {factor: place for place, factor in enumerate(itertools.chain.from_iterable(self._kinds))}
-        most = max(map(len, factors))
-        # The row after the last one is zero, for trees with fewer factors.
-        self._rows = [
-            [number[own[place]] if place < len(own) else len(number) for own in factors] for place in range(most)
-        ]
+        super().__init__(channels, lambda channel: [_Energy(channel.fractions), *_factors(channel, channel.root)])
 
-    def __call__(self, x: Tensor) -> Tensor:
-        r"""log(du / d\mu) (n, K) of every channel, -inf outside its support, at momenta (n, m, 4).
 
-        Raises
-        ------
-        ShapeError
-            If x is not of shape (n, m, 4).
-        """
-        if x.ndim != 3 or x.shape[1:] != (self.legs, 4):
-            raise ShapeError(f"these channels take momenta (n, {self.legs}, 4), got {tuple(x.shape)}")
-        found = _Invariants.of(x, self.masses)
-        table = torch.cat([*(kind[0].logs(kind, found) for kind in self._kinds), x.new_zeros(1, len(x))])
-        log_g = table[self._rows[0]]
-        for rows in self._rows[1:]:
-            log_g += table[rows]
-        return log_g.t()
+class TopologyPropagators(_Trees):
+    r"""Weights of topology channels as MadGraph has them: log of the product of 1/|D|² over the propagators of a tree.
+
+    D is s - m² + i m Γ for a Breit-Wigner, and s or |t| plus the offset for a power law (hep-ph/0208156, section 2;
+    2602.06895, equation 2.7). Channels whose maps a grid or a flow adapts need no more; bare maps want their densities.
+
+    Parameters
+    ----------
+    channels
+        Trees of the same legs.
+
+    Raises
+    ------
+    ChannelError
+        As for `TopologyDensities`.
+
+    Examples
+    --------
+    >>> from nisampler.processes.phase_space.blocks import MomentumFractions
+    >>> trees = [Cluster(Cluster(0, 1), 2), Cluster(Cluster(1, 2), 0)]
+    >>> channels = [TopologyChannel(tree, (0.0, 0.0, 0.0), MomentumFractions(13000.0, 100.0)) for tree in trees]
+    >>> p, _ = channels[0].forward(torch.full((1, 7), 0.4, dtype=torch.float64))
+    >>> logs = TopologyPropagators(channels)(p)
+    >>> ratio = ((p[:, 1] + p[:, 2])[:, 0] ** 2 - ((p[:, 1] + p[:, 2])[:, 1:] ** 2).sum(1) + 1) ** 2
+    >>> ratio /= ((p[:, 0] + p[:, 1])[:, 0] ** 2 - ((p[:, 0] + p[:, 1])[:, 1:] ** 2).sum(1) + 1) ** 2
+    >>> torch.allclose((logs[:, 0] - logs[:, 1]).exp(), ratio)
+    True
+    """
+
+    def __init__(self, channels: Sequence[TopologyChannel]) -> None:
+        super().__init__(channels, _propagators)
 
 
 def joint_densities(channels: Sequence[object]) -> TopologyDensities | None:
@@ -193,6 +235,33 @@ class _Split:
         return Exchange(shape).log_density(t, s, (s1, s2), virtuality)
 
 
+@dataclass(frozen=True)
+class _Propagator:
+    """1/|D|² of the squared mass of some legs, or of the transfer between beam 1 and them."""
+
+    shape: IntervalMap
+    transfer: bool
+    legs: int
+    least: float
+    most: float
+
+    @staticmethod
+    def logs(kind: Sequence[_Propagator], found: _Invariants) -> Tensor:
+        """As `_Factor` says."""
+        shape = kind[0].shape
+        s, t = (values[[item.legs for item in kind]] for values in (found.s, found.transfer))
+        of_transfer = torch.tensor([[item.transfer] for item in kind], device=s.device)
+        v = torch.where(of_transfer, t, s)
+        least, most = (v.new_tensor([[getattr(item, name)] for item in kind]).square() for name in ("least", "most"))
+        if isinstance(shape, BreitWigner):
+            logs = -torch.log((v - shape.mass**2).square() + (shape.mass * shape.width) ** 2)
+        else:
+            offset = shape.offset if isinstance(shape, PowerLaw) else 0.0
+            logs = -2 * torch.log((v + offset).clamp(min=TINY))
+        inside = (v >= least * (1 - SUPPORT_TOLERANCE)) & (v <= most * (1 + SUPPORT_TOLERANCE))
+        return torch.where(inside, logs, -math.inf)
+
+
 def _inside(log_density: Tensor, *columns: Tensor) -> Tensor:
     """The density with -inf where a column is outside the cube, as `finish_inverse` does it."""
     inside = torch.isfinite(log_density)
@@ -212,6 +281,20 @@ def _factors(channel: TopologyChannel, cluster: Cluster, before: int = 0) -> Ite
             yield _Mass(branch.invariant, legs, parent, beside, least_beside, *limits)
             yield from _factors(channel, branch, passed if cluster.exchange is not None else 0)
         beside, least_beside = left, 0.0
+
+
+def _propagators(channel: TopologyChannel) -> list[_Factor]:
+    """Those of a tree, with the energy of the partons."""
+    fractions, found = channel.fractions, list[_Factor]()
+    if isinstance(fractions, MomentumFractions):
+        limits = fractions.min_mass, fractions.max_mass
+        found.append(_Propagator(fractions.invariant, False, _bits(channel.root), *limits))
+    for factor in _factors(channel, channel.root):
+        if isinstance(factor, _Mass):
+            found.append(_Propagator(factor.shape, False, factor.legs, factor.least, factor.most))
+        elif isinstance(factor, _Split) and factor.shape is not None:
+            found.append(_Propagator(factor.shape, True, factor.before | factor.left, 0.0, math.inf))
+    return found
 
 
 def _bits(branch: Branch) -> int:

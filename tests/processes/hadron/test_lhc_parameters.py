@@ -59,12 +59,25 @@ def cube(process, n=400, seed=1):
     return torch.rand(n, process.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("channels", ["chili", "topology"])
+@pytest.mark.parametrize(
+    ("channels", "weights"), [("chili", "densities"), ("topology", "densities"), ("topology", "propagators")]
+)
 @pytest.mark.parametrize("name", NAMES)
-def test_channels_of_every_process_pass_their_self_test(name, channels):
-    process = create(name, channels=channels)
+def test_channels_of_every_process_pass_their_self_test(name, channels, weights):
+    process = create(name, channels=channels, channel_weights=weights)
     process.multichannel.self_test()
     assert torch.isfinite(process(cube(process))).all() and process(cube(process)).any()
+
+
+def test_the_integral_does_not_depend_on_the_weights_of_channels():
+    """Of Z + 1 jet in a window; the same points with other weights give another sum, as they must."""
+    found = []
+    for weights in ("densities", "propagators"):
+        process = create("z_jets", n_jets=1, channels="topology", channel_weights=weights, m_max=120.0)
+        engine = torch.quasirandom.SobolEngine(process.dim, scramble=True, seed=3)
+        values = process(engine.draw(1 << 16, dtype=torch.float64))
+        found.append(float(values.mean()))
+    assert found[0] != found[1] and found[1] == pytest.approx(found[0], rel=0.02)
 
 
 @pytest.mark.parametrize(("name", "jets"), JETS)
@@ -171,6 +184,7 @@ WRONG = {
     "scale below a GeV": ({"scale": 0.1}, "at least 1"),
     "scale factor": ({"mu_f_factor": 0.0}, "factor"),
     "unknown channels": ({"channels": "vegas"}, '"chili" or "topology"'),
+    "propagators of no tree": ({"channel_weights": "propagators"}, 'needs channels = "topology"'),
     "coupling": ({"alpha_s": 3.0}, "alpha_s = 3.0"),
     "loops": ({"alpha_s": 0.118, "alpha_s_loops": 5}, "alpha_s_loops = 5: must be 1 or 2 or 3"),
     "loops that are not used": ({"alpha_s_loops": 0}, "loops"),

@@ -27,7 +27,7 @@ from nisampler.processes.phase_space import (
     heavy_pair_channels,
     topology_channels,
 )
-from nisampler.processes.phase_space.densities import TopologyDensities, joint_densities
+from nisampler.processes.phase_space.densities import TopologyDensities, TopologyPropagators, joint_densities
 
 W = Boson(BreitWigner(80.419, 2.08712367), 10.0)
 MASSES = (0.0, 5.0, 0.0, 20.0)
@@ -124,9 +124,29 @@ def test_a_joint_density_that_reaches_too_far_fails_the_self_test() -> None:
         Multichannel(lambda x: x[:, 0, 0], narrow, densities=lambda x: honest(x).clamp(min=-100.0)).self_test()
 
 
-def test_it_stays_on_its_device() -> None:
+def test_propagators_weigh_channels_by_their_peaks_and_only_where_these_reach() -> None:
+    narrow = [
+        channel for mass in (200.0, 900.0) for channel in drell_yan_channels([PowerLaw(2.0)], 50.0, max_mass=mass)
+    ]
+    x = made_by(narrow, 50)
+    found = TopologyPropagators(narrow)(x)
+    assert torch.equal(found > -math.inf, by_inverses(narrow, x) > -math.inf)
+    assert bool((found == -math.inf).any())
+    Multichannel(lambda x: x[:, 0, 0], narrow, prior=TopologyPropagators(narrow)).self_test()
+    photon, boson = drell_yan_channels([PowerLaw(2.0), BreitWigner(91.0, 2.5)], 50.0)
+    at_the_peak, above = torch.tensor(
+        [[[45.5, 0, 0, 45.5], [45.5, 0, 0, -45.5]], [[90, 0, 0, 90], [90, 0, 0, -90]]]
+    ).double()
+    weights = TopologyPropagators([photon, boson])(torch.stack([at_the_peak, above]))
+    ratio = (weights[:, 1] - weights[:, 0]).exp()
+    expected = [91.0**4 / (91.0 * 2.5) ** 2, 180.0**4 / ((180.0**2 - 91.0**2) ** 2 + (91.0 * 2.5) ** 2)]
+    assert ratio.tolist() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", [TopologyDensities, TopologyPropagators])
+def test_it_stays_on_its_device(kind: type[TopologyDensities | TopologyPropagators]) -> None:
     x = torch.empty(4, 5, 4, device="meta", dtype=torch.float64)
-    assert TopologyDensities(SETS["W + 3 jets"])(x).shape == (4, 42)
+    assert kind(SETS["W + 3 jets"])(x).shape == (4, 42)
 
 
 def test_wrong_use() -> None:
