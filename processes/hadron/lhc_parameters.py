@@ -40,7 +40,8 @@ class CollisionParameters:
     channels
         Phase-space channels: "chili" or "topology".
     channel_weights
-        Prior weights of topology channels: in proportion to their "densities", or to products of their "propagators".
+        Prior weights of topology channels: in proportion to their "densities", or to products of their "propagators",
+        which cost less and gain something on VEGAS grids alone.
     matrix_element
         What makes the matrix elements of two jets and more, and of tops with a jet: "recursion", or "pyamplicol", which
         needs its extra and a licence.

@@ -93,7 +93,8 @@ class TopologyPropagators(_Trees):
     r"""Weights of topology channels as MadGraph has them: log of the product of 1/|D|² over the propagators of a tree.
 
     D is s - m² + i m Γ for a Breit-Wigner, and s or |t| plus the offset for a power law (hep-ph/0208156, section 2;
-    2602.06895, equation 2.7). Channels whose maps a grid or a flow adapts need no more; bare maps want their densities.
+    2602.06895, equation 2.7). Where a grid or a flow adapts the maps of the channels, these weights do about as well as
+    the densities; bare maps want their densities.
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ import pytest
 from nisampler.errors import MissingExtraError
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
-MODULES = ("beside_madspace", "event_files", "flow_libraries", "roofline", "measurements")
+MODULES = ("beside_madspace", "madspace_events", "event_files", "flow_libraries", "roofline", "measurements")
 
 
 @pytest.fixture
@@ -47,9 +47,9 @@ def a_row(**changes: Any) -> dict[str, Any]:
     return row | {"times": times} | changes
 
 
-@pytest.mark.parametrize("part", ["flow", "phase space", "event files", "densities"])
+@pytest.mark.parametrize("part", ["flow", "phase space", "event files", "densities", "Drell-Yan"])
 def test_our_part_of_a_row(bench: ModuleType, part: str) -> None:
-    if part == "densities" and importlib.util.find_spec("pythia8mc") is None:
+    if part in ("densities", "Drell-Yan") and importlib.util.find_spec("pythia8mc") is None:
         pytest.skip("its densities come with pythia8mc")
     row = bench.measure({"part": part, "batch": 40, "threads": 1, "repeats": 1})
     assert row["versions"]["madspace"] is None and json.loads(json.dumps(row)) == row
