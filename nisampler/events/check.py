@@ -164,7 +164,8 @@ def check_file(path: str | Path, tolerance: float = DEFAULT_TOLERANCE) -> CheckR
         ``.lhe``, ``.lhe.gz``, ``.lhe.zst`` or ``.h5`` (events or points).
     tolerance
         Largest relative violation of momentum conservation and of the mass shell. Files written with eight
-        digits need about 1e-6.
+        digits need about 1e-6. (lhecheck of lheutils asks for masses to 1e-6 GeV, which no double holds for a massless
+        particle of 100 GeV, since E² alone is rounded to 1e-12 GeV²: ``--onshell-abs 1e-4 --positive-mass-abs 1e-4``.)
 
     Returns
     -------
@@ -178,7 +179,7 @@ def check_file(path: str | Path, tolerance: float = DEFAULT_TOLERANCE) -> CheckR
     EventFormatError
         If the ending names no event format.
     MissingExtraError
-        If it is an LHE file and pylhe is not installed.
+        If it is an LHE file and pylhe, which reads it, is not installed.
 
     Examples
     --------

@@ -15,9 +15,11 @@ _UPRIGHT = dict(zip("Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega".split()
     **{name: name for name in "cos sin tan cosh sinh tanh exp ln log max min arccos arctan".split()},
     **{",": "\u2009", ";": "\u2005", "quad": "\u2003", " ": " ", "langle": "⟨", "rangle": "⟩", "pm": "±", "times": "×"},
     **{"cdot": "·", "to": "→", "infty": "∞", "approx": "≈", "sqrt": "√", "%": "%", "leq": "≤", "geq": "≥", "sim": "∼"},
+    **{"perp": "⊥", "parallel": "∥", "prime": "′", "circ": "°", "!": ""},
 }
 _ITALIC = _GREEK | {"ell": "ℓ", "hbar": "ℏ"}
 _ORDINARY, _HIGH, _DEEP = "0123456789−+", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "₀₁₂₃₄₅₆₇₈₉₋₊"
+_ACCENTS = {"bar": "\u0304", "overline": "\u0305", "hat": "\u0302", "tilde": "\u0303", "dot": "\u0307", "vec": "\u20d7"}
 _FONTS = ("mathrm", "text", "mathdefault", "operatorname")
 _SIGN = re.compile(r"\\[A-Za-z]+ ?|\\.|.", re.DOTALL)
 _RAISED, _LOWERED, _SMALL = -0.38, 0.22, 0.72
@@ -112,6 +114,8 @@ def _mathematics(signs: list[str], text: str, level: int) -> Iterator[Piece]:
                 if re.search(r"[\\^_{}]", letters):
                     raise UnknownNotationError(f"no notation for {letters!r} in {text!r}")
                 yield Piece(letters, level=level)
+            elif name in _ACCENTS:
+                yield _accented(list(_mathematics(_argument(signs, text), text, level)), _ACCENTS[name], text)
             elif name in _UPRIGHT:
                 yield Piece(_UPRIGHT[name], level=level)
             elif name in _ITALIC:
@@ -120,6 +124,13 @@ def _mathematics(signs: list[str], text: str, level: int) -> Iterator[Piece]:
                 raise UnknownNotationError(f"no notation for {sign!r} in {text!r}")
         elif not sign.isspace():
             yield Piece({"-": "−"}.get(sign, sign), sign.isalpha() and sign.isascii(), level)
+
+
+def _accented(parts: list[Piece], accent: str, text: str) -> Piece:
+    """A letter with an accent."""
+    if len(parts) != 1 or len(parts[0].text) != 1:
+        raise UnknownNotationError(f"accents stand above single letters here, not as in {text!r}")
+    return Piece(parts[0].text + accent, parts[0].italic, parts[0].level)
 
 
 def _argument(signs: list[str], text: str) -> list[str]:

@@ -270,7 +270,9 @@ class Panel:
         yield f'<path d="{ends}" stroke="{INK}" stroke-width="0.8"/>'
         for y, text in zip(rows, down[1], strict=True):
             yield _text(box.left - 7.0, y + 5.0, text, _TEXT, "end")
+        yield _text(box.left - 7.0, box.top - 8.0, down[2], _NOTE, "end")
         if self._lowest:
+            yield _text(box.right, box.bottom + 40.0, across[2], _NOTE, "end")
             for x, text in zip(columns, across[1], strict=True):
                 yield _text(x, box.bottom + 19.0, text, _TEXT)
             yield _text(box.left + box.width / 2, box.bottom + 40.0, self._names["x"], _LABEL)

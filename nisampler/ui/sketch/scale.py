@@ -74,11 +74,11 @@ class Scale:
         share: Floats = np.clip((found - low) / (high - low), 1.0 - _FAR, _FAR)
         return share
 
-    def marks(self, most: int) -> tuple[list[float], list[str]]:
-        """Places and texts of the ticks, at about so many."""
+    def marks(self, most: int) -> tuple[list[float], list[str], str]:
+        """Places and texts of at most about so many ticks, and a factor of all."""
         low, high = self.ends()
         if self.log:
-            return log_ticks(low, high, most)
+            return *log_ticks(low, high, most), ""
         places = self.ticks
         if places is None:
             places = linear_ticks(low, high, 4 if self.kind == "few" else most, self.kind == "whole")
@@ -86,4 +86,4 @@ class Scale:
             near = 0.02 * (high - low)
             places = [place for place in places if low + near < place < high - near]
         inside = [place for place in places if low - 1e-9 * (high - low) <= place <= high + 1e-9 * (high - low)]
-        return inside, labels(inside, self.kind)
+        return inside, *labels(inside, self.kind)

@@ -38,20 +38,19 @@ def linear_ticks(low: float, high: float, most: int = 7, whole: bool = False) ->
     return [round(number * step, digits) + 0.0 for number in range(first, last + 1)]
 
 
-def labels(values: list[float], kind: Kind = "plain") -> list[str]:
-    """What is written at ticks: with equally many decimals, as 20k, or in powers of ten where that is shorter.
+def labels(values: list[float], kind: Kind = "plain") -> tuple[list[str], str]:
+    """What is written at ticks, with equally many decimals or as 20k, and the factor of all where they have one.
 
     >>> labels([0.0, 0.5, 1.0]), labels([-20000.0, 0.0], "thousands"), labels([1e-7, 2e-7])
-    (['0.0', '0.5', '1.0'], ['−20k', '0'], ['$1×10^{−7}$', '$2×10^{−7}$'])
+    ((['0.0', '0.5', '1.0'], ''), (['−20k', '0'], ''), (['1', '2'], '$×10^{−7}$'))
     """
     largest = max((abs(value) for value in values), default=0.0)
     if kind == "thousands" and largest >= 1e3:
-        return [_short(value) for value in values]
+        return [_short(value) for value in values], ""
     if largest and not _SMALL <= largest < _LARGE:
         power = math.floor(math.log10(largest))
-        texts = _decimals([value / 10.0**power for value in values])
-        return [f"${text}×10^{{{_minus(str(power))}}}$" for text in texts]
-    return _decimals(values)
+        return _decimals([value / 10.0**power for value in values]), f"$×10^{{{_minus(str(power))}}}$"
+    return _decimals(values), ""
 
 
 def _decimals(values: list[float]) -> list[str]:
