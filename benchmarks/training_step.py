@@ -88,7 +88,8 @@ def step(job: Row) -> float:
         *(lambda fourier: FlowSampler.create(process.dim, coupling, streams.generator("weights")), None),
         *(10**7, 1.0, torch.device("cpu")),
     )
-    return seconds_of(trainer.rehearse) / 2
+    steps = 2 * getattr(trainer, "rehearsed", job["batch"]) // job["batch"]
+    return seconds_of(trainer.rehearse) / float(steps)
 
 
 def training(job: Row) -> dict[str, float]:

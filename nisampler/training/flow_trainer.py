@@ -90,6 +90,7 @@ class FlowTrainer:
             wanted = tuning.CHANNEL_STEPS_QUICK if config.events else tuning.CHANNEL_STEPS
             self.batch = min(512, max(128, config.calls // wanted))
         self.steps = max(1, calls // self.batch)
+        self.together = max(1, min(tuning.DRAWN_TOGETHER[0], self.steps // tuning.DRAWN_TOGETHER[1]))
         self.window = max(-(-tuning.WINDOW_POINTS // self.batch), self.steps // tuning.WINDOWS)
         capacity = max(self.batch, min(config.flow.buffer, self.steps * self.batch))
         self.buffer = Buffer(integrand.dim, capacity, device, extra=self.arms[0].sampler.extra)
@@ -123,12 +124,9 @@ class FlowTrainer:
         entry = [arm.stepper.state() for arm in self.arms]
         window = Window()
         while len(window) < self.window and self.step < self.steps:
-            batch, loss = self._fresh_step()
-            self.step += 1
-            if batch is None or not math.isfinite(loss):
+            if not self._round(window, min(self.together, self.steps - self.step)):
                 self._roll_back("the loss or its gradient was not finite")
                 return []
-            window.add(batch, loss)
         calls = calls_before + self.integrand.calls - first
         loss, rate = sum(window.losses) / len(window), self.arms[0].stepper.rate(self._fraction())
         record = make_record("flow", calls, window.weights, self.step, loss, rate)
@@ -170,10 +168,14 @@ class FlowTrainer:
             self.arms[0].stepper.load_state(self.watch.best)
             self.warnings.append("the end of the training was worse than its best moment, which was restored")
 
+    @property
+    def rehearsed(self) -> int:
+        """Points that `rehearse` draws."""
+        return tuning.DRAWN_TOGETHER[0] * self.batch
+
     def rehearse(self) -> None:
-        """A step whose outcome does not matter, to be timed."""
-        self._fresh_step()
-        self.step += 1
+        """Steps whose outcome does not matter, to be timed."""
+        self._round(Window(), tuning.DRAWN_TOGETHER[0])
 
     def replay(self, most: int = tuning.REPLAY) -> tuple[Tensor, Tensor, Tensor]:
         """Up to `most` stored points seen from the trained flow: latent points, weights f/q, importance q/g.
@@ -218,38 +220,48 @@ class FlowTrainer:
                 self.watch.best, arm.safe = {}, arm.stepper.state()  # no way back to dropped channels
                 self.warnings.append(dropped)
 
-    def _fresh_step(self) -> tuple[Batch | None, float]:
-        """Draw, evaluate and store a batch, then learn from it and from stored points; the loss before that."""
-        generator = self.streams.generator("flow", self.step, device=self.device)
-        arm = self.arms[self.step % len(self.arms)]
-        fresh = self._draw(arm.sampler, generator)
-        if fresh is None:
-            return None, math.nan
-        self.norm = max(
-            tuning.NORM_MEMORY * self.norm + (1.0 - tuning.NORM_MEMORY) * float(fresh.weights.mean()),
-            1.0 / tuning.LARGEST_VALUE,
-        )
-        self.buffer.add(*fresh.columns)
-        loss_of, loss = self._loss(), 0.0
+    def _round(self, window: Window, count: int) -> bool:
+        """Draw the points of so many steps, and take these steps; False where something was not finite."""
+        first, generator = self.step, self.streams.generator("flow", self.step, device=self.device)
+        drawing = self.arms[first // self.together % len(self.arms)]
         for member in self.arms:
             member.sampler.freeze_channels(self.channels_frozen)
+        batches = self._draw(drawing.sampler, count, generator)
+        self.step = first + count if batches is None else first
+        for batch in batches or []:
+            loss = self._learn(batch, drawing, generator)
+            self.step += 1
+            if not math.isfinite(loss):
+                self.step = first + count
+                return False
+            window.add(batch, loss)
+        return batches is not None
+
+    def _learn(self, batch: Batch, drawing: Arm, generator: torch.Generator) -> float:
+        """Store a batch of fresh points, learn from it and from stored points; the loss of one arm before that."""
+        self.norm = max(
+            tuning.NORM_MEMORY * self.norm + (1.0 - tuning.NORM_MEMORY) * float(batch.weights.mean()),
+            1.0 / tuning.LARGEST_VALUE,
+        )
+        self.buffer.add(*batch.columns)
+        loss_of, loss = self._loss(), 0.0
         for k in range(1 + self.reuse):
-            points = fresh.columns if k == 0 else self.buffer.draw(self.batch, generator)
+            points = batch.columns if k == 0 else self.buffer.draw(self.batch, generator)
             self.optimizer_steps += 1
             for member in self.arms:
                 found = member.step(points, loss_of, self.norm, self._fraction(k / (1 + self.reuse)))
                 if not math.isfinite(found):
-                    return fresh, found
+                    return found
                 if k == 0:
-                    loss = found if member is arm else loss
+                    loss = found if member is drawing else loss
                     if self._fraction() >= 0.5 * tuning.TRIAL:
                         member.unseen_loss += found
-        return fresh, loss
+        return loss
 
-    def _draw(self, sampler: TrainableSampler, generator: torch.Generator) -> Batch | None:
-        """A batch of fresh points; None if something of it is not finite."""
+    def _draw(self, sampler: TrainableSampler, count: int, generator: torch.Generator) -> list[Batch] | None:
+        """So many batches of fresh points; None if something of them is not finite."""
         with spent.timed("networks"):
-            y, log_g = sampler.map(sampler.latent(self.batch, generator))
+            y, log_g = sampler.map(sampler.latent(count * self.batch, generator))
         if not bool(torch.isfinite(y).all() & torch.isfinite(log_g).all()):
             return None
         x, log_base = (y, torch.zeros_like(log_g)) if self.base is None else self.base.map(y)
@@ -261,9 +273,14 @@ class FlowTrainer:
         if not bool(torch.isfinite(weights).all()):
             return None
         if not extra.shape[1]:
-            self.memory.add(x, value, weights, most=1)
+            self.memory.add(x, value, weights, most=count)
         columns = tuple(column.to(sampler.dtype) for column in (y, f, log_g, extra.to(self.device)))
-        return Batch(y, weights, columns)
+        # Neighbours go to different batches, so that each has points of every channel.
+        parts = (column.unflatten(0, (self.batch, count)).unbind(1) for column in (y, weights, *columns))
+        return [
+            Batch(y, weights, tuple(part.contiguous() for part in stored))
+            for y, weights, *stored in zip(*parts, strict=True)
+        ]
 
     def end_trial(self) -> None:
         """Keep the arm with the lowest loss on points it had not seen."""

@@ -101,7 +101,7 @@ class Pilot:
         flow = self.make_flow(size)
         sampler, generator = flow.sampler(), streams.generator("rehearsal", device=device)
         for again in range(3):
-            with prices.timed(f"{name}_training", flow.batch) if again else nullcontext():
+            with prices.timed(f"{name}_training", flow.rehearsed) if again else nullcontext():
                 flow.rehearse()
             with prices.timed(name, tuning.REHEARSED) if again else nullcontext():
                 sampler.sample(tuning.REHEARSED, generator)
