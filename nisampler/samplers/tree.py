@@ -8,9 +8,10 @@ larger k come closer to the envelope that unweighting needs. The moment of a lea
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Annotated, Any, Self
 
 import numpy as np
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
+from nisampler.base import kernels
 from nisampler.base.checks import Count, Finite, NonNegative, Whole, settings
 from nisampler.base.moments import power_of_two
 from nisampler.samplers.base import Sampler, State
@@ -266,11 +268,74 @@ def grow_tree(
     return DensityTree(*(torch.from_numpy(a).to(device) for a in (low, high, mass)))
 
 
+def count_cells(
+    points: Array, powers: Array, factor: Array, chosen: NDArray[np.int64], low: Array, scale: Array, found: Array
+) -> None:
+    """Add points, their powers and their factors up in cells of each axis.
+
+    Parameters
+    ----------
+    points, powers, factor
+        All points (n, dim), and their numbers (n,).
+    chosen
+        Indices of the points inside a box, shape (m,).
+    low, scale
+        Its lower corner (dim,), and cells over its width (dim,).
+    found
+        Zeros (3, dim, cells), to be filled.
+
+    Examples
+    --------
+    >>> found, ones = np.zeros((3, 1, 2)), np.ones(2)
+    >>> count_cells(np.array([[0.1], [0.9]]), 2.0 * ones, ones, np.arange(2), np.zeros(1), np.array([2.0]), found)
+    >>> found[:, 0].tolist()
+    [[1.0, 1.0], [2.0, 2.0], [1.0, 1.0]]
+    """
+    _, dim, cells = found.shape
+    cell = np.clip(((points[chosen] - low) * scale).astype(np.int64), 0, cells - 1)
+    flat = (cell + np.arange(dim) * cells).ravel()
+    for row, values in zip(found, (None, powers[chosen], factor[chosen]), strict=True):
+        spread = None if values is None else np.repeat(values, dim)
+        row[:] = np.bincount(flat, spread, dim * cells).reshape(dim, cells)
+
+
+def count_each(
+    points: Any, powers: Any, factor: Any, chosen: Any, low: Any, scale: Any, found: Any
+) -> None:  # pragma: no cover
+    """What `count_cells` does, point after point, to be compiled: the sums have the same order and the same bits.
+
+    >>> found, ones = np.zeros((3, 1, 2)), np.ones(2)
+    >>> count_each(np.array([[0.1], [0.9]]), 2.0 * ones, ones, np.arange(2), np.zeros(1), np.array([2.0]), found)
+    >>> found[:, 0].tolist()
+    [[1.0, 1.0], [2.0, 2.0], [1.0, 1.0]]
+    """
+    last = found.shape[2] - 1
+    for i in chosen:
+        for axis in range(found.shape[1]):
+            cell = min(max(int((points[i, axis] - low[axis]) * scale[axis]), 0), last)
+            found[0, axis, cell] += 1.0
+            found[1, axis, cell] += powers[i]
+            found[2, axis, cell] += factor[i]
+
+
+@cache
+def _compiled_count() -> Any:
+    """`count_each` for the machine, or None."""
+
+    def load() -> Any:
+        found, row, none = kernels.kept(count_each, nogil=True), np.zeros(1), np.zeros(0, np.int64)
+        found(np.zeros((1, 1)), row, row, none, row, row, np.zeros((3, 1, 2)))
+        return found
+
+    return kernels.tried(load, "density trees grow in plain NumPy")
+
+
 class _Builder:
     """Best-first growth: the leaf whose best cut lowers the objective most is cut next."""
 
     def __init__(self, points: Array, powers: Array, factor: Array, config: TreeConfig) -> None:
         self.points, self.powers, self.factor, self.config = points, powers, factor, config
+        self.count = (_compiled_count() if kernels.at_work() else None) or count_cells
         self.root = float(powers.sum() / max(factor.sum(), 1e-300))
         self.dim = points.shape[1]
 
@@ -322,32 +387,20 @@ class _Builder:
         if len(chosen) < 2 * config.min_points:
             return 0.0, -1, 0.0
         width = high - low
-        cell = ((self.points[chosen] - low) * (config.cuts / width)).astype(np.int64)
-        np.clip(cell, 0, config.cuts - 1, out=cell)
-        cell += np.arange(self.dim) * config.cuts
-        flat = cell.ravel()
-        shape = (self.dim, config.cuts)
-        bins = self.dim * config.cuts
-
-        def below(values: Array | None) -> Array:
-            spread = None if values is None else np.repeat(values, self.dim)
-            return np.cumsum(np.bincount(flat, spread, bins).reshape(shape), axis=1)
-
-        number, powers, factor = below(None), below(self.powers[chosen]), below(self.factor[chosen])
+        scale = config.cuts / width
+        found = np.zeros((3, self.dim, config.cuts))
+        self.count(self.points, self.powers, self.factor, chosen, low, scale, found)
+        below = np.cumsum(found, axis=2)
+        sides = np.stack([below[:, :, :-1], below[:, :, -1:] - below[:, :, :-1]])
+        number, powers, factor = sides[:, 0], sides[:, 1], sides[:, 2]
         pseudo = config.shrinkage
         share = np.arange(1, config.cuts) / config.cuts
-
-        def norm(total: Array, count: Array) -> Array:
-            return ((total + pseudo * moment) / np.maximum(count + pseudo, 1e-300)) ** (1.0 / config.order)
-
-        cost = share * norm(powers[:, :-1], factor[:, :-1]) + (1 - share) * norm(
-            powers[:, -1:] - powers[:, :-1], factor[:, -1:] - factor[:, :-1]
-        )
-        enough = (number[:, :-1] >= config.min_points) & (number[:, -1:] - number[:, :-1] >= config.min_points)
-        cost = np.where(enough, cost, np.inf)
+        norm = ((powers + pseudo * moment) / np.maximum(factor + pseudo, 1e-300)) ** (1.0 / config.order)
+        cost = share * norm[0] + (1 - share) * norm[1]
+        cost[(number < config.min_points).any(0)] = np.inf
         best = int(np.argmin(cost))
         axis, position = divmod(best, config.cuts - 1)
         gain = (moment ** (1.0 / config.order) - float(cost.flat[best])) * float(np.prod(width))
-        if not np.isfinite(gain) or gain <= 0.0:
+        if not math.isfinite(gain) or gain <= 0.0:
             return 0.0, -1, 0.0
         return gain, axis, float(low[axis] + width[axis] * share[position])
