@@ -18,7 +18,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -80,35 +80,72 @@ class Divergence(abc.ABC):
         _check(log_q, f, log_g)
         dtype = torch.promote_types(torch.promote_types(log_q.dtype, f.dtype), log_g.dtype)
         f, log_g = f.to(dtype), log_g.detach().to(dtype)
-        log_q = log_q.to(dtype)
+        log_q, log_norm = log_q.to(dtype), self._log_norm(f, log_g, norm)
+        if torch.is_grad_enabled() and log_q.requires_grad and not f.requires_grad:
+            given = self._numbers(log_q.detach(), f, log_g, log_norm)
+            found = self._with_slope(*given)
+            if found is not None:
+                return _Closed.apply(self, log_q, f, log_g, log_norm, *found)  # type: ignore[no-any-return,no-untyped-call]
+        return self._estimate(*self._numbers(log_q, f, log_g, log_norm))
+
+    @staticmethod
+    def _numbers(log_q: Tensor, f: Tensor, log_g: Tensor, log_norm: float | Tensor) -> tuple[Tensor, ...]:
+        """What `_estimate` takes."""
         inside = f > 0
-        log_f = torch.where(inside, f, torch.ones_like(f)).log()
-        log_p = log_f - self._log_norm(log_f, inside, log_g, norm)
         zero = torch.zeros_like(log_q)
-        log_t = torch.where(inside, log_p - log_q, zero)
-        return self._estimate(log_t, log_q - log_g, torch.where(inside, log_p - log_g, zero), inside)
+        log_p = torch.where(inside, f, 1.0).log() - log_norm
+        return (
+            torch.where(inside, log_p - log_q, zero),
+            log_q - log_g,
+            torch.where(inside, log_p - log_g, zero),
+            inside,
+        )
 
     def parameters(self) -> dict[str, float]:
         """The settings: `divergence(d.name, **d.parameters())` equals `d`."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
-    def _log_norm(self, log_f: Tensor, inside: Tensor, log_g: Tensor, norm: float | Tensor | None) -> Tensor:
+    def _log_norm(self, f: Tensor, log_g: Tensor, norm: float | Tensor | None) -> float | Tensor:
         if norm is None:
-            log_w = torch.where(inside, log_f - log_g, torch.full_like(log_g, -math.inf))
-            log_norm = torch.logsumexp(log_w, 0) - math.log(len(log_g))
-            return torch.where(inside.any(), log_norm, torch.zeros_like(log_norm))
-        value = torch.as_tensor(norm, dtype=log_f.dtype, device=log_f.device).detach()
-        if value.ndim != 0:
-            raise ShapeError(f"norm must be a single number, got shape {tuple(value.shape)}")
-        if not bool(torch.isfinite(value)):
-            raise NonFiniteError(f"norm must be finite, got {float(value)}")
-        if not bool(value > 0):
-            raise DomainError(f"norm must be positive, got {float(value)}: estimate the integral of |f| first")
-        return value.log()
+            log_norm = torch.logsumexp(f.log() - log_g, 0) - math.log(len(log_g))
+            return torch.where((f > 0).any(), log_norm, torch.zeros_like(log_norm))
+        if isinstance(norm, Tensor) and norm.ndim != 0:
+            raise ShapeError(f"norm must be a single number, got shape {tuple(norm.shape)}")
+        value = float(norm)
+        if not math.isfinite(value):
+            raise NonFiniteError(f"norm must be finite, got {value}")
+        if not value > 0:
+            raise DomainError(f"norm must be positive, got {value}: estimate the integral of |f| first")
+        return math.log(value)
 
     @abc.abstractmethod
     def _estimate(self, log_t: Tensor, log_q_g: Tensor, log_p_g: Tensor, inside: Tensor) -> Tensor:
         """Mean over the points, from log p/q, log q/g and log p/g; those with p are 0 where f = 0."""
+
+    def _with_slope(
+        self, log_t: Tensor, log_q_g: Tensor, log_p_g: Tensor, inside: Tensor
+    ) -> tuple[Tensor, Tensor] | None:
+        """Value and derivatives in each log q where these are known in closed form; None leaves them to autograd."""
+        return None
+
+
+class _Closed(torch.autograd.Function):
+    """A divergence whose derivatives in log q are at hand."""
+
+    @staticmethod
+    def forward(ctx: Any, *given: Any) -> Any:
+        *numbers, value, slope = given
+        ctx.numbers = numbers
+        ctx.save_for_backward(slope)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (slope,), (divergence, log_q, *others) = ctx.saved_tensors, ctx.numbers
+        if torch.is_grad_enabled():  # a second derivative is wanted
+            plain = divergence._estimate(*divergence._numbers(log_q, *others))
+            (slope,) = torch.autograd.grad(plain, log_q, create_graph=True)
+        return (None, grads[0] * slope, *[None] * 5)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +169,21 @@ class FDivergence(Divergence):
     def _terms(self, log_t: Tensor, q: Tensor, p: Tensor) -> Tensor:
         """q φ(t) / g inside the support, from log t and from `q`, `p`, each divided by g."""
 
+    def _slopes(self, log_t: Tensor, q: Tensor, p: Tensor) -> Tensor | None:
+        """Derivatives of `_terms` in log q, q (φ(t) - t φ'(t)) / g, where they are known in closed form."""
+        return None
+
+    def _with_slope(
+        self, log_t: Tensor, log_q_g: Tensor, log_p_g: Tensor, inside: Tensor
+    ) -> tuple[Tensor, Tensor] | None:
+        q, p = log_q_g.exp(), log_p_g.exp()
+        slopes = self._slopes(log_t, q, p)
+        if slopes is None:
+            return None
+        leaked = self._at_zero() * q
+        value = torch.where(inside, self._terms(log_t, q, p), leaked).mean()
+        return value, torch.where(inside, slopes, leaked) / len(q)
+
     def _at_zero(self) -> float:
         """φ(0), the price of a unit of proposal mass where f = 0."""
         return 0.0
@@ -141,7 +193,8 @@ def _check(log_q: Tensor, f: Tensor, log_g: Tensor) -> None:
     shapes = {"log_q": tuple(log_q.shape), "f": tuple(f.shape), "log_g": tuple(log_g.shape)}
     if len(set(shapes.values())) > 1 or f.ndim != 1 or len(f) == 0:
         raise ShapeError(f"log_q, f and log_g must share one shape (n,) with n > 0, got {shapes}")
-    if not bool(((f >= 0) & (f < math.inf)).all()):
+    lowest, highest = torch.aminmax(f.detach())  # NaN if there is one
+    if not (lowest >= 0 and highest < math.inf):
         if bool(torch.isfinite(f).all()):
             raise DomainError("f must not be negative: pass absolute values of a signed integrand")
         raise NonFiniteError("f has NaN or infinite entries: remove or zero them before training")

@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from nisampler.base.checks import Finite, Positive, settings
 from nisampler.errors import ConfigError
@@ -32,12 +33,8 @@ class ForwardKL(FDivergence):
     ----------
     control
         Weight c of the control variate. 1 makes the gradient noise-free at q = p; 0 leaves
-        :math:`-\frac{p}{g} \nabla \log q`, quieter for points from a g far narrower than q.
-
-    Raises
-    ------
-    ConfigError
-        Unless `control` lies between 0 and 1.
+        :math:`-\frac{p}{g} \nabla \log q`, quieter for points from a g far narrower than q. `ConfigError` unless it
+        lies between 0 and 1.
 
     Examples
     --------
@@ -50,6 +47,9 @@ class ForwardKL(FDivergence):
 
     def _terms(self, log_t: Tensor, q: Tensor, p: Tensor) -> Tensor:
         return p * log_t + self.control * (q - p)
+
+    def _slopes(self, log_t: Tensor, q: Tensor, p: Tensor) -> Tensor:
+        return self.control * q - p
 
     def _at_zero(self) -> float:
         return self.control
@@ -75,6 +75,9 @@ class ReverseKL(FDivergence):
         below = -log_floor * q + (1.0 - 1.0 / self.floor) * p
         return torch.where(log_t >= log_floor, above, below)
 
+    def _slopes(self, log_t: Tensor, q: Tensor, p: Tensor) -> Tensor:
+        return -q * log_t.clamp(min=math.log(self.floor))
+
     def _at_zero(self) -> float:
         return -math.log(self.floor)
 
@@ -92,6 +95,9 @@ class Jeffreys(FDivergence):
 
     def _terms(self, log_t: Tensor, q: Tensor, p: Tensor) -> Tensor:
         return ForwardKL()._terms(log_t, q, p) + ReverseKL(self.floor)._terms(log_t, q, p)
+
+    def _slopes(self, log_t: Tensor, q: Tensor, p: Tensor) -> Tensor:
+        return ForwardKL()._slopes(log_t, q, p) + ReverseKL(self.floor)._slopes(log_t, q, p)
 
     def _at_zero(self) -> float:
         return 1.0 - math.log(self.floor)
@@ -112,6 +118,9 @@ class Variance(FDivergence):
 
     def _terms(self, log_t: Tensor, q: Tensor, p: Tensor) -> Tensor:
         return p * log_t.exp() - p + self.control * (q - p)
+
+    def _slopes(self, log_t: Tensor, q: Tensor, p: Tensor) -> Tensor:
+        return self.control * q - p * log_t.exp()
 
     def _at_zero(self) -> float:
         return self.control
@@ -136,6 +145,10 @@ class PearsonChi2(FDivergence):
         below = self._at_zero() * q + (1.0 - self.floor**-2) * p
         return torch.where(log_t >= log_floor, above, below)
 
+    def _slopes(self, log_t: Tensor, q: Tensor, p: Tensor) -> Tensor:
+        above = 2.0 * q * (-log_t.clamp(min=math.log(self.floor))).exp() - 2.0 * q
+        return torch.where(log_t >= math.log(self.floor), above, self._at_zero() * q)
+
     def _at_zero(self) -> float:
         return 2.0 / self.floor - 2.0
 
@@ -153,6 +166,9 @@ class Hellinger(FDivergence):
     def _terms(self, log_t: Tensor, q: Tensor, p: Tensor) -> Tensor:
         return 0.5 * (p + q) - q * (0.5 * log_t).exp()
 
+    def _slopes(self, log_t: Tensor, q: Tensor, p: Tensor) -> Tensor:
+        return 0.5 * q * (1.0 - (0.5 * log_t).exp())
+
     def _at_zero(self) -> float:
         return 0.5
 
@@ -168,8 +184,10 @@ class JensenShannon(FDivergence):
     name: ClassVar[str] = "jensen_shannon"
 
     def _terms(self, log_t: Tensor, q: Tensor, p: Tensor) -> Tensor:
-        softplus = torch.nn.functional.softplus
         return 0.5 * (p * (math.log(2.0) - softplus(-log_t)) + q * (math.log(2.0) - softplus(log_t)))
+
+    def _slopes(self, log_t: Tensor, q: Tensor, p: Tensor) -> Tensor:
+        return 0.5 * q * (math.log(2.0) - softplus(log_t))
 
     def _at_zero(self) -> float:
         return 0.5 * math.log(2.0)
@@ -188,6 +206,9 @@ class Exponential(FDivergence):
     def _terms(self, log_t: Tensor, q: Tensor, p: Tensor) -> Tensor:
         return p * log_t.square()
 
+    def _slopes(self, log_t: Tensor, q: Tensor, p: Tensor) -> Tensor:
+        return -2.0 * p * log_t
+
 
 @settings
 class SquaredExponential(FDivergence):
@@ -201,6 +222,9 @@ class SquaredExponential(FDivergence):
 
     def _terms(self, log_t: Tensor, q: Tensor, p: Tensor) -> Tensor:
         return p * log_t.exp() * log_t.square()
+
+    def _slopes(self, log_t: Tensor, q: Tensor, p: Tensor) -> Tensor:
+        return -p * log_t.exp() * log_t * (log_t + 2.0)
 
 
 @settings
@@ -223,10 +247,19 @@ class ABProduct(FDivergence):
         powers = (log_t * (1.0 - a - b)).exp() - (log_t * (1.0 - a)).exp() - (log_t * (1.0 - b)).exp()
         return (p + q * powers) / (2.0 * a * b)
 
+    def _slopes(self, log_t: Tensor, q: Tensor, p: Tensor) -> Tensor:
+        a, b = 0.5 * (1.0 - self.alpha), 0.5 * (1.0 - self.beta)
+        both = (a + b) * (log_t * (1.0 - a - b)).exp()
+        return q * (both - a * (log_t * (1.0 - a)).exp() - b * (log_t * (1.0 - b)).exp()) / (2.0 * a * b)
+
 
 def _alpha_terms(log_t: Tensor, q: Tensor, p: Tensor, order: float) -> Tensor:
     """q (t^a - 1 - a (t - 1)) / (a (a - 1)) over g."""
     return (q * (order * log_t).exp() - q - order * (p - q)) / (order * (order - 1.0))
+
+
+def _alpha_slopes(log_t: Tensor, q: Tensor, order: float) -> Tensor:
+    return q * (1.0 - (order * log_t).exp()) / order
 
 
 @settings
@@ -245,6 +278,9 @@ class Chernoff(FDivergence):
 
     def _terms(self, log_t: Tensor, q: Tensor, p: Tensor) -> Tensor:
         return _alpha_terms(log_t, q, p, 0.5 * (1.0 - self.alpha))
+
+    def _slopes(self, log_t: Tensor, q: Tensor, p: Tensor) -> Tensor:
+        return _alpha_slopes(log_t, q, 0.5 * (1.0 - self.alpha))
 
     def _at_zero(self) -> float:
         return 2.0 / (1.0 - self.alpha)
@@ -275,6 +311,9 @@ class Alpha(FDivergence):
     def _terms(self, log_t: Tensor, q: Tensor, p: Tensor) -> Tensor:
         return _alpha_terms(log_t, q, p, self.alpha)
 
+    def _slopes(self, log_t: Tensor, q: Tensor, p: Tensor) -> Tensor:
+        return _alpha_slopes(log_t, q, self.alpha)
+
     def _at_zero(self) -> float:
         return 1.0 / self.alpha
 
@@ -300,13 +339,21 @@ class Renyi(Divergence):
         _check_order(self.alpha)
 
     def _estimate(self, log_t: Tensor, log_q_g: Tensor, log_p_g: Tensor, inside: Tensor) -> Tensor:
+        return self._parts(log_t, log_q_g, log_p_g, inside)[0]
+
+    def _with_slope(self, log_t: Tensor, log_q_g: Tensor, log_p_g: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+        value, power, q, total = self._parts(log_t, log_q_g, log_p_g, inside)
+        return value, (q - torch.where(inside, power, 0.0)) / (total * len(q))
+
+    def _parts(self, log_t: Tensor, log_q_g: Tensor, log_p_g: Tensor, inside: Tensor) -> tuple[Tensor, ...]:
+        """The value, p^α q^{1-α} and q at each point, divided by g and a common scale, and the scaled integral."""
         a = self.alpha
         exponent = a * log_t + log_q_g
         scale = exponent.detach().max().clamp(min=0.0)
-        q, p = (log_q_g - scale).exp(), (log_p_g - scale).exp()
-        shifted = (exponent - scale).exp() + (a - 1.0) * q - a * p
+        power, q, p = (exponent - scale).exp(), (log_q_g - scale).exp(), (log_p_g - scale).exp()
+        shifted = power + (a - 1.0) * q - a * p
         total = torch.where(inside, shifted, (a - 1.0) * q).mean() + (-scale).exp()
-        return (total.log() + scale) / (a - 1.0)
+        return (total.log() + scale) / (a - 1.0), power, q, total
 
 
 @settings
@@ -325,12 +372,7 @@ class LogVariance(Divergence):
     Attributes
     ----------
     leak
-        λ, positive.
-
-    Raises
-    ------
-    ConfigError
-        If `leak` is not positive and finite.
+        λ; `ConfigError` unless it is positive and finite.
 
     Examples
     --------
@@ -341,17 +383,24 @@ class LogVariance(Divergence):
     name: ClassVar[str] = "log_variance"
     leak: Positive = 1.0
 
-    def _log_norm(self, log_f: Tensor, inside: Tensor, log_g: Tensor, norm: float | Tensor | None) -> Tensor:
-        return log_f.new_zeros(())
+    def _log_norm(self, f: Tensor, log_g: Tensor, norm: float | Tensor | None) -> float | Tensor:
+        return 0.0
 
     def _estimate(self, log_t: Tensor, log_q_g: Tensor, log_p_g: Tensor, inside: Tensor) -> Tensor:
+        return self._parts(log_t, log_q_g, inside)[0]
+
+    def _with_slope(self, log_t: Tensor, log_q_g: Tensor, log_p_g: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+        value, deviation, count, leaked = self._parts(log_t, log_q_g, inside)
+        return value, self.leak * leaked / len(leaked) - 2.0 * deviation / count
+
+    def _parts(self, log_t: Tensor, log_q_g: Tensor, inside: Tensor) -> tuple[Tensor, ...]:
+        """The value, deviations of the log weights, the number of those less one, and q/g where f = 0."""
         zero = torch.zeros_like(log_t)
-        count = inside.sum()
-        mean = log_t.sum() / count.clamp(min=1)
-        squares = torch.where(inside, (log_t - mean).square(), zero)
-        variance = squares.sum() / (count - 1).clamp(min=1)
+        number = inside.sum()
+        deviation = torch.where(inside, log_t - log_t.sum() / number.clamp(min=1), zero)
         leaked = torch.where(inside, zero, torch.where(inside, zero, log_q_g).exp())
-        return variance + self.leak * leaked.mean()
+        count = (number - 1).clamp(min=1)
+        return deviation.square().sum() / count + self.leak * leaked.mean(), deviation, count, leaked
 
 
 DIVERGENCES: Mapping[str, type[Divergence]] = MappingProxyType(

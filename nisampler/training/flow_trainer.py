@@ -276,7 +276,7 @@ class FlowTrainer:
             self.memory.add(x, value, weights, most=count)
         columns = tuple(column.to(sampler.dtype) for column in (y, f, log_g, extra.to(self.device)))
         # Neighbours go to different batches, so that each has points of every channel.
-        parts = (column.unflatten(0, (self.batch, count)).unbind(1) for column in (y, weights, *columns))
+        parts = (column.view(self.batch, count, *column.shape[1:]).unbind(1) for column in (y, weights, *columns))
         return [
             Batch(y, weights, tuple(part.contiguous() for part in stored))
             for y, weights, *stored in zip(*parts, strict=True)

@@ -6,6 +6,7 @@ from functools import cache
 from itertools import pairwise
 from statistics import median
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -18,6 +19,7 @@ from nisampler.base.weights import efficiency_at, kish_ess
 from nisampler.density.integrand import Integrand
 from nisampler.errors import ConfigError
 from nisampler.processes.functions.functions import annulus
+from nisampler.samplers import tree as trees
 from nisampler.samplers.tree import DensityTree, TreeConfig, grow_tree
 from nisampler.training.config import TrainingConfig
 from nisampler.training.trainer import Trainer
@@ -156,6 +158,20 @@ def test_every_point_finds_its_leaf(seed: int, dim: int, leaves: int) -> None:
     assert torch.equal(tree._index.find(x), inside.long().argmax(1))
     back = tree.map(tree.unmap(x)[0])[0]
     assert float((back - x).abs().max()) < 1e-9
+
+
+@given(seed=st.integers(0, 2**16), dim=st.integers(1, 4), cells=st.integers(2, 9))
+def test_compiled_counts_have_the_same_bits(seed: int, dim: int, cells: int) -> None:
+    random = np.random.default_rng(seed)
+    points, powers, factor = random.random((200, dim)), random.random(200) ** 8, random.random(200)
+    low = 0.5 * random.random(dim)
+    arguments = points, powers, factor, np.flatnonzero(random.random(200) < 0.5), low, cells / (0.9 - low)
+    plain, each, compiled = (np.zeros((3, dim, cells)) for _ in range(3))
+    trees.count_cells(*arguments, plain)
+    trees.count_each(*arguments, each)
+    (trees._compiled_count() or trees.count_each)(*arguments, compiled)
+    assert plain.tobytes() == each.tobytes() == compiled.tobytes()
+    assert plain[0].sum() == dim * len(arguments[3])
 
 
 def test_growth_is_reproducible() -> None:

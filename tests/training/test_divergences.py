@@ -8,6 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from windows import limit
 
@@ -304,6 +306,65 @@ def test_floor_joins_smoothly(name: str) -> None:
         value = d(log_q, torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64), 1.0)
         results.append((value.item(), torch.autograd.grad(value, log_q)[0].item()))
     assert results[0] == pytest.approx(results[1], rel=1e-6)
+
+
+# Derivatives in closed form
+
+
+class WrongSlopes(Hellinger):
+    """A negative control: the derivatives of something else."""
+
+    def _slopes(self, log_t: Tensor, q: Tensor, p: Tensor) -> Tensor:
+        return 1.01 * super()._slopes(log_t, q, p)
+
+
+def derivatives(d: Divergence, log_q: Tensor, f: Tensor, log_g: Tensor, norm: float | None) -> tuple[Tensor, Tensor]:
+    """Derivatives in log q as they are given, and by autograd from the estimate."""
+    (given,) = torch.autograd.grad(d(log_q, f, log_g, norm), log_q)
+    numbers = d._numbers(log_q, f, log_g, d._log_norm(f, log_g, norm))
+    (plain,) = torch.autograd.grad(d._estimate(*numbers), log_q)
+    return given, plain
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor]:
+    """log q, f and log g of a few points, some of them outside the support."""
+    n = draw(st.integers(1, 8))
+    logs = st.lists(st.floats(-3.0, 3.0), min_size=n, max_size=n)
+    log_q, log_f, log_g = (torch.tensor(draw(logs), dtype=torch.float64) for _ in range(3))
+    inside = torch.tensor(draw(st.lists(st.booleans(), min_size=n, max_size=n)))
+    return log_q.requires_grad_(), torch.where(inside, log_f.exp(), 0.0), log_g
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=40)
+@given(batch=batches(), norm=st.one_of(st.none(), st.floats(0.1, 10.0)))
+def test_closed_derivatives_are_those_of_autograd(
+    name: str, batch: tuple[Tensor, Tensor, Tensor], norm: float | None
+) -> None:
+    closed, plain = derivatives(divergence(name), *batch, norm)
+    assert torch.allclose(closed, plain, rtol=1e-9, atol=1e-12 * (1.0 + float(plain.abs().max())))
+
+
+def test_wrong_derivatives_are_noticed() -> None:
+    log_q = torch.tensor([0.3, -0.2], dtype=torch.float64, requires_grad=True)
+    closed, plain = derivatives(WrongSlopes(), log_q, torch.ones(2).double(), torch.zeros(2).double(), 1.0)
+    assert not torch.allclose(closed, plain, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_second_derivatives_are_left_to_autograd(name: str) -> None:
+    x = random_points(20, 8)
+    f, log_g, direction = target(x), proposal_density(x).log(), torch.linspace(-1.0, 1.0, 20, dtype=torch.float64)
+
+    def slope(log_q: Tensor, create: bool) -> Tensor:
+        leaf = log_q.detach().requires_grad_()
+        (found,) = torch.autograd.grad(divergence(name)(leaf, f, log_g, NORM), leaf, create_graph=create)
+        return torch.autograd.grad((found * direction).sum(), leaf)[0] if create else found
+
+    log_q, step = tilted(x, 0.7), 1e-5 * direction
+    difference = (slope(log_q + step, False) - slope(log_q - step, False)) / 2e-5
+    assert torch.allclose(slope(log_q, True), difference, rtol=1e-5, atol=1e-7)
 
 
 # Robustness

@@ -12,19 +12,38 @@ import torch
 from torch import Tensor
 from training_settings import training
 
+from nisampler.base import tuning
 from nisampler.base.checkpoints import load_checkpoint, save_checkpoint
 from nisampler.base.rng import Streams
 from nisampler.base.weights import kish_ess
+from nisampler.density.channels import Multichannel
 from nisampler.density.integrand import Integrand
 from nisampler.errors import ConfigError, TrainingDivergedError, ZeroIntegrandError
+from nisampler.flows import CouplingConfig, NetConfig, Spline
 from nisampler.processes.functions.functions import camel
 from nisampler.samplers.base import Sampler, UniformSampler
+from nisampler.samplers.flow import FlowSampler
+from nisampler.samplers.multichannel import MultichannelSampler
 from nisampler.training.config import TrainingConfig
 from nisampler.training.flow_trainer import FlowTrainer
 from nisampler.training.records import Progress, TrainingResult
 from nisampler.training.trainer import Trainer
 
 TINY: dict[str, Any] = {"calls": 20_000, "hidden": 16, "layers": 2}
+
+
+class SimpleChannel:
+    """The identity, under a name."""
+
+    dim = 1
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def forward(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        return u, torch.zeros_like(u[:, 0])
+
+    inverse = forward
 
 
 def trainer(
@@ -292,3 +311,54 @@ def test_settings_are_frozen_and_sizes_follow_the_budget() -> None:
     sizes = {100: 5, 1000: 50, 5000: 128, 1_000_000: 250, 10_000_000: 1024}
     assert {calls: TrainingConfig(calls=calls).fresh_batch for calls in sizes} == sizes
     assert training(batch=300).fresh_batch == 300
+
+
+def test_points_that_are_drawn_together_keep_the_density_they_were_drawn_from() -> None:
+    sizes: list[int] = []
+
+    def function(x: Tensor) -> Tensor:
+        sizes.append(len(x))
+        return x.prod(1)
+
+    def fresh(fourier: int) -> FlowSampler:
+        net = NetConfig(hidden=8, layers=1, fourier=fourier)
+        return FlowSampler.create(2, CouplingConfig(Spline(bins=4), net), torch.Generator().manual_seed(1))
+
+    config = training(calls=100_000, batch=16, fourier=0, reuse=0)
+    flow = FlowTrainer(
+        *(Integrand(function, 2, kind="torch"), config, Streams(1), fresh, None, 16 * 400, 0.25, torch.device("cpu"))
+    )
+    together = 16 * flow.together
+    assert flow.together == tuning.DRAWN_TOGETHER[0] > 1
+    stages, honest = [], flow._draw
+
+    def drawing(*arguments: Any) -> Any:
+        stages.append({name: tensor.clone() for name, tensor in flow.arms[0].sampler.model.state_dict().items()})
+        return honest(*arguments)
+
+    flow._draw = drawing  # type: ignore[method-assign]
+    flow.advance(0)
+    x, _, log_g, _ = flow.buffer.newest(len(flow.buffer))
+    assert set(sizes) == {together} and len(x) == 16 * flow.step
+    sampler = flow.arms[0].sampler
+    found = []
+    for number, state in enumerate(stages):
+        sampler.model.load_state_dict(state)
+        part = slice(number * together, (number + 1) * together)
+        found.append(float((sampler.log_prob(x[part].double()) - log_g[part]).abs().max()))
+    assert max(found) < 1e-4
+    assert float((sampler.log_prob(x[:together].double()) - log_g[:together]).abs().max()) > 1e-3
+
+
+def test_batches_that_are_drawn_together_see_every_channel() -> None:
+    whole = [SimpleChannel(name) for name in "abc"]
+    flow = MultichannelSampler.create(2, (0, 0, 0), 0, CouplingConfig(Spline(bins=4)), torch.Generator().manual_seed(1))
+    integrand = Integrand(Multichannel(lambda x: x[:, 0], whole), 2)
+    config = training(calls=100_000, batch=30)
+    trainer = FlowTrainer(
+        *(integrand, config, Streams(1), lambda fourier: flow, None, 30 * 400, 0.5, torch.device("cpu"))
+    )
+    batches = trainer._draw(flow, 8, torch.Generator().manual_seed(2))
+    assert batches is not None and len(batches) == 8
+    counts = [torch.bincount(flow.channel(batch.y), minlength=3).tolist() for batch in batches]
+    assert all(abs(count - 10) <= 1 for batch in counts for count in batch)
