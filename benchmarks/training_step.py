@@ -3,6 +3,8 @@
     git worktree add ../before 0410178
     python3 -m venv ../old && ../old/bin/pip install "../before[fast,shower]"
     python benchmarks/training_step.py --before ../old/bin/python --output benchmarks/results/training_step.json
+    python benchmarks/training_step.py --before ../older/bin/python --commit 1850f07 --gradients --steps \
+        --output benchmarks/results/training_step.json
 
 Workers of both versions live side by side and are asked in turns, so that all of them see the same noise; ratios are
 medians over the turns.
@@ -36,17 +38,19 @@ from nisampler.processes.registry import create
 from nisampler.samplers.flow import FlowSampler
 from nisampler.training.config import FlowSettings, TrainingConfig
 from nisampler.training.flow_trainer import FlowTrainer
-from nisampler.training.trainer import Trainer
 
 KEY = ("part", "dim", "hidden", "batch", "case", "calls", "seed")
 COLUMNS = ("what", "unit", "now", "before", "madnis", "nflows", "products", "/before", "/madnis", "/nflows", "of bound")
-TRAINING_COLUMNS = ("training", "CPU-s now", "before", "ratio", "efficiency now", "before", "seeds")
+TRAINING_COLUMNS = ("training", "CPU-s now", "before", "ratio", "efficiency", "before", "ESS", "before", "seeds")
 NOTE = (
     "gradient: log_prob and the gradients of all weights, CPU-microseconds a point. step: a step of a training on "
     "camel8, with its share of sampling, integrand and buffer, CPU-milliseconds an optimizer step. products: the "
     "matrix products of the same networks alone, in the best layout and tile found. /before, /madnis, /nflows: how "
-    "many times longer these take, medians of the ratios within a turn; of bound: time of the products over ours. "
-    "Trainings: sampler 'flow', efficiency at 0.1 % overweight of the chosen candidate on points it has not seen."
+    "many times longer these take, medians of the ratios within a turn; of bound: time of the products over ours."
+)
+TRAINING_NOTE = (
+    "Sampler 'flow'; efficiency: at 0.1 % overweight, ESS: fraction of the points, both of the sampler that was "
+    "chosen, on 200,000 fresh points."
 )
 _SHORTEST = 0.2
 
@@ -92,33 +96,25 @@ def step(job: Row) -> float:
     return seconds_of(trainer.rehearse) / float(steps)
 
 
-def training(job: Row) -> dict[str, float]:
-    """CPU-seconds and efficiency of a whole training, once everything is compiled and imported."""
-    process, options = create(job["case"], **job["options"]), {"sampler": "flow"}
-    Trainer(Integrand(process), TrainingConfig(calls=4000, **options), Streams(9)).fit()  # type: ignore[arg-type]
-    start = time.process_time()
-    config = TrainingConfig(calls=job["calls"], **options)  # type: ignore[arg-type]
-    found = Trainer(Integrand(process), config, Streams(job["seed"])).fit()
-    return {"seconds": time.process_time() - start, "efficiency": found.efficiency}
-
-
 def answer(job: Row) -> Any:
     """What a worker is asked for: a number, several, or None for a library that is not there."""
     with point_threads(1):
         try:
             if job["part"] == "gradient":
                 return gradient(job["library"], job)
-            return training(job) if job["part"] == "training" else step(job)
+            return step(job)
         except MissingExtraError:
             return None
 
 
 class Worker:
-    """A process that measures with the package that is installed for an interpreter."""
+    """A process that measures trainings, or else steps, with the package that is installed for an interpreter."""
 
-    def __init__(self, python: str) -> None:
+    def __init__(self, python: str, trainings: bool) -> None:
         limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-        command, pipe = [python, str(Path(__file__).resolve()), "--worker"], subprocess.PIPE
+        own = Path(__file__).resolve()
+        script = [str(own.with_name("training_worker.py"))] if trainings else [str(own), "--worker"]
+        command, pipe = [python, *script], subprocess.PIPE
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=os.environ | limits)  # noqa: S603
 
     def ask(self, job: Row) -> Any:
@@ -213,22 +209,27 @@ def _training_lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
         ratios = [one["before"][0]["seconds"] / one["now"][0]["seconds"] for one in found if "before" in one]
         ratio = f"{statistics.median(ratios):.2f}" if ratios else "-"
         seconds = middle("now", "seconds"), middle("before", "seconds"), ratio
-        efficiencies = middle("now", "efficiency"), middle("before", "efficiency")
-        lines.append((f"{case}, {calls:,} calls", *seconds, *efficiencies, str(len(found))))
+        worth = [middle(name, what) for what in ("efficiency", "ess") for name in ("now", "before")]
+        lines.append((f"{case}, {calls:,} calls", *seconds, *worth, str(len(found))))
     return lines
 
 
-def write(rows: Sequence[Row], output: Path, before: str) -> None:
+def _before(rows: Sequence[Row]) -> str:
+    return ", ".join(sorted({row["commit"] for row in rows}))
+
+
+def write(rows: Sequence[Row], output: Path) -> None:
     """The tables beside the rows."""
     dates = sorted(row["date"][:10] for row in rows)
-    text = f"{hardware()}, one thread; torch {torch.__version__}; {dates[0]} to {dates[-1]}; before: {before}."
     steps = sorted(
         (row for row in rows if row["part"] != "training"), key=lambda row: (row["part"], key(row, KEY[1:4]))
     )
+    text = f"{hardware()}, one thread; torch {torch.__version__}; {dates[0]} to {dates[-1]}; before: {_before(steps)}."
     page = markdown("Gradients and steps of a training", [text, NOTE], COLUMNS, [_line(row) for row in steps])
-    lines = _training_lines([row for row in rows if row["part"] == "training"])
-    if lines:
-        page += "\n" + markdown("Trainings", ["Medians over the seeds."], TRAINING_COLUMNS, lines)
+    trainings = sorted((row for row in rows if row["part"] == "training"), key=lambda row: key(row, KEY[4:]))
+    if trainings:
+        text = f"Medians over the seeds; before: {_before(trainings)}."
+        page += "\n" + markdown("Trainings", [text, TRAINING_NOTE], TRAINING_COLUMNS, _training_lines(trainings))
     output.with_suffix(".md").write_text(page, encoding="utf-8")
 
 
@@ -259,18 +260,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.worker:
         return work()
     kept, console = Rows(options.output, KEY, "benchmarks/training_step.py"), wide_console(150)
-    workers = {"now": Worker(sys.executable)}
-    if options.before is not None:
-        workers["before"] = Worker(options.before)
+    pythons = {"now": sys.executable} | ({} if options.before is None else {"before": options.before})
+    workers: dict[bool, dict[str, Worker]] = {}
     for job in kept.missing(jobs_of(options)):
-        row = measure(job, workers, options.turns)
+        trainings = job["part"] == "training"
+        if trainings not in workers:
+            workers[trainings] = {name: Worker(python, trainings) for name, python in pythons.items()}
+        row = measure(job, workers[trainings], options.turns) | {"commit": options.commit}
         kept.add(row)
         lines = _training_lines([row]) if row["part"] == "training" else [_line(row)]
         console.print(" ".join(lines[0]), markup=False, highlight=False)
-    for worker in workers.values():
+    for worker in [worker for group in workers.values() for worker in group.values()]:
         worker.close()
     if options.output is not None:
-        write(kept.rows, options.output, options.commit)
+        write(kept.rows, options.output)
     return 0
 
 

@@ -36,8 +36,8 @@ class Arm:
 
     Attributes
     ----------
-    unseen_loss
-        Sum of the losses of a trial.
+    unseen
+        Losses of a trial.
     safe
         The last state that has shown to be good.
 
@@ -56,7 +56,7 @@ class Arm:
         self.sampler, self.fourier = sampler, fourier
         optimizer = settings.optimizer or adamw(settings.learning_rate, settings.weight_decay)
         self.stepper = Stepper(sampler.model, optimizer, clip=settings.clip, roll_backs=roll_backs)
-        self.unseen_loss = 0.0
+        self.unseen: list[float] = []
         self.safe = self.stepper.state()
 
     def step(self, points: tuple[Tensor, ...], loss_of: Divergence, norm: float, fraction: float) -> float:

@@ -149,7 +149,7 @@ class FlowTrainer:
         for arm, state in zip(self.arms, entry, strict=True):
             arm.safe = state  # the window has shown that it was good; what came of it is not known yet
         watch.note(quality, len(weights), known)
-        if self._fraction() >= tuning.TRIAL:
+        if self._fraction() >= tuning.TRIAL or self._decided():
             self.end_trial()
         self._adjust_channels(window.y, weights)
         self.tail_order = tail_order(efficiency)
@@ -248,14 +248,16 @@ class FlowTrainer:
         for k in range(1 + self.reuse):
             points = batch.columns if k == 0 else self.buffer.draw(self.batch, generator)
             self.optimizer_steps += 1
+            losses = {}
             for member in self.arms:
-                found = member.step(points, loss_of, self.norm, self._fraction(k / (1 + self.reuse)))
+                found = losses[member] = member.step(points, loss_of, self.norm, self._fraction(k / (1 + self.reuse)))
                 if not math.isfinite(found):
                     return found
-                if k == 0:
-                    loss = found if member is drawing else loss
-                    if self._fraction() >= 0.5 * tuning.TRIAL:
-                        member.unseen_loss += found
+            if k == 0:
+                loss = losses[drawing]
+                if len(self.arms) > 1 and self._fraction() >= tuning.TRIAL_RATED:
+                    for member, found in losses.items():
+                        member.unseen.append(found)
         return loss
 
     def _draw(self, sampler: TrainableSampler, count: int, generator: torch.Generator) -> list[Batch] | None:
@@ -283,8 +285,23 @@ class FlowTrainer:
         ]
 
     def end_trial(self) -> None:
-        """Keep the arm with the lowest loss on points it had not seen."""
-        self.arms = [min(self.arms, key=lambda arm: arm.unseen_loss)]
+        """Keep the arm that was better at most batches of points that it had not seen."""
+        if len(self.arms) > 1:
+            self.arms = [self.arms[int(self._lead() < 0)]]
+
+    def _lead(self) -> int:
+        """Batches of a trial that the first network knew better, less those that the second one did.
+
+        A few large weights make up most of a mean loss, so that means tell less.
+        """
+        pairs = zip(self.arms[0].unseen, self.arms[1].unseen, strict=True)
+        return sum((first < second) - (first > second) for first, second in pairs)
+
+    def _decided(self) -> bool:
+        """Whether one network of a trial is better at far more batches than by chance."""
+        if len(self.arms) < 2:
+            return False
+        return abs(self._lead()) > tuning.TRIAL_DECIDED * math.sqrt(len(self.arms[0].unseen))
 
     def _roll_back(self, why: str) -> None:
         rate, advice = self.arms[0].stepper.peak, f"raise batch (now {self.batch})"
@@ -303,7 +320,7 @@ class FlowTrainer:
         meta |= {name: getattr(self.watch, name) for name in _WATCHED}
         meta["roll_backs"] = asdict(self.roll_backs)
         meta["fouriers"] = [arm.fourier for arm in self.arms]
-        meta["unseen_losses"] = [arm.unseen_loss for arm in self.arms]
+        meta["unseen_losses"] = [arm.unseen for arm in self.arms]
         return tensors, meta
 
     def load_state(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
@@ -313,7 +330,7 @@ class FlowTrainer:
         for index, arm in enumerate(self.arms):
             arm.stepper.load_state(part(tensors, f"arm.{index}."))
             arm.safe = part(tensors, f"safe.{index}.")
-            arm.unseen_loss = meta["unseen_losses"][index]
+            arm.unseen = list(meta["unseen_losses"][index])
         watched = {name: meta[name] for name in _WATCHED}
         self.watch = Watch(best=part(tensors, "best."), **watched)
         self.buffer.load_state(part(tensors, "buffer."))

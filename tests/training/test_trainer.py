@@ -238,7 +238,7 @@ def test_a_loss_that_is_not_finite_is_rolled_back(monkeypatch: pytest.MonkeyPatc
     def checkpoint(now: Trainer) -> None:
         save_checkpoint(tmp_path, *now.state())
         if now.flow is not None:
-            saw.append([arm.unseen_loss for arm in now.flow.arms])
+            saw.append([sum(arm.unseen) for arm in now.flow.arms])
 
     result = one.fit(checkpoint)
     assert len([w for w in result.warnings if "not finite" in w and "rolled back" in w]) == 1
@@ -311,6 +311,40 @@ def test_settings_are_frozen_and_sizes_follow_the_budget() -> None:
     sizes = {100: 5, 1000: 50, 5000: 128, 1_000_000: 250, 10_000_000: 1024}
     assert {calls: TrainingConfig(calls=calls).fresh_batch for calls in sizes} == sizes
     assert training(batch=300).fresh_batch == 300
+
+
+def test_a_trial_ends_early_where_one_network_leads_and_not_where_none_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: dict[str, int] = {}
+    honest = FlowTrainer._lead
+    for name, lead in {"clear": honest, "none": lambda self: 0}.items():
+        monkeypatch.setattr(FlowTrainer, "_lead", lead)
+        one, steps = trainer(lambda x: torch.exp(-((x[:, 0] - 0.5) ** 2) / 0.02), 2, sampler="flow"), []
+
+        def seen(progress: Progress, one: Trainer = one, steps: list[int] = steps) -> None:
+            if one.flow is not None and len(one.flow.arms) > 1:
+                steps.append(one.flow.step)
+                assert len(one.flow.arms[0].unseen) == len(one.flow.arms[1].unseen)
+
+        one.callback = seen
+        one.fit()
+        assert one.flow is not None and len(one.flow.arms) == 1
+        ended[name] = max(steps)
+    assert ended["clear"] <= ended["none"]
+
+
+def test_the_lead_of_a_trial_counts_batches_and_not_sizes() -> None:
+    one = trainer(camel(2), 2, sampler="flow")
+    flow = one._make_flow(2000)
+    first, second = flow.arms
+    first.unseen, second.unseen = [1.0, 1.0, 9.0, 1.0], [2.0, 2.0, 2.0, 1.0]
+    assert flow._lead() == 1 and not flow._decided()
+    flow.end_trial()
+    assert flow.arms == [first]
+    flow.arms = [first, second]
+    first.unseen, second.unseen = [2.0] * 17, [1.0] * 17
+    assert flow._decided()
+    flow.end_trial()
+    assert flow.arms == [second]
 
 
 def test_points_that_are_drawn_together_keep_the_density_they_were_drawn_from() -> None:
