@@ -69,7 +69,7 @@ REUSE = (1, 3)
 CHANNEL_STEPS, CHANNEL_STEPS_QUICK = 2000, 800
 """Calls over those of a batch for channels: where efficiency counts, and where the time to the events does.
 `benchmarks/end_to_end.py` measures it."""
-DRAWN_TOGETHER = (8, 40)
+DRAWN_TOGETHER = (8, 80)
 """Most batches of fresh points that are drawn together, and least times that points are drawn in a training. Each
 point is stored with the density that it was drawn from. Chosen; `benchmarks/training_step.py` would show it."""
 TAIL_ORDERS, TAIL_COUNTS = (4.0, 30.0), 30.0

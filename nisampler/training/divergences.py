@@ -231,8 +231,7 @@ class SquaredExponential(FDivergence):
 class ABProduct(FDivergence):
     r"""(α, β)-product :math:`\frac{2}{(1-\alpha)(1-\beta)} \int p\,(1 - (q/p)^a)(1 - (q/p)^b)`.
 
-    Here a = (1 - α)/2 and b = (1 - β)/2. Leakage as in `Exponential`.
-    `ConfigError` unless α and β lie between 0 and 1.
+    Here a = (1 - α)/2 and b = (1 - β)/2. Leakage as in `Exponential`. `ConfigError` unless α and β lie between 0 and 1.
 
     >>> round(float(ABProduct()(torch.zeros(2), torch.tensor([0.5, 1.5]), torch.zeros(2))), 4)
     0.1274
@@ -266,8 +265,7 @@ def _alpha_slopes(log_t: Tensor, q: Tensor, order: float) -> Tensor:
 class Chernoff(FDivergence):
     r"""Chernoff's :math:`\frac{4}{1-\alpha^2} \left(1 - \int p^{(1-\alpha)/2} q^{(1+\alpha)/2}\right)`.
 
-    The convention for α is i-flow's; 0 gives four times `Hellinger`.
-    `ConfigError` unless α lies between -1 and 1.
+    The convention for α is i-flow's; 0 gives four times `Hellinger`. `ConfigError` unless α lies between -1 and 1.
 
     >>> round(float(Chernoff()(torch.zeros(2), torch.tensor([0.5, 1.5]), torch.zeros(2))), 4)
     0.1398

@@ -360,7 +360,7 @@ def test_points_that_are_drawn_together_keep_the_density_they_were_drawn_from() 
 
     config = training(calls=100_000, batch=16, fourier=0, reuse=0)
     flow = FlowTrainer(
-        *(Integrand(function, 2, kind="torch"), config, Streams(1), fresh, None, 16 * 400, 0.25, torch.device("cpu"))
+        *(Integrand(function, 2, kind="torch"), config, Streams(1), fresh, None, 16 * 700, 0.25, torch.device("cpu"))
     )
     together = 16 * flow.together
     assert flow.together == tuning.DRAWN_TOGETHER[0] > 1
