@@ -14,7 +14,7 @@ from nisampler.processes.partons.interpolation.axes import CubicAxis, padded
 from nisampler.processes.partons.interpolation.tables import Bicubics, Cubics, Table
 
 # Places that plain torch interpolates in the time that numba takes to start and compile.
-_WORTH_COMPILING = 4_000_000
+_WORTH_COMPILING = 8_000_000
 
 
 class Kernels(NamedTuple):
