@@ -33,7 +33,7 @@ SUFFIXES = ("lhe", "lhe.gz", "lhe.zst", "h5")
 ENERGY, SHARD, WEIGHTS = 45.5938, 10_000, 50
 MANY = 1_000_000
 CARDS = ("drell_yan", "ee_to_3jets")
-GENERATED, GENERATED_BEFORE = (60_000, 260_000), (20_000, 80_000)
+GENERATED, GENERATED_BEFORE = (60_000, 260_000), (20_000, 60_000)
 
 
 def momenta_of(n: int, seed: int) -> np.ndarray:
