@@ -42,6 +42,8 @@ from nisampler.unweighting.two_stage import two_stages
 from nisampler.unweighting.unweighter import Efficiencies, UnweightingConfig
 
 CHECKPOINT_SECONDS = 20.0
+# Integrand calls in all.
+_Calls = Annotated[Whole, Field(ge=200)]
 # The last stage of a training.
 _FINISH = "finish"
 
@@ -353,7 +355,7 @@ def integrate(
         training = replace(training, events=checked("events", events, Natural))
     integration = IntegrationConfig() if integration is None else checked("integration", integration, IntegrationConfig)
     if calls is not None:
-        half = checked("calls", calls, Annotated[Whole, Field(ge=200)]) // 2
+        half = checked("calls", calls, _Calls) // 2
         training, integration = replace(training, calls=half), replace(integration, points=half)
     config = ChainConfig(
         training, integration, UnweightingConfig() if unweighting is None else unweighting, seed, threads

@@ -35,7 +35,8 @@ SECONDS = "seconds.json"
 _TOTALS = ("points", "densities")
 
 # Of the histogram of |w| over its mean: 200 bins for each of 16 decades.
-_EDGES = np.geomspace(1e-10, 1e6, 16 * 200 + 1)
+_DECADES = (-10, 6)
+_EDGES = np.geomspace(10.0 ** _DECADES[0], 10.0 ** _DECADES[1], 16 * 200 + 1)
 
 T = TypeVar("T")
 
@@ -81,8 +82,7 @@ class WeightDistribution:
         """
         size = weights.abs()
         mean = float(size.mean())
-        scaled = (size / mean).cpu().numpy()
-        counts = np.histogram(scaled[scaled > 0], _EDGES)[0].astype(np.float64)
+        counts = torch.histc(torch.log10(size / mean), len(_EDGES) - 1, *_DECADES).cpu().numpy()
         return cls(_EDGES, counts, mean, float((size - max_weight).clamp(min=0.0).sum() / size.sum()))
 
 

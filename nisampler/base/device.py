@@ -54,11 +54,13 @@ def cpu_threads(count: int) -> Iterator[None]:
     """
     checked("threads", count, Threads)
     before = torch.get_num_threads()
-    torch.set_num_threads(count)
+    if count != before:
+        torch.set_num_threads(count)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        if torch.get_num_threads() != before:
+            torch.set_num_threads(before)
 
 
 @contextmanager

@@ -51,7 +51,7 @@ def efficiencies_at(
 
     The cut is the smallest with :math:`\sum_{|w| > w_{cut}} |w| \le \epsilon \sum |w|`; the efficiency is
     :math:`\langle |w| \rangle / w_{cut}`, at most 1, as in 2001.10028. :math:`\epsilon = 0` is the strict
-    maximum. Sorts once, in float64.
+    maximum. In float64; sorts once, and no more than the largest weights where it can.
 
     Parameters
     ----------
@@ -83,18 +83,21 @@ def efficiencies_at(
     if weights.ndim != 1 or weights.numel() == 0:
         raise ShapeError(f"weights must have shape (n,) with n > 0, got {tuple(weights.shape)}")
     w = weights.detach().to(torch.float64).abs()
-    draws = torch.ones_like(w) if counts is None else counts.to(w)
-    largest, mean = float(w.max()), float((w * draws).sum() / draws.sum())
+    draws = None if counts is None else counts.to(w)
+    total = float(w.sum() if draws is None else (w * draws).sum())
+    largest, mean = float(w.max()), total / (w.numel() if draws is None else float(draws.sum()))
     if not math.isfinite(largest):
         raise NonFiniteError("weights must be finite: remove or zero non-finite ones before unweighting")
     if largest == 0.0:
         raise UnweightingError("all weights are zero: there is nothing to unweight")
     if not any(overweight_fractions):
         return [(largest, mean / largest) for _ in overweight_fractions]
-    ordered, order = w.sort(descending=True)
-    carried = (ordered * draws[order]).cumsum(0)
-    allowed = torch.tensor(overweight_fractions, dtype=torch.float64, device=w.device) * carried[-1]
-    index = torch.searchsorted(carried, allowed, right=True).clamp(max=w.numel() - 1)
+    # The largest k of n weights carry at least k/n of the sum: no more of them are looked at.
+    most = w.numel() if draws is not None else min(w.numel(), int(max(overweight_fractions) * w.numel()) + 2)
+    ordered, order = w.topk(most) if most < w.numel() else w.sort(descending=True)
+    carried = (ordered if draws is None else ordered * draws[order]).cumsum(0)
+    allowed = torch.tensor(overweight_fractions, dtype=torch.float64, device=w.device) * total
+    index = torch.searchsorted(carried, allowed, right=True).clamp(max=most - 1)
     return [(cut, min(1.0, mean / cut)) if cut else (0.0, 1.0) for cut in ordered[index].tolist()]
 
 

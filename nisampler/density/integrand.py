@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,7 @@ from nisampler.base.checks import Dimension, Fraction, Natural, Positive, checke
 from nisampler.base.device import resolve_device
 from nisampler.density.channels import multichannel_of
 from nisampler.density.spread import Call, Executor, Spread
-from nisampler.density.values import ADAPTERS, Kind, Values, call_composed, index_of
+from nisampler.density.values import ADAPTERS, Kind, Values, call_composed, in_unit_cube, index_of
 from nisampler.errors import (
     ChannelError,
     ConfigError,
@@ -94,6 +95,7 @@ class Integrand:
         self.dim = _dimension(function, dim, domain)
         self.device = resolve_device(device)
         self.domain = _box(domain, self.dim).to(self.device)
+        self._unit_cube = bool((self.domain[:, 0] == 0.0).all() and (self.domain[:, 1] == 1.0).all())
         self.volume = float((self.domain[:, 1] - self.domain[:, 0]).prod())
         self.unit = str(getattr(function, "unit", ""))
         self.name = str(getattr(function, "name", getattr(function, "__name__", type(function).__name__)))
@@ -135,7 +137,7 @@ class Integrand:
         """Values (n,) or (n, k), checked and counted, and which column steers."""
         if u.dim() != 2 or u.shape[1] != self.dim:
             raise ShapeError(f"expected cube points of shape (n, {self.dim}), got {tuple(u.shape)}")
-        if not bool(((u >= 0.0) & (u <= 1.0)).all()):
+        if not in_unit_cube(u):
             raise DomainError("points for the integrand must lie in the unit cube")
         x = self.to_domain(u)
         if x.shape[0] == 0:
@@ -144,14 +146,15 @@ class Integrand:
         self._remember(found.names)
         values, steered = found.table, self.steered
         self._counts["calls"] += x.shape[0]
-        finite = torch.isfinite(values) if values.dim() == 1 else torch.isfinite(values).all(1)
-        bad = x.shape[0] - int(finite.sum())
-        if bad:
+        bad = 0
+        if not math.isfinite(float(values.sum())):  # which is quicker than to look at each of them
+            finite = torch.isfinite(values) if values.dim() == 1 else torch.isfinite(values).all(1)
+            bad = x.shape[0] - int(finite.sum())
             self._refuse_nonfinite(x, values, finite, bad)
             kept = finite if values.dim() == 1 else finite.unsqueeze(1)
             values = torch.where(kept, values, torch.zeros_like(values))
         own = values if values.dim() == 1 else values[:, steered]
-        self._counts["zeros"] += int((own == 0.0).sum()) - bad
+        self._counts["zeros"] += x.shape[0] - int(torch.count_nonzero(own)) - bad
         return values * self.volume, steered
 
     @property
@@ -246,6 +249,8 @@ class Integrand:
 
     def to_domain(self, u: Tensor) -> Tensor:
         """Cube points (n, dim) as points of the domain, float64."""
+        if self._unit_cube:
+            return u.to(self.device, torch.float64, copy=True)
         low, high = self.domain[:, 0], self.domain[:, 1]
         return torch.addcmul(low, u.to(self.device, torch.float64), high - low).clamp(low, high)
 
@@ -266,7 +271,7 @@ class Integrand:
 
     def _refuse_nonfinite(self, x: Tensor, values: Tensor, finite: Tensor, bad: int) -> None:
         self._counts["nonfinite"] += bad
-        if self.nonfinite <= self.allowed_nonfinite * max(self.calls, _GRACE):
+        if not bad or self.nonfinite <= self.allowed_nonfinite * max(self.calls, _GRACE):
             return
         where = torch.nonzero(~finite)[:3, 0]
         shown = "; ".join(f"f({[round(c, 6) for c in x[i].tolist()]}) = {values[i].tolist()}" for i in where)

@@ -157,3 +157,16 @@ def index_of(steer: str | int | None, names: Sequence[str]) -> int:
         return list(names).index(steer) if steer in names else -1
     number = steer or 0
     return number if number < max(1, len(names)) else -1
+
+
+def in_unit_cube(points: Tensor) -> bool:
+    """Whether all points (n, dim) lie in the closed unit cube; NaN does not.
+
+    >>> import math
+    >>> in_unit_cube(torch.rand(3, 2)), in_unit_cube(torch.tensor([[math.nan, 0.5]])), in_unit_cube(torch.zeros(0, 2))
+    (True, False, True)
+    """
+    if not points.numel():
+        return True
+    least, largest = torch.aminmax(points)
+    return bool(least >= 0.0) and bool(largest <= 1.0)

@@ -32,7 +32,7 @@ from nisampler.training.costs import integration_calls
 from nisampler.training.records import Known
 from nisampler.ui.monitor import SILENT, Monitor
 
-# Numbers of a Sobol set have so many digits: the rest is filled with independent ones.
+# Numbers of a Sobol set have so many digits: the rest is filled with those of one random shift for all points.
 _SOBOL_DIGITS = 2.0**-30
 
 _POINTS, _POINT_BYTES = 25_000, 4 << 20
@@ -162,7 +162,8 @@ def latent_points(n: int, dim: int, streams: Streams, index: int, method: str, d
     [0, 1, 2, 3]
     """
     generator = streams.generator("integration", index, device=device)
-    uniform = torch.rand(n, dim, generator=generator, dtype=torch.float64, device=device)
+    count = n if method == "mc" else 1
+    uniform = torch.rand(count, dim, generator=generator, dtype=torch.float64, device=device)
     if method == "mc":
         return uniform
     seed = streams.integer("scrambling", index) % 2**31
@@ -270,8 +271,8 @@ class Integrator:
         step = max(1, tuning.POINTS_TOGETHER // size)
         for begin in range(first, first + batches, step):
             group = range(begin, min(begin + step, first + batches))
-            u = torch.cat([latent_points(size, dim, self.streams, index, method, device) for index in group])
-            x, log_q = self.sampler.map(u)
+            parts = [latent_points(size, dim, self.streams, index, method, device) for index in group]
+            x, log_q = self.sampler.map(torch.cat(parts) if len(parts) > 1 else parts[0])
             weights = importance_weights(self.integrand.values(x), log_q)
             yield from zip(torch.split(x, size), torch.split(weights, size), strict=True)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from nisampler.base.checks import Coordinates, Natural, checked, shown
 from nisampler.base.device import resolve_device
 from nisampler.density.integrand import Integrand
+from nisampler.density.values import in_unit_cube
 from nisampler.errors import DomainError, ShapeError, StorageError
 
 State = tuple[dict[str, Tensor], dict[str, Any]]
@@ -150,14 +151,19 @@ class Sampler(ABC):
         if points.dim() != 2 or points.shape[1] != self.dim:
             raise ShapeError(f"expected points of shape (n, {self.dim}), got {tuple(points.shape)}")
         points = points.to(self.device, torch.float64)
-        if not bool(((points >= 0.0) & (points <= 1.0)).all()):
+        if not in_unit_cube(points):
             raise DomainError(f"points of a {self.kind} sampler must lie in the unit cube")
         size = _TILE if self.device.type == "cpu" else max(1, points.shape[0])
         with torch.no_grad():
-            parts = [(y.clamp(_LEAST, _MOST), log_q) for y, log_q in map(function, torch.split(points, size))]
-        if len(parts) == 1:
-            return parts[0]
-        return torch.cat([x for x, _ in parts]), torch.cat([log_q for _, log_q in parts])
+            if len(points) <= size:
+                y, log_q = function(points)
+                return y.clamp(_LEAST, _MOST), log_q
+            whole, densities = torch.empty_like(points), points.new_empty(len(points))
+            for first in range(0, len(points), size):
+                y, log_q = function(points[first : first + size])
+                torch.clamp(y, _LEAST, _MOST, out=whole[first : first + size])
+                densities[first : first + size] = log_q
+            return whole, densities
 
 
 class UniformSampler(Sampler):

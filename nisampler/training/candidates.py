@@ -61,9 +61,12 @@ class Comparison:
 
     def add(self, name: str, sampler: Sampler, weights: Tensor, counts: Tensor | None = None) -> None:
         """A candidate with weights f/q (n,) of unseen points, which stand for `counts` (n,) draws each."""
-        counts, half = torch.ones_like(weights) if counts is None else counts, len(weights) // 2
+        half = len(weights) // 2
         self.entries.append((rated(name, weights, counts), sampler))
-        first, second = (rated(name, weights[part], counts[part]) for part in (slice(half), slice(half, None)))
+        first, second = (
+            rated(name, weights[part], None if counts is None else counts[part])
+            for part in (slice(half), slice(half, None))
+        )
         self.halves.append((first, second))
 
     def value(self, index: int) -> float:

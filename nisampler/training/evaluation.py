@@ -69,6 +69,6 @@ def rated(name: str, weights: Tensor, counts: Tensor | None = None) -> Candidate
     """
     if not bool((weights != 0.0).any()):
         return Candidate(name, 0.0, 0.0)
-    counts = torch.ones_like(weights) if counts is None else counts
     efficiency = efficiencies_at(weights, [1e-3], counts)[0][1]
-    return Candidate(name, efficiency, kish_ess(weights.abs(), counts) / float(counts.sum()))
+    draws = len(weights) if counts is None else float(counts.sum())
+    return Candidate(name, efficiency, kish_ess(weights.abs(), counts) / draws)
