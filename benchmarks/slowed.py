@@ -46,6 +46,11 @@ class Slowed:
         return self.process.dim
 
     @property
+    def seconds_per_call(self) -> float | None:
+        """What a call costs, as a process states it."""
+        return (self.process.seconds_per_call or 0.0) + self.seconds or None
+
+    @property
     def name(self) -> str:
         """That of the process."""
         return self.process.name

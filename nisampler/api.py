@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from pydantic import Field
@@ -21,7 +21,6 @@ from nisampler.density.integrand import Integrand
 from nisampler.density.spread import Executor
 from nisampler.density.values import Kind
 from nisampler.errors import ConfigError, ScalarFunctionWarning
-from nisampler.flows import Flow
 from nisampler.integration.integrator import IntegrationConfig, Integrator
 from nisampler.result import Result, scalar_advice
 from nisampler.samplers.base import Sampler
@@ -40,6 +39,9 @@ from nisampler.ui.monitor import SILENT, Monitor
 from nisampler.ui.progress import monitor_for
 from nisampler.unweighting.two_stage import two_stages
 from nisampler.unweighting.unweighter import Efficiencies, UnweightingConfig
+
+if TYPE_CHECKING:
+    from nisampler.flows import Flow
 
 CHECKPOINT_SECONDS = 20.0
 # Integrand calls in all.

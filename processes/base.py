@@ -12,6 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from nisampler.base import tuning
 from nisampler.base.blame import blaming
 from nisampler.base.checks import Dimension, Natural, Whole, checked
 from nisampler.errors import ConfigError, ProcessError
@@ -57,7 +58,7 @@ class Process(ABC):
     name: str
     dim: int
     unit: str = ""
-    seconds_per_call: float | None = None
+    seconds_per_call: float | None = tuning.ASSUMED_CALL
     parameters: Any = None
     has_events: bool = False
     # Evaluations of the matrix element that an event record costs: the sub-process is drawn by its share there.
@@ -147,6 +148,9 @@ class FunctionProcess(Process):
     ('poly3', 0.5, [0.75])
     """
 
+    # Its arithmetic is next to nothing, as that of any function that states no cost.
+    seconds_per_call = None
+
     def __init__(self, function: TestFunction) -> None:
         self.function = function
         self.parameters = FunctionParameters(function.dim)
@@ -198,7 +202,7 @@ class CallableProcess(Process):
         self.dim = checked(f"dim of {name}", getattr(function, "dim", None), Dimension)
         self.name = str(getattr(function, "name", name))
         self.unit = str(getattr(function, "unit", ""))
-        self.seconds_per_call = getattr(function, "seconds_per_call", None)
+        self.seconds_per_call = getattr(function, "seconds_per_call", Process.seconds_per_call)
         self.parameters = getattr(function, "parameters", None)
         self.beams = getattr(function, "beams", None)
         self.observables = tuple(getattr(function, "observables", ()))

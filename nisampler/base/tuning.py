@@ -127,8 +127,17 @@ WORTH_A_FLOW, QUICK_MACHINE = 20.0, 2.0
 """Seconds of VEGAS below which no flow is considered, as its first steps may compile something; how many times less
 than by default things may cost on a quick machine. Chosen; `benchmarks/end_to_end.py` would show it."""
 ASSUMED_CALL = 5e-6
-"""Seconds of a call where nobody states or measures them: of a simple matrix element with parton densities on one core
-of a server: those of `examples/` take 2e-6 to 6e-6. `benchmarks/end_to_end.py` measures them."""
+"""Seconds of a call of a process that states none: of a simple matrix element with parton densities on one core of a
+server: those of `examples/` take 2e-6 to 6e-6. `benchmarks/end_to_end.py` measures them."""
+LEAST_CALL = {"torch": 2e-7, "numpy": 2e-7, "scalar": 2e-6}
+"""Seconds of a call of a function that states none, by its kind: low, since one that is dearer only makes flows pay
+more. So no job takes much longer than it does with VEGAS. `benchmarks/budgets.py` measures that."""
+FLOW_SPREAD, SPREAD_OF_CALLS = 0.01, 250.0
+"""Relative variance of the weights that a flow reaches: the first number, and the second times the squared dimension
+over the calls of its training. Fitted once to test functions; `benchmarks/integrals.py` measures it."""
+EVENNESS = 5.0
+"""How much more the variance of an integral gains from even points with VEGAS, where there is more left of it, than
+with a flow. Chosen: 5 to 100 were seen; `benchmarks/integrals.py` would show it."""
 FLOW_MARGIN = 1.3
 """A flow must be so much quicker, as its efficiency is only expected. Chosen; `benchmarks/end_to_end.py` would show
 it."""

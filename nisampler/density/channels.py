@@ -27,7 +27,6 @@ from nisampler.density.self_test import check_channels
 from nisampler.density.spread import Call
 from nisampler.density.values import ADAPTERS, Kind, Values
 from nisampler.errors import ChannelError, ConfigError, ShapeError
-from nisampler.flows.nets.mlp import MLP, NetConfig
 
 
 class Weights(Protocol):
@@ -82,6 +81,8 @@ class ChannelWeights(nn.Module):
         super().__init__()
         if channels < 2 or features < 1:
             raise ConfigError(f"channel weights need two channels and a feature, got {channels} and {features}")
+        from nisampler.flows.nets.mlp import MLP, NetConfig  # which few jobs need
+
         config = NetConfig(hidden=hidden, layers=layers)
         self.net = MLP(features, channels, config, generator or torch.Generator().manual_seed(0))
         self.register_buffer("shift", torch.zeros(features))

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nisampler.base import tuning
 from nisampler.base.blame import place_of
 from nisampler.base.checks import Dimension, Fraction, Natural, Positive, checked
 from nisampler.base.device import resolve_device
@@ -188,6 +189,11 @@ class Integrand:
     def nonfinite(self) -> int:
         """Number of points that gave NaN or infinity."""
         return self._counts["nonfinite"]
+
+    @property
+    def expected_seconds(self) -> float:
+        """Seconds of a call as they are stated, or the least that one of this kind takes."""
+        return self.seconds_per_call or tuning.LEAST_CALL[self.kind]
 
     def view(self, function: Callable[[Tensor], Any]) -> Integrand:
         """The same integrand with `function`, a torch function, in place of its own; calls are counted together."""

@@ -21,6 +21,11 @@ class CallBudget:
     prices
         Seconds of calls and points.
 
+    Attributes
+    ----------
+    for_integral
+        Whether the integral is all that is wanted.
+
     Examples
     --------
     >>> config = TrainingConfig(events=100_000)
@@ -32,6 +37,7 @@ class CallBudget:
     def __init__(self, config: TrainingConfig, prices: Prices) -> None:
         self.config, self.prices = config, prices
         self.events = 0 if config.sampler == "flow" else config.events or 0
+        self.for_integral = config.events is None and config.sampler != "flow"
 
     def _wanted(self, share: float, efficiency: float) -> int:
         """This share of the points that the events take with an efficiency."""

@@ -21,8 +21,10 @@ from nisampler.training.costs import (
     best_flow_calls,
     flow_efficiency,
     flow_seconds,
+    integral_gain,
     points_of,
 )
+from nisampler.training.records import TrainingRecord
 
 _SMALL = tuning.SMALL_FLOW
 
@@ -81,7 +83,7 @@ class Chooser:
 
     def flow_config(self, calls: int, size: tuple[int, int] | None = None) -> TrainingConfig:
         """The configuration for a training of the chosen flow with so many calls, or to time a flow of this size."""
-        if size is None and not self.takes_flow:
+        if size is None and not (self.takes_flow and self.budget.events):
             return self.config
         flow = self.config.flow
         layers, hidden = size or (_SMALL if self.prices.flow == "small" else (flow.layers, flow.hidden))
@@ -119,6 +121,28 @@ class Chooser:
         options = sorted([*vegas, *flows], key=lambda option: option.seconds)
         self.take(Choice(self.budget.events, best.name, reason, options, dict(self.prices.known), self.prices.measures))
         self.planned = min(self.planned, spent + best.calls + self.budget.finish(best.efficiency, self.planned))
+
+    def for_integral(self, record: TrainingRecord, dim: int, reason: str) -> None:
+        """Take a flow only where it reaches its error clearly sooner than VEGAS does, from the last record of that.
+
+        An integration with as many points as the training has calls is expected to follow. `reason` says why no flow
+        comes into question, if none does.
+        """
+        costs, calls, vegas = self.prices.settled(), self.config.calls, record.efficiency_0p1
+        trained = int(tuning.TRAINING_SHARE * calls)
+        gain = integral_gain(1.0 / max(record.ess_fraction, 1e-9) - 1.0, dim, trained, self.flows)
+        call, grid, extra = costs["call"], costs["grid"], costs["large_training"] + costs["large"]
+        grids = Option("VEGAS", calls, vegas, gain * 2 * calls * (call + grid))
+        name = _flow_name(*self.sizes()["large"])
+        flow = Option(name, calls, flow_efficiency(vegas, trained, self.flows), calls * (2 * call + extra))
+        pays = grids.seconds > max(tuning.WORTH_A_FLOW, tuning.FLOW_MARGIN * flow.seconds)
+        if not (pays or reason) and gain > tuning.FLOW_MARGIN:
+            least = (tuning.FLOW_MARGIN * extra / 2 - gain * grid) / (gain - tuning.FLOW_MARGIN)
+            least = max(least, tuning.WORTH_A_FLOW / (gain * 2 * calls) - grid)
+            reason = f"a flow pays from {least:.2g} s a call on"
+        chosen = flow if pays and not reason else grids
+        options = sorted([grids, flow], key=lambda option: option.seconds)
+        self.take(Choice(0, chosen.name, reason, options, costs, self.prices.measures))
 
     def take(self, choice: Choice | None) -> None:
         """Go on with this choice."""

@@ -157,9 +157,10 @@ class ChoiceSettings:
     ----------
     choose_by
         "calls": seconds are foreseen from numbers of calls, points and steps, and what each costs as it is stated: by
-        `TrainingConfig.costs`, by the `seconds_per_call` of a process or function, and else as on one core of a server.
-        The same seed gives the same bytes, however busy the machine is. "clock": what is not given by
-        `TrainingConfig.costs` is measured, so that the choice suits this machine, and another run may choose otherwise.
+        `TrainingConfig.costs`, by the `seconds_per_call` of a process or function, and else as on one core of a server;
+        a function that states none is taken for a quick one. The same seed gives the same bytes, however busy the
+        machine is. "clock": what is not given by `TrainingConfig.costs` is measured, so that the choice suits this
+        machine, and another run may choose otherwise.
 
     Examples
     --------
@@ -184,8 +185,10 @@ class TrainingConfig:
         Unweighted events that will be asked for. With a number, "auto" takes the sampler that makes them in the least
         time, training included, and trains it no longer than that needs, by the seconds that a call, a point and a
         training step cost; the decision is stored, and a resumed training does not take it again. "vegas" shortens its
-        training likewise, by counting calls alone; "flow" spends them all. 0 chooses by the efficiency alone. None is
-        0, and in a run card the events of the card.
+        training likewise, by counting calls alone; "flow" spends them all. None is for the integral: "auto" trains a
+        flow only where VEGAS takes longer to the same error, by the same seconds, and no tree grows behind a grid,
+        since it takes more from even points than it gives. In a run card None is the number of events of the card. 0
+        chooses by the efficiency alone.
     costs
         Seconds to choose by; see `ChoiceSettings` for what is taken where they are not given.
     choice, flow, tree, channels

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -15,7 +16,9 @@ from nisampler.samplers.tree import TreeConfig, TreeSampler, grow_tree
 from nisampler.training.chooser import Chooser
 from nisampler.training.costs import Option
 from nisampler.training.evaluation import Evaluation, rated
-from nisampler.training.flow_trainer import FlowTrainer
+
+if TYPE_CHECKING:
+    from nisampler.training.flow_trainer import FlowTrainer
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ class Prices:
     ----------
     config
         `costs` if they are given; otherwise they are measured where `choice` asks for the clock and a sampler is to be
-        chosen for a number of events.
+        chosen by seconds.
     call
-        Seconds of an integrand call as the integrand states it, if it does.
+        Seconds of an integrand call, as the integrand states it or as they are assumed.
 
     Attributes
     ----------
@@ -41,11 +41,11 @@ class Prices:
     0.001001
     """
 
-    def __init__(self, config: TrainingConfig, call: float | None = None) -> None:
-        chooses = config.sampler == "auto" and bool(config.events)
+    def __init__(self, config: TrainingConfig, call: float = tuning.ASSUMED_CALL) -> None:
+        chooses = config.sampler == "auto" and config.events != 0
         self.measures = chooses and config.costs is None and config.choice.choose_by == "clock"
         self.told = chooses or config.costs is not None
-        given = config.costs or Costs(call or tuning.ASSUMED_CALL)
+        given = config.costs or Costs(call)
         self.known: dict[str, float] = {} if self.measures else asdict(given)
         self.meter, self.flow = Meter(), "large"
 
@@ -60,6 +60,13 @@ class Prices:
                 whole = self.meter.seconds(name)
                 call = self.known["call"] if name.endswith("_training") else 0.0
                 self.known[name] = rounded(max(whole - call, 0.1 * whole))
+
+    def settled(self) -> dict[str, float]:
+        """All costs: those of calls and grids from the meter, if there is one, and the others as they are stated."""
+        if self.measures:
+            self.note("call", "grid")
+            self.known = asdict(Costs(self.known["call"])) | self.known
+        return dict(self.known)
 
     def call(self) -> float:
         """Seconds of an integrand call, as far as they are known."""

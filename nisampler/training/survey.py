@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,16 +13,12 @@ from nisampler.base.rng import Streams
 from nisampler.density.channels import Multichannel, multichannel_of
 from nisampler.density.integrand import Integrand
 from nisampler.errors import ConfigError
-from nisampler.flows import CouplingConfig, Flow
-from nisampler.flows.distributions import UniformCube
-from nisampler.flows.grid_start import fits_bins, resampled
-from nisampler.flows.grouped import GridSpline
 from nisampler.samplers.base import Sampler, UniformSampler
-from nisampler.samplers.flow import FlowSampler
 from nisampler.samplers.grid import VegasAdapter, VegasGrid, VegasSampler
-from nisampler.samplers.multichannel import ChannelModel, MultichannelSampler
-from nisampler.samplers.shares import followed
 from nisampler.samplers.trainable import TrainableSampler
+
+if TYPE_CHECKING:
+    from nisampler.flows import CouplingConfig, Flow
 
 
 class Survey(ABC):
@@ -73,6 +69,8 @@ class Survey(ABC):
         """Where a flow with so many bins starts best after a survey that was worth something: "bins", "under" ..."""
         if not self.starts_in_bins:
             return "never"
+        from nisampler.flows.grid_start import fits_bins  # not before there is a flow
+
         return "bins" if fits_bins(self.grids(), bins) else "under"
 
     @abstractmethod
@@ -123,7 +121,9 @@ class CubeSurvey(Survey):
         self.dim = dim
         self.grid: VegasGrid | None = None
 
-    def flow(self, config: CouplingConfig, streams: Streams, learned_weights: bool) -> FlowSampler:
+    def flow(self, config: CouplingConfig, streams: Streams, learned_weights: bool) -> TrainableSampler:
+        from nisampler.samplers.flow import FlowSampler  # not before there is a flow
+
         return FlowSampler.create(self.dim, config, streams.generator("weights", config.net.fourier), self.device)
 
     def sampler(self) -> Sampler:
@@ -136,11 +136,11 @@ class CubeSurvey(Survey):
         return None if self.grid is None else VegasSampler(self.grid)
 
     def grids(self) -> Tensor:
-        return _even(self.dim) if self.grid is None else self.grid.nodes.unsqueeze(0)
+        return even(self.dim) if self.grid is None else self.grid.nodes.unsqueeze(0)
 
     def refine(self, u: Tensor, weights: Tensor, most_increments: int) -> None:
         nodes = None if self.grid is None else self.grid.nodes
-        self.grid = VegasGrid(_refined(nodes, u, weights, most_increments).to(self.device))
+        self.grid = VegasGrid(refined(nodes, u, weights, most_increments).to(self.device))
         self.found = True
 
     def state(self) -> dict[str, Tensor]:
@@ -149,86 +149,6 @@ class CubeSurvey(Survey):
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         self.grid = VegasGrid(tensors["grid"].to(self.device)) if "grid" in tensors else None
         self.found = self.grid is not None
-
-
-class ChannelSurvey(Survey):
-    """A grid for each group of channels, and a share for each channel.
-
-    >>> class Whole:
-    ...     name, dim = "whole", 1
-    ...     def forward(self, u):
-    ...         return u, torch.zeros_like(u[:, 0])
-    >>> function = Multichannel(lambda x: x[:, 0], [Whole(), Whole()], prior=lambda x: torch.zeros(len(x), 2))
-    >>> survey = ChannelSurvey(function, torch.device("cpu"))
-    >>> survey.share, survey.invertible
-    (tensor([0.5000, 0.5000], dtype=torch.float64), False)
-    """
-
-    starts_in_bins = True
-
-    def __init__(self, function: Multichannel, device: torch.device) -> None:
-        super().__init__(function, device)
-        self.channels, self.dim, self.groups = function, function.dim, function.groups
-        count = len(self.groups)
-        self.share = torch.full((count,), 1.0 / count, dtype=torch.float64, device=device)
-        self.nodes: list[Tensor] = []
-
-    @property
-    def invertible(self) -> bool:
-        return self.channels.invertible
-
-    def flow(self, config: CouplingConfig, streams: Streams, learned_weights: bool) -> MultichannelSampler:
-        features = self.channels.feature_count(self.device) if learned_weights else 0
-        generator = streams.generator("weights", config.net.fourier)
-        sampler = MultichannelSampler.create(self.dim, self.groups, features, config, generator, self.device)
-        sampler.standardise(self.channels, streams.generator("features", device=self.device))
-        sampler.model.share.copy_(self.share)
-        return sampler
-
-    def sampler(self) -> MultichannelSampler:
-        return MultichannelSampler(self.dim, self.groups, ChannelModel(self.share), self._grid(smooth=False))
-
-    def plain(self) -> MultichannelSampler:
-        return MultichannelSampler(self.dim, self.groups, ChannelModel(self._equal()))
-
-    def under_flow(self) -> MultichannelSampler | None:
-        """Smooth splines through the nodes of the grids; the shares belong to the flow."""
-        grid = self._grid(smooth=True)
-        return None if grid is None else MultichannelSampler(self.dim, self.groups, ChannelModel(self._equal()), grid)
-
-    def _equal(self) -> Tensor:
-        return torch.full_like(self.share, 1.0 / len(self.groups))
-
-    def refine(self, u: Tensor, weights: Tensor, most_increments: int) -> None:
-        channel = self.sampler().latent_channel(u)
-        group = torch.tensor(self.groups, device=u.device)[channel]
-        size = weights * self.share[channel]
-        refined = []
-        for index in range(max(self.groups) + 1):
-            mine = group == index
-            nodes = self.nodes[index] if self.nodes else None
-            refined.append(_refined(nodes, u[mine, 1:], size[mine], most_increments))
-        most = max(nodes.shape[1] for nodes in refined) - 1
-        self.nodes = [resampled(nodes, most).to(self.device) for nodes in refined]
-        self.share, self.found = followed(self.share, channel, weights), True
-
-    def grids(self) -> Tensor:
-        even = _even(self.dim - 1).expand(max(self.groups) + 1, -1, -1)
-        return torch.stack(self.nodes) if self.nodes else even
-
-    def state(self) -> dict[str, Tensor]:
-        return {"share": self.share} | ({"nodes": torch.stack(self.nodes)} if self.nodes else {})
-
-    def load_state(self, tensors: dict[str, Tensor]) -> None:
-        self.share = tensors["share"].to(self.device)
-        self.nodes = list(tensors["nodes"].to(self.device)) if "nodes" in tensors else []
-        self.found = bool(self.nodes)
-
-    def _grid(self, smooth: bool) -> GridSpline | None:
-        if not self.nodes:
-            return None
-        nodes = self.grids()
-        return GridSpline(resampled(nodes, tuning.CELLS_UNDER_FLOW) if smooth else nodes, smooth)
 
 
 class StartSurvey(Survey):
@@ -257,7 +177,7 @@ class StartSurvey(Survey):
         return None
 
     def grids(self) -> Tensor:
-        return _even(self.start_sampler.dim)
+        return even(self.start_sampler.dim)
 
     def refine(self, u: Tensor, weights: Tensor, most_increments: int) -> None:
         self.found = True
@@ -288,12 +208,19 @@ def make_survey(integrand: Integrand, device: torch.device, start: Sampler | Flo
     function = multichannel_of(integrand.function, 1)
     if function is None or len(function.channels) == 1:
         return CubeSurvey(integrand.dim, device, function)
+    from nisampler.training.channel_survey import ChannelSurvey  # its grids are those of flows
+
     return ChannelSurvey(function, device)
 
 
 def _own(start: Sampler | Flow, integrand: Integrand, device: torch.device) -> Sampler:
     """A sampler or flow of one's own, as a sampler that fits."""
-    if isinstance(start, Flow):
+    if not isinstance(start, Sampler):
+        from nisampler.flows import Flow, UniformCube
+        from nisampler.samplers.flow import FlowSampler
+
+        if not isinstance(start, Flow):
+            raise ConfigError(f"a sampler or a flow was expected to start from, got {type(start).__name__}")
         if not isinstance(start.base, UniformCube):
             raise ConfigError("a flow to sample with must fill the unit cube: give it the base UniformCube(dim)")
         start = FlowSampler(start.to(device))
@@ -304,14 +231,23 @@ def _own(start: Sampler | Flow, integrand: Integrand, device: torch.device) -> S
     return start
 
 
-def _even(dim: int) -> Tensor:
+def even(dim: int) -> Tensor:
+    """Nodes (1, dim, 2) of grids of one cell each.
+
+    >>> even(2).tolist()
+    [[[0.0, 1.0], [0.0, 1.0]]]
+    """
     return torch.tensor([0.0, 1.0], dtype=torch.float64).expand(1, dim, -1)
 
 
-def _refined(nodes: Tensor | None, u: Tensor, weights: Tensor, most_increments: int) -> Tensor:
-    """Nodes (dim, m + 1) of a grid after one iteration with latent points u (n, dim).
+def refined(nodes: Tensor | None, u: Tensor, weights: Tensor, most_increments: int) -> Tensor:
+    """Nodes (dim, m + 1) of a grid after one iteration with latent points u (n, dim) and their weights f/q (n,).
 
     The same nodes where so few points tell nothing of so many axes.
+
+    >>> u = torch.rand(1000, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    >>> refined(None, u, u[:, 0], most_increments=16).shape
+    torch.Size([1, 17])
     """
     n, dim = u.shape
     increments = min(
@@ -320,7 +256,7 @@ def _refined(nodes: Tensor | None, u: Tensor, weights: Tensor, most_increments: 
         int(tuning.CELLS_OF_POINTS * n / max(dim, 1)),
     )
     if increments < 2:
-        return _even(dim)[0] if nodes is None else nodes
+        return even(dim)[0] if nodes is None else nodes
     adapter = VegasAdapter(dim, increments, nodes=nodes)
     adapter.add(u, weights)
     if bool((weights != 0.0).any()):

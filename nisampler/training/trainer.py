@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,7 +20,6 @@ from nisampler.base.moments import unit_scale
 from nisampler.base.rng import Streams
 from nisampler.density.integrand import Integrand
 from nisampler.errors import ConfigError, CorruptFileError, TrainingDivergedError, ZeroIntegrandError
-from nisampler.flows import CouplingConfig, Flow, NetConfig, Spline
 from nisampler.samplers.base import Sampler, UniformSampler
 from nisampler.samplers.trainable import TrainableSampler
 from nisampler.training import spent
@@ -30,13 +29,16 @@ from nisampler.training.chooser import Chooser
 from nisampler.training.config import TrainingConfig
 from nisampler.training.costs import Choice
 from nisampler.training.evaluation import Evaluation
-from nisampler.training.flow_trainer import FlowTrainer
 from nisampler.training.memory import Memory
 from nisampler.training.pilot import Pilot
 from nisampler.training.prices import Prices
 from nisampler.training.records import Known, Progress, TrainingRecord, TrainingResult, make_record
 from nisampler.training.survey import make_survey
 from nisampler.ui.monitor import Monitor
+
+if TYPE_CHECKING:
+    from nisampler.flows import Flow
+    from nisampler.training.flow_trainer import FlowTrainer
 
 Callback = Callable[[Progress], bool | None]
 """Called after each unit of work; where it returns True the training stops, and what was learned is kept."""
@@ -101,7 +103,7 @@ class Trainer:
         self.history: list[TrainingRecord] = []
         self.warnings: list[str] = []
         self.survey = make_survey(integrand, self.device, start)
-        self.budget = CallBudget(self.config, Prices(self.config, integrand.seconds_per_call))
+        self.budget = CallBudget(self.config, Prices(self.config, integrand.expected_seconds))
         self.chooser = Chooser(self.config, self.budget, self.survey.flows)
         self.evaluate = Evaluation(integrand, self.streams, self.device, self.budget.prices)
         self.flow: FlowTrainer | None = None
@@ -184,11 +186,14 @@ class Trainer:
         little = saturated or not enough
         vegas_only = config.sampler == "vegas" or (config.sampler == "auto" and little)
         calls = int(tuning.TRAINING_SHARE * (config.calls - self.calls))
-        if self.budget.events and config.sampler == "vegas":
+        reason = "there is little to gain" if little else ""
+        if self.budget.for_integral and config.sampler == "auto":
+            self.chooser.for_integral(record, self.integrand.dim, reason)
+            vegas_only = not self.chooser.takes_flow
+        elif self.budget.events and config.sampler == "vegas":
             self.chooser.take(Choice(self.budget.events, "VEGAS", "as told"))
         elif self.budget.events:
             pilot = Pilot(self.chooser, self.evaluate, lambda size: self._make_flow(0, size), lambda: self.calls)
-            reason = "there is little to gain" if little else ""
             pilot.run(self.survey.sampler(), record.efficiency_0p1, reason)
             vegas_only, calls = not self.chooser.takes_flow, self.chooser.calls
         self.stage = "vegas" if vegas_only else "flow"
@@ -220,6 +225,9 @@ class Trainer:
 
     def _make_flow(self, calls: int, size: tuple[int, int] | None = None) -> FlowTrainer:
         """A trainer for the flow that was chosen, or for one with these layers and hidden units."""
+        from nisampler.flows import CouplingConfig, NetConfig, Spline  # not before there is a flow
+        from nisampler.training.flow_trainer import FlowTrainer
+
         config, survey = self.chooser.flow_config(calls, size), self.survey
         start = self._flow_start()
 
@@ -277,7 +285,8 @@ class Trainer:
         plain = self.survey.plain()
         scouts = self._scouts(plain)
         left, simplest = config.calls - self.calls, None if config.sampler == "flow" else plain
-        comparison = finish.run(bases, left, replays, self.survey.trains, told, simplest)
+        trees = self.survey.trains and (flow is not None or not self.budget.for_integral)
+        comparison = finish.run(bases, left, replays, trees, told, simplest)
         candidates, sampler = comparison.judged()
         self.warnings += finish.warnings
         self.stage = "done"
@@ -323,7 +332,7 @@ class Trainer:
             "norm": self.norm,
             "config": self.config.plain(),
         }
-        if self.budget.events:
+        if self.budget.events or self.choice is not None:
             meta["choice"] = self.chooser.state()
         if self.flow is not None:
             own, meta["flow"] = self.flow.state()

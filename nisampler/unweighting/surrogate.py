@@ -27,7 +27,6 @@ from nisampler.base.rng import Streams
 from nisampler.density.channels import multichannel_of
 from nisampler.density.integrand import Integrand
 from nisampler.errors import CorruptFileError, ShapeError, TrainingDivergedError, UnweightingError
-from nisampler.flows.nets.mlp import NetConfig
 from nisampler.samplers.base import Sampler, State
 
 # Points seen by the network and by all channels at once; least width of a feature, and how many widths it may be away.
@@ -107,6 +106,8 @@ class SurrogateNet(nn.Module):
     def __init__(self, features: int, config: SurrogateConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.features, self.config = features, config
+        from nisampler.flows.nets.mlp import NetConfig  # which few jobs need
+
         settings = NetConfig(hidden=config.hidden, layers=config.layers)
         self.net = settings.build(features, 1, generator or torch.Generator().manual_seed(0))
         self.register_buffer("shift", torch.zeros(features, dtype=torch.float64))

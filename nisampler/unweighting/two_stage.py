@@ -322,7 +322,7 @@ def two_stages(
     wish, costs = unweighting.two_stage, StageCosts(tuning.COSTLY_CALL)
     if wish == "never":
         return None
-    if choice is not None and choice.costs.get("call", 0.0):
+    if choice is not None and choice.events and choice.costs.get("call", 0.0):
         costs = _known_costs(choice, efficiencies)
         if wish == "auto" and not _promising(choice, costs, efficiencies, len(weights)):
             return None

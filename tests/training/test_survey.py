@@ -27,10 +27,11 @@ from nisampler.samplers.grid import VegasGrid, VegasSampler
 from nisampler.samplers.multichannel import MultichannelSampler
 from nisampler.training.call_budget import CallBudget
 from nisampler.training.candidates import Finish
+from nisampler.training.channel_survey import ChannelSurvey
 from nisampler.training.config import TrainingConfig, TreeSettings
 from nisampler.training.evaluation import Evaluation
 from nisampler.training.prices import Prices
-from nisampler.training.survey import ChannelSurvey, CubeSurvey, Survey, make_survey
+from nisampler.training.survey import CubeSurvey, Survey, make_survey
 from nisampler.training.trainer import Trainer
 
 CPU = torch.device("cpu")
