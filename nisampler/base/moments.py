@@ -87,19 +87,32 @@ class Moments:
     @classmethod
     def from_tensor(cls, weights: Tensor) -> Moments:
         """Moments of all entries of `weights` (any shape and device), summed in float64."""
-        w = weights.detach().reshape(-1).to(torch.float64)
-        if w.numel() == 0:
-            return cls()
-        mean = w.mean()
-        centred = w - mean
+        return cls.of_rows(weights.reshape(1, -1))[0]
+
+    @classmethod
+    def of_rows(cls, weights: Tensor) -> list[Moments]:
+        """Moments of each row of weights (rows, n), summed in float64.
+
+        >>> [row.mean for row in Moments.of_rows(torch.tensor([[1.0, 2.0], [3.0, 5.0]]))]
+        [1.5, 4.0]
+        """
+        w = weights.detach().to(torch.float64)
+        n = w.shape[1]
+        if n == 0:
+            return [cls() for _ in w]
+        mean = w.mean(1)
+        centred = w - mean.unsqueeze(1)
         square = centred.square()
-        parts = [mean, square.sum(), w.abs().sum(), w.square().sum(), w.min(), w.max()]
-        counts = [(w == 0).sum().to(torch.float64), (w < 0).sum().to(torch.float64)]
-        higher = [(square * centred).sum(), square.square().sum()]
-        average, m2, sum_abs, sum_squares, low, high, zeros, negatives, m3, m4 = torch.stack(
-            parts + counts + higher
-        ).tolist()
-        return cls(w.numel(), average, m2, sum_abs, sum_squares, low, high, int(zeros), int(negatives), m3, m4)
+        low, high = torch.aminmax(w, dim=1)
+        parts = [mean, square.sum(1), w.abs().sum(1), w.square().sum(1), low, high]
+        counts = [(w == 0).sum(1).to(torch.float64), (w < 0).sum(1).to(torch.float64)]
+        higher = [(square * centred).sum(1), square.square().sum(1)]
+        return [
+            cls(n, average, m2, sum_abs, sum_squares, least, most, int(zeros), int(negatives), m3, m4)
+            for average, m2, sum_abs, sum_squares, least, most, zeros, negatives, m3, m4 in torch.stack(
+                parts + counts + higher, 1
+            ).tolist()
+        ]
 
     @classmethod
     def merge_all(cls, parts: Iterable[Moments]) -> Moments:

@@ -2,7 +2,7 @@
 
 A frozen sampler makes the estimate unbiased whatever the training did. Points are uniform in the latent cube; a
 scrambled Sobol set (Owen 1995; here the digital shift and linear matrix scrambling of Matoušek 1998) fills it more
-evenly than independent points do, and the spread over independent scramblings gives an honest error.
+evenly than independent points do, and the spread over independent digital shifts gives an honest error.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from nisampler.training.costs import integration_calls
 from nisampler.training.records import Known
 from nisampler.ui.monitor import SILENT, Monitor
 
-# Numbers of a Sobol set have so many digits: the rest is filled with those of one random shift for all points.
-_SOBOL_DIGITS = 2.0**-30
+# Binary digits of a coordinate, those of a double: a Sobol set has 30 of them, and the shift fills the others.
+_DIGITS = 53
 
 _POINTS, _POINT_BYTES = 25_000, 4 << 20
 
@@ -154,22 +154,51 @@ class IntegrationResult:
         return 1.0 - self.moments.zeros / self.moments.count
 
 
-def latent_points(n: int, dim: int, streams: Streams, index: int, method: str, device: torch.device) -> Tensor:
-    """Batch number `index` of uniform points (n, dim), float64: a scrambled Sobol set or independent ones.
+class LatentPoints:
+    """Batches of uniform points: scrambled Sobol sets, or independent points.
 
-    >>> u = latent_points(4, 1, Streams(1), 0, "sobol", torch.device("cpu"))
-    >>> sorted((4 * u).long().flatten().tolist())
-    [0, 1, 2, 3]
+    The scramblings of an integration have their linear part in common, and each batch has digits of its own to be
+    added to all of its points. So each is uniform and independent of the others, whatever the linear part is.
+
+    Parameters
+    ----------
+    size, dim
+        Points of a batch, for Sobol sets best a power of two, and coordinates.
+    streams
+        Source of all random numbers.
+    method
+        "sobol" or "mc".
+    device
+        Where points are made.
+
+    Examples
+    --------
+    >>> points = LatentPoints(4, 1, Streams(1), "sobol", torch.device("cpu"))
+    >>> u = points.batches(range(2))
+    >>> u.shape, sorted((4 * u[:4]).long().flatten().tolist()), bool((points.batches(range(1, 2)) == u[4:]).all())
+    (torch.Size([8, 1]), [0, 1, 2, 3], True)
     """
-    generator = streams.generator("integration", index, device=device)
-    count = n if method == "mc" else 1
-    uniform = torch.rand(count, dim, generator=generator, dtype=torch.float64, device=device)
-    if method == "mc":
-        return uniform
-    seed = streams.integer("scrambling", index) % 2**31
-    engine = torch.quasirandom.SobolEngine(dim, True, seed)  # type: ignore[no-untyped-call]
-    points: Tensor = engine.draw(n, dtype=torch.float64).to(device)
-    return torch.add(points, uniform, alpha=_SOBOL_DIGITS).clamp_(max=1.0)
+
+    def __init__(self, size: int, dim: int, streams: Streams, method: str, device: torch.device) -> None:
+        self.size, self.dim, self.streams, self.method, self.device = size, dim, streams, method, device
+        if method == "sobol":
+            seed = streams.integer("scrambling") % 2**31
+            engine = torch.quasirandom.SobolEngine(dim, True, seed)  # type: ignore[no-untyped-call]
+            self._digits = (engine.draw(size, dtype=torch.float64).to(device) * 2.0**_DIGITS).long()
+
+    def batches(self, numbers: range) -> Tensor:
+        """The points (n · size, dim) of the batches with these numbers, float64."""
+        generators = [self.streams.generator("integration", number, device=self.device) for number in numbers]
+        if self.method == "mc":
+            return torch.cat(
+                [
+                    torch.rand(self.size, self.dim, generator=generator, dtype=torch.float64, device=self.device)
+                    for generator in generators
+                ]
+            )
+        shifts = [torch.randint(1 << _DIGITS, (1, self.dim), generator=g, device=self.device) for g in generators]
+        points = self._digits ^ torch.stack(shifts)
+        return (points.double() * 2.0**-_DIGITS).view(-1, self.dim)
 
 
 class Integrator:
@@ -213,7 +242,8 @@ class Integrator:
         Parameters
         ----------
         monitor
-            Is told the calls done and planned after each batch, and the relative error after each round.
+            Is told the calls done and planned after each batch, or several small ones, and the relative error after
+            each round.
 
         Raises
         ------
@@ -224,13 +254,14 @@ class Integrator:
         """
         config, nonfinite = self.config, self.integrand.nonfinite
         batches, size = config.shape()
+        latent = LatentPoints(size, self.sampler.dim, self.streams, config.method, self.sampler.device)
         sums: Sums | None = None
         kept, points = list[Tensor](), list[Tensor]()
         room, places = config.keep_weights, _most_points(self.sampler.dim, config.keep_weights)
         while True:
-            for x, weights in self._round(0 if sums is None else sums.batches, batches, size):
+            for x, weights in self._round(0 if sums is None else sums.batches, batches, latent):
                 sums = self._sums() if sums is None else sums
-                sums.add(weights)
+                sums.add(weights.view(-1, size, weights.shape[1]))
                 if room > 0:
                     kept.append(weights[:room, sums.steered].clone())
                     room -= len(kept[-1])
@@ -265,16 +296,12 @@ class Integrator:
         names, dependent = integrand.names or ("0",), self.config.method == "sobol"
         return Sums(names, integrand.steered, dependent, integrand.unit, integrand.name)
 
-    def _round(self, first: int, batches: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Points (size, dim) and weights (size, k) of each batch of a round."""
-        dim, method, device = self.sampler.dim, self.config.method, self.sampler.device
-        step = max(1, tuning.POINTS_TOGETHER // size)
+    def _round(self, first: int, batches: int, latent: LatentPoints) -> Iterator[tuple[Tensor, Tensor]]:
+        """Points (n · size, dim) and weights (n · size, k) of the batches of a round, n small ones together."""
+        step = max(1, tuning.POINTS_TOGETHER // latent.size)
         for begin in range(first, first + batches, step):
-            group = range(begin, min(begin + step, first + batches))
-            parts = [latent_points(size, dim, self.streams, index, method, device) for index in group]
-            x, log_q = self.sampler.map(torch.cat(parts) if len(parts) > 1 else parts[0])
-            weights = importance_weights(self.integrand.values(x), log_q)
-            yield from zip(torch.split(x, size), torch.split(weights, size), strict=True)
+            x, log_q = self.sampler.map(latent.batches(range(begin, min(begin + step, first + batches))))
+            yield x, importance_weights(self.integrand.values(x), log_q)
 
 
 def _most_points(dim: int, weights: int) -> int:

@@ -40,8 +40,7 @@ class Sums:
     --------
     >>> sums = Sums(["f", "x"], 0, dependent=False)
     >>> u = torch.rand(10, 500, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    >>> for batch in u:
-    ...     sums.add(torch.stack([batch, batch**2], 1))
+    >>> sums.add(torch.stack([u, u**2], 2))
     >>> found = sums.estimates()
     >>> print(found, found.correlation.round(2)[0, 1])
     f = 0.496(4), x = 0.330(4) 0.97
@@ -59,28 +58,29 @@ class Sums:
         self._products = np.zeros((count, count))
 
     def add(self, weights: Tensor) -> None:
-        """Add a batch of weights (n, k).
+        """Add batches of weights, (batches, n, k).
 
         Raises
         ------
         NonFiniteError
             If a weight is not finite.
         """
-        columns = weights.t().contiguous()
+        columns = weights.permute(2, 0, 1).contiguous()
         before = self._means()
-        for index, largest in enumerate(columns.abs().amax(1).tolist()):
-            if not math.isfinite(largest):
+        for index, largest in enumerate(columns.abs().amax(2).tolist()):
+            if not all(map(math.isfinite, largest)):
                 raise NonFiniteError(
                     f"{self.label(index)}: a weight f/q is not finite; divide the function by a constant"
                 )
-            if not self.scales[index] and largest:
-                self.scales[index] = power_of_two(largest)
-            part = Moments.from_tensor(columns[index] / (self.scales[index] or 1.0))
-            self.parts[index].append(part)
-            self.totals[index] = self.totals[index] + part
-        self._between = self._between + Moments(1, self.parts[self.steered][-1].mean)
+            if not self.scales[index]:
+                self.scales[index] = next((power_of_two(size) for size in largest if size), 0.0)
+            parts = Moments.of_rows(columns[index] / (self.scales[index] or 1.0))
+            self.parts[index] += parts
+            self.totals[index] = Moments.merge_all([self.totals[index], *parts])
+            if index == self.steered:
+                self._between = Moments.merge_all([self._between, *(Moments(1, part.mean) for part in parts)])
         if len(self.names) > 1 and not self.dependent:
-            self._add_products(columns, before)
+            self._add_products(columns.flatten(1), before)
 
     def label(self, index: int) -> str:
         """An integral, for a message."""
@@ -91,12 +91,15 @@ class Sums:
 
     def _add_products(self, columns: Tensor, before: Tensor) -> None:
         """Sums of products of deviations from the means (k, k), merged as `Moments` merges those of squares."""
-        mean = torch.tensor([parts[-1].mean for parts in self.parts], dtype=torch.float64)
-        scale = torch.tensor([scale or 1.0 for scale in self.scales], dtype=torch.float64, device=columns.device)
-        centred = columns / scale.unsqueeze(1) - mean.to(columns.device).unsqueeze(1)
+        mean = (columns / self._scales(columns.device)).mean(1).cpu()
+        centred = columns / self._scales(columns.device) - mean.to(columns.device).unsqueeze(1)
         n, m = self.count - columns.shape[1], columns.shape[1]
         delta = mean - before
         self._products += (centred @ centred.t()).cpu().numpy() + torch.outer(delta, delta).numpy() * (n * m / (n + m))
+
+    def _scales(self, device: torch.device) -> Tensor:
+        """Of all integrals (k, 1)."""
+        return torch.tensor([[scale or 1.0] for scale in self.scales], dtype=torch.float64, device=device)
 
     @property
     def batches(self) -> int:

@@ -23,7 +23,7 @@ from nisampler.base.rng import Streams
 from nisampler.base.weights import efficiencies_at, importance_weights
 from nisampler.density.integrand import Integrand
 from nisampler.errors import CorruptFileError, NonFiniteError, ShapeError, UnweightingError
-from nisampler.integration.integrator import IntegrationConfig, latent_points
+from nisampler.integration.integrator import IntegrationConfig, LatentPoints
 from nisampler.samplers.base import Sampler, State
 from nisampler.training.costs import Choice, Meter
 from nisampler.unweighting.surrogate import Surrogate, SurrogateConfig
@@ -361,10 +361,8 @@ def points_again(sampler: Sampler, n: int, streams: Streams, integration: Integr
     """
     size = integration.shape()[1]
     n = min(n, tuning.SURROGATE_POINTS)
-    parts = []
-    for index in range(-(-n // size)):
-        latent = latent_points(size, sampler.dim, streams, index, integration.method, sampler.device)
-        parts.append(sampler.map(latent))
+    latent = LatentPoints(size, sampler.dim, streams, integration.method, sampler.device)
+    parts = [sampler.map(latent.batches(range(index, index + 1))) for index in range(-(-n // size))]
     return torch.cat([u for u, _ in parts])[:n], torch.cat([log_q for _, log_q in parts])[:n]
 
 

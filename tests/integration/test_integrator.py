@@ -16,7 +16,7 @@ from nisampler.base.estimate import pull
 from nisampler.base.rng import Streams
 from nisampler.density.integrand import Integrand
 from nisampler.errors import ConfigError, IntegrandCallError, ZeroIntegrandError
-from nisampler.integration.integrator import IntegrationConfig, IntegrationResult, Integrator, latent_points
+from nisampler.integration.integrator import IntegrationConfig, IntegrationResult, Integrator, LatentPoints
 from nisampler.processes.functions.functions import camel, gauss, poly
 from nisampler.samplers.base import Sampler, UniformSampler
 from nisampler.samplers.tree import TreeSampler, grow_tree
@@ -72,11 +72,11 @@ def test_sobol_points_are_better_than_independent_ones() -> None:
 def test_latent_points(method: str) -> None:
     place = torch.device("cpu")
     state = torch.random.get_rng_state()
-    batches = [latent_points(1024, 3, Streams(1), index, method, place) for index in range(40)]
-    again = latent_points(1024, 3, Streams(1), 7, method, place)
+    batches = LatentPoints(1024, 3, Streams(1), method, place).batches(range(40)).split(1024)
+    again = LatentPoints(1024, 3, Streams(1), method, place).batches(range(7, 8))
     assert torch.equal(torch.random.get_rng_state(), state)
     assert torch.equal(again, batches[7])
-    assert not torch.equal(latent_points(1024, 3, Streams(2), 7, method, place), again)
+    assert not torch.equal(LatentPoints(1024, 3, Streams(2), method, place).batches(range(7, 8)), again)
     whole = torch.cat(batches)
     assert whole.dtype == torch.float64 and bool(((whole >= 0) & (whole <= 1)).all())
     assert len(whole.unique(dim=0)) == len(whole)
@@ -87,10 +87,8 @@ def test_latent_points(method: str) -> None:
 
 
 def test_batches_are_independent() -> None:
-    means = [
-        [float(latent_points(64, 2, Streams(1), i, "sobol", torch.device("cpu")).prod(1).mean()) for i in range(400)]
-    ]
-    column = torch.tensor(means[0])
+    points = LatentPoints(64, 2, Streams(1), "sobol", torch.device("cpu")).batches(range(400))
+    column = points.prod(1).view(400, 64).mean(1)
     column = (column - column.mean()) / column.std()
     for lag in (1, 2, 3, 10):
         assert abs(float((column[lag:] * column[:-lag]).mean())) < 4 / math.sqrt(400)

@@ -25,7 +25,7 @@ from nisampler.integration.sums import Sums
 from nisampler.samplers.base import UniformSampler
 
 METHODS = ("sobol", "mc")
-REPLICAS = 100
+REPLICAS = 200
 
 
 def norm(x: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ def test_the_covariance_of_independent_points_is_that_of_all_weights() -> None:
     )
     weights += torch.tensor([5.0, 1e4, 1.0], dtype=torch.float64)
     for batch in torch.split(weights, [1000, 1, 17, 982, 1000]):
-        sums.add(batch)
+        sums.add(batch.unsqueeze(0))
     np.testing.assert_allclose(sums.estimates().covariance, np.cov(weights.numpy().T) / 3000, rtol=1e-8, atol=1e-13)
 
 

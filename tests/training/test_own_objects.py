@@ -29,7 +29,7 @@ from nisampler.training.records import Progress, TrainingResult
 from nisampler.training.trainer import Trainer
 from nisampler.ui.monitor import Monitor
 
-TINY: dict[str, Any] = {"calls": 6000, "hidden": 8, "layers": 1, "fourier": 0, "on": False}
+TINY: dict[str, Any] = {"calls": 6000, "hidden": 8, "layers": 1, "fourier": 0, "on": False, "events": 0}
 
 
 def line(x: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from nisampler.training.flow_trainer import FlowTrainer
 from nisampler.training.records import Progress, TrainingResult
 from nisampler.training.trainer import Trainer
 
-TINY: dict[str, Any] = {"calls": 20_000, "hidden": 16, "layers": 2}
+TINY: dict[str, Any] = {"calls": 20_000, "hidden": 16, "layers": 2, "events": 0}
 
 
 class SimpleChannel:

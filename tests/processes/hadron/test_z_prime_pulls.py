@@ -17,7 +17,7 @@ from nisampler.base.moments import Moments
 from nisampler.base.rng import Streams
 from nisampler.density.channels import multichannel_of
 from nisampler.density.integrand import Integrand
-from nisampler.integration.integrator import IntegrationConfig, Integrator, latent_points
+from nisampler.integration.integrator import IntegrationConfig, Integrator, LatentPoints
 from nisampler.processes.registry import create
 from nisampler.samplers.base import Sampler
 from nisampler.samplers.multichannel import ChannelModel, MultichannelSampler
@@ -61,8 +61,8 @@ def samplers() -> dict[str, Sampler]:
 def replicas(sampler: Sampler, method: str, points: int) -> list[Estimate]:
     """Estimates as the integrator makes them, but with all points of all replicas evaluated together."""
     batches, size = IntegrationConfig(points=points, method=method).shape()
-    numbers = [(replica, batch) for replica in range(REPLICAS) for batch in range(batches)]
-    u = torch.cat([latent_points(size, sampler.dim, Streams(r), b, method, sampler.device) for r, b in numbers])
+    sets = [LatentPoints(size, sampler.dim, Streams(r), method, sampler.device) for r in range(REPLICAS)]
+    u = torch.cat([points.batches(range(batches)) for points in sets])
     x, log_q = sampler.map(u)
     weights = torch.cat([sampler.view(integrand())(part) for part in x.split(50_000)]) * torch.exp(-log_q)
     found = []
