@@ -98,7 +98,7 @@ def measure(job: dict[str, Any]) -> Row:
     integrand, streams = Integrand(Slow(process, job["milliseconds"] if job["wait"] else 0.0)), Streams(job["seed"])
     calls, start = integrand.calls, time.process_time()
     trained = Trainer(
-        integrand, TrainingConfig(calls=job["calls"], flow=FlowSettings(reuse=job["reuse"])), streams
+        integrand, TrainingConfig(calls=job["calls"], events=0, flow=FlowSettings(reuse=job["reuse"])), streams
     ).fit()
     seconds, calls = time.process_time() - start, integrand.calls - calls
     quick = Integrand(process)

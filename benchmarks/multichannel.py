@@ -160,7 +160,10 @@ def measure(job: dict[str, Any]) -> Row:
     function = process if variant.prior else FlatPrior(process)
     integrand, streams = Integrand(function), Streams(job["seed"])
     config = TrainingConfig(
-        calls=job["calls"], sampler=variant.sampler, channels=ChannelSettings(learned_weights=variant.learned_weights)
+        calls=job["calls"],
+        sampler=variant.sampler,
+        events=0,
+        channels=ChannelSettings(learned_weights=variant.learned_weights),
     )
     trained = Trainer(integrand, config, streams).fit()
     training_calls = integrand.calls

@@ -102,7 +102,7 @@ def run_nisampler(process: Process, seed: int, calls: int, points: int, **settin
     """
     integrand, streams = Integrand(process), Streams(seed)
     start, before = time.process_time(), integrand.calls
-    config = TrainingConfig(calls=calls, **settings) if calls else None
+    config = TrainingConfig(**{"calls": calls, "events": 0, **settings}) if calls else None
     sampler = Trainer(integrand, config, streams).fit().sampler if config else UniformSampler(process.dim)
     middle, between = time.process_time(), integrand.calls
     result = Integrator(integrand, sampler, IntegrationConfig(points=points), streams).run()

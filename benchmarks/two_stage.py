@@ -122,7 +122,7 @@ def measure(job: Row) -> Row:
     if process.has_events:
         process.prepare_events()
     integrand, streams, charge = Integrand(process), Streams(job["seed"]), 1e-3 * job["milliseconds"]
-    sampler = Trainer(integrand, TrainingConfig(calls=job["calls"]), streams).fit().sampler
+    sampler = Trainer(integrand, TrainingConfig(calls=job["calls"], events=0), streams).fit().sampler
     integration, config = IntegrationConfig(points=job["points"]), UnweightingConfig()
     weights = Integrator(integrand, sampler, integration, streams).run().weights
     largest = config.max_weight(weights, streams)
