@@ -30,6 +30,7 @@ from slowed import Slowed
 from torch import Tensor
 
 import nisampler
+from nisampler.base import tuning
 from nisampler.processes.base import CallableProcess, FunctionProcess, Process
 from nisampler.processes.functions.functions import genz
 from nisampler.processes.registry import create
@@ -64,7 +65,7 @@ def ridge(dim: int) -> Process:
     def function(x: Tensor) -> Tensor:
         return torch.exp(-200.0 * (x.sum(1) - 0.5 * dim) ** 2)
 
-    function.dim, function.seconds_per_call = dim, None  # type: ignore[attr-defined]
+    function.dim, function.seconds_per_call = dim, tuning.LEAST_CALL["torch"]  # type: ignore[attr-defined]
     return CallableProcess(function, f"ridge{dim}")
 
 

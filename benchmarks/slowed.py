@@ -48,7 +48,7 @@ class Slowed:
     @property
     def seconds_per_call(self) -> float | None:
         """What a call costs, as a process states it."""
-        return (self.process.seconds_per_call or 0.0) + self.seconds or None
+        return (self.process.seconds_per_call or self.process.seconds_assumed or 0.0) + self.seconds or None
 
     @property
     def name(self) -> str:

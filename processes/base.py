@@ -58,7 +58,9 @@ class Process(ABC):
     name: str
     dim: int
     unit: str = ""
-    seconds_per_call: float | None = tuning.ASSUMED_CALL
+    seconds_per_call: float | None = None
+    # What a call is taken to cost where `seconds_per_call` states nothing; None for next to nothing.
+    seconds_assumed: float | None = tuning.ASSUMED_CALL
     parameters: Any = None
     has_events: bool = False
     # Evaluations of the matrix element that an event record costs: the sub-process is drawn by its share there.
@@ -148,8 +150,7 @@ class FunctionProcess(Process):
     ('poly3', 0.5, [0.75])
     """
 
-    # Its arithmetic is next to nothing, as that of any function that states no cost.
-    seconds_per_call = None
+    seconds_assumed = None
 
     def __init__(self, function: TestFunction) -> None:
         self.function = function
@@ -202,7 +203,7 @@ class CallableProcess(Process):
         self.dim = checked(f"dim of {name}", getattr(function, "dim", None), Dimension)
         self.name = str(getattr(function, "name", name))
         self.unit = str(getattr(function, "unit", ""))
-        self.seconds_per_call = getattr(function, "seconds_per_call", Process.seconds_per_call)
+        self.seconds_per_call = getattr(function, "seconds_per_call", None)
         self.parameters = getattr(function, "parameters", None)
         self.beams = getattr(function, "beams", None)
         self.observables = tuple(getattr(function, "observables", ()))

@@ -103,6 +103,7 @@ class Integrand:
         self.seconds_per_call: float | None = checked(
             "seconds_per_call", getattr(function, "seconds_per_call", None), Positive | None
         )
+        self._assumed: float | None = getattr(function, "seconds_assumed", None)
         self._pace: float | None = self.seconds_per_call
         self._steer: str | int | None = checked("steer", steer, Natural | str | None)
         self._names: tuple[str, ...] | None = None
@@ -192,8 +193,8 @@ class Integrand:
 
     @property
     def expected_seconds(self) -> float:
-        """Seconds of a call as they are stated, or the least that one of this kind takes."""
-        return self.seconds_per_call or tuning.LEAST_CALL[self.kind]
+        """Seconds of a call as they are stated, else as a process assumes them, or the least that its kind takes."""
+        return self.seconds_per_call or self._assumed or tuning.LEAST_CALL[self.kind]
 
     def view(self, function: Callable[[Tensor], Any]) -> Integrand:
         """The same integrand with `function`, a torch function, in place of its own; calls are counted together."""
