@@ -10,15 +10,14 @@ from torch import Tensor
 
 from nisampler.base import tuning
 from nisampler.base.rng import Streams
-from nisampler.density.channels import Multichannel, multichannel_of
-from nisampler.density.integrand import Integrand
+from nisampler.density.channels import Multichannel
 from nisampler.errors import ConfigError
 from nisampler.samplers.base import Sampler, UniformSampler
 from nisampler.samplers.grid import VegasAdapter, VegasGrid, VegasSampler
 from nisampler.samplers.trainable import TrainableSampler
 
 if TYPE_CHECKING:
-    from nisampler.flows import CouplingConfig, Flow
+    from nisampler.flows import CouplingConfig
 
 
 class Survey(ABC):
@@ -37,7 +36,7 @@ class Survey(ABC):
 
     Examples
     --------
-    >>> survey = make_survey(Integrand(lambda x: x[:, 0], 1, kind="torch"), torch.device("cpu"))
+    >>> survey = CubeSurvey(1, torch.device("cpu"))
     >>> survey.found, survey.flows, survey.under_flow()
     (False, 1, None)
     """
@@ -187,48 +186,6 @@ class StartSurvey(Survey):
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """Nothing was kept: the sampler is given again, and what it learned is in the state of its trainer."""
-
-
-def make_survey(integrand: Integrand, device: torch.device, start: Sampler | Flow | None = None) -> Survey:
-    """The survey that suits an integrand: of its channels, of the cube, or a sampler of one's own in its place.
-
-    Raises
-    ------
-    ConfigError
-        If that sampler has another dimension, lies elsewhere, or is a flow that does not fill the unit cube.
-
-    Examples
-    --------
-    >>> integrand = Integrand(lambda x: x[:, 0], 1, kind="torch")
-    >>> make_survey(integrand, torch.device("cpu")).sampler().describe()
-    'uniform'
-    """
-    if start is not None:
-        return StartSurvey(_own(start, integrand, device), multichannel_of(integrand.function, 1), device)
-    function = multichannel_of(integrand.function, 1)
-    if function is None or len(function.channels) == 1:
-        return CubeSurvey(integrand.dim, device, function)
-    from nisampler.training.channel_survey import ChannelSurvey  # its grids are those of flows
-
-    return ChannelSurvey(function, device)
-
-
-def _own(start: Sampler | Flow, integrand: Integrand, device: torch.device) -> Sampler:
-    """A sampler or flow of one's own, as a sampler that fits."""
-    if not isinstance(start, Sampler):
-        from nisampler.flows import Flow, UniformCube
-        from nisampler.samplers.flow import FlowSampler
-
-        if not isinstance(start, Flow):
-            raise ConfigError(f"a sampler or a flow was expected to start from, got {type(start).__name__}")
-        if not isinstance(start.base, UniformCube):
-            raise ConfigError("a flow to sample with must fill the unit cube: give it the base UniformCube(dim)")
-        start = FlowSampler(start.to(device))
-    if start.dim != integrand.dim:
-        raise ConfigError(f"the sampler has dimension {start.dim}, the integrand {integrand.dim}: they must agree")
-    if start.device.type != device.type:
-        raise ConfigError(f"the sampler lies on {start.device}, the training runs on {device}: move it there")
-    return start
 
 
 def even(dim: int) -> Tensor:

@@ -33,7 +33,7 @@ from nisampler.training.memory import Memory
 from nisampler.training.pilot import Pilot
 from nisampler.training.prices import Prices
 from nisampler.training.records import Known, Progress, TrainingRecord, TrainingResult, make_record
-from nisampler.training.survey import make_survey
+from nisampler.training.surveys import make_survey
 from nisampler.ui.monitor import Monitor
 
 if TYPE_CHECKING:

@@ -31,7 +31,8 @@ from nisampler.training.channel_survey import ChannelSurvey
 from nisampler.training.config import TrainingConfig, TreeSettings
 from nisampler.training.evaluation import Evaluation
 from nisampler.training.prices import Prices
-from nisampler.training.survey import CubeSurvey, Survey, make_survey
+from nisampler.training.survey import CubeSurvey, Survey
+from nisampler.training.surveys import make_survey
 from nisampler.training.trainer import Trainer
 
 CPU = torch.device("cpu")
