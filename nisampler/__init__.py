@@ -5,6 +5,7 @@ The names below are imported when they are first used, so that the command line 
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from pkgutil import extend_path
@@ -12,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 # In a clone, `python -m nisampler` finds this folder before the installed package; processes and calo stand elsewhere.
 __path__ = extend_path(__path__, __name__)
+
+# Threads of torch that wait for each other leave their cores to other work; read where torch is loaded after this.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from nisampler._version import __version__ as __version__
 

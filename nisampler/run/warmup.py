@@ -44,8 +44,8 @@ class _Power:
 def warm_up(run: RunDirectory | None, monitor: Monitor) -> dict[str, float]:
     """Compile what flows and event files need, and make an event of a run, with all that this needs.
 
-    Kernels are kept where numba keeps them: in NUMBA_CACHE_DIR, beside the source, or in the user's cache folder;
-    parsed parton densities and generated amplitudes in NISAMPLER_CACHE.
+    Kernels of flows, parsed parton densities and generated amplitudes are kept in NISAMPLER_CACHE; those of event files
+    where numba keeps them: in NUMBA_CACHE_DIR, beside the source, or in the user's cache folder.
 
     Parameters
     ----------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import Any
@@ -27,6 +28,21 @@ def loaded(code: str, names: tuple[str, ...]) -> list[str]:
 def test_nothing_heavy_is_imported_before_it_is_used() -> None:
     assert loaded("import nisampler", HEAVY) == []
     assert loaded("import nisampler; nisampler.integrate", LATER) == []
+
+
+def test_a_flow_needs_no_numba() -> None:
+    code = "import torch; from nisampler.flows import coupling_flow; x, flow = torch.rand(3, 2), coupling_flow(2)"
+    code += "; flow.log_prob(x).sum().backward()"
+    assert loaded(code, ("numba", "llvmlite", "matplotlib")) == ["llvmlite"]
+
+
+@pytest.mark.parametrize(("own", "expected"), [(None, "PASSIVE"), ("active", "active")])
+def test_threads_that_wait_sleep_unless_told_otherwise(own: str | None, expected: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {} if own is None else {"OMP_WAIT_POLICY": own}
+    command = [sys.executable, "-c", "import nisampler, os, sys; sys.stdout.write(os.environ['OMP_WAIT_POLICY'])"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == expected
 
 
 def test_the_import_check_can_fail() -> None:

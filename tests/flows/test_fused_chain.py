@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from nisampler.base.device import point_threads
+from nisampler.base.device import cpu_threads, point_threads
 from nisampler.errors import ConfigError
 from nisampler.flows import (
     Composition,
@@ -316,13 +316,29 @@ def test_threads_do_not_change_a_digit(threads: int) -> None:
         assert all(torch.equal(a, b) for a, b in zip(found(), expected, strict=True))
 
 
+def test_products_take_one_thread_whatever_torch_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    flow, seen = disturbed(coupling_flow(3, UNIT)), []
+    kernel = chain._kernel("forward", torch.float64, torch.float64)
+    assert kernel is not None
+
+    def counted(*arguments: Any) -> None:
+        seen.append(torch.get_num_threads())
+        kernel(*arguments)
+
+    monkeypatch.setattr(chain, "_kernel", lambda *_: counted)
+    with cpu_threads(2), torch.no_grad():
+        flow.log_prob(points(flow, 20)[0])
+        assert torch.get_num_threads() == 2
+    assert seen == [1]
+
+
 @pytest.mark.parametrize("mode", [nullcontext, torch.no_grad, torch.inference_mode])
 def test_nothing_is_lost_without_the_products_of_torch(mode: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     flow = disturbed(coupling_flow(3, UNIT))
     x, _ = points(flow, 20)
     with mode():
         expected = flow.log_prob(x)
-        monkeypatch.setattr(chain, "_kernels", lambda: None)
+        monkeypatch.setattr(chain, "_kernel", lambda *_: None)
         with fused_calls(monkeypatch) as calls:
             found = flow.log_prob(x)
     assert calls == []

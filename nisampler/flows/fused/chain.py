@@ -7,10 +7,9 @@ then the functions here give None.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -20,9 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from nisampler.base import notices
+from nisampler.base.device import cpu_threads
 from nisampler.base.flat_adamw import leaf_of
+from nisampler.base.machine_code import Kernel
 from nisampler.flows.distributions import traced
 from nisampler.flows.fused.plan import COLUMNS, Plan, plan_of
+from nisampler.flows.fused.products import lent
 from nisampler.flows.fused.work import matrices, size_of
 from nisampler.flows.splines import fused_spline
 from nisampler.flows.splines.rational_quadratic import MIN_SIZE, MIN_SLOPE
@@ -99,35 +101,37 @@ def grouped_chain(composition: Any, x: Tensor, group: Tensor, inverse: bool, pla
 
 
 @cache
-def _kernels() -> Any:
-    """The compiled chain; None where there is no compiler, or torch does not lend its products."""
-    if importlib.util.find_spec("numba") is None:
-        return None
-    products = importlib.import_module("nisampler.flows.fused.numba_products")
-    return importlib.import_module("nisampler.flows.fused.numba_chain") if products.AVAILABLE else None
-
-
-@cache
-def _works(points: torch.dtype, weights: torch.dtype, gradient: bool) -> bool:
-    """Compiles the kernels for numbers of these types, or fetches what is kept of them; False where that fails.
+def _kernel(name: str, points: torch.dtype, weights: torch.dtype) -> Kernel | None:
+    """The compiled chain for numbers of these types; None where that fails, or torch does not lend its products.
 
     The plain path then asks for the splines alone and says what is wrong.
     """
     try:
-        wide, narrow = np.empty((1, 1), _KINDS[points]), np.empty((1, 1), _KINDS[weights])
-        none, some = np.empty((0, len(COLUMNS)), np.int64), np.empty(1, np.int64)
-        space = narrow[None], wide[None], np.empty((1, 1, 1), _BINS)
-        shape = fused_spline.Shape(3, 0, MIN_SIZE, MIN_SIZE, MIN_SLOPE, 0.0)
-        before, after = (none[:, :3], 1, none, some, narrow[0]), (space, (narrow, wide), 1, False, (shape, 0, 1), False)
+        if not lent():
+            return None
         with notices.if_slow(fused_spline.COMPILING):
-            if gradient:
-                _kernels().backward(wide, wide[0], wide, *before, narrow[0], narrow, *after)
-            else:
-                _kernels().forward(wide, wide, wide[0], *before, narrow, space, *after[2:5])
+            return Kernel(fused_spline.FILE, f"{name} {_KINDS[points].str[1:]} {_KINDS[weights].str[1:]}")
     except Exception:
         # An installed compiler can fail in any way: libraries that do not fit, no place to write, an unknown processor.
-        return False
-    return True
+        return None
+
+
+def examples(points: str, weights: str) -> dict[str, tuple[Any, ...]]:
+    """Arguments of the compiled functions for points and weights of these types, by the names of the functions.
+
+    >>> {name: len(arguments) for name, arguments in examples("f8", "f4").items()}
+    {'forward': 14, 'backward': 17}
+    """
+    wide, narrow = np.empty((1, 1), points), np.empty((1, 1), weights)
+    table, tiles, some = np.empty((0, len(COLUMNS)), np.int64), np.empty((0, 3), np.int64), np.empty(1, np.int64)
+    shape = fused_spline.Shape(3, 0, MIN_SIZE, MIN_SIZE, MIN_SLOPE, 0.0)
+    space, form = (narrow[None], wide[None], np.empty((1, 1, 1), _BINS)), (shape, 0, 1)
+    work, scratch = (wide[0], narrow[0]), (narrow, wide, np.empty(1, np.uint8))
+    before, settings = (tiles, 1, table, some, narrow[0]), (1, False, form, work)
+    return {
+        "forward": (wide, wide, wide[0], *before, narrow, space, *settings),
+        "backward": (wide, wide[0], wide, *before, narrow[0], narrow, space, scratch, *settings, False),
+    }
 
 
 def _plan_for(composition: nn.Module, x: Tensor) -> Plan | None:
@@ -138,7 +142,7 @@ def _plan_for(composition: nn.Module, x: Tensor) -> Plan | None:
         return None
     plan = plan_of(composition)
     weights = None if plan is None else plan.weights()
-    if plan is None or weights is None or _kernels() is None:
+    if plan is None or weights is None:
         return None
     dtype = weights[0].dtype
     lowered = dtype == torch.float32 and torch.is_autocast_enabled("cpu")
@@ -146,8 +150,17 @@ def _plan_for(composition: nn.Module, x: Tensor) -> Plan | None:
         return None
     if not all(type(w) in (nn.Parameter, Tensor) and w.dtype == dtype and w.is_cpu for w in weights):
         return None
-    ready = _works(x.dtype, dtype, False) and (not torch.is_grad_enabled() or _works(x.dtype, dtype, True))
-    return plan if ready else None
+    wanted = ("forward", "backward") if torch.is_grad_enabled() else ("forward",)
+    return None if any(_kernel(name, x.dtype, dtype) is None for name in wanted) else plan
+
+
+def _launch(name: str, points: torch.dtype, weights: torch.dtype, *arguments: Any) -> None:
+    """Call a kernel that `_plan_for` has seen, with one thread: each product is too small to be shared out."""
+    kernel = _kernel(name, points, weights)
+    if kernel is None:
+        raise RuntimeError(f"no compiled {name} for {points}")
+    with cpu_threads(1) if torch.get_num_threads() > 1 else nullcontext():
+        kernel(*arguments)
 
 
 def _run(call: _Call, x: Tensor, context: Tensor | None) -> Pair:
@@ -234,15 +247,15 @@ def _unsorted(call: _Call, columns: Tensor, dim: int) -> Tensor:
 def _given(call: _Call, context: Tensor | None, n: int, dtype: torch.dtype) -> Any:
     """The context as the kernels take it, (c, n)."""
     if context is None or not call.plan.context_dim:
-        return np.empty((0, n), _KINDS[dtype])
-    return context.detach().t().to(dtype).contiguous().numpy()
+        return torch.empty(0, n, dtype=dtype)
+    return context.detach().t().to(dtype).contiguous()
 
 
 def _evaluate(call: _Call, x: Tensor, context: Tensor | None, weights: list[Tensor], keep: bool) -> Pair:
     plan, dtype = call.plan, weights[0].dtype
     columns = _columns(call, x)
     y, log_det = torch.empty_like(columns), columns.new_empty(len(x))
-    call.flat = _in_a_row(weights).numpy()
+    call.flat = _in_a_row(weights)
     table, rows, needed = plan.table(call.inverse, keep)
     most = int((call.tiles[:, 2] - call.tiles[:, 1]).max())
     count, length = (len(call.tiles) if keep else 1), -(-most // 16) * 16
@@ -250,8 +263,9 @@ def _evaluate(call: _Call, x: Tensor, context: Tensor | None, weights: list[Tens
     piece = plan.spare.borrowed(size_of(count, length, needed, kinds))
     call.space = matrices(piece, count, length, needed, kinds)
     given, mode = _given(call, context, len(x), dtype), 2 if keep and x.dtype == dtype else 1
-    arrays = columns.numpy(), y.numpy(), log_det.numpy(), call.tiles, plan.groups, table, rows, call.flat, given
-    _kernels().forward(*arrays, call.space, mode, call.inverse, plan.form)
+    arrays = columns, y, log_det, call.tiles, plan.groups, table, rows, call.flat, given
+    work = fused_spline.workspace(plan.form[0].bins, _KINDS[x.dtype], _KINDS[dtype])
+    _launch("forward", x.dtype, dtype, *arrays, call.space, mode, call.inverse, plan.form, work)
     if keep:
         weakref.finalize(call, plan.spare.give_back, piece).atexit = False
     else:
@@ -274,16 +288,19 @@ def _gradient(
     make = torch.zeros if plan.grouped else torch.empty
     g_flat, g_x = make(len(call.flat), dtype=dtype), torch.empty_like(g_y)
     inner, with_context = needs[0] or needs[1], context is not None and plan.context_dim > 0
-    g_given = np.zeros((plan.context_dim if with_context else 0, len(x)), _KINDS[dtype])
+    g_given = torch.zeros(plan.context_dim if with_context else 0, len(x), dtype=dtype)
     table, rows, _ = plan.table(call.inverse, True)
-    kinds, wanted, length = (_KINDS[dtype], _KINDS[x.dtype]), plan.scratch(), call.space[0].shape[2]
+    kinds, wanted, length = (_KINDS[dtype], _KINDS[x.dtype]), plan.scratch(), call.space[0].numbers[-1]
     piece = plan.spare.borrowed(size_of(1, length, wanted, kinds))
-    scratch = tuple(array[0] for array in matrices(piece, 1, length, wanted, kinds))
-    arrays = g_y.numpy(), g_log.numpy(), g_x.numpy(), call.tiles, plan.groups, table, rows, call.flat, g_flat.numpy()
+    done = np.empty(plan.groups, np.uint8)
+    scratch = (*matrices(piece, None, length, wanted, kinds), done)
+    arrays = g_y, g_log, g_x, call.tiles, plan.groups, table, rows, call.flat, g_flat
     mode = 2 if x.dtype == dtype else 1
-    _kernels().backward(*arrays, g_given, call.space, scratch, mode, call.inverse, plan.form, inner)
+    work = fused_spline.workspace(plan.form[0].bins, _KINDS[x.dtype], _KINDS[dtype])
+    settings = call.space, scratch, mode, call.inverse, plan.form, work, inner
+    _launch("backward", x.dtype, dtype, *arrays, g_given, *settings)
     plan.spare.give_back(piece)
     parts = torch.split(g_flat, [weight.numel() for weight in weights])
     own = [part.view_as(w) if need else None for part, w, need in zip(parts, weights, needs[2:], strict=True)]
-    outer = torch.from_numpy(g_given).t().to(context.dtype) if context is not None and needs[1] else None
+    outer = g_given.t().to(context.dtype) if context is not None and needs[1] else None
     return [_unsorted(call, g_x, 1).t() if needs[0] else None, outer, *own]

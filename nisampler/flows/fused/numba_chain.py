@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from nisampler.flows.fused.numba_layers import activate, activate_again, features, features_gradient, sum_rows
 from nisampler.flows.fused.numba_products import multiply
 from nisampler.flows.fused.plan import COLUMNS
-from nisampler.flows.splines.numba_maths import compiled, copied, kept
+from nisampler.flows.splines.numba_maths import compiled, copied, filled
+from nisampler.flows.splines.numba_memory import view
 from nisampler.flows.splines.numba_spline import spline, spline_gradient
 
 _INPUTS, _LAYERS, _UNITS, _KEPT, _CHANGED, _PARAMS, _HARMONICS, _CENTRE, _CONTEXT, *_PLACES = range(len(COLUMNS))
@@ -43,7 +42,17 @@ def _rows(block: Any, rows: Any) -> Any:
 
 @compiled
 def _block_forward(
-    block: Any, rows: Any, tile: Any, groups: int, w: Any, given: Any, space: Any, mode: int, inverse: bool, form: Any
+    block: Any,
+    rows: Any,
+    tile: Any,
+    groups: int,
+    w: Any,
+    given: Any,
+    space: Any,
+    mode: int,
+    inverse: bool,
+    form: Any,
+    work: Any,
 ) -> None:
     """A block: rows of points are overwritten, and log slopes added to the row behind them."""
     group, first, last = tile
@@ -55,7 +64,8 @@ def _block_forward(
     raw = networks[block[_RAW] : block[_RAW] + outputs]
     if block[_INPUTS] == 0:
         bias = w[block[_WEIGHTS] + group * outputs :][:outputs]
-        raw[:, :n] = raw.dtype.type(0.0)
+        for k in range(outputs):
+            filled(raw[k, :n], raw.dtype.type(0.0))
     else:
         seen = networks[block[_FEATURES] : block[_FEATURES] + block[_INPUTS]]
         features(points, kept, block[_HARMONICS], block[_CENTRE] > 0, seen, n)
@@ -65,7 +75,7 @@ def _block_forward(
             inputs, own, weight, at = _layer(block, number, group, groups)
             start = block[_SUMS] + number * block[_UNITS]
             sums = raw if number == layers else networks[start : start + own]
-            multiply(w[weight:], seen.ravel(), sums.ravel(), (False, False), (own, n, inputs), (inputs, t, t), False)
+            multiply(w[weight:], seen, sums, (False, False), (own, n, inputs), (inputs, t, t), False)
             bias = w[at : at + own]
             if number < layers:
                 seen = networks[:own]
@@ -75,11 +85,11 @@ def _block_forward(
     for i in range(len(changed)):
         copied(points[changed[i], :n], before[i])
     cube, log_det = (block[_PARAMS], block[_CHANGED], t), points[dim : dim + 1]
-    layer = (changed, bias.reshape((block[_PARAMS], block[_CHANGED])), mode)
-    spline(before, raw.reshape(cube), points, log_det, index, layer, inverse, shape, (0, n))
+    layer = (changed, view(bias, cube[:2]), mode)
+    spline(before, view(raw, cube), points, log_det, index, layer, inverse, shape, (0, n), work)
 
 
-@kept
+@compiled
 def forward(
     x: Any,
     y: Any,
@@ -94,8 +104,11 @@ def forward(
     mode: int,
     inverse: bool,
     form: Any,
+    work: Any,
 ) -> None:
     """Points x (d, n) through all blocks: y (d, n) and log determinants (n,).
+
+    `work` is scratch, see `fused_spline.workspace`.
 
     >>> forward.__name__
     'forward'
@@ -110,9 +123,9 @@ def forward(
         n = last - first
         for i in range(dim):
             copied(x[i, first:last], points[own, i])
-        points[own, dim, :n] = x.dtype.type(0.0)
+        filled(points[own, dim, :n], x.dtype.type(0.0))
         for b in range(table.shape[0]):
-            _block_forward(table[b], rows, tile, groups, w, given, part, mode, inverse, form)
+            _block_forward(table[b], rows, tile, groups, w, given, part, mode, inverse, form, work)
         for i in range(dim):
             copied(points[own, i, :n], y[i, first:last])
         copied(points[own, dim, :n], log_det[first:last])
@@ -132,6 +145,7 @@ def _block_backward(
     mode: int,
     inverse: bool,
     form: Any,
+    work: Any,
     inner: bool,
     add: bool,
 ) -> None:
@@ -148,8 +162,8 @@ def _block_backward(
     index = numbers[block[_INDEX] : block[_INDEX] + block[_CHANGED]]
     cube = (block[_PARAMS], block[_CHANGED], t)
     g, g_log = g_networks[:outputs], g_points[dim : dim + 1]
-    grads = (g_points, g_log, g_points, g.reshape(cube))
-    spline_gradient(before, raw.reshape(cube), index, grads, (changed, mode), inverse, shape, (0, n))
+    grads = (g_points, g_log, g_points, view(g, cube))
+    spline_gradient(before, view(raw, cube), index, grads, (changed, mode), inverse, shape, (0, n), work)
     if block[_INPUTS] == 0:
         at = block[_WEIGHTS] + group * outputs
         sum_rows(g, n, g_w[at : at + outputs], add)
@@ -160,7 +174,7 @@ def _block_backward(
         sum_rows(g, n, g_w[at : at + own], add)
         if layer or inner:
             g_seen = g_networks[place : place + inputs]
-            multiply(w[weight:], g.ravel(), g_seen.ravel(), (True, False), (inputs, n, own), (inputs, t, t), False)
+            multiply(w[weight:], g, g_seen, (True, False), (inputs, n, own), (inputs, t, t), False)
         if layer:
             start = block[_SUMS] + (layer - 1) * units
             seen = networks[:units]
@@ -168,7 +182,7 @@ def _block_backward(
             activate_again(kind, networks[start : start + units], w[below : below + units], seen, g_seen, n)
         else:
             seen = networks[block[_FEATURES] : block[_FEATURES] + inputs]
-        multiply(g.ravel(), seen.ravel(), g_w[weight:], (False, True), (own, inputs, n), (t, t, inputs), add)
+        multiply(g, seen, g_w[weight:], (False, True), (own, inputs, n), (t, t, inputs), add)
         if layer or inner:
             g, place = g_seen, outputs + (max(units, block[_INPUTS]) if place == outputs else 0)
     if inner:
@@ -179,7 +193,7 @@ def _block_backward(
                 out[j] += source[j]
 
 
-@kept
+@compiled
 def backward(
     g_y: Any,
     g_log_det: Any,
@@ -196,18 +210,21 @@ def backward(
     mode: int,
     inverse: bool,
     form: Any,
+    work: Any,
     inner: bool,
 ) -> None:
     """Gradients g_x (d, n) of points, g_w of weights, and of a context, added to `given`, from those of the results.
 
-    The tiles lie in `space` as `forward` has left them in this mode.
+    The tiles lie in `space` as `forward` has left them in this mode. `scratch` is memory for gradients of networks, for
+    those of points, and a byte for each group.
 
     >>> backward.__name__
     'backward'
     """
     networks, points, numbers = space
-    g_points, dim = scratch[1], g_y.shape[0]
-    done = np.zeros(groups, np.bool_)
+    (g_networks, g_points, done), dim = scratch, g_y.shape[0]
+    for k in range(groups):
+        done[k] = 0
     for k in range(tiles.shape[0]):
         tile = (tiles[k, 0], tiles[k, 1], tiles[k, 2])
         first, last = tile[1], tile[2]
@@ -219,8 +236,22 @@ def backward(
         for b in range(table.shape[0] - 1, -1, -1):
             own = inner or b > 0
             _block_backward(
-                table[b], rows, tile, groups, w, g_w, given, part, scratch, mode, inverse, form, own, done[tile[0]]
+                table[b],
+                rows,
+                tile,
+                groups,
+                w,
+                g_w,
+                given,
+                part,
+                (g_networks, g_points),
+                mode,
+                inverse,
+                form,
+                work,
+                own,
+                done[tile[0]] > 0,
             )
-        done[tile[0]] = True
+        done[tile[0]] = 1
         for i in range(dim):
             copied(g_points[i, :n], g_x[i, first:last])

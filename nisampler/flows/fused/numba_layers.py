@@ -15,6 +15,7 @@ from numba.extending import overload
 
 from nisampler.flows.fused.plan import ACTIVATIONS
 from nisampler.flows.splines.numba_maths import OPTIONS, compiled, exp
+from nisampler.flows.splines.numba_memory import stack
 
 _SILU, _RELU, _LEAKY, _ELU, _TANH = range(len(ACTIVATIONS))
 _LEAK = 0.01
@@ -55,7 +56,7 @@ def sum_rows(g: Any, n: int, out: Any, add: bool) -> None:
     >>> float(out[0])
     71.0
     """
-    lanes = np.empty(_LANES, g.dtype)
+    lanes = stack(g.dtype, _LANES)
     for i in range(g.shape[0]):
         found = _total(g[i, :n], lanes)
         out[i] = out[i] + found if add else found

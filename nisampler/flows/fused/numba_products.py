@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
-from llvmlite import binding
 from numba import types
 from numba.extending import overload
 
+from nisampler.flows.fused.products import NAMES
 from nisampler.flows.splines.numba_maths import OPTIONS, compiled
+from nisampler.flows.splines.numba_memory import stack
 
 _PLAIN, _TURNED = 78, 84  # the letters N and T
-_NAMES = {"sgemm_": "nisampler_sgemm", "dgemm_": "nisampler_dgemm"}
-
-
-def _lent() -> bool:
-    try:
-        library = ctypes.CDLL(torch._C.__file__)
-        places = {name: ctypes.cast(getattr(library, name), ctypes.c_void_p).value for name in _NAMES}
-    except (AttributeError, OSError):
-        return False
-    for name, place in places.items():
-        binding.add_symbol(_NAMES[name], place)
-    return True
-
-
-AVAILABLE = _lent()
-"""Whether the library of torch lends its products; without them nothing here can be compiled."""
 
 
 def _declared(name: str, real: Any) -> Any:
@@ -40,7 +23,7 @@ def _declared(name: str, real: Any) -> Any:
     return types.ExternalFunction(name, types.void(*arguments))
 
 
-_SINGLE, _DOUBLE = _declared("nisampler_sgemm", types.float32), _declared("nisampler_dgemm", types.float64)
+_SINGLE, _DOUBLE = _declared(NAMES["sgemm_"], types.float32), _declared(NAMES["dgemm_"], types.float64)
 
 
 def _gemm(letters: Any, sizes: Any, scales: Any, a: Any, b: Any, c: Any) -> None:
@@ -79,12 +62,13 @@ def multiply(a: Any, b: Any, c: Any, turned: Any, size: Any, steps: Any, add: bo
     `a`, `b` and `c` begin in memory where their matrices do. `turned` says whether a and b are given as their
     transposes, `size` is (m, n, k) for a (m, k), and `steps` are the lengths of the rows in memory.
 
+    >>> from nisampler.flows.fused.products import lent
     >>> c = np.zeros(2)
-    >>> if AVAILABLE:
+    >>> if lent():
     ...     multiply(np.array([1.0, 2.0]), np.array([10.0, 20.0]), c, (False, False), (2, 1, 1), (1, 1, 1), False)
     ...     assert c.tolist() == [10.0, 20.0]
     """
-    letters, sizes, scales = np.empty(2, np.uint8), np.empty(6, np.int32), np.empty(2, a.dtype)
+    letters, sizes, scales = stack(np.uint8, 2), stack(np.int32, 6), stack(a.dtype, 2)
     # for a library whose matrices lie by columns these are all transposes: c' = b' a'
     letters[0], letters[1] = _TURNED if turned[1] else _PLAIN, _TURNED if turned[0] else _PLAIN
     sizes[0], sizes[1], sizes[2] = size[1], size[0], size[2]

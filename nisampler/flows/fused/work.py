@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
+from math import prod
 from typing import Any
 
 import numpy as np
 
+from nisampler.base.machine_code import Place
+
 # Bytes at which a row of a matrix begins, and those that a chain keeps for its next evaluation.
 _LINE, _KEPT_BYTES = 64, 1 << 28
-
-Space = tuple[Any, Any, Any]
 
 
 class Spare:
@@ -45,18 +46,25 @@ class Spare:
             self._pieces.popleft()
 
 
-def matrices(piece: Any, count: int, columns: int, rows: tuple[int, ...], kinds: tuple[Any, ...]) -> tuple[Any, ...]:
+def matrices(
+    piece: Any, count: int | None, columns: int, rows: tuple[int, ...], kinds: tuple[Any, ...]
+) -> tuple[Place, ...]:
     """For each number of rows and kind of numbers, `count` matrices with so many columns, inside a piece of memory.
 
-    >>> piece = np.empty(size_of(2, 16, (3, 1), (np.dtype("f4"), np.dtype("i2"))), np.uint8)
-    >>> [array.shape for array in matrices(piece, 2, 16, (3, 1), (np.dtype("f4"), np.dtype("i2")))]
-    [(2, 3, 16), (2, 1, 16)]
+    With None there is one of each, without an axis for their number.
+
+    >>> kinds = np.dtype("f4"), np.dtype("i2")
+    >>> piece = np.empty(size_of(2, 16, (3, 1), kinds), np.uint8)
+    >>> [(array.code, array.numbers[1:]) for array in matrices(piece, 2, 16, (3, 1), kinds)]
+    [('3f4', (2, 3, 16)), ('3i2', (2, 1, 16))]
     """
-    at, found = -piece.ctypes.data % _LINE, []
+    at, found = piece.ctypes.data, []
+    at += -at % _LINE
+    before = () if count is None else (count,)
     for number, kind in zip(rows, kinds, strict=True):
-        size = count * number * columns * kind.itemsize
-        found.append(piece[at : at + size].view(kind).reshape(count, number, columns))
-        at += -(-size // _LINE) * _LINE
+        shape = (*before, number, columns)
+        found.append(Place(f"{len(shape)}{kind.str[1:]}", (at, *shape)))
+        at += -(-prod(shape) * kind.itemsize // _LINE) * _LINE
     return tuple(found)
 
 

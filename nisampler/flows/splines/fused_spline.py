@@ -1,8 +1,9 @@
 """The fused rational-quadratic spline: one operator with a kernel for the CPU, one for the GPU, and their gradient.
 
 `torch.ops.nisampler.rational_quadratic` takes raw parameters to values and log slopes in one pass. On the CPU its
-kernel is compiled by numba, on a GPU by Triton. Where neither is installed or works, and for other numbers than single
-and double precision, `rational_quadratic` does the same in plain torch; `using` chooses by hand.
+kernel comes with the package and llvmlite makes it into code of the processor, on a GPU Triton compiles it. Where
+neither is installed or works, and for other numbers than single and double precision, `rational_quadratic` does the
+same in plain torch; `using` chooses by hand.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, partial
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
@@ -27,6 +29,7 @@ from nisampler.base import notices
 from nisampler.base.checks import checked
 from nisampler.base.device import threads_for_points
 from nisampler.base.kernels import FastPathWarning as FastPathWarning
+from nisampler.base.machine_code import Kernel
 from nisampler.errors import ConfigError
 from nisampler.flows.splines.rational_quadratic import (
     BOUNDARIES,
@@ -40,6 +43,10 @@ from nisampler.flows.splines.rational_quadratic import (
 Backend = Literal["auto", "reference"]
 # Fewest points for which several threads are worth their start, and the most bins that a number of a bin can name.
 _THREADED, _MOST_BINS = 8192, 32_767
+FILE = Path(__file__).with_name("kernels.safetensors")
+"""Compiled functions of flows, which `nisampler.flows.fused.shipping` writes."""
+BLOCK, ROWS = 128, 21
+"""Samples that kernels take at once, and rows of their scratch, to which the shares of the bins are added."""
 
 _chosen: Backend = "auto"
 
@@ -104,7 +111,7 @@ def fused(x: Tensor) -> bool:
     """
     if not compilable(x):
         return False
-    compiler = {"cpu": "numba", "cuda": "triton"}.get(x.device.type)
+    compiler = {"cpu": "llvmlite", "cuda": "triton"}.get(x.device.type)
     return compiler is not None and _usable(compiler, x.dtype == torch.float32)
 
 
@@ -133,15 +140,18 @@ COMPILING = "compiling the kernels of flows for this machine, once; `nisampler w
 @cache
 def _works(compiler: str, single: bool) -> bool:
     """Looks for a compiler and, on the CPU, tries its kernels in this precision; says once what is wrong."""
-    command = "pip install 'nisampler[fast]'" if compiler == "numba" else "pip install triton"
+    command = "pip install 'nisampler[fast]'" if compiler == "llvmlite" else "pip install triton"
     try:
         if importlib.util.find_spec(compiler) is None:
             reason = f"than with {compiler}: {command}"
         else:
-            kernels = _kernels(compiler)
-            if compiler == "numba":
+            if compiler == "llvmlite":
                 with notices.if_slow(COMPILING):
-                    _try(kernels, np.float32 if single else np.float64)
+                    kind = "f4" if single else "f8"
+                    for name, arguments in examples(kind, kind).items():
+                        _kernel(name, kind, kind)(*arguments)
+            else:
+                _triton()
             return True
     except Exception as error:
         # An installed compiler can fail in any way: libraries that do not fit, no place to write, an unknown processor.
@@ -151,13 +161,34 @@ def _works(compiler: str, single: bool) -> bool:
     return False
 
 
-def _try(kernels: ModuleType, dtype: Any) -> None:
-    """Compile both kernels, or fetch what is kept of them, and run them on one point."""
-    shape = Shape(2, 0, MIN_SIZE, MIN_SIZE, MIN_SLOPE, 0.0)
-    x, raw, y, log_slope = np.full((1, 1), 0.5, dtype), np.zeros((7, 1, 1), dtype), *np.zeros((2, 1, 1), dtype)
-    index, rows = np.zeros((1, 1), np.int16), np.arange(1)
-    kernels.spline(x, raw, y, log_slope, index, (rows, np.zeros((7, 1), dtype), 0), False, shape, (0, 1))
-    kernels.spline_gradient(x, raw, index, (x, x, y, np.zeros_like(raw)), (rows, 0), False, shape, (0, 1))
+@cache
+def _kernel(name: str, points: str, raw: str) -> Kernel:
+    return Kernel(FILE, f"{name} {points} {raw}")
+
+
+def examples(points: str, raw: str) -> dict[str, tuple[Any, ...]]:
+    """Arguments of the compiled functions for points and parameters of these types, by the names of the functions.
+
+    >>> {name: len(arguments) for name, arguments in examples("f8", "f4").items()}
+    {'spline': 10, 'spline_gradient': 9}
+    """
+    shape, span = Shape(2, 0, MIN_SIZE, MIN_SIZE, MIN_SLOPE, 0.0), (0, 1)
+    x, params, y, log_slope = np.full((1, 1), 0.5, points), np.zeros((7, 1, 1), raw), *np.zeros((2, 1, 1), points)
+    index, rows, work = np.zeros((1, 1), np.int16), np.arange(1), workspace(shape.bins, points, raw)
+    layer, grads = (rows, np.zeros((7, 1), raw), 0), (x, x, y, np.zeros_like(params))
+    return {
+        "spline": (x, params, y, log_slope, index, layer, False, shape, span, work),
+        "spline_gradient": (x, params, index, grads, (rows, 0), False, shape, span, work),
+    }
+
+
+def workspace(bins: int, points: Any, raw: Any) -> tuple[Any, Any]:
+    """Memory that kernels write to on their way: for points and for parameters, of these types.
+
+    >>> [len(memory) for memory in workspace(10, "f8", "f4")]
+    [5248, 256]
+    """
+    return np.empty((ROWS + 2 * bins) * BLOCK, points), np.empty(2 * BLOCK, raw)
 
 
 def spline(
@@ -236,7 +267,7 @@ def _forward(x: Tensor, raw: Tensor, inverse: bool, boundary: int, bound: float)
     x, raw = x.contiguous(), raw.contiguous()
     y, log_slope, index = torch.empty_like(x), torch.zeros_like(x), torch.empty_like(x, dtype=torch.int16)
     if x.is_cuda:
-        _kernels("triton").spline(x, raw, y, log_slope, index, inverse, _shape(raw, boundary, bound))
+        _triton().spline(x, raw, y, log_slope, index, inverse, _shape(raw, boundary, bound))
     else:
         layer = np.arange(len(x)), raw.new_zeros(raw.shape[:2]).numpy(), 0
         _run("spline", (x, raw, y, log_slope, index), (layer,), inverse, _shape(raw, boundary, bound))
@@ -257,7 +288,7 @@ def _backward(
     g_x, g_raw = torch.empty_like(tensors[0]), torch.empty_like(tensors[1])
     shape = _shape(raw, boundary, bound)
     if x.is_cuda:
-        _kernels("triton").spline_gradient(*tensors, g_x, g_raw, inverse, shape)
+        _triton().spline_gradient(*tensors, g_x, g_raw, inverse, shape)
     else:
         grads = tuple(t.numpy() for t in (*tensors[3:], g_x, g_raw))
         _run("spline_gradient", tensors[:3], (grads, (np.arange(len(x)), 0)), inverse, shape)
@@ -266,21 +297,24 @@ def _backward(
 
 def _run(name: str, tensors: tuple[Tensor, ...], rest: tuple[Any, ...], inverse: bool, shape: Shape) -> None:
     """Call a kernel of the CPU with as many threads as may share the points of a batch."""
-    kernel = getattr(_kernels("numba"), name)
     arrays, n = [t.numpy() for t in tensors], tensors[0].shape[1]
+    kernel = _kernel(name, *(array.dtype.str[1:] for array in arrays[:2]))
     threads = threads_for_points() if tensors[0].numel() >= _THREADED else 1
     edges = [n * part // threads for part in range(threads + 1)]
+
+    def run(span: tuple[int, int]) -> None:
+        kernel(*arrays, *rest, inverse, shape, span, workspace(shape.bins, arrays[0].dtype, arrays[1].dtype))
+
     if threads == 1:
-        kernel(*arrays, *rest, inverse, shape, (0, n))
+        run((0, n))
     else:
-        spans = itertools.pairwise(edges)
-        for done in [_pool().submit(partial(kernel, *arrays, *rest, inverse, shape, span)) for span in spans]:
+        for done in [_pool().submit(run, span) for span in itertools.pairwise(edges)]:
             done.result()
 
 
 @cache
-def _kernels(compiler: str) -> ModuleType:
-    return importlib.import_module(f"nisampler.flows.splines.{compiler}_spline")
+def _triton() -> ModuleType:
+    return importlib.import_module("nisampler.flows.splines.triton_spline")
 
 
 @cache

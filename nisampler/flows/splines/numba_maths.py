@@ -13,23 +13,26 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-from nisampler.base import kernels
-
 # Products and sums may be fused and the sign of zero lost; NaN and infinity keep their meaning, and 1/0 is infinite.
-OPTIONS: Any = {"fastmath": {"contract", "nsz"}, "error_model": "numpy", "nogil": True}
-compiled = njit(**OPTIONS)
+# No memory is taken, since nobody would give it back.
+OPTIONS: Any = {"fastmath": {"contract", "nsz"}, "error_model": "numpy", "nogil": True, "_nrt": False}
+WHOLE: set[str] = set()
+"""Names of functions that stay functions in machine code, which is then made in half the time."""
+short = njit(**OPTIONS)
+"""For functions that become part of those that call them."""
 inlined = njit(inline="always", **OPTIONS)
 """For short functions with constant arguments, which are compiled anew for each constant otherwise."""
 
 
-def kept(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A compiled function that other processes need not compile again, see `nisampler.base.kernels`.
+def compiled(function: Callable[..., Any]) -> Any:
+    """A compiled function that stays a function: it has loops over samples, beside which calls cost nothing.
 
-    >>> double = kept(lambda x: 2.0 * x)
+    >>> double = compiled(lambda x: 2.0 * x)
     >>> double.py_func(1.5)
     3.0
     """
-    return kernels.kept(function, **OPTIONS)
+    WHOLE.add(function.__name__)
+    return njit(**OPTIONS)(function)
 
 
 @compiled
@@ -43,6 +46,19 @@ def copied(source: Any, target: Any) -> None:
     """
     for j in range(len(source)):
         target[j] = source[j]
+
+
+@compiled
+def filled(target: Any, value: Any) -> None:
+    """One number in all places of a row.
+
+    >>> target = np.zeros(2)
+    >>> filled(target, 1.0)
+    >>> target.tolist()
+    [1.0, 1.0]
+    """
+    for j in range(len(target)):
+        target[j] = value
 
 
 def exp(x: Any) -> Any:
@@ -106,7 +122,7 @@ def _twice_artanh(real: Any, terms: int) -> Callable[[Any], Any]:
     first, *others = [real(2.0 / (2 * k + 1)) for k in reversed(range(terms))]
     rest = tuple(others)
 
-    @compiled
+    @short
     def series(s: Any) -> Any:
         square = s * s
         p = first
@@ -149,7 +165,7 @@ def _compile_log1p(x: Any) -> Callable[[Any], Any]:
     return logarithm
 
 
-@compiled
+@short
 def softplus(x: Any) -> Any:
     """log(1 + e^x).
 
@@ -160,7 +176,7 @@ def softplus(x: Any) -> Any:
     return (x if x > zero else zero) + log1p(exp(-abs(x)))
 
 
-@compiled
+@short
 def sigmoid(x: Any) -> Any:
     """1/(1 + e^-x).
 

@@ -1,9 +1,9 @@
 """The rational-quadratic spline compiled for the CPU: parameters to bins to values and log slopes, in one pass.
 
-numba compiles these loops for the processor at hand and keeps the result, so no compiler is needed. They run in blocks
-of samples that stay in the fastest cache, without branches that depend on the data and along rows of contiguous
-memory, which is what turns every inner loop into vector instructions. The mathematics is that of `rational_quadratic`,
-the reference.
+numba turns these loops into the code that is shipped, see `nisampler.flows.fused.shipping`. They run in blocks of
+samples that stay in the fastest cache, without branches that depend on the data and along rows of contiguous memory,
+which is what turns every inner loop into vector instructions. The mathematics is that of `rational_quadratic`, the
+reference.
 
 Arrays are C-contiguous with the samples last: points (A, n), raw parameters (P, A, n), which may be single where points
 are double. A NaN in a point or in one of its parameters gives a NaN.
@@ -16,20 +16,19 @@ from typing import Any
 
 import numpy as np
 
-from nisampler.flows.splines.numba_maths import compiled, copied, exp, inlined, kept, log, sigmoid, softplus
+from nisampler.flows.splines.fused_spline import BLOCK, ROWS
+from nisampler.flows.splines.numba_maths import compiled, copied, exp, inlined, log, short, sigmoid, softplus
 
-# Samples in a block, and the rows of its scratch: the last ones hold the shares of the bins.
-_BLOCK = 128
+# Rows of the scratch of a block: behind them come the shares of the bins.
 _TARGET, _WORK, _EDGE, _INDEX, _LOG, _RAW_0, _RAW_1, _SLOPE_0, _SLOPE_1 = range(9)
 _LEFT, _WIDTH, _BOTTOM, _HEIGHT = range(9, 13)
 _G_LEFT, _G_WIDTH, _G_BOTTOM, _G_HEIGHT, _G_0, _G_1, _G_VALUE, _G_LOG = range(13, 21)
-_SHARES = 21
 
 
 @inlined
 def _row(s: Any, number: int, count: int) -> Any:
     """A row of the scratch."""
-    return s[number * _BLOCK : number * _BLOCK + count]
+    return s[number * BLOCK : number * BLOCK + count]
 
 
 @compiled
@@ -51,7 +50,7 @@ def _softmax(raw: Any, first: int, bins: int, block: Any, s: Any, e: Any, at: in
     Exponentials are taken in the precision of the parameters, with `e` as scratch, and added in that of the points.
     """
     i, start, count = block
-    peak, power, total = e[:count], e[_BLOCK : _BLOCK + count], _row(s, _EDGE, count)
+    peak, power, total = e[:count], e[BLOCK : BLOCK + count], _row(s, _EDGE, count)
     row = raw[first, i, start : start + count]
     for j in range(count):
         peak[j] = row[j]
@@ -105,14 +104,14 @@ def _find(bins: int, least: float, count: int, s: Any, edge: int) -> None:
     zero = s.dtype.type(0.0)
     target, top, index = _row(s, _TARGET, count), _row(s, _EDGE, count), _row(s, _INDEX, count)
     low, size = _row(s, edge, count), _row(s, edge + 1, count)
-    share = _row(s, _SHARES, count)
+    share = _row(s, ROWS, count)
     for j in range(count):
         size[j] = share[j] * scale + minimum
         top[j] = size[j]
     for j in range(count):
         low[j], index[j] = zero, zero
     for k in range(1, bins):
-        number, share = s.dtype.type(k), _row(s, _SHARES + k, count)
+        number, share = s.dtype.type(k), _row(s, ROWS + k, count)
         for j in range(count):
             edge_here, low_so_far, index_so_far = top[j], low[j], index[j]
             reached = target[j] >= edge_here
@@ -139,7 +138,7 @@ def _take(bins: int, least: float, count: int, s: Any, at: int, edge: int) -> No
             size[j] = own if number == chosen else size_so_far
 
 
-@compiled
+@short
 def _knot_row(k: int, shape: Any) -> Any:
     """Where the raw slope at a knot stands among the parameters; -1 if it is one."""
     if shape.boundary == 0:
@@ -173,7 +172,7 @@ def _slopes(raw: Any, block: Any, s: Any, shape: Any) -> None:
         slope_1[j] = softplus(raw_1[j] + offset) + least
 
 
-@compiled
+@short
 def _position(s: Any, target: Any, low: Any, size: Any, mean: Any, slope_0: Any, slope_1: Any, inverse: bool) -> Any:
     """The place of the target in its bin, from 0 to 1; `low` and `size` are those of the side it is on.
 
@@ -198,9 +197,9 @@ def _evaluate(count: int, s: Any, inverse: bool) -> None:
     """Value into the row of targets and log slope into its own (1906.04032 eqs. (4)-(8))."""
     zero, one, two = s.dtype.type(0.0), s.dtype.type(1.0), s.dtype.type(2.0)
     for j in range(count):
-        width, height = s[_WIDTH * _BLOCK + j], s[_HEIGHT * _BLOCK + j]
-        slope_0, slope_1 = s[_SLOPE_0 * _BLOCK + j], s[_SLOPE_1 * _BLOCK + j]
-        target, left, bottom = s[_TARGET * _BLOCK + j], s[_LEFT * _BLOCK + j], s[_BOTTOM * _BLOCK + j]
+        width, height = s[_WIDTH * BLOCK + j], s[_HEIGHT * BLOCK + j]
+        slope_0, slope_1 = s[_SLOPE_0 * BLOCK + j], s[_SLOPE_1 * BLOCK + j]
+        target, left, bottom = s[_TARGET * BLOCK + j], s[_LEFT * BLOCK + j], s[_BOTTOM * BLOCK + j]
         mean = height / width
         bend = slope_0 + slope_1 - two * mean
         low, size = (bottom, height) if inverse else (left, width)
@@ -216,8 +215,8 @@ def _evaluate(count: int, s: Any, inverse: bool) -> None:
         else:
             value = bottom + height * ((mean * theta * theta + slope_0 * mixed) / below)
         value = zero if value < zero else value
-        s[_TARGET * _BLOCK + j] = one if value > one else value
-        s[_LOG * _BLOCK + j] = log_slope
+        s[_TARGET * BLOCK + j] = one if value > one else value
+        s[_LOG * BLOCK + j] = log_slope
 
 
 @compiled
@@ -236,9 +235,9 @@ def _store(x: Any, y: Any, log_slope: Any, target: Any, slope: Any, bound: float
         log_slope[j] += zero if outside else own
 
 
-@kept
+@compiled
 def spline(
-    x: Any, raw: Any, y: Any, log_slope: Any, index: Any, layer: Any, inverse: bool, shape: Any, span: Any
+    x: Any, raw: Any, y: Any, log_slope: Any, index: Any, layer: Any, inverse: bool, shape: Any, span: Any, work: Any
 ) -> None:
     """Fill values y and the numbers of the bins (A, n), int16, for points x (A, n), and add up their log slopes.
 
@@ -247,36 +246,35 @@ def spline(
     parameters stay as they are; in mode 1 `bias` (P, A) is added to them first; in mode 2 the shares of the bins take
     their place afterwards. `inverse` asks for the other direction. Only samples of a span (first, last) are touched.
 
-    >>> from nisampler.flows.splines.fused_spline import Shape
-    >>> x, raw = np.full((1, 2), 0.4, np.float32), np.zeros((31, 1, 2), np.float32)
-    >>> y, log_slope, index = np.empty_like(x), np.zeros_like(x), np.empty_like(x, np.int16)
-    >>> layer, shape = (np.arange(1), np.zeros((31, 1), np.float32), 0), Shape(10, 0, 1e-4, 1e-4, 1e-4, 0.0)
-    >>> spline(x, raw, y, log_slope, index, layer, False, shape, (0, 2))
-    >>> y.round(6), index
-    (array([[0.4, 0.4]], dtype=float32), array([[4, 4]], dtype=int16))
+    `work` is scratch, see `fused_spline.workspace`.
+
+    >>> from nisampler.base.machine_code import Kernel
+    >>> from nisampler.flows.splines.fused_spline import FILE, examples
+    >>> arguments = examples("f4", "f4")["spline"]
+    >>> Kernel(FILE, "spline f4 f4")(*arguments)
+    >>> arguments[2], arguments[4]
+    (array([[0.5]], dtype=float32), array([[1]], dtype=int16))
     """
-    (rows, bias, mode), (first, last) = layer, span
+    (rows, bias, mode), (first, last), (s, e) = layer, span, work
     bins = shape.bins
-    s = np.empty((_SHARES + bins) * _BLOCK, x.dtype)
-    e = np.empty(2 * _BLOCK, raw.dtype)
     on_y, on_x = (bins, shape.min_height, _BOTTOM), (0, shape.min_width, _LEFT)
     known, other = (on_y, on_x) if inverse else (on_x, on_y)
     for i in range(x.shape[0]):
         out, total = y[rows[i]], log_slope[min(i, log_slope.shape[0] - 1)]
-        for start in range(first, last, _BLOCK):
-            count = min(_BLOCK, last - start)
+        for start in range(first, last, BLOCK):
+            count = min(BLOCK, last - start)
             block, part = (i, start, count), slice(start, start + count)
             _load(x[i, part], _row(s, _TARGET, count), shape.bound)
             if mode > 0:
                 _shift(raw, bias, block)
-            _softmax(raw, known[0], bins, block, s, e, _SHARES)
+            _softmax(raw, known[0], bins, block, s, e, ROWS)
             _find(bins, known[1], count, s, known[2])
             if mode == 2:
-                _exchange(raw, known[0], bins, block, s, _SHARES, True)
-            _softmax(raw, other[0], bins, block, s, e, _SHARES)
-            _take(bins, other[1], count, s, _SHARES, other[2])
+                _exchange(raw, known[0], bins, block, s, ROWS, True)
+            _softmax(raw, other[0], bins, block, s, e, ROWS)
+            _take(bins, other[1], count, s, ROWS, other[2])
             if mode == 2:
-                _exchange(raw, other[0], bins, block, s, _SHARES, True)
+                _exchange(raw, other[0], bins, block, s, ROWS, True)
             _slopes(raw, block, s, shape)
             chosen, kept = _row(s, _INDEX, count), index[i, part]
             for j in range(count):
@@ -309,11 +307,11 @@ def _segment_gradient(count: int, s: Any, inverse: bool) -> None:
     """
     one, two = s.dtype.type(1.0), s.dtype.type(2.0)
     for j in range(count):
-        width, height = s[_WIDTH * _BLOCK + j], s[_HEIGHT * _BLOCK + j]
-        slope_0, slope_1 = s[_SLOPE_0 * _BLOCK + j], s[_SLOPE_1 * _BLOCK + j]
-        mean, left, bottom = height / width, s[_LEFT * _BLOCK + j], s[_BOTTOM * _BLOCK + j]
+        width, height = s[_WIDTH * BLOCK + j], s[_HEIGHT * BLOCK + j]
+        slope_0, slope_1 = s[_SLOPE_0 * BLOCK + j], s[_SLOPE_1 * BLOCK + j]
+        mean, left, bottom = height / width, s[_LEFT * BLOCK + j], s[_BOTTOM * BLOCK + j]
         low, size = (bottom, height) if inverse else (left, width)
-        theta = _position(s, s[_TARGET * _BLOCK + j], low, size, mean, slope_0, slope_1, inverse)
+        theta = _position(s, s[_TARGET * BLOCK + j], low, size, mean, slope_0, slope_1, inverse)
         rest = one - theta
         mixed, turn = theta * rest, one - two * theta
         bend = slope_0 + slope_1 - two * mean
@@ -322,7 +320,7 @@ def _segment_gradient(count: int, s: Any, inverse: bool) -> None:
         per_below, per_above = one / below, one / above
         rise = (mean * theta * theta + slope_0 * mixed) * per_below
         slope = mean * mean * above * per_below * per_below
-        g_value, g = s[_G_VALUE * _BLOCK + j], s[_G_LOG * _BLOCK + j]
+        g_value, g = s[_G_VALUE * BLOCK + j], s[_G_LOG * BLOCK + j]
         along = two * ((slope_1 * theta + mean * turn - slope_0 * rest) * per_above - bend * turn * per_below)
         if inverse:
             g = -g
@@ -333,13 +331,13 @@ def _segment_gradient(count: int, s: Any, inverse: bool) -> None:
         )
         g_theta = g_value * width * slope + g * along
         common = two * g * mixed * per_below
-        s[_G_0 * _BLOCK + j] = pull * mixed * (one - rise) + g * rest * rest * per_above - common
-        s[_G_1 * _BLOCK + j] = g * theta * theta * per_above - pull * mixed * rise - common
-        s[_G_BOTTOM * _BLOCK + j] = g_value
-        s[_G_HEIGHT * _BLOCK + j] = g_value * rise + g_mean / width
-        s[_G_WIDTH * _BLOCK + j] = -(g_mean * mean + g_theta * theta) / width
-        s[_G_LEFT * _BLOCK + j] = -g_theta / width
-        s[_TARGET * _BLOCK + j] = -g_value if inverse else g_theta / width
+        s[_G_0 * BLOCK + j] = pull * mixed * (one - rise) + g * rest * rest * per_above - common
+        s[_G_1 * BLOCK + j] = g * theta * theta * per_above - pull * mixed * rise - common
+        s[_G_BOTTOM * BLOCK + j] = g_value
+        s[_G_HEIGHT * BLOCK + j] = g_value * rise + g_mean / width
+        s[_G_WIDTH * BLOCK + j] = -(g_mean * mean + g_theta * theta) / width
+        s[_G_LEFT * BLOCK + j] = -g_theta / width
+        s[_TARGET * BLOCK + j] = -g_value if inverse else g_theta / width
 
 
 @compiled
@@ -404,30 +402,29 @@ def _store_gradient(x: Any, g_y: Any, g_x: Any, g: Any, bound: float) -> None:
         g_x[j] = outer if abs(x[j]) > limit else inner
 
 
-@kept
-def spline_gradient(x: Any, raw: Any, index: Any, grads: Any, layer: Any, inverse: bool, shape: Any, span: Any) -> None:
+@compiled
+def spline_gradient(
+    x: Any, raw: Any, index: Any, grads: Any, layer: Any, inverse: bool, shape: Any, span: Any, work: Any
+) -> None:
     """Fill the gradients g_x and g_raw (P, A, n) from those of values and log slopes; all are (g_y, g_log, g_x, g_raw).
 
     `x` (A, n) and `raw` (P, A, n) are those of `spline`, after it was called, and `index` are the numbers of the bins.
     `layer` is (rows, mode): row i of x has its gradients in row rows[i] of g_y and g_x; g_log has rows for each
     coordinate or a single one. Only the samples of a span (first, last) are touched.
 
-    >>> from nisampler.flows.splines.fused_spline import Shape
-    >>> x, raw = np.full((1, 2), 0.35, np.float32), np.zeros((31, 1, 2), np.float32)
-    >>> index, g_x, g_raw = np.full_like(x, 3, np.int16), np.empty_like(x), np.empty_like(raw)
-    >>> grads, shape = (np.ones_like(x), np.zeros_like(x), g_x, g_raw), Shape(10, 0, 1e-4, 1e-4, 1e-4, 0.0)
-    >>> spline_gradient(x, raw, index, grads, (np.arange(1), 0), False, shape, (0, 2))
-    >>> g_x.round(4)
-    array([[1., 1.]], dtype=float32)
+    >>> from nisampler.base.machine_code import Kernel
+    >>> from nisampler.flows.splines.fused_spline import FILE, examples
+    >>> arguments = examples("f4", "f4")["spline_gradient"]
+    >>> Kernel(FILE, "spline_gradient f4 f4")(*arguments)
+    >>> arguments[3][2].round(4)
+    array([[0.5]], dtype=float32)
     """
-    (g_y, g_log, g_x, g_raw), (rows, mode), (first, last) = grads, layer, span
-    bins, widths, heights = shape.bins, _SHARES, _SHARES + shape.bins
-    s = np.empty((heights + bins) * _BLOCK, x.dtype)
-    e = np.empty(2 * _BLOCK, raw.dtype)
+    (g_y, g_log, g_x, g_raw), (rows, mode), (first, last), (s, e) = grads, layer, span, work
+    bins, widths, heights = shape.bins, ROWS, ROWS + shape.bins
     for i in range(x.shape[0]):
         g_to, g_from, g_added = g_y[rows[i]], g_x[rows[i]], g_log[min(i, g_log.shape[0] - 1)]
-        for start in range(first, last, _BLOCK):
-            count = min(_BLOCK, last - start)
+        for start in range(first, last, BLOCK):
+            count = min(BLOCK, last - start)
             block, part = (i, start, count), slice(start, start + count)
             _load(x[i, part], _row(s, _TARGET, count), shape.bound)
             g_value, g_slope = _row(s, _G_VALUE, count), _row(s, _G_LOG, count)

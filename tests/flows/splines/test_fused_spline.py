@@ -21,7 +21,6 @@ from nisampler.flows.splines import fused_spline
 from nisampler.flows.splines.rational_quadratic import BOUNDARIES, MIN_SIZE, MIN_SLOPE, Boundary, n_params, segment
 
 BOUND = 2.5
-NUMBA_SPLINE = "nisampler.flows.splines.numba_spline"
 
 
 @pytest.fixture(autouse=True)
@@ -224,7 +223,7 @@ def test_unknown_backend_is_named() -> None:
         pass
 
 
-def test_without_numba_it_says_once_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_llvmlite_it_says_once_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     fused_spline._works.cache_clear()
     x, raw = draw(100, "free", 5)
@@ -239,28 +238,20 @@ def test_without_numba_it_says_once_how_to_get_it(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    ("failing", "error"),
-    [
-        ("_kernels", ImportError("Numba needs NumPy 1.9 or less")),
-        ("spline", SystemError("unknown processor")),
-        ("spline_gradient", OSError(28, "No space left on device")),
-    ],
+    "error", [ImportError("no such library"), SystemError("unknown processor"), RuntimeError("LLVM is too old")]
 )
-def test_a_numba_that_does_not_work_is_left_alone(
-    failing: str, error: Exception, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It may fail when it is imported, when it compiles, and when it keeps what it compiled."""
-    pytest.importorskip("numba")
+def test_an_llvmlite_that_does_not_work_is_left_alone(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may fail when it is imported, when it reads code, and when it compiles."""
+    pytest.importorskip("llvmlite")
 
     def fail(*_: object) -> None:
         raise error
 
-    place = fused_spline if failing == "_kernels" else importlib.import_module(NUMBA_SPLINE)
-    monkeypatch.setattr(place, failing, fail)
+    monkeypatch.setattr(fused_spline, "_kernel", fail)
     fused_spline._works.cache_clear()
     x, raw = draw(100, "free", 5)
     raw.requires_grad_()
-    reason = re.escape(f"numba does not work here ({type(error).__name__}: {error})")
+    reason = re.escape(f"llvmlite does not work here ({type(error).__name__}: {error})")
     try:
         with pytest.warns(fused_spline.FastPathWarning, match=reason):
             slow = Spline(bins=5)(x, raw)
@@ -277,7 +268,7 @@ def _twice(x: float) -> float:
 
 def test_without_a_place_for_its_cache_numba_compiles_anyway(monkeypatch: pytest.MonkeyPatch) -> None:
     numba = pytest.importorskip("numba")
-    from nisampler.flows.splines.numba_maths import kept
+    from nisampler.base.kernels import kept
 
     def refuse(*_: object) -> None:
         raise OSError("read-only")
