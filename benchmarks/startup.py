@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 from measurements import hardware, markdown
 
@@ -35,6 +36,7 @@ n = 0
 AGAIN = """
 import time, sys, tempfile
 from pathlib import Path
+from unittest.mock import patch
 from nisampler.run.directory import RunDirectory
 from nisampler.run.generation.generate import generate_events
 spent = []
@@ -48,6 +50,7 @@ print(spent[-1])
 FORKED = """
 import os, time, sys, tempfile
 from pathlib import Path
+from unittest.mock import patch
 import nisampler.processes.registry, nisampler.processes.hadron.lhc
 from nisampler.run.directory import RunDirectory
 from nisampler.run.generation.generate import generate_events
@@ -58,7 +61,16 @@ if os.fork() == 0:
     os._exit(0)
 os.wait()
 """
+# What a notebook does first.
+FIRST = """
+import torch
+from nisampler.flows import coupling_flow
+flow = coupling_flow(4)
+flow.log_prob(torch.rand(1000, 4)).mean().backward()
+"""
+DRELL_YAN = str(Path(__file__).resolve().parents[1] / "examples" / "drell_yan.toml")
 COLUMNS = ("", "CPU-s, least", "median")
+CACHES = ("NISAMPLER_CACHE", "NUMBA_CACHE_DIR")
 LIMITS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
@@ -77,6 +89,18 @@ def cpu(*arguments: str) -> float:
     output(list(arguments))
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def cold(*arguments: str) -> float:
+    """The same where nothing compiled is kept yet."""
+    with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, dict.fromkeys(CACHES, folder)):
+        return cpu(*arguments)
+
+
+def whole() -> float:
+    """CPU-seconds of 10,000 Drell-Yan events from the shell."""
+    with tempfile.TemporaryDirectory() as folder:
+        return cpu("-m", "nisampler", "run", DRELL_YAN, "--output", f"{folder}/run", "--quiet")
 
 
 def job(run: Path, ending: str) -> float:
@@ -101,6 +125,9 @@ def rows(folder: Path) -> dict[str, Callable[[], float]]:
         "import torch, numba": lambda: cpu("-c", "import torch, numba"),
         "import torch, pylhe": lambda: cpu("-c", "import torch, pylhe"),
         "nisampler --version": lambda: cpu("-m", "nisampler", "--version"),
+        "import torch, and a first flow with its gradient": lambda: cpu("-c", FIRST),
+        "the same where no kernel is kept": lambda: cold("-c", FIRST),
+        "nisampler run examples/drell_yan.toml: 10,000 events": whole,
         "Drell-Yan, VEGAS: a job of one event to h5": lambda: job(vegas, "h5"),
         "the same to lhe.gz": lambda: job(vegas, "lhe.gz"),
         "Drell-Yan, flow: a job of one event to h5": lambda: job(flow, "h5"),
