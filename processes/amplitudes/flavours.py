@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from nisampler.errors import AmplitudeError
 from nisampler.processes.amplitudes.protocol import SubProcess
 from nisampler.processes.amplitudes.strings import ProcessLegs, parse_process
-from nisampler.processes.constants import GLUON, HIGGS, TAU, TOP, W_BOSON, Z_BOSON
+from nisampler.processes.constants import GLUON, HIGGS, MASSLESS_QUARKS, TAU, TOP, W_BOSON, Z_BOSON
 from nisampler.processes.parameters import StandardModel
 from nisampler.processes.particles import conjugate, expression, is_lepton, is_quark, isospin_partner, thrice_charge
 
@@ -265,7 +265,7 @@ def _combinations(legs: ProcessLegs) -> Iterator[tuple[int, ...]]:
             yield (*initial, *final)
 
 
-def flavour_table(process: str, model: StandardModel) -> FlavourTable:
+def flavour_table(process: str, model: StandardModel, flavours: int = len(MASSLESS_QUARKS)) -> FlavourTable:
     """Enumerate the flavour combinations of a process string and the matrix elements that they share.
 
     Both orders of the beams are included. Jets that differ only by their order are counted once; which jet leg has
@@ -287,7 +287,7 @@ def flavour_table(process: str, model: StandardModel) -> FlavourTable:
     ...
     nisampler.errors.AmplitudeError: 'p p > e+ e+' has no flavour combination at leading order in QCD: ...
     """
-    legs = parse_process(process)
+    legs = parse_process(process, flavours)
     if legs.orders.given:
         raise AmplitudeError(f"{process!r} limits couplings; this table is that of leading order in QCD")
     _refuse(process, legs)

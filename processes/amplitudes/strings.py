@@ -12,8 +12,6 @@ from nisampler.processes.particles import BY_LOWER_CASE, CODES, conjugate, is_co
 PARTONS = (GLUON, *MASSLESS_QUARKS, *(-code for code in MASSLESS_QUARKS))
 
 _MULTIPARTICLES = {
-    "p": PARTONS,
-    "j": PARTONS,
     "l+": (-11, -13),
     "l-": (11, 13),
     "vl": (12, 14, 16),
@@ -101,8 +99,19 @@ class ProcessLegs:
         return max(coloured - 2, 0)
 
 
-def _codes(token: str, process: str) -> tuple[int, ...]:
+def partons(flavours: int) -> tuple[int, ...]:
+    """The gluon and so many massless quarks and antiquarks.
+
+    >>> partons(2)
+    (21, 1, 2, -1, -2)
+    """
+    return tuple(code for code in PARTONS if code == GLUON or abs(code) <= flavours)
+
+
+def _codes(token: str, process: str, flavours: int) -> tuple[int, ...]:
     name = token.lower()
+    if name in ("p", "j"):
+        return partons(flavours)
     if name in _MULTIPARTICLES:
         return _MULTIPARTICLES[name]
     if any(character in token for character in _NOT_A_PARTICLE):
@@ -111,17 +120,17 @@ def _codes(token: str, process: str) -> tuple[int, ...]:
             "or QCD==2; vetoes and decay chains are not supported"
         )
     if name not in BY_LOWER_CASE:
-        known = ", ".join([*_MULTIPARTICLES, *CODES])
+        known = ", ".join(["p", "j", *_MULTIPARTICLES, *CODES])
         raise AmplitudeError(f"unknown particle {token!r} in the process {process!r}; known: {known}")
     return (BY_LOWER_CASE[name],)
 
 
-def parse_process(process: str) -> ProcessLegs:
+def parse_process(process: str, flavours: int = len(MASSLESS_QUARKS)) -> ProcessLegs:
     """Read a process string: two incoming particles, ``>``, two or more outgoing ones.
 
-    ``p`` and ``j`` stand for a gluon or one of five massless quarks or antiquarks, ``l+``, ``l-``, ``vl`` and ``vl~``
-    for leptons; the other names are those of `CODES`, in upper or lower case. ``QCD=2`` at the end limits the power of
-    the strong coupling in amplitudes, ``QED=4`` or ``EW=4`` that of all others, ``==`` fixes it.
+    ``p`` and ``j`` stand for a gluon or one of `flavours` massless quarks or antiquarks, ``l+``, ``l-``, ``vl`` and
+    ``vl~`` for leptons; the other names are those of `CODES`, in upper or lower case. ``QCD=2`` at the end limits the
+    power of the strong coupling in amplitudes, ``QED=4`` or ``EW=4`` that of all others, ``==`` fixes it.
 
     Raises
     ------
@@ -143,8 +152,8 @@ def parse_process(process: str) -> ProcessLegs:
         raise AmplitudeError(
             f"a process reads 'a b > c d ...' with two incoming and at least two outgoing particles, got {process!r}"
         )
-    initial, final = (tuple(_codes(token, process) for token in side) for side in sides)
-    jets = tuple(place for place, leg in enumerate(final) if leg == PARTONS)
+    initial, final = (tuple(_codes(token, process, flavours) for token in side) for side in sides)
+    jets = tuple(place for place, leg in enumerate(final) if leg == partons(flavours))
     return ProcessLegs(initial, final, jets, orders)
 
 

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from nisampler.base.checks import Limit, NonNegative, Positive, settings
 from nisampler.errors import ConfigError
 from nisampler.processes.amplitudes.recursion.model import Scheme
-from nisampler.processes.constants import MASS_HIGGS, MASS_TOP
+from nisampler.processes.constants import (
+    ALPHA_EM,
+    MASS_HIGGS,
+    MASS_TOP,
+    MASS_W,
+    MASS_Z,
+    WIDTH_HIGGS,
+    WIDTH_W,
+    WIDTH_Z,
+)
 from nisampler.processes.hadron.lhc_parameters import CollisionParameters, Distance
 from nisampler.processes.hadron.scales import ScaleName
+from nisampler.processes.parameters import StandardModel
 
 
 @settings
@@ -30,8 +41,12 @@ class StringParameters(CollisionParameters):
         Mass and distance in pseudorapidity of the two jets of highest transverse momentum.
     pt_missing_min
         Transverse momentum of all neutrinos together.
-    mass_top, mass_higgs
-        Masses.
+    alpha_em
+        Electromagnetic coupling.
+    mass_w, width_w, mass_z, width_z, mass_top, mass_higgs, width_higgs
+        Masses and widths; sin^2(theta_W) = 1 - m_W^2 / m_Z^2.
+    flavours
+        Massless quarks that ``p`` and ``j`` stand for.
     scheme
         How widths enter amplitudes: "zero", "fixed" or "complex".
 
@@ -64,8 +79,15 @@ class StringParameters(CollisionParameters):
     m_jj_min: NonNegative = 0.0
     delta_eta_jj_min: NonNegative = 0.0
     pt_missing_min: NonNegative = 0.0
+    alpha_em: Positive = ALPHA_EM
+    mass_w: Positive = MASS_W
+    width_w: Positive = WIDTH_W
+    mass_z: Positive = MASS_Z
+    width_z: Positive = WIDTH_Z
     mass_top: Positive = MASS_TOP
     mass_higgs: Positive = MASS_HIGGS
+    width_higgs: NonNegative = WIDTH_HIGGS
+    flavours: Literal[3, 4, 5] = 5
     scheme: Scheme = "fixed"
 
     def __post_init__(self) -> None:
@@ -75,3 +97,17 @@ class StringParameters(CollisionParameters):
             )
         if self.matrix_element != "recursion":
             raise ConfigError('matrix_element must be "recursion" where a process is given by its string')
+
+    @property
+    def model(self) -> StandardModel:
+        """The parameters of the Standard Model."""
+        return StandardModel(
+            alpha_em=self.alpha_em,
+            mass_w=self.mass_w,
+            width_w=self.width_w,
+            mass_z=self.mass_z,
+            width_z=self.width_z,
+            mass_top=self.mass_top,
+            mass_higgs=self.mass_higgs,
+            width_higgs=self.width_higgs,
+        ).on_shell()

@@ -27,7 +27,6 @@ from nisampler.processes.hadron.events import Decay, FinalState, Pole
 from nisampler.processes.hadron.observables import hadron_observables
 from nisampler.processes.hadron.process import HadronProcess, HadronSetup
 from nisampler.processes.hadron.scales import make_scales
-from nisampler.processes.parameters import StandardModel
 from nisampler.processes.particles import NAMES, is_coloured, is_lepton, thrice_charge
 from nisampler.processes.partons.alpha_s import RunningAlphaS
 from nisampler.processes.partons.pdf import load_pdf
@@ -60,8 +59,8 @@ def create_from_string(process: str, **parameters: Any) -> HadronProcess:
     nisampler.errors.AmplitudeError: 'e+ e- > w+ w-' is no proton-proton process: there are no densities of e+, e-
     """
     card = StringParameters(**parameters)
-    model = StandardModel(mass_top=card.mass_top, mass_higgs=card.mass_higgs).on_shell()
-    amplitude = RecursiveAmplitude(process, model, card.scheme)
+    model = card.model
+    amplitude = RecursiveAmplitude(process, model, card.scheme, card.flavours)
     without = sorted({code for item in amplitude.subprocesses for code in item.initial} - {GLUON, *_QUARKS})
     if without:
         names = ", ".join(NAMES[code] for code in without)

@@ -18,6 +18,7 @@ from nisampler.processes.amplitudes.recursion.model import Couplings, Scheme
 from nisampler.processes.amplitudes.recursion.subprocesses import OrderTable
 from nisampler.processes.amplitudes.strings import parse_process
 from nisampler.processes.amplitudes.tree import colour_tags
+from nisampler.processes.constants import MASSLESS_QUARKS
 from nisampler.processes.parameters import StandardModel
 
 _UNIT_CKM = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
@@ -39,6 +40,8 @@ class RecursiveAmplitude:
         Couplings, masses, widths and the CKM matrix; by default that of `StandardModel.on_shell`.
     scheme
         How widths enter, see `Couplings`.
+    flavours
+        Massless quarks that ``p`` and ``j`` stand for.
 
     Raises
     ------
@@ -56,16 +59,22 @@ class RecursiveAmplitude:
     nisampler.errors.AmplitudeError: 'u c > d s e+ ve QCD=2' has no diagram: no choice of flavours conserves charge, ...
     """
 
-    def __init__(self, process: str, model: StandardModel | None = None, scheme: Scheme = "fixed") -> None:
+    def __init__(
+        self,
+        process: str,
+        model: StandardModel | None = None,
+        scheme: Scheme = "fixed",
+        flavours: int = len(MASSLESS_QUARKS),
+    ) -> None:
         self.process, self.model = process, model or StandardModel().on_shell()
         # The table has the CKM element of the one line that a single W changes as a factor of each combination.
         self.couplings = couplings = Couplings(replace(self.model, ckm=_UNIT_CKM), scheme)
-        if _leading_in_qcd(process):
-            self.table: FlavourTable = flavour_table(process, self.model)
+        if _leading_in_qcd(process, flavours):
+            self.table: FlavourTable = flavour_table(process, self.model, flavours)
             power = {self.table.legs.alpha_s_power}
             made = {codes: MatrixElement(codes[:2], codes[2:], couplings, power) for codes in self.table.generated}
         else:
-            found = OrderTable(process, couplings)
+            found = OrderTable(process, couplings, flavours)
             self.table, made = found.table, found.matrices
         self.matrices = made
         self.subprocesses: tuple[SubProcess, ...] = self.table.subprocesses
@@ -155,14 +164,14 @@ class _Element:
         return moved
 
 
-def _leading_in_qcd(process: str) -> bool:
+def _leading_in_qcd(process: str, flavours: int) -> bool:
     """Whether every coloured leg but two costs one power of the strong coupling: then symmetries are known."""
-    legs = parse_process(process)
+    legs = parse_process(process, flavours)
     several = [place for place, leg in enumerate(legs.final) if len(leg) > 1]
     if legs.orders.given or list(legs.jets) != several:
         return False
     try:
-        flavour_table(process, StandardModel())
+        flavour_table(process, StandardModel(), flavours)
     except AmplitudeError:
         return False
     return True

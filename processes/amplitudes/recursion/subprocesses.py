@@ -22,6 +22,7 @@ from nisampler.processes.amplitudes.recursion.probes import probe_momenta
 from nisampler.processes.amplitudes.recursion.skeleton import strong_powers
 from nisampler.processes.amplitudes.recursion.vertices import Vertices
 from nisampler.processes.amplitudes.strings import ProcessLegs, parse_process
+from nisampler.processes.constants import MASSLESS_QUARKS
 from nisampler.processes.particles import conjugate, is_lepton, is_quark, thrice_charge
 
 Codes = tuple[int, ...]
@@ -86,6 +87,8 @@ class OrderTable:
         The string.
     couplings
         The Feynman rules.
+    flavours
+        Massless quarks that ``p`` and ``j`` stand for.
 
     Raises
     ------
@@ -103,12 +106,13 @@ class OrderTable:
 
     process: str
     couplings: Couplings
+    flavours: int = len(MASSLESS_QUARKS)
     matrices: dict[Codes, MatrixElement] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._vertices, self._known = Vertices(self.couplings), list[_Known]()
         self._probes: Tensor | None = None
-        legs = parse_process(self.process)
+        legs = parse_process(self.process, self.flavours)
         total = len(legs.initial) + len(legs.final) - 2
         powers = {codes: self._powers(codes) for codes in combinations(legs)}
         if legs.orders.given:

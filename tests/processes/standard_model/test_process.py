@@ -124,6 +124,17 @@ def test_distances_between_kinds() -> None:
     assert not LeadingPairCut((0, 1, 2), 0.0, 0.1).mask(jets).item(), "the soft jet is not one of the two"
 
 
+def test_flavours_and_parameters_of_the_card() -> None:
+    four = made("p p > t t~ j", flavours=4)
+    codes = {code for item in four.setup.amplitude.subprocesses for code in (*item.initial, *item.final)}
+    assert 4 in codes and 5 not in codes
+    weaker = made("p p > w+ w-", alpha_em=0.5 * StandardModel().alpha_em)
+    p = points(weaker, 50)
+    usual = made("p p > w+ w-").differential(p)
+    assert torch.allclose(4 * weaker.differential(p), usual, rtol=1e-12) and bool((usual > 0).all())
+    assert made("p p > w+ w-", mass_w=81.0).setup.final_state.masses == (81.0, 81.0)
+
+
 def test_least_energies_add_up() -> None:
     region = Region(13000.0, (80.0, 80.0, 0.0, 0.0), (0.0, 0.0, 30.0, 30.0), {(2, 3): 500.0})
     assert math.isclose(region.least_energy, 660.0, rel_tol=1e-10)
