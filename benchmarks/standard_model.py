@@ -1,0 +1,227 @@
+"""Matrix elements and cross-sections of processes from strings: time a point, growth with legs, MadGraph's figures.
+
+    python benchmarks/standard_model.py --output benchmarks/results/standard_model.json
+
+Speeds are helicity- and colour-summed matrix elements of one combination of flavours on one core, with those of
+pyamplicol beside them where it is installed (extra [sm]). Cross-sections are compared with the regression table of
+MadGraph7 (tests/acceptance_tests/check_xsec_processes_reference.json): 13 TeV, both scales at 91.188 GeV,
+NNPDF23_lo_as_0130_qed, four flavours, the default cuts of its run card.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from measurements import Row, Script, add_output_options, markdown, run_script, wide_console
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from nisampler import IntegrationConfig, TrainingConfig, integrate
+from nisampler.errors import ConfigError
+from nisampler.processes.amplitudes.recursion.amplitude import RecursiveAmplitude
+from nisampler.processes.amplitudes.recursion.probes import probe_momenta
+from nisampler.processes.registry import create
+
+SCRIPT = "benchmarks/standard_model.py"
+SPEEDS = (
+    *(f"u d~ > e+ ve{' g' * gluons}" for gluons in range(1, 6)),
+    "g g > t t~",
+    "g g > t t~ g",
+    "g g > t t~ g g",
+    "u c > w+ w+ d s QCD=0",
+    "u u > w+ w+ d d QCD=0",
+    "u c > d s e+ ve mu+ vm QCD=0",
+    "u d~ > w+ w+ w-",
+)
+MADGRAPH = {
+    "p p > t t~ j": (997.5605, 0.35),
+    "g g > t t~ g": (725.4015, 0.26),
+    "p p > e+ e- j": (257.7744, 0.114),
+    "p p > t t~ j j": (912.111, 0.28),
+}
+CARD = {"pdf": "NNPDF23_lo_as_0130_qed", "scale": 91.188, "flavours": 4, "alpha_em": 1 / 132.507}
+KEY = ("series", "process")
+SPEED_COLUMNS = ("process", "CPU-us a point", "pyamplicol", "ratio", "operations", "flows", "helicities", "made in s")
+SIGMA_COLUMNS = ("process", "nisampler [pb]", "MadGraph7 [pb]", "ratio", "pull", "calls", "CPU-s")
+_POINTS, _WIDTH = 4000, 130
+
+
+def speed(job: Row) -> Row:
+    """Time of a point, and the size of the plan."""
+    process = job["process"]
+    start = time.process_time()
+    amplitude = RecursiveAmplitude(process)
+    made = time.process_time() - start
+    (matrix,) = amplitude.matrices.values()
+    momenta = probe_momenta([leg.mass for leg in matrix.legs], points=_POINTS)
+    alpha_s = torch.full((_POINTS,), 0.118, dtype=torch.float64)
+
+    def ours() -> Tensor:
+        return matrix.squared(momenta, alpha_s)
+
+    found = {
+        "seconds": _median(ours, job["repeats"]) / _POINTS,
+        "made": made,
+        "operations": sum(len(step.outputs) for step in matrix.plan.steps),
+        "flows": len(matrix.flows),
+        "helicities": len({output.helicities for output in matrix.outputs}),
+        "peer": None,
+    }
+    if "QCD" not in process and importlib.util.find_spec("pyamplicol"):
+        found["peer"] = _pyamplicol(process, momenta, alpha_s, ours(), job["repeats"])
+    return job | found
+
+
+def _pyamplicol(process: str, momenta: Tensor, alpha_s: Tensor, ours: Tensor, repeats: int) -> float:
+    """Seconds a point of pyamplicol, whose values must be ours."""
+    from nisampler.processes.amplicol import AmplicolAmplitude
+    from nisampler.processes.parameters import StandardModel
+
+    peer = AmplicolAmplitude(process, StandardModel().on_shell())
+
+    def theirs() -> Tensor:
+        return peer.squared(momenta[:, :2], momenta[:, 2:], alpha_s)[:, 0]
+
+    difference = float((theirs() / ours - 1).abs().max())
+    if difference > 1e-8:
+        raise ConfigError(f"{process}: pyamplicol differs by {difference:.1e}")
+    return _median(theirs, repeats) / len(momenta)
+
+
+def _median(action: Callable[[], object], repeats: int) -> float:
+    """CPU-seconds of an action; the first time compiles, or loads what is compiled."""
+    action()
+    times: list[float] = []
+    for _ in range(repeats):
+        start = time.process_time()
+        action()
+        times.append(time.process_time() - start)
+    return statistics.median(times)
+
+
+def sigma(job: Row) -> Row:
+    """A cross-section by the sampler that the job names."""
+    start = time.process_time()
+    result = integrate(
+        create(job["process"], **CARD),
+        seed=job["seed"],
+        device="cpu",
+        training=TrainingConfig(calls=job["calls"], sampler=job["sampler"]),
+        integration=IntegrationConfig(points=job["calls"]),
+        progress=False,
+    )
+    estimate = result.estimate
+    return job | {"value": estimate.value, "error": estimate.error, "cpu": time.process_time() - start}
+
+
+def measure(job: Row) -> Row:
+    """One row in this process."""
+    return speed(job) if job["series"] == "speed" else sigma(job)
+
+
+def show(console: Console, rows: Sequence[Row], output: Path | None) -> None:
+    """Print both tables, and write them beside the rows."""
+    tables = (
+        ("Time of a matrix element", SPEED_COLUMNS, _speeds(rows)),
+        ("Cross-sections", SIGMA_COLUMNS, _sigmas(rows)),
+    )
+    pages: list[str] = []
+    for title, columns, lines in tables:
+        if not lines:
+            continue
+        table = Table(title=title)
+        for name in columns:
+            table.add_column(name, justify="left" if name == "process" else "right", no_wrap=True)
+        for line in lines:
+            table.add_row(*line)
+        console.print(table)
+        places = ", ".join(sorted({row["hardware"] for row in rows}))
+        dates = sorted({row["date"][:10] for row in rows})
+        pages.append(markdown(title, (f"{places}, one thread; {dates[0]} to {dates[-1]}. {SCRIPT}.",), columns, lines))
+    if output and pages:
+        output.with_suffix(".md").write_text("\n".join(pages), encoding="utf-8")
+
+
+def _speeds(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    found = {row["process"]: row for row in rows if row["series"] == "speed"}
+    lines: list[tuple[str, ...]] = []
+    for process in SPEEDS:
+        if row := found.get(process):
+            peer = row["peer"]
+            beside = ("-", "-") if peer is None else (f"{1e6 * peer:.2f}", f"{peer / row['seconds']:.1f}")
+            sizes = (f"{row['operations']:,}", str(row["flows"]), str(row["helicities"]), f"{row['made']:.2f}")
+            lines.append((process, f"{1e6 * row['seconds']:.2f}", *beside, *sizes))
+    return lines
+
+
+def _sigmas(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    lines: list[tuple[str, ...]] = []
+    for row in rows:
+        if row["series"] == "sigma":
+            value, error = MADGRAPH[row["process"]]
+            pull = (row["value"] - value) / (row["error"] ** 2 + error**2) ** 0.5
+            ratio = f"{row['value'] / value:.4f}({1e4 * row['error'] / value:.0f})"
+            ours = f"{row['value']:.2f} +- {row['error']:.2f}"
+            theirs = f"{value} +- {error}"
+            lines.append((row["process"], ours, theirs, ratio, f"{pull:.1f}", f"{row['calls']:,}", f"{row['cpu']:.0f}"))
+    return lines
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the options."""
+    parser = argparse.ArgumentParser(description="Matrix elements and cross-sections of processes from strings.")
+    parser.add_argument("--speeds", nargs="*", default=list(SPEEDS), choices=list(SPEEDS), metavar="PROCESS")
+    parser.add_argument("--sigmas", nargs="*", default=list(MADGRAPH), choices=list(MADGRAPH), metavar="PROCESS")
+    parser.add_argument("--calls", type=int, default=400_000, help="of training and of integration")
+    parser.add_argument("--sampler", default="vegas")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=5)
+    add_output_options(parser)
+    return parser.parse_args(arguments)
+
+
+def jobs_of(options: argparse.Namespace) -> list[Row]:
+    """The rows to measure.
+
+    Raises
+    ------
+    ConfigError
+        If a number is not positive.
+    """
+    if min(options.calls, options.repeats, options.threads) <= 0:
+        raise ConfigError("every number must be positive")
+    speeds = [{"series": "speed", "process": name, "repeats": options.repeats} for name in options.speeds]
+    common = {"calls": options.calls, "sampler": options.sampler, "seed": options.seed}
+    return [*speeds, *({"series": "sigma", "process": name} | common for name in options.sigmas)]
+
+
+def label(job: Row) -> str:
+    """What a row is called."""
+    return f"{job['series']} of {job['process']}"
+
+
+def brief(row: Row) -> str:
+    """What is said of a row when it has been measured."""
+    if row["series"] == "speed":
+        return f"{1e6 * row['seconds']:.2f} us a point"
+    return f"{row['value']:.6g} +- {row['error']:.2g} pb"
+
+
+TABLE = Script(__file__, SCRIPT, KEY, jobs_of, label, brief, show)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the measurements; 0 if every row could be measured."""
+    return run_script(parse(arguments), measure, TABLE.run, wide_console(_WIDTH))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
