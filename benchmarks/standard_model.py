@@ -5,7 +5,7 @@
 Speeds are helicity- and colour-summed matrix elements of one combination of flavours on one core, with those of
 pyamplicol beside them where it is installed (extra [sm]). Cross-sections are compared with the regression table of
 MadGraph7 (tests/acceptance_tests/check_xsec_processes_reference.json): 13 TeV, both scales at 91.188 GeV,
-NNPDF23_lo_as_0130_qed, four flavours, the default cuts of its run card.
+NNPDF23_lo_as_0130_qed, four flavours, masses and widths of its model, the default cuts of its run card.
 """
 
 from __future__ import annotations
@@ -47,7 +47,16 @@ MADGRAPH = {
     "p p > e+ e- j": (257.7744, 0.114),
     "p p > t t~ j j": (912.111, 0.28),
 }
-CARD = {"pdf": "NNPDF23_lo_as_0130_qed", "scale": 91.188, "flavours": 4, "alpha_em": 1 / 132.507}
+CARD = {
+    "pdf": "NNPDF23_lo_as_0130_qed",
+    "scale": 91.188,
+    "flavours": 4,
+    "alpha_em": 1 / 132.507,
+    "mass_w": 80.419002,
+    "mass_z": 91.188,
+    "width_w": 2.0476,
+    "width_z": 2.441404,
+}
 KEY = ("series", "process")
 SPEED_COLUMNS = ("process", "CPU-us a point", "pyamplicol", "ratio", "operations", "flows", "helicities", "made in s")
 SIGMA_COLUMNS = ("process", "nisampler [pb]", "MadGraph7 [pb]", "ratio", "pull", "calls", "CPU-s")

@@ -263,3 +263,28 @@ def test_errors() -> None:
         Couplings(MODEL, "running")  # type: ignore[arg-type]
     with pytest.raises(ShapeError, match=r"\(n, 4, 4\)"):
         MatrixElement((2, -2), (11, -11), couplings, {0}).squared(torch.zeros(2, 5, 4), ALPHA_S)
+
+
+CLOSED = [
+    ((2, -2), (1, -1, 21, 21), {4}),
+    ((2, 2), (2, 2, 21), {3}),
+    ((2, -1), (-11, 12, 3, -3, 21), {3}),
+    ((2, -2), (1, -1, 3, -3), {4}),
+    ((21, 21), (25, 6, -6), {2}),
+    ((2, 2), (24, 24, 1, 1), {0, 2}),
+    ((6, -6), (24, -24, 25), {0}),
+]
+
+
+@pytest.mark.parametrize(("initial", "final", "strong"), CLOSED)
+def test_any_leg_can_close_the_recursion(initial: Any, final: Any, strong: set[int]) -> None:
+    """The last leg is treated in another way, and which quark lines and gluons meet inside follows from it."""
+    couplings = Couplings(MODEL, "fixed")
+    whole = MatrixElement(initial, final, couplings, strong)
+    p = momenta(whole)
+    expected = whole.squared(p, ALPHA_S)
+    for turn in range(1, len(final)):
+        places = [*range(turn, len(final)), *range(turn)]
+        turned = MatrixElement(initial, [final[k] for k in places], couplings, strong)
+        found = turned.squared(p[:, [0, 1, *(2 + k for k in places)]], ALPHA_S)
+        assert torch.allclose(found, expected, rtol=1e-9, atol=0.0), turn
