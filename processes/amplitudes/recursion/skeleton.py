@@ -16,7 +16,7 @@ def partitions(legs: int) -> Iterator[tuple[int, int]]:
     """Both parts of every split of a set of legs, given as bits; the first part has the lowest leg.
 
     >>> list(partitions(0b111))
-    [(3, 4), (5, 2), (1, 6)]
+    [(5, 2), (3, 4), (1, 6)]
     """
     lowest = legs & -legs
     rest = legs ^ lowest
