@@ -44,7 +44,7 @@ from nisampler.training.records import TrainingResult
 from nisampler.training.trainer import Trainer
 from nisampler.unweighting.unweighter import Unweighter
 
-TINY: dict[str, Any] = {"calls": 20_000, "hidden": 16, "layers": 2}
+TINY: dict[str, Any] = {"calls": 20_000, "hidden": 16, "layers": 2, "events": 0}
 INTEGRAL = z_prime_integral()
 STREAMS = Streams(31)
 REPLICAS, REPLICA_POINTS = 240, 46 * 32
