@@ -81,7 +81,7 @@ def test_shrinkage_protects_the_tail() -> None:
 
 
 def test_only_a_gain_on_unseen_points_keeps_the_tree() -> None:
-    config = TrainingConfig(calls=40_000, sampler="vegas")
+    config = TrainingConfig(calls=40_000, sampler="vegas", events=0)
     noise = Trainer(Integrand(heavy_tail, 2), config, Streams(1)).fit()
     assert any("tree" in candidate.name for candidate in noise.candidates)
     assert "tree" not in noise.sampler.describe()
