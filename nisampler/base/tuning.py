@@ -58,7 +58,7 @@ PRICE_OF_MIXTURE = 1.1
 WARM_UP, TRIAL, TAIL = 0.08, 0.16, 0.75
 """Shares of the steps: forward KL at the start, trial of two networks, and where the tail divergence begins. Chosen;
 `benchmarks/integrals.py` would show it."""
-TRIAL_RATED, TRIAL_DECIDED = 0.04, 4.0
+TRIAL_RATED, TRIAL_DECIDED = 0.08, 4.0
 """The share of the steps from which on the networks of a trial are compared, and the lead in batches, in units of the
 root of their number, that ends it. Chosen; `benchmarks/integrals.py` would show it."""
 TRIAL_FOURIER = 4

@@ -152,8 +152,10 @@ class NeutralCurrent:
             real.append(distance * weight)
             imaginary.append(mass * width * weight)
         pairs = itertools.combinations_with_replacement(range(len(real)), 2)
-        terms = torch.stack([real[a] * real[b] + imaginary[a] * imaginary[b] for a, b in pairs])
-        factors = self._table.to(s) @ terms
+        # Added one by one: the last digits of a product of matrices change with the number of points on some processors.
+        factors = s.new_zeros(len(self._table), len(s))
+        for column, (a, b) in zip(self._table.to(s).T, pairs, strict=True):
+            factors = factors + column.unsqueeze(1) * (real[a] * real[b] + imaginary[a] * imaginary[b])
         return factors[: self.kinds], factors[self.kinds :]
 
     def helicities(self, pdg_ids: tuple[int, ...]) -> tuple[float, ...]:

@@ -89,7 +89,7 @@ def test_errors_of_a_million_calls_are_calibrated() -> None:
     for function in (CUT, CAMEL):
         integrand = Integrand(function, function.dim, kind="torch")
         trained = Trainer(integrand, training(calls=500_000, sampler="vegas", on=False), Streams(1)).fit()
-        for replica in range(10):
+        for replica in range(20):
             streams, config = Streams(1).child("replica", replica), IntegrationConfig(points=500_000)
             found = Integrator(integrand, trained.sampler, config, streams, trained.known).run().estimate
             assert found.trusted
