@@ -102,12 +102,24 @@ def threads_for_points() -> int:
 
 
 @contextmanager
-def sharing_points() -> Iterator[None]:
+def sharing_points(points: int) -> Iterator[None]:
     """Let torch use the threads that may share the points of a batch, for a function that takes each on its own.
 
-    >>> with point_threads(2), sharing_points():
+    Fewer than `SHARED_POINTS` take one thread: waking the others costs more than they save.
+
+    >>> with point_threads(2), sharing_points(SHARED_POINTS):
     ...     torch.get_num_threads()
     2
+    >>> with point_threads(2), sharing_points(100):
+    ...     torch.get_num_threads()
+    1
     """
+    if points < SHARED_POINTS:
+        yield
+        return
     with cpu_threads(threads_for_points()):
         yield
+
+
+SHARED_POINTS = 1 << 17
+"""Fewest points of a batch that threads share in a function; `benchmarks/threads.py` shows what fewer cost."""

@@ -19,17 +19,16 @@ _REAL = (torch.float32, torch.float64)
 _EXACT = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
-@sharing_points()
 def _call_torch(function: Callable[..., Any], x: Tensor) -> Any:
-    return function(x)
+    with sharing_points(len(x)):
+        return function(x)
 
 
-@sharing_points()
 def _call_numpy(function: Callable[..., Any], x: Tensor) -> Any:
-    return function(x.detach().cpu().numpy())
+    with sharing_points(len(x)):
+        return function(x.detach().cpu().numpy())
 
 
-@sharing_points()
 def _call_scalar(function: Callable[..., Any], x: Tensor) -> Any:
     rows = [function(point) for point in x.detach().cpu().numpy()]
     if not rows or not isinstance(rows[0], Mapping):

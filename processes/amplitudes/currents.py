@@ -152,7 +152,7 @@ class NeutralCurrent:
             real.append(distance * weight)
             imaginary.append(mass * width * weight)
         pairs = itertools.combinations_with_replacement(range(len(real)), 2)
-        # Added one by one: the last digits of a product of matrices change with the number of points on some processors.
+        # Added one by one: the last digits of a product of matrices depend on the number of points on some processors.
         factors = s.new_zeros(len(self._table), len(s))
         for column, (a, b) in zip(self._table.to(s).T, pairs, strict=True):
             factors = factors + column.unsqueeze(1) * (real[a] * real[b] + imaginary[a] * imaginary[b])
