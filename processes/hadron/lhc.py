@@ -12,7 +12,6 @@ from nisampler.errors import ConfigError
 from nisampler.processes.amplitudes.currents import ChargedCurrent, LeptonicCurrent, NeutralCurrent
 from nisampler.processes.amplitudes.drell_yan import DrellYan
 from nisampler.processes.amplitudes.protocol import Amplitude
-from nisampler.processes.amplitudes.recursion.amplitude import RecursiveAmplitude
 from nisampler.processes.amplitudes.top_pair import TopPair
 from nisampler.processes.amplitudes.vector_jet import VectorJet
 from nisampler.processes.constants import ELECTRON, ELECTRON_NEUTRINO, TOP, W_BOSON, Z_BOSON, Z_PRIME
@@ -259,9 +258,11 @@ def _lepton_pair_amplitude(current: LeptonicCurrent, card: LeptonPairParameters)
 def _generated(codes: tuple[int, ...], jets: int, model: StandardModel, card: CollisionParameters) -> Amplitude:
     """The matrix element of particles and jets; pyamplicol reports on stderr while it makes a new one."""
     process = " ".join(["p p >", *(NAMES[code] for code in codes), *["j"] * jets])
+    # Their modules take a tenth of a second to import, which most processes need not wait for.
     if card.matrix_element == "recursion":
+        from nisampler.processes.amplitudes.recursion.amplitude import RecursiveAmplitude
+
         return RecursiveAmplitude(process, model)
-    # Its modules take a tenth of a second to import, which most processes need not wait for.
     from nisampler.processes.amplicol.amplitude import AmplicolAmplitude
 
     return AmplicolAmplitude(process, model, workers=card.workers, on_progress=_report)
