@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nisampler.base.checks import Natural, checked
-from nisampler.errors import AmplitudeError, ShapeError
+from nisampler.errors import AmplitudeError
 from nisampler.processes.amplicol.cache import (
     ColourAccuracy,
     Progress,
@@ -27,7 +27,7 @@ from nisampler.processes.amplicol.evaluators import Evaluator, LocalEvaluator, W
 from nisampler.processes.amplicol.worker import Array, Column
 from nisampler.processes.amplitudes.flavours import GeneratedElement, flavour_table, move_tags
 from nisampler.processes.amplitudes.protocol import SubProcess
-from nisampler.processes.amplitudes.tree import colour_tags
+from nisampler.processes.amplitudes.tree import colour_tags, joined_momenta
 from nisampler.processes.constants import ALPHA_S, HIGGS, TAU, TOP, W_BOSON, Z_BOSON
 from nisampler.processes.parameters import StandardModel
 from nisampler.processes.particles import expression
@@ -175,11 +175,8 @@ class AmplicolAmplitude:
             self._flow_evaluator.close()
 
     def _momenta(self, incoming: Tensor, outgoing: Tensor) -> Array:
-        n, legs = len(outgoing), len(self.table.legs.final)
-        if incoming.shape != (n, 2, 4) or outgoing.shape != (n, legs, 4):
-            wanted = f"expected momenta of shape (n, 2, 4) and (n, {legs}, 4) for {self.process!r}"
-            raise ShapeError(f"{wanted}, got {tuple(incoming.shape)} and {tuple(outgoing.shape)}")
-        return torch.cat([incoming, outgoing], 1).detach().to("cpu", torch.float64).contiguous().numpy()
+        momenta = joined_momenta(self.process, incoming, outgoing, len(self.table.legs.final))
+        return momenta.detach().to("cpu", torch.float64).contiguous().numpy()
 
     def _make_evaluator(self, colour: ColourAccuracy, workers: int) -> Evaluator:
         request = request_for(tuple(expression(codes) for codes in self.table.generated), colour)

@@ -85,6 +85,26 @@ def momentum_products(incoming: Tensor, outgoing: Tensor) -> dict[tuple[int, int
     return products
 
 
+def joined_momenta(process: str, incoming: Tensor, outgoing: Tensor, final: int) -> Tensor:
+    """Momenta (n, 2 + final, 4) of all legs of a process string, the incoming ones first.
+
+    Raises
+    ------
+    ShapeError
+        Unless they are (n, 2, 4) and (n, final, 4).
+
+    Examples
+    --------
+    >>> joined_momenta("p p > e+ ve", torch.zeros(5, 2, 4), torch.zeros(5, 2, 4), final=2).shape
+    torch.Size([5, 4, 4])
+    """
+    n = len(outgoing)
+    if incoming.shape != (n, 2, 4) or outgoing.shape != (n, final, 4):
+        wanted = f"expected momenta of shape (n, 2, 4) and (n, {final}, 4) for {process!r}"
+        raise ShapeError(f"{wanted}, got {tuple(incoming.shape)} and {tuple(outgoing.shape)}")
+    return torch.cat([incoming, outgoing], 1)
+
+
 class TreeAmplitude(ABC):
     """A squared matrix element at leading order, see :class:`nisampler.processes.amplitudes.protocol.Amplitude`.
 

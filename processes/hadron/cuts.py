@@ -178,6 +178,20 @@ class MissingTransverseMomentumCut:
         return _transverse2(p[:, list(self.legs)].sum(1)) >= self.minimum**2
 
 
+def leg_cuts(legs: tuple[int, ...], pt_min: float, eta_max: float) -> list[Cut]:
+    """Cuts on transverse momentum and pseudorapidity of each of some legs, where they cut anything.
+
+    >>> [type(cut).__name__ for cut in leg_cuts((0, 1), pt_min=20.0, eta_max=math.inf)]
+    ['TransverseMomentumCut']
+    """
+    cuts: list[Cut] = []
+    if legs and pt_min != 0:
+        cuts.append(TransverseMomentumCut(legs, pt_min))
+    if legs and not math.isinf(eta_max):
+        cuts.append(PseudorapidityCut(legs, eta_max))
+    return cuts
+
+
 class Cuts:
     """All cuts of a process.
 

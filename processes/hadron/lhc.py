@@ -20,9 +20,8 @@ from nisampler.processes.hadron.cuts import (
     Cuts,
     MassCut,
     MissingTransverseMomentumCut,
-    PseudorapidityCut,
     SeparationCut,
-    TransverseMomentumCut,
+    leg_cuts,
 )
 from nisampler.processes.hadron.events import Decay, FinalState, Pole
 from nisampler.processes.hadron.lhc_parameters import (
@@ -204,23 +203,13 @@ def _lepton_pair(
 
 def _lepton_pair_cuts(state: FinalState, card: LeptonPairParameters) -> Cuts:
     cuts: list[Cut] = [MassCut(_PAIR, card.m_min, card.m_max)]
-    cuts += _leg_cuts(state.leptons, card.pt_lepton_min, card.eta_lepton_max)
+    cuts += leg_cuts(state.leptons, card.pt_lepton_min, card.eta_lepton_max)
     if card.pt_missing_min != 0:
         cuts.append(MissingTransverseMomentumCut(state.invisible, card.pt_missing_min))
-    cuts += _leg_cuts(state.jets, card.pt_jet_min, card.eta_jet_max)
+    cuts += leg_cuts(state.jets, card.pt_jet_min, card.eta_jet_max)
     if len(state.jets) > 1:
         cuts.append(SeparationCut(state.jets, card.delta_r_jj_min))
     return Cuts(cuts, card.sqrt_s)
-
-
-def _leg_cuts(legs: tuple[int, ...], pt_min: float, eta_max: float) -> list[Cut]:
-    """Cuts on transverse momentum and pseudorapidity, where they cut anything."""
-    cuts: list[Cut] = []
-    if legs and pt_min != 0:
-        cuts.append(TransverseMomentumCut(legs, pt_min))
-    if legs and not math.isinf(eta_max):
-        cuts.append(PseudorapidityCut(legs, eta_max))
-    return cuts
 
 
 def _lepton_pair_channels(card: LeptonPairParameters, maps: Mapping[str, IntervalMap]) -> ChannelSet:
@@ -276,7 +265,7 @@ def _top_pair(name: str, jets: int, parameters: dict[str, Any]) -> HadronProcess
     card = TopPairParameters(**parameters)
     model, mass = StandardModel(mass_top=card.mass_top), card.mass_top
     state = FinalState(masses=(mass, mass) + (0.0,) * jets, jets=tuple(range(2, 2 + jets)))
-    cuts = Cuts(_leg_cuts(state.jets, card.pt_jet_min, card.eta_jet_max), card.sqrt_s)
+    cuts = Cuts(leg_cuts(state.jets, card.pt_jet_min, card.eta_jet_max), card.sqrt_s)
     amplitude = _generated((TOP, -TOP), jets, model, card) if jets else TopPair(model)
     return _process(name, card, state, amplitude, cuts, _top_channels(card, jets), (2 * mass, 8 * mass))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 from typing import Literal
 
 from nisampler.base.checks import Limit, NonNegative, Positive, settings
@@ -101,13 +102,6 @@ class StringParameters(CollisionParameters):
     @property
     def model(self) -> StandardModel:
         """The parameters of the Standard Model."""
-        return StandardModel(
-            alpha_em=self.alpha_em,
-            mass_w=self.mass_w,
-            width_w=self.width_w,
-            mass_z=self.mass_z,
-            width_z=self.width_z,
-            mass_top=self.mass_top,
-            mass_higgs=self.mass_higgs,
-            width_higgs=self.width_higgs,
-        ).on_shell()
+        own = {item.name for item in fields(self)}
+        shared = {item.name: getattr(self, item.name) for item in fields(StandardModel) if item.name in own}
+        return StandardModel(**shared).on_shell()

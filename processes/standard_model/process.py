@@ -13,15 +13,15 @@ from nisampler.errors import AmplitudeError
 from nisampler.processes.amplitudes.recursion.amplitude import RecursiveAmplitude
 from nisampler.processes.amplitudes.recursion.model import Couplings
 from nisampler.processes.amplitudes.recursion.vertices import Vertices
-from nisampler.processes.constants import GLUON, MASSLESS_QUARKS, PHOTON, W_BOSON, Z_BOSON
+from nisampler.processes.amplitudes.strings import PARTONS
+from nisampler.processes.constants import PHOTON, W_BOSON, Z_BOSON
 from nisampler.processes.hadron.cuts import (
     Cut,
     Cuts,
     MassCut,
     MissingTransverseMomentumCut,
-    PseudorapidityCut,
     SeparationCut,
-    TransverseMomentumCut,
+    leg_cuts,
 )
 from nisampler.processes.hadron.events import Decay, FinalState, Pole
 from nisampler.processes.hadron.observables import hadron_observables
@@ -35,8 +35,6 @@ from nisampler.processes.standard_model.channels import Region, chosen, diagram_
 from nisampler.processes.standard_model.cuts import DistanceCut, LeadingPairCut
 from nisampler.processes.standard_model.diagrams import Diagram, diagrams
 from nisampler.processes.standard_model.parameters import StringParameters
-
-_QUARKS = (*MASSLESS_QUARKS, *(-quark for quark in MASSLESS_QUARKS))
 
 
 def create_from_string(process: str, **parameters: Any) -> HadronProcess:
@@ -61,7 +59,7 @@ def create_from_string(process: str, **parameters: Any) -> HadronProcess:
     card = StringParameters(**parameters)
     model = card.model
     amplitude = RecursiveAmplitude(process, model, card.scheme, card.flavours)
-    without = sorted({code for item in amplitude.subprocesses for code in item.initial} - {GLUON, *_QUARKS})
+    without = sorted({code for item in amplitude.subprocesses for code in item.initial} - set(PARTONS))
     if without:
         names = ", ".join(NAMES[code] for code in without)
         raise AmplitudeError(f"{process!r} is no proton-proton process: there are no densities of {names}")
@@ -196,10 +194,7 @@ class _Legs:
             (self.leptons, card.pt_lepton_min, card.eta_lepton_max),
             (self.photons, card.pt_photon_min, card.eta_photon_max),
         ):
-            if legs and least:
-                found.append(TransverseMomentumCut(legs, least))
-            if legs and not math.isinf(widest):
-                found.append(PseudorapidityCut(legs, widest))
+            found += leg_cuts(legs, least, widest)
         if len(self.jets) > 1:
             found.append(SeparationCut(self.jets, card.delta_r_jj_min))
             if card.m_jj_min or card.delta_eta_jj_min:

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from nisampler.errors import AmplitudeError, ShapeError
+from nisampler.errors import AmplitudeError
 from nisampler.events.columns import UNKNOWN_SPIN
 from nisampler.processes.amplitudes.flavours import FlavourTable, GeneratedElement, flavour_table, move_tags
 from nisampler.processes.amplitudes.protocol import SubProcess
@@ -17,7 +17,7 @@ from nisampler.processes.amplitudes.recursion.matrix_element import MatrixElemen
 from nisampler.processes.amplitudes.recursion.model import Couplings, Scheme
 from nisampler.processes.amplitudes.recursion.subprocesses import OrderTable
 from nisampler.processes.amplitudes.strings import parse_process
-from nisampler.processes.amplitudes.tree import colour_tags
+from nisampler.processes.amplitudes.tree import colour_tags, joined_momenta
 from nisampler.processes.constants import MASSLESS_QUARKS
 from nisampler.processes.parameters import StandardModel
 
@@ -69,14 +69,14 @@ class RecursiveAmplitude:
         self.process, self.model = process, model or StandardModel().on_shell()
         # The table has the CKM element of the one line that a single W changes as a factor of each combination.
         self.couplings = couplings = Couplings(replace(self.model, ckm=_UNIT_CKM), scheme)
-        if _leading_in_qcd(process, flavours):
-            self.table: FlavourTable = flavour_table(process, self.model, flavours)
-            power = {self.table.legs.alpha_s_power}
-            made = {codes: MatrixElement(codes[:2], codes[2:], couplings, power) for codes in self.table.generated}
+        table = _leading_in_qcd(process, self.model, flavours)
+        if table is not None:
+            power = {table.legs.alpha_s_power}
+            made = {codes: MatrixElement(codes[:2], codes[2:], couplings, power) for codes in table.generated}
         else:
             found = OrderTable(process, couplings, flavours)
-            self.table, made = found.table, found.matrices
-        self.matrices = made
+            table, made = found.table, found.matrices
+        self.table, self.matrices = table, made
         self.subprocesses: tuple[SubProcess, ...] = self.table.subprocesses
         self.elements = len(self.table.elements)
         self._elements = [_Element(item, made[item.process]) for item in self.table.elements]
@@ -124,11 +124,7 @@ class RecursiveAmplitude:
         return self._elements[element]
 
     def _momenta(self, incoming: Tensor, outgoing: Tensor) -> Tensor:
-        n, legs = len(outgoing), len(self.table.legs.final)
-        if incoming.shape != (n, 2, 4) or outgoing.shape != (n, legs, 4):
-            wanted = f"expected momenta of shape (n, 2, 4) and (n, {legs}, 4) for {self.process!r}"
-            raise ShapeError(f"{wanted}, got {tuple(incoming.shape)} and {tuple(outgoing.shape)}")
-        return torch.cat([incoming, outgoing], 1)
+        return joined_momenta(self.process, incoming, outgoing, len(self.table.legs.final))
 
 
 @dataclass(frozen=True)
@@ -164,17 +160,16 @@ class _Element:
         return moved
 
 
-def _leading_in_qcd(process: str, flavours: int) -> bool:
-    """Whether every coloured leg but two costs one power of the strong coupling: then symmetries are known."""
+def _leading_in_qcd(process: str, model: StandardModel, flavours: int) -> FlavourTable | None:
+    """The table of known symmetries, where every coloured leg but two costs a power of the strong coupling."""
     legs = parse_process(process, flavours)
     several = [place for place, leg in enumerate(legs.final) if len(leg) > 1]
     if legs.orders.given or list(legs.jets) != several:
-        return False
+        return None
     try:
-        flavour_table(process, StandardModel(), flavours)
+        return flavour_table(process, model, flavours)
     except AmplitudeError:
-        return False
-    return True
+        return None
 
 
 def _alone(helicities: set[int]) -> float:

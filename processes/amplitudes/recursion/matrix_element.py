@@ -200,9 +200,7 @@ class MatrixElement:
         """
         self._check(p)
         if self._compiled(p):
-            g = (4 * math.pi * alpha_s).sqrt().expand(len(p)).double().contiguous()
-            values = torch.from_numpy(self._tiles.squared(p.double().contiguous().numpy(), g.numpy())[0])
-            return values.to(p) * self.average
+            return self._tile_sums(p, alpha_s)[0].to(p) * self.average
         sums = self._by_helicity(p.double(), alpha_s.double())
         total = torch.stack([self._times[helicities] * value for helicities, value in sums.items()]).sum(0)
         return total.to(p) * self.average
@@ -211,16 +209,21 @@ class MatrixElement:
         """Squared amplitudes (n, flows) of each colour flow alone, summed over helicities; arguments as `squared`."""
         self._check(p)
         if self._compiled(p):
-            g = (4 * math.pi * alpha_s).sqrt().expand(len(p)).double().contiguous()
-            return torch.from_numpy(self._tiles.squared(p.double().contiguous().numpy(), g.numpy(), flows=True)[1].T)
+            return self._tile_sums(p, alpha_s, flows=True)[1].T
         weights = p.new_zeros(len(p), len(self.flows))
         for helicities, row in self._flow_amplitudes(p.double(), alpha_s.double()).items():
             for flow, value in row.items():
                 weights[:, flow] += self._times[helicities] * (value.conj() * value).real
         return weights
 
+    def _tile_sums(self, p: Tensor, alpha_s: Tensor, flows: bool = False) -> tuple[Tensor, Tensor]:
+        """Sums (n,) and, if asked for, (flows, n) of the compiled loop."""
+        g = (4 * math.pi * alpha_s).sqrt().expand(len(p)).double().contiguous()
+        squares, sums = self._tiles.squared(p.double().contiguous().numpy(), g.numpy(), flows)
+        return torch.from_numpy(squares), torch.from_numpy(sums)
+
     def _compiled(self, p: Tensor) -> bool:
-        return not p.is_cuda and not (torch.is_grad_enabled() and p.requires_grad) and self._tiles is not None
+        return p.device.type == "cpu" and not (torch.is_grad_enabled() and p.requires_grad) and self._tiles is not None
 
     def _check(self, p: Tensor) -> None:
         if p.ndim != 3 or p.shape[1:] != (len(self.legs), 4):

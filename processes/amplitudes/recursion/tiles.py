@@ -94,7 +94,7 @@ def _longitudinal(p, base, mass, rows):  # type: ignore[no-untyped-def]
         rows[6, t], rows[7, t] = p[1, t] * scale, -p[2, t] * scale
 
 
-def _fill(p, mass, waves, legs_of, base, work):  # type: ignore[no-untyped-def]
+def _fill(p, mass, waves, base, work):  # type: ignore[no-untyped-def]
     """Wave functions of one tile; columns of `waves`: leg, row, kind, minus, conjugated, large, sign."""
     for leg in range(len(mass)):
         directions(p[leg], mass[leg], base[leg])
@@ -169,7 +169,7 @@ def _run(p, g, mass, signs, sets, waves, ops, numbers, rows, results, factors, g
                     tile[leg, c, t] = p[point, leg, c]
             for power in range(1, len(strong)):
                 strong[power, t] = strong[power - 1, t] * g[point]
-        fill(tile, mass, waves, legs, base, work)
+        fill(tile, mass, waves, base, work)
         sums(tile, mass, signs, sets, momenta)
         for k in range(len(ops)):
             o = ops[k]
