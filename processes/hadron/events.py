@@ -16,6 +16,7 @@ from nisampler.processes.amplitudes.protocol import Amplitude
 from nisampler.processes.base import draw
 from nisampler.processes.hadron.groups import group_codes
 from nisampler.processes.partons.luminosity import Pdf
+from nisampler.processes.partons.point_beams import PointBeams
 from nisampler.processes.phase_space.kinematics import mass
 
 BW_CUTOFF = 15.0
@@ -206,8 +207,7 @@ def event_batch(
         alpha_s=_array(points.alpha_s),
         process_ids=_array(torch.tensor(codes_of_groups, device=chosen.device)[chosen]),
         mu_r=_array(points.mu_r),
-        pdf_x=_array(points.x),
-        pdf_xf=_array(_incoming_densities(source, points, chosen)),
+        **_densities(source, points, chosen),
     )
 
 
@@ -216,10 +216,13 @@ def _of_subprocess(rows: list[tuple[int, ...]], chosen: Tensor) -> Tensor:
     return torch.tensor(rows, device=chosen.device)[chosen]
 
 
-def _incoming_densities(source: EventSource, points: PartonPoints, chosen: Tensor) -> Tensor:
-    """Densities x f (n, 2) of the two incoming partons of each event."""
+def _densities(source: EventSource, points: PartonPoints, chosen: Tensor) -> dict[str, NDArray[Any]]:
+    """Momentum fractions and densities x f (n, 2) of the incoming partons of each event; none of point-like beams."""
+    if isinstance(source.pdf, PointBeams):
+        return {}
     rows = [tuple(source.pdf.column(pdg) for pdg in item.initial) for item in source.amplitude.subprocesses]
-    return points.densities.gather(2, _of_subprocess(rows, chosen).unsqueeze(2)).squeeze(2)
+    found = points.densities.gather(2, _of_subprocess(rows, chosen).unsqueeze(2)).squeeze(2)
+    return {"pdf_x": _array(points.x), "pdf_xf": _array(found)}
 
 
 class _Layout:

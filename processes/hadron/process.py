@@ -1,4 +1,4 @@
-"""Cross-sections of hadron collisions: parton densities, scales, cuts, channels and a matrix element, put together."""
+"""Cross-sections of collisions: densities of the beams, scales, cuts, channels and a matrix element, put together."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from nisampler.processes.hadron.events import FinalState, PartonPoints, event_ba
 from nisampler.processes.hadron.groups import group_codes
 from nisampler.processes.hadron.scales import Scales
 from nisampler.processes.partons.luminosity import Luminosity, Pdf
+from nisampler.processes.partons.point_beams import PointBeams
 from nisampler.processes.partons.variations import Nominal
 from nisampler.processes.phase_space.densities import joint_densities
 from nisampler.processes.phase_space.kinematics import dot, mass2
@@ -47,13 +48,13 @@ class HadronSetup:
     amplitude
         Its squared matrix elements and sub-processes.
     pdf
-        Parton densities of both protons.
+        Parton densities of both protons, or `PointBeams`.
     scales
         Renormalisation and factorisation scale.
     cuts
         They know the energy of the collision.
     channels
-        Maps of the cube to momenta of the legs with the density of dx1 dx2 dPhi.
+        Maps of the cube to momenta of the legs with the density of dx1 dx2 dPhi, of dPhi where beams are point-like.
     groups, prior
         Channels that share a flow, and prior weights of the channels: see `Multichannel`.
     alpha_s
@@ -94,6 +95,7 @@ class HadronProcess(Process):
 
     Points are momenta of the final legs in the laboratory frame; x1 = Σ(E + pz)/√s, x2 = Σ(E − pz)/√s. Outside the
     cuts, and where x1 or x2 exceeds one, the cross-section is zero: neither densities nor matrix element are evaluated.
+    Of point-like beams, leptons or photons, x1 = x2 = 1 and sigma = ∫ dPhi |M|² / (2 s).
 
     Parameters
     ----------
@@ -138,8 +140,10 @@ class HadronProcess(Process):
         self.setup, self.parameters = setup, parameters
         self.name, self.observables = setup.name, setup.observables
         self.sqrt_s = setup.cuts.sqrt_s
+        self._point_like = isinstance(setup.pdf, PointBeams)
+        codes = setup.pdf.codes if isinstance(setup.pdf, PointBeams) else (PROTON, PROTON)
         sets = (setup.pdf.lhapdf_id, setup.pdf.lhapdf_id)
-        self.beams = BeamInfo((PROTON, PROTON), (0.5 * self.sqrt_s, 0.5 * self.sqrt_s), sets)
+        self.beams = BeamInfo(codes, (0.5 * self.sqrt_s, 0.5 * self.sqrt_s), sets)
         self.luminosity = Luminosity(setup.amplitude.subprocesses, setup.amplitude.elements, setup.pdf.column)
         self.event_groups = group_codes(setup.amplitude.subprocesses)[0]
         self._alpha_s = setup.alpha_s or setup.pdf.alpha_s
@@ -192,11 +196,15 @@ class HadronProcess(Process):
 
     def passes(self, p: Tensor) -> Tensor:
         """Mask (n,) of the momenta p (n, m, 4) with x1, x2 in (0, 1) that pass the cuts."""
+        if self._point_like:
+            return self.setup.cuts.mask(p)
         x = self.fractions(p)
         return ((x > 0) & (x < 1)).all(1) & self.setup.cuts.mask(p)
 
     def fractions(self, p: Tensor) -> Tensor:
         """Momentum fractions x1, x2 (n, 2) of the incoming partons for the momenta p (n, m, 4)."""
+        if self._point_like:
+            return torch.ones_like(p[:, 0, :2])
         total = p.sum(1)
         return torch.stack([total[:, 0] + total[:, 3], total[:, 0] - total[:, 3]], 1) / self.sqrt_s
 

@@ -16,14 +16,21 @@ import torch
 
 from nisampler.density.channels import Multichannel
 from nisampler.processes.amplitudes.recursion.model import Couplings
-from nisampler.processes.phase_space import BreitWigner, IntervalMap, MomentumFractions, PowerLaw, TopologyChannel
+from nisampler.processes.phase_space import (
+    BreitWigner,
+    FixedEnergy,
+    IntervalMap,
+    MomentumFractions,
+    PowerLaw,
+    TopologyChannel,
+)
 from nisampler.processes.phase_space.topology import Branch as Tree
-from nisampler.processes.phase_space.topology import Cluster
+from nisampler.processes.phase_space.topology import Cluster, Fractions
 from nisampler.processes.standard_model.diagrams import Branch, Diagram, Splitting
 
 MOST = 24
 """Channels that are kept."""
-_POINTS, _SHARE = 64, 0.995
+_POINTS, _SHARE = 64, 0.9995
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,8 @@ class Region:
         Least transverse momentum of each leg in GeV, 0 where nothing is asked for.
     pair_min
         Least mass of pairs of legs in GeV.
+    fixed
+        Whether each collision has the energy `sqrt_s`.
 
     Examples
     --------
@@ -51,6 +60,7 @@ class Region:
     masses: tuple[float, ...]
     pt_min: tuple[float, ...]
     pair_min: dict[tuple[int, int], float]
+    fixed: bool = False
 
     @cached_property
     def least_energy(self) -> float:
@@ -116,11 +126,20 @@ def _root(diagram: Diagram, couplings: Couplings, region: Region) -> Cluster | N
     for branch, code in zip(reversed(first), reversed(diagram.exchanged), strict=True):
         exchange = _exchange(code, couplings, region)
         root = Cluster(branch, root, PowerLaw(1.0, offset=0.1 * region.scale**2), exchange=exchange)
-    return root if isinstance(root, Cluster) else None
+    if isinstance(root, int):
+        return None
+    # Its mass is that of the partons: what it decays from is a matter of their energy alone.
+    return Cluster(root.left, root.right, min_mass=root.min_mass, exchange=root.exchange)
+
+
+def _fractions(diagram: Diagram, couplings: Couplings, region: Region) -> Fractions:
+    """The squared energy of the partons: fixed, a resonance where everything comes from one, else a power law."""
+    if region.fixed:
+        return FixedEnergy(region.sqrt_s)
+    return MomentumFractions(region.sqrt_s, region.least_energy, _energy(diagram, couplings))
 
 
 def _energy(diagram: Diagram, couplings: Couplings) -> IntervalMap:
-    """Map of the squared energy of the partons: a resonance where everything comes from one, else a power law."""
     if len(diagram.emitted) == 1 and isinstance(whole := diagram.emitted[0], Splitting):
         mass, width = couplings.mass(whole.code), couplings.width(whole.code)
         if mass and width:
@@ -143,14 +162,13 @@ def diagram_channels(
     channels: dict[str, TopologyChannel] = {}
     shapes: dict[str, str] = {}
     for diagram in found:
-        root, energy = _root(diagram, couplings, region), _energy(diagram, couplings)
+        root, fractions = _root(diagram, couplings, region), _fractions(diagram, couplings, region)
         if root is None:
             continue
-        key = repr((_ordered(root), energy))
+        key = repr((_ordered(root), fractions))
         if key not in channels:
-            fractions = MomentumFractions(region.sqrt_s, region.least_energy, energy)
             channels[key] = TopologyChannel(root, region.masses, fractions)
-            shapes[key] = repr((_ordered(root, tuple(jets)), energy))
+            shapes[key] = repr((_ordered(root, tuple(jets)), fractions))
     numbers = {shape: number for number, shape in enumerate(dict.fromkeys(shapes.values()))}
     return list(channels.values()), [numbers[shapes[key]] for key in channels]
 

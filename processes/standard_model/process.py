@@ -1,4 +1,4 @@
-"""A hadron process from its string: amplitudes, phase space along its diagrams, cuts, scales and event records."""
+"""A process from its string: amplitudes, phase space along its diagrams, cuts, scales and event records."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from nisampler.errors import AmplitudeError
+from nisampler.errors import AmplitudeError, ConfigError
 from nisampler.processes.amplitudes.recursion.amplitude import RecursiveAmplitude
 from nisampler.processes.amplitudes.recursion.model import Couplings
 from nisampler.processes.amplitudes.recursion.vertices import Vertices
 from nisampler.processes.amplitudes.strings import PARTONS
-from nisampler.processes.constants import PHOTON, W_BOSON, Z_BOSON
+from nisampler.processes.constants import ALPHA_S, PHOTON, W_BOSON, Z_BOSON
 from nisampler.processes.hadron.cuts import (
     Cut,
     Cuts,
@@ -27,9 +27,11 @@ from nisampler.processes.hadron.events import Decay, FinalState, Pole
 from nisampler.processes.hadron.observables import hadron_observables
 from nisampler.processes.hadron.process import HadronProcess, HadronSetup
 from nisampler.processes.hadron.scales import make_scales
-from nisampler.processes.particles import NAMES, is_coloured, is_lepton, thrice_charge
+from nisampler.processes.particles import is_coloured, is_lepton, thrice_charge
 from nisampler.processes.partons.alpha_s import RunningAlphaS
+from nisampler.processes.partons.luminosity import Pdf
 from nisampler.processes.partons.pdf import load_pdf
+from nisampler.processes.partons.point_beams import PointBeams
 from nisampler.processes.partons.variations import Nominal
 from nisampler.processes.standard_model.channels import Region, chosen, diagram_channels
 from nisampler.processes.standard_model.cuts import DistanceCut, LeadingPairCut
@@ -38,35 +40,43 @@ from nisampler.processes.standard_model.parameters import StringParameters
 
 
 def create_from_string(process: str, **parameters: Any) -> HadronProcess:
-    """A proton-proton process such as ``p p > w+ w+ j j QCD=0``; parameters are those of `StringParameters`.
+    """A process like ``p p > w+ w+ j j QCD=0`` or ``e+ e- > mu+ mu- h``; parameters are those of `StringParameters`.
+
+    Partons come from protons. Charged leptons and photons are beams themselves, with half of ``sqrt_s`` each, which is
+    then to be given; they radiate nothing.
 
     Raises
     ------
     AmplitudeError
-        If the string cannot be read, or no diagram exists.
+        If the string cannot be read, no diagram exists, or the incoming particles are no beams.
     ConfigError
-        If a parameter is unknown, of the wrong type or outside its range, or cuts contradict each other.
+        If a parameter is unknown, missing, of the wrong type or outside its range, or cuts contradict each other.
     PdfError
         If the parton densities are missing, or a parton of the process has none.
 
     Examples
     --------
-    >>> create_from_string("e+ e- > w+ w-")
+    >>> create_from_string("e+ e- > mu+ mu- h", sqrt_s=240.0).beams.pdg_ids
+    (-11, 11)
+    >>> create_from_string("e- p > e- j")
     Traceback (most recent call last):
     ...
-    nisampler.errors.AmplitudeError: 'e+ e- > w+ w-' is no proton-proton process: there are no densities of e+, e-
+    nisampler.errors.AmplitudeError: 'e- p > e- j': beams are two protons, of gluons and light quarks, or two ...
     """
     card = StringParameters(**parameters)
     model = card.model
     amplitude = RecursiveAmplitude(process, model, card.scheme, card.flavours)
-    without = sorted({code for item in amplitude.subprocesses for code in item.initial} - set(PARTONS))
-    if without:
-        names = ", ".join(NAMES[code] for code in without)
-        raise AmplitudeError(f"{process!r} is no proton-proton process: there are no densities of {names}")
+    pdf = _densities(process, amplitude, card, set(parameters))
+    point_like = isinstance(pdf, PointBeams)
     couplings = amplitude.couplings
     legs = _Legs(amplitude)
-    state, region = legs.final_state(couplings), legs.region(couplings, card)
+    state, region = legs.final_state(couplings), legs.region(couplings, card, point_like)
     powers = {power for item in amplitude.matrices.values() for power in item.strong}
+    if not region.least_energy < card.sqrt_s:
+        raise ConfigError(
+            f"contradictory cuts: the final state of {process!r} has at least {region.least_energy:.6g} GeV, "
+            f"sqrt_s is {card.sqrt_s} GeV"
+        )
     channels, groups = diagram_channels(_all_diagrams(amplitude, powers), couplings, region, state.jets)
     constants = {"m_Z": model.mass_z, "m_W": model.mass_w, "m_t": model.mass_top, "m_H": model.mass_higgs}
     heavy = [item.legs for item in state.decays] + [(leg,) for leg, mass in enumerate(state.masses) if mass]
@@ -74,17 +84,41 @@ def create_from_string(process: str, **parameters: Any) -> HadronProcess:
         name=process,
         final_state=state,
         amplitude=amplitude,
-        pdf=load_pdf(card.pdf),
+        pdf=pdf,
         scales=make_scales(card.scale, heavy, constants, (card.mu_r_factor, card.mu_f_factor)),
         cuts=Cuts(legs.cuts(card), card.sqrt_s),
         channels=channels,
         groups=groups,
-        alpha_s=None if card.alpha_s is None else RunningAlphaS(card.alpha_s, loops=card.alpha_s_loops),
+        alpha_s=_alpha_s(card),
         alpha_em=model.alpha_em,
-        nominal=Nominal(card.pdf, min(powers), card.alpha_s, card.alpha_s_loops) if len(powers) == 1 else None,
-        observables=hadron_observables(state, (1.0, 0.2 * card.sqrt_s), card.pt_jet_min, card.eta_jet_max),
+        nominal=None
+        if point_like or len(powers) > 1
+        else Nominal(card.pdf, min(powers), card.alpha_s, card.alpha_s_loops),
+        observables=hadron_observables(
+            state, (1.0, card.sqrt_s if point_like else 0.2 * card.sqrt_s), card.pt_jet_min, card.eta_jet_max
+        ),
     )
     return _with_the_best(setup, card)
+
+
+def _densities(process: str, amplitude: RecursiveAmplitude, card: StringParameters, given: set[str]) -> Pdf:
+    """Those of protons, or beams of leptons and photons."""
+    pairs = {item.initial for item in amplitude.subprocesses}
+    codes = {code for pair in pairs for code in pair}
+    if codes <= set(PARTONS):
+        return load_pdf(card.pdf)
+    if len(pairs) > 1 or not all(code == PHOTON or (is_lepton(code) and code % 2) for code in codes):
+        raise AmplitudeError(
+            f"{process!r}: beams are two protons, of gluons and light quarks, or two charged leptons or photons, "
+            "each of one kind"
+        )
+    if "sqrt_s" not in given or "pdf" in given:
+        raise ConfigError(f"{process!r} needs sqrt_s, the energy of the beams together in GeV, and has no use for pdf")
+    return PointBeams(pairs.pop(), _alpha_s(card) or RunningAlphaS(ALPHA_S, loops=card.alpha_s_loops))
+
+
+def _alpha_s(card: StringParameters) -> RunningAlphaS | None:
+    return None if card.alpha_s is None else RunningAlphaS(card.alpha_s, loops=card.alpha_s_loops)
 
 
 def _with_the_best(setup: HadronSetup, card: StringParameters) -> HadronProcess:
@@ -160,7 +194,7 @@ class _Legs:
                 return least
         return 0.0
 
-    def region(self, couplings: Couplings, card: StringParameters) -> Region:
+    def region(self, couplings: Couplings, card: StringParameters, fixed: bool) -> Region:
         """What channels need to know of the cuts."""
         count = range(len(self.codes))
         least = tuple(self._pt_min(leg, card) for leg in count)
@@ -174,7 +208,7 @@ class _Legs:
         if len(self.jets) == 2:
             pairs[self.jets[0], self.jets[1]] = max(pairs[self.jets[0], self.jets[1]], card.m_jj_min)
         masses = tuple(couplings.mass(code) for code in self.codes)
-        return Region(card.sqrt_s, masses, least, {pair: low for pair, low in pairs.items() if low > 0})
+        return Region(card.sqrt_s, masses, least, {pair: low for pair, low in pairs.items() if low > 0}, fixed)
 
     def _distance(self, first: int, second: int, card: StringParameters) -> float:
         charged = self.leptons + self.photons

@@ -151,16 +151,15 @@ def test_diagrams_are_counted_as_by_others() -> None:
 
 
 WRONG: dict[str, tuple[str, dict[str, Any], type[NisamplerError], str]] = {
-    "leptons before": ("e+ e- > w+ w-", {}, AmplitudeError, "no proton-proton process"),
     "unknown parameter": ("p p > t t~", {"n_jets": 1}, ConfigError, "no setting n_jets"),
     "channels": ("p p > t t~", {"channels": "chili"}, ConfigError, "follow the diagrams"),
     "pyamplicol": ("p p > t t~", {"matrix_element": "pyamplicol"}, ConfigError, "matrix_element"),
     "scheme": ("p p > t t~", {"scheme": "running"}, ConfigError, "scheme"),
     "masses of leptons": ("p p > e+ e-", {"m_ll_min": 60.0, "m_ll_max": 50.0}, ConfigError, "contradictory cuts"),
-    "energy": ("p p > t t~", {"sqrt_s": 300.0}, ConfigError, "min_mass"),
+    "energy": ("p p > t t~", {"sqrt_s": 300.0}, ConfigError, "contradictory cuts: the final state"),
     "scale": ("p p > j j", {"scale": "m_ll"}, ConfigError, "no scale 'm_ll'"),
     "no diagram": ("p p > h", {}, AmplitudeError, "at least two outgoing"),
-    "density of the top": ("t t~ > w+ w-", {}, AmplitudeError, "no densities of t~, t"),
+    "density of the top": ("t t~ > w+ w-", {}, AmplitudeError, "beams are two protons"),
 }
 
 
