@@ -29,6 +29,10 @@ DurhamCut = Annotated[Finite, Field(gt=0.0, lt=1 / 3)]
 """A least Durham distance of three partons; 1/3 is the symmetric point, the largest value there is."""
 
 
+_ROUNDING = 64
+"""Units in the last place by which energies of partons may be rounded."""
+
+
 class DalitzRegion(Protocol):
     """A part of the Dalitz plane, symmetric in a and b, an interval on every ray a / b = const.
 
@@ -181,16 +185,20 @@ class ThreeBodyMap:
         x = 2 * momenta[..., 0] / momenta[..., 0].sum(-1, keepdim=True)
         a, b = 1 - x[:, 0], 1 - x[:, 1]
         eta = 0.5 * torch.log(a / b)
-        low, high = self.region.limits(torch.exp(2 * eta.abs()))
-        second = torch.log(torch.minimum(a, b) / low) / torch.log(high / low)
-        gap = 1 - eta.abs() / self.eta_max
-        slack = 1e3 * torch.finfo(x.dtype).eps
-        outside = ~((gap > -slack) & (second > -slack) & (second < 1 + slack))
+        small = torch.minimum(a, b)
+        low, high = self.region.limits(torch.exp(2 * eta.abs().clamp(max=self.eta_max)))
+        above, below = torch.log(small / low), torch.log(high / small)
+        # a = 1 - x has the rounding of x: of the logarithms the part that it is of the smaller of a and b.
+        rounding = _ROUNDING * torch.finfo(x.dtype).eps / small
+        outside = ~((self.eta_max - eta.abs() > -rounding) & (above > -rounding) & (below > -rounding))
         if bool(outside.any()):
             raise DomainError(f"{int(outside.sum())} of {len(x)} momenta lie outside {self.region}")
-        half = 0.5 * gap.clamp(min=0).square()
+        above, below = above.clamp(min=0), below.clamp(min=0)
+        # At the corners of the region the interval is a point.
+        second = above / (above + below).clamp(min=torch.finfo(x.dtype).tiny)
+        half = 0.5 * (1 - eta.abs() / self.eta_max).clamp(min=0).square()
         first = torch.where(eta < 0, half, 1 - half)
-        columns = [first, second.clamp(0, 1), *_euler_angles(momenta)]
+        columns = [first, second, *_euler_angles(momenta)]
         return torch.stack(columns, dim=1)
 
     def _dalitz(self, u0: Tensor, u1: Tensor) -> tuple[Tensor, Tensor, Tensor]:

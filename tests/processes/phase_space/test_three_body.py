@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nisampler.base.rng import Streams
@@ -56,12 +56,24 @@ def test_momenta_are_conserved_and_massless(region: DalitzRegion) -> None:
 
 
 @given(st.sampled_from(REGIONS), st.lists(st.floats(0.0, 1.0), min_size=5, max_size=5))
+@example(DurhamRegion(0.001), [1.9e-10, 0.0, 0.0, 0.0, 0.0])
 def test_inverse(region: DalitzRegion, point: list[float]) -> None:
     u = torch.tensor([point], dtype=torch.float64)
     mapping = ThreeBodyMap(region)
     momenta, _ = mapping.forward(u, SQRT_S)
     again, _ = mapping.forward(mapping.inverse(momenta), SQRT_S)
     assert torch.allclose(again, momenta, atol=1e-5)
+
+
+@pytest.mark.parametrize("region", [item for item in REGIONS if isinstance(item, DurhamRegion)], ids=str)
+def test_corners_and_edges_are_inside(region: DalitzRegion) -> None:
+    """There the interval of the second number is smaller than the rounding of momenta."""
+    edges = torch.tensor([0.0, 1e-300, 1e-17, 1e-10, 1e-6, 0.5], dtype=torch.float64)
+    edges = torch.cat([edges, 1 - edges])
+    u = torch.cat([torch.cartesian_prod(edges, edges), cube(len(edges) ** 2)[:, :3]], 1)
+    mapping = ThreeBodyMap(region)
+    momenta = mapping.forward(u, SQRT_S)[0]
+    assert torch.allclose(mapping.forward(mapping.inverse(momenta), SQRT_S)[0], momenta, atol=1e-8)
 
 
 @pytest.mark.parametrize("region", REGIONS, ids=str)
