@@ -163,7 +163,7 @@ class HadronProcess(Process):
         self.dim = self.multichannel.dim
 
     def __call__(self, u: Tensor) -> Tensor:
-        """d sigma / d u in pb (n,) at the cube points u (n, dim), channel weights included."""
+        """d sigma / d u in pb (n,) at the cube points u (n, dim), channel weights included; differentiable in u."""
         value: Tensor = self.multichannel(u)
         return value
 

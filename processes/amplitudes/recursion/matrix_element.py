@@ -199,7 +199,7 @@ class MatrixElement:
         alpha_s (n,) or (1,) is the strong coupling of each point. Raises ShapeError on momenta of another shape.
         """
         self._check(p)
-        if self._compiled(p):
+        if self._compiled(p, alpha_s):
             return self._tile_sums(p, alpha_s)[0].to(p) * self.average
         sums = self._by_helicity(p.double(), alpha_s.double())
         total = torch.stack([self._times[helicities] * value for helicities, value in sums.items()]).sum(0)
@@ -208,7 +208,7 @@ class MatrixElement:
     def flow_weights(self, p: Tensor, alpha_s: Tensor) -> Tensor:
         """Squared amplitudes (n, flows) of each colour flow alone, summed over helicities; arguments as `squared`."""
         self._check(p)
-        if self._compiled(p):
+        if self._compiled(p, alpha_s):
             return self._tile_sums(p, alpha_s, flows=True)[1].T
         weights = p.new_zeros(len(p), len(self.flows))
         for helicities, row in self._flow_amplitudes(p.double(), alpha_s.double()).items():
@@ -222,8 +222,9 @@ class MatrixElement:
         squares, sums = self._tiles.squared(p.double().contiguous().numpy(), g.numpy(), flows)
         return torch.from_numpy(squares), torch.from_numpy(sums)
 
-    def _compiled(self, p: Tensor) -> bool:
-        return p.device.type == "cpu" and not (torch.is_grad_enabled() and p.requires_grad) and self._tiles is not None
+    def _compiled(self, p: Tensor, alpha_s: Tensor) -> bool:
+        differentiated = torch.is_grad_enabled() and (p.requires_grad or alpha_s.requires_grad)
+        return p.device.type == "cpu" and not differentiated and self._tiles is not None
 
     def _check(self, p: Tensor) -> None:
         if p.ndim != 3 or p.shape[1:] != (len(self.legs), 4):
