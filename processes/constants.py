@@ -43,7 +43,7 @@ ALPHA_EM, SIN2_THETA_W, ALPHA_S = 0.00781751, 0.2315, 0.118
 MASS_Z, WIDTH_Z = 91.1876, 2.495514921
 MASS_W, WIDTH_W = 80.419, 2.08712367
 MASS_HIGGS, WIDTH_HIGGS = 125.0, 0.00407
-MASS_TOP = 173.0
+MASS_TOP, WIDTH_TOP = 173.0, 1.49
 """Mass of the top quark in matrix elements; the running of alpha_s has its own thresholds."""
 THRESHOLDS = (1.5, 4.8, 171.0)
 """Charm, bottom and top masses at which the number of flavours of a running alpha_s changes."""

@@ -22,6 +22,7 @@ from nisampler.processes.constants import (
     SIN2_THETA_W,
     UP_QUARKS,
     WIDTH_HIGGS,
+    WIDTH_TOP,
     WIDTH_W,
     WIDTH_Z,
     FermionType,
@@ -54,7 +55,7 @@ class StandardModel:
     mass_z, width_z, mass_w, width_w
         Masses and widths of the heavy bosons.
     mass_top, width_top
-        Mass of the top quark, and its width, 0 where it is stable.
+        Mass of the top quark, and its width, by default that at lowest order.
     mass_higgs, width_higgs
         Mass and width of the Higgs boson.
     mass_bottom, mass_tau
@@ -85,7 +86,7 @@ class StandardModel:
     width_w: Positive = WIDTH_W
     mass_top: Positive = MASS_TOP
     ckm: CkmMatrix = CKM
-    width_top: NonNegative = 0.0
+    width_top: NonNegative = WIDTH_TOP
     mass_higgs: Positive = MASS_HIGGS
     width_higgs: NonNegative = WIDTH_HIGGS
     mass_bottom: NonNegative = 0.0

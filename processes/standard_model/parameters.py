@@ -16,6 +16,7 @@ from nisampler.processes.constants import (
     MASS_W,
     MASS_Z,
     WIDTH_HIGGS,
+    WIDTH_TOP,
     WIDTH_W,
     WIDTH_Z,
 )
@@ -44,7 +45,7 @@ class StringParameters(CollisionParameters):
         Transverse momentum of all neutrinos together.
     alpha_em
         Electromagnetic coupling.
-    mass_w, width_w, mass_z, width_z, mass_top, mass_higgs, width_higgs
+    mass_w, width_w, mass_z, width_z, mass_top, width_top, mass_higgs, width_higgs
         Masses and widths; sin^2(theta_W) = 1 - m_W^2 / m_Z^2.
     flavours
         Massless quarks that ``p`` and ``j`` stand for.
@@ -86,6 +87,7 @@ class StringParameters(CollisionParameters):
     mass_z: Positive = MASS_Z
     width_z: Positive = WIDTH_Z
     mass_top: Positive = MASS_TOP
+    width_top: NonNegative = WIDTH_TOP
     mass_higgs: Positive = MASS_HIGGS
     width_higgs: NonNegative = WIDTH_HIGGS
     flavours: Literal[3, 4, 5] = 5

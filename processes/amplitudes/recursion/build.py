@@ -10,13 +10,14 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from nisampler.errors import AmplitudeError
 from nisampler.processes.amplitudes.recursion.colours import Flow, String
 from nisampler.processes.amplitudes.recursion.graph import Graph, Ref, Term
 from nisampler.processes.amplitudes.recursion.model import MASSLESS_BOSONS, Couplings
 from nisampler.processes.amplitudes.recursion.skeleton import partitions
 from nisampler.processes.amplitudes.recursion.vertices import Vertex, Vertices
 from nisampler.processes.constants import GLUON, HIGGS
-from nisampler.processes.particles import conjugate, is_fermion, is_quark
+from nisampler.processes.particles import NAMES, conjugate, is_fermion, is_quark
 
 Parts = tuple[Ref | None, ...]
 """The components of a current: one, or for a fermion the parts that meet the left and the right part of a column."""
@@ -78,6 +79,13 @@ class Recursion:
         For each leg the helicities that are told apart; ``(None,)`` for one wave function that holds any.
     strong
         Powers of the strong coupling that the amplitude may have.
+    incoming
+        How many of the legs, the first ones, come in.
+
+    Raises
+    ------
+    AmplitudeError
+        If a particle without width could be on shell with complex masses.
 
     Examples
     --------
@@ -94,7 +102,9 @@ class Recursion:
         couplings: Couplings,
         helicities: Sequence[Sequence[int | None]],
         strong: set[int],
+        incoming: int = 2,
     ) -> None:
+        self._incoming = (1 << incoming) - 1
         self.codes, self.helicities, self.strong = tuple(codes), [tuple(h) for h in helicities], strong
         self.couplings, self.vertices, self.graph = couplings, Vertices(couplings), Graph()
         self.legs = len(self.codes)
@@ -242,14 +252,15 @@ class Recursion:
         sources = [graph.sum(part) for part in terms]
         if not any(sources):
             return None
-        over = graph.inverse_square(legs, self.couplings.mass_squared(code))
+        mass_squared = self._mass_squared(legs, code)
+        over = graph.inverse_square(legs, mass_squared)
         if code == HIGGS:
             return (graph.add("number_number", (over, _given(sources[0])), -1.0),)
         if not is_fermion(code):
             whole = graph.term("number_vector", (over, _given(sources[0])), 1.0)
             if code in MASSLESS_BOSONS:
                 return (graph.sum([whole]),)
-            inverse = -1 / self.couplings.mass_squared(code)
+            inverse = -1 / mass_squared
             return (graph.sum([whole, graph.term("along", (_given(sources[0]), legs, over), inverse)]),)
         kinds, sign = (
             (("slash_row_sigma_bar", "slash_row_sigma"), -1.0)
@@ -264,6 +275,27 @@ class Recursion:
                 sums.append(graph.term("number_spinor", (over, own), -mass))
             parts.append(graph.sum(sums))
         return tuple(parts)
+
+    def _mass_squared(self, legs: int, code: int) -> complex:
+        """M^2 - i M Gamma of a propagator; M^2 where it is beside a leg of the same particle, and never on shell."""
+        couplings = self.couplings
+        sides = [(legs, code), (((1 << self.legs) - 1) ^ legs, conjugate(code))]
+        decaying = [side for side in sides if not side[0] & self._incoming]
+        beside = any(code in self._codes_of(side) for side, code in decaying or sides)
+        full = couplings.mass_squared(code)
+        if beside and couplings.scheme == "fixed":
+            return complex(full.real)
+        if decaying and not beside and abs(code) in couplings.stable and couplings.decay_width(code):
+            least = sum(map(couplings.mass, self._codes_of(decaying[0][0])))
+            if least < couplings.mass(code):
+                raise AmplitudeError(
+                    f"{NAMES[abs(code)]} is a leg and a resonance at once, which complex masses do not allow: take the "
+                    'scheme "fixed"'
+                )
+        return full
+
+    def _codes_of(self, legs: int) -> list[int]:
+        return [code for leg, code in enumerate(self.codes) if legs >> leg & 1]
 
     def _closed(self, sources: Acc) -> dict[Output, Ref]:
         """Amplitudes: the sources of all legs but one, times the wave function of that one."""

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -46,6 +47,9 @@ class MatrixElement:
     momenta when it is made, and not computed. Points run through compiled code where numba is installed, and through
     plain torch on a GPU and where gradients are asked for.
 
+    Particles that are legs are stable: their propagators have no width where they cannot be on shell, such as that of a
+    top that radiates, and with complex masses none at all.
+
     Parameters
     ----------
     initial, final
@@ -59,7 +63,7 @@ class MatrixElement:
     Raises
     ------
     AmplitudeError
-        If no diagram exists.
+        If no diagram exists, or a particle with a complex mass would be a leg and a resonance at once.
 
     Examples
     --------
@@ -74,12 +78,15 @@ class MatrixElement:
     """
 
     def __init__(self, initial: Sequence[int], final: Sequence[int], couplings: Couplings, strong: set[int]) -> None:
-        self.initial, self.final, self.couplings, self.strong = tuple(initial), tuple(final), couplings, set(strong)
+        self.initial, self.final, self.strong = tuple(initial), tuple(final), set(strong)
         codes = (*self.initial, *self.final)
+        if couplings.scheme == "complex":
+            couplings = replace(couplings, stable=frozenset(map(abs, codes)))
+        self.couplings = couplings
         self.legs = [Leg(code, place < len(self.initial), couplings.mass(code)) for place, code in enumerate(codes)]
         self.outgoing = tuple(conjugate(leg.code) if leg.incoming else leg.code for leg in self.legs)
         self.helicities = [spins(leg.code, leg.mass) for leg in self.legs]
-        recursion = Recursion(self.outgoing, couplings, self.helicities, strong)
+        recursion = Recursion(self.outgoing, couplings, self.helicities, strong, len(self.initial))
         if not recursion.outputs:
             raise AmplitudeError(
                 f"no tree diagram of {self.initial} > {self.final} with {sorted(strong)} as the power of g_s: "

@@ -51,6 +51,8 @@ class Couplings:
     scheme
         "complex" replaces every M^2 by M^2 - i M Gamma, in s^2 = 1 - M_W^2 / M_Z^2 too, which keeps gauge invariance;
         "fixed" and "zero" take the mixing angle of the model.
+    stable
+        PDG codes of particles without width, whatever the scheme.
 
     Raises
     ------
@@ -68,6 +70,7 @@ class Couplings:
 
     model: StandardModel
     scheme: Scheme = "fixed"
+    stable: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         checked("scheme", self.scheme, Scheme)
@@ -79,10 +82,14 @@ class Couplings:
         return {**masses, 5: m.mass_bottom, TAU: m.mass_tau}.get(abs(code), 0.0)
 
     def width(self, code: int) -> float:
-        """Width in GeV, 0 in the scheme "zero"."""
+        """Width in GeV, 0 in the scheme "zero" and for particles that are stable."""
+        return 0.0 if self.scheme == "zero" or abs(code) in self.stable else self.decay_width(code)
+
+    def decay_width(self, code: int) -> float:
+        """Width in GeV, whatever the scheme."""
         m = self.model
         widths = {Z_BOSON: m.width_z, W_BOSON: m.width_w, HIGGS: m.width_higgs, TOP: m.width_top}
-        return 0.0 if self.scheme == "zero" else widths.get(abs(code), 0.0)
+        return widths.get(abs(code), 0.0)
 
     def mass_squared(self, code: int) -> complex:
         """M^2 - i M Gamma in GeV^2."""

@@ -141,6 +141,15 @@ def test_least_energies_add_up() -> None:
     assert region.least_mass((0, 2, 3)) == 580.0
 
 
+def test_pairs_of_tops_are_found_behind_their_decays() -> None:
+    process = made("p p > w+ w- b b~")
+    tops = [c for c in process.setup.channels if repr(c.root).count("BreitWigner(mass=173.0") == 2]  # type: ignore[attr-defined]
+    assert tops
+    u = torch.rand(20_000, process.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    values = process(u)
+    assert values.max() < 1000 * values.mean()
+
+
 def test_diagrams_are_counted_as_by_others() -> None:
     """Feynman diagrams without vertices of four particles."""
     rules = Vertices(Couplings(StandardModel(ckm=UNIT_CKM).on_shell()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import hypothesis.strategies as st
@@ -72,6 +73,31 @@ def test_ward_identities(initial: Any, final: Any, strong: int) -> None:
     leg = len(element.legs) - 1
     size = element.amplitudes(p).abs().amax()
     assert with_momentum_for(element, p, leg).abs().amax() < 1e-10 * size
+
+
+STABLE = [((21, 21), (6, -6, 21), {3}), ((2, -2), (6, -6, 25), {2}), ((2, -2), (24, -24, 22), {0})]
+
+
+@pytest.mark.parametrize(("initial", "final", "strong"), STABLE)
+@pytest.mark.parametrize("scheme", ["fixed", "complex"])
+def test_particles_that_are_legs_have_no_width(initial: Any, final: Any, strong: set[int], scheme: Any) -> None:
+    narrow = replace(MODEL, width_z=1e-12, width_w=1e-12, width_higgs=0.0)
+    own, zero = (MatrixElement(initial, final, Couplings(narrow, s), strong) for s in (scheme, "zero"))
+    p = momenta(own)
+    assert torch.allclose(own.squared(p, ALPHA_S), zero.squared(p, ALPHA_S), rtol=1e-11, atol=0.0)
+
+
+def test_resonances_beside_a_leg_of_their_kind_have_their_width() -> None:
+    legs: Any = ((2, -2), (6, -5, -24))
+    p = momenta(MatrixElement(*legs, Couplings(MODEL), {2}))
+    values = [
+        MatrixElement(*legs, Couplings(replace(MODEL, width_top=width)), {2}).squared(p, ALPHA_S)
+        for width in (0.0, 1.5, 30.0)
+    ]
+    assert not torch.allclose(values[0], values[1], rtol=1e-5, atol=0.0)
+    assert not torch.allclose(values[0], values[2], rtol=1e-3, atol=0.0)
+    with pytest.raises(AmplitudeError, match="t is a leg and a resonance at once"):
+        MatrixElement(*legs, Couplings(MODEL, "complex"), {2})
 
 
 def test_a_wrong_triple_coupling_breaks_the_ward_identity() -> None:
