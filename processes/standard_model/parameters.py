@@ -47,6 +47,8 @@ class StringParameters(CollisionParameters):
         Electromagnetic coupling.
     mass_w, width_w, mass_z, width_z, mass_top, width_top, mass_higgs, width_higgs
         Masses and widths; sin^2(theta_W) = 1 - m_W^2 / m_Z^2.
+    mass_bottom, mass_tau
+        Masses of the bottom quark, with four flavours or fewer in protons, and of the tau; they couple to the Higgs.
     flavours
         Massless quarks that ``p`` and ``j`` stand for.
     scheme
@@ -90,6 +92,8 @@ class StringParameters(CollisionParameters):
     width_top: NonNegative = WIDTH_TOP
     mass_higgs: Positive = MASS_HIGGS
     width_higgs: NonNegative = WIDTH_HIGGS
+    mass_bottom: NonNegative = 0.0
+    mass_tau: NonNegative = 0.0
     flavours: Literal[3, 4, 5] = 5
     scheme: Scheme = "fixed"
 
@@ -98,6 +102,8 @@ class StringParameters(CollisionParameters):
             raise ConfigError(
                 f'channels = "{self.channels}" is for the processes with names; here they follow the diagrams'
             )
+        if self.mass_bottom and self.flavours > 4:
+            raise ConfigError("mass_bottom is for flavours = 3 or 4: bottom quarks in protons have no mass")
         if self.matrix_element != "recursion":
             raise ConfigError('matrix_element must be "recursion" where a process is given by its string')
 

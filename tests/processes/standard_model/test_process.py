@@ -159,9 +159,19 @@ def test_diagrams_are_counted_as_by_others() -> None:
     assert len(diagrams([2, -1], [-11, 12, 21, 21], rules, {2})) == 8
 
 
+def test_bottom_quarks_with_a_mass_are_no_jets_and_couple_to_the_higgs() -> None:
+    process = made("p p > b b~ h", mass_bottom=4.7, flavours=4)
+    light = made("p p > b b~ h")
+    assert process.setup.final_state.masses == (4.7, 4.7, 125.0) and process.setup.final_state.jets == ()
+    assert light.setup.final_state.jets == (0, 1)
+    assert len(process.setup.amplitude.subprocesses) == 9
+    assert process(torch.full((1, process.dim), 0.4, dtype=torch.float64)) > 0
+
+
 WRONG: dict[str, tuple[str, dict[str, Any], type[NisamplerError], str]] = {
     "unknown parameter": ("p p > t t~", {"n_jets": 1}, ConfigError, "no setting n_jets"),
     "channels": ("p p > t t~", {"channels": "chili"}, ConfigError, "follow the diagrams"),
+    "massive bottoms in protons": ("p p > b b~", {"mass_bottom": 4.7}, ConfigError, "flavours = 3 or 4"),
     "pyamplicol": ("p p > t t~", {"matrix_element": "pyamplicol"}, ConfigError, "matrix_element"),
     "scheme": ("p p > t t~", {"scheme": "running"}, ConfigError, "scheme"),
     "masses of leptons": ("p p > e+ e-", {"m_ll_min": 60.0, "m_ll_max": 50.0}, ConfigError, "contradictory cuts"),
