@@ -52,13 +52,13 @@ def at_work() -> bool:
     return "numba" in sys.modules
 
 
-def tried(load: Callable[[], T], otherwise: str) -> T | None:
-    """What `load` makes of numba, or None where that is not installed, or, with a warning, does not work.
+def tried(load: Callable[[], T], otherwise: str, compiler: str = "numba") -> T | None:
+    """What `load` makes of a compiler, or None where that is not installed, or, with a warning, does not work.
 
     >>> tried(lambda: 5, "files are written in plain Python") in (5, None)
     True
     """
-    if importlib.util.find_spec("numba") is None:
+    if importlib.util.find_spec(compiler) is None:
         return None
     try:
         with notices.if_slow(COMPILING):
@@ -66,6 +66,6 @@ def tried(load: Callable[[], T], otherwise: str) -> T | None:
     except Exception as error:
         # An installed compiler can fail in any way: libraries that do not fit, no place to write, an unknown processor.
         text = " ".join(str(error).split())
-        reason = f"because numba does not work here ({type(error).__name__}: {text[:200]}); mend or uninstall it"
+        reason = f"because {compiler} does not work here ({type(error).__name__}: {text[:200]}); mend or uninstall it"
         warnings.warn(f"{otherwise}, {reason}", FastPathWarning, stacklevel=3)
         return None

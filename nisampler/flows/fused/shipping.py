@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import lzma
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -108,14 +108,27 @@ def main() -> None:
     >>> callable(main)
     True
     """
-    content, notes = {}, {SOURCES: sources()}
-    for name, function, arguments in functions():
+    write(Path(FILE), functions(), sources())
+
+
+def write(file: Path, functions: Iterable[tuple[str, Any, tuple[Any, ...]]], checksum: str) -> None:
+    """Write a file of functions, each with its name and arguments like those that it is to take.
+
+    >>> import tempfile
+    >>> from numba import njit
+    >>> from nisampler.base.machine_code import Kernel
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write(Path(folder, "kernels"), [("nothing", njit(lambda number: None), (1,))], "checksum")
+    ...     Kernel(Path(folder, "kernels"), "nothing")(5)
+    """
+    content, notes = {}, {SOURCES: checksum}
+    for name, function, arguments in functions:
         codes: list[str] = []
         flatten(arguments, codes, [])
         code, needs = bitcode(function, arguments)
         content[name] = np.frombuffer(lzma.compress(code, preset=9), np.uint8)
         notes[name] = json.dumps({"codes": codes, "needs": needs})
-    save_file(content, FILE, notes)
+    save_file(content, file, notes)
 
 
 if __name__ == "__main__":

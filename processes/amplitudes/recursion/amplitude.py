@@ -29,7 +29,7 @@ class RecursiveAmplitude:
 
     Combinations of flavours that are equal share a matrix element. Without limits on couplings, amplitudes have the
     largest power of the strong coupling that occurs. Where a single W is all that is electroweak, the CKM matrix is
-    that of the model, elsewhere the unit matrix. On a CPU points run through compiled code where numba is installed;
+    that of the model, elsewhere the unit matrix. On a CPU points run through compiled code where llvmlite is installed;
     on a GPU, and where gradients are asked for, through plain torch.
 
     Parameters

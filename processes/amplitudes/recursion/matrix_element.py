@@ -44,7 +44,7 @@ class MatrixElement:
     r"""|M|^2 of a process with given legs, averaged over initial and summed over final spins and colours.
 
     Helicities whose amplitudes vanish, or are equal to those of another one at every momentum, are found at a few
-    momenta when it is made, and not computed. Points run through compiled code where numba is installed, and through
+    momenta when it is made, and not computed. Points run through compiled code where llvmlite is installed, and through
     plain torch on a GPU and where gradients are asked for.
 
     Particles that are legs are stable: their propagators have no width where they cannot be on shell, such as that of a
@@ -153,16 +153,17 @@ class MatrixElement:
 
     @cached_property
     def _tiles(self) -> Any:
-        """The compiled loop, or None where numba is not installed."""
+        """The compiled loop, or None where llvmlite is not installed."""
 
         def load() -> Any:
-            from nisampler.processes.amplitudes.recursion.tiles import Tiles
+            from nisampler.processes.amplitudes.recursion.compiled.tiles import Tiles, kernel
 
+            kernel()
             places = {strings: place for place, strings in enumerate(self.flows)}
             results = [(o.helicities, places[o.strings], o.strong) for o in self.outputs]
             return Tiles(self.plan, self.legs, results, self._times, self.matrix.numpy())
 
-        return tried(load, _SLOW)
+        return tried(load, _SLOW, "llvmlite")
 
     def _momenta(self, p: Tensor) -> Tensor:
         """Components (sets, 4, n) of the outgoing momenta of the plan's sets of legs."""

@@ -13,12 +13,11 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from nisampler.processes.amplitudes.recursion.compiled.tiles import TILE
 from nisampler.processes.amplitudes.recursion.graph import COMPONENTS, KINDS
 
 WIDTH = 8
 """Points in one vector instruction; LLVM splits it where the processor has shorter ones."""
-TILE = 32
-"""Points that pass through the whole plan together."""
 _CHUNKS = TILE // WIDTH
 _INT = ir.IntType(64)
 _LANES = ir.VectorType(ir.DoubleType(), WIDTH)
