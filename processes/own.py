@@ -49,12 +49,7 @@ def own_process(name: str, parameters: dict[str, Any]) -> Process:
     """
     place, _, attribute = name.rpartition(":")
     shown = f"{Path(place).name}:{attribute}"
-    module = _import(place, name)
-    target: Any = module
-    for part in attribute.split("."):
-        if not hasattr(target, part):
-            raise UnknownProcessError(f"{place!r} has no object {attribute!r}")
-        target = getattr(target, part)
+    module, target = _named(name)
     if not callable(target):
         raise ConfigError(f"{name} is not callable: it must be a process, or build one")
     if _is_ready(target):
@@ -66,6 +61,50 @@ def own_process(name: str, parameters: dict[str, Any]) -> Process:
     with blaming(f"{name} failed", ProcessError):
         made = target(**parameters)
     return _adopt(made, shown)
+
+
+def own_function(name: str) -> Callable[..., Any]:
+    """The function ``file.py:function`` or ``module:function`` that a card names as a cut, a scale or an amplitude.
+
+    Raises
+    ------
+    UnknownProcessError
+        If there is no such file, module or function.
+    ConfigError
+        If it is no function or class.
+    ProcessError
+        If importing the file raises an error, or the function is defined elsewhere.
+
+    Examples
+    --------
+    >>> own_function("nisampler.processes.own:own_function") is own_function
+    True
+    >>> own_function("veto")
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.UnknownProcessError: 'veto' names no function: write file.py:function
+    """
+    if not all(name.rpartition(":")):
+        raise UnknownProcessError(f"{name!r} names no function: write file.py:function")
+    module, target = _named(name)
+    if not callable(target) or not hasattr(target, "__module__"):
+        raise ConfigError(f"{name} is no function")
+    if target.__module__.partition(".")[0] != module.__name__.partition(".")[0]:
+        raise ProcessError(f"{name} is defined in {target.__module__}, not there: a card names code where it is")
+    found: Callable[..., Any] = target
+    return found
+
+
+def _named(name: str) -> tuple[ModuleType, Any]:
+    """A module and the object in it that a name means."""
+    place, _, attribute = name.rpartition(":")
+    module = _import(place, name)
+    target: Any = module
+    for part in attribute.split("."):
+        if not hasattr(target, part):
+            raise UnknownProcessError(f"{place!r} has no object {attribute!r}")
+        target = getattr(target, part)
+    return module, target
 
 
 def check_parameters(name: str, factory: Callable[..., Any], parameters: dict[str, Any]) -> None:

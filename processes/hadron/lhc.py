@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from nisampler.density.maps import Channel
@@ -24,6 +25,7 @@ from nisampler.processes.hadron.cuts import (
     leg_cuts,
 )
 from nisampler.processes.hadron.events import Decay, FinalState, Pole
+from nisampler.processes.hadron.legs import Legs
 from nisampler.processes.hadron.lhc_parameters import (
     CollisionParameters,
     LeptonPairParameters,
@@ -32,14 +34,10 @@ from nisampler.processes.hadron.lhc_parameters import (
     ZJetsParameters,
     ZPrimeParameters,
 )
-from nisampler.processes.hadron.observables import hadron_observables
-from nisampler.processes.hadron.process import HadronProcess, HadronSetup
-from nisampler.processes.hadron.scales import make_scales
+from nisampler.processes.hadron.process import HadronProcess
+from nisampler.processes.hadron.wiring import Parts, all_cuts, wired
 from nisampler.processes.parameters import StandardModel, ZPrime
 from nisampler.processes.particles import NAMES
-from nisampler.processes.partons.alpha_s import RunningAlphaS
-from nisampler.processes.partons.pdf import load_pdf
-from nisampler.processes.partons.variations import Nominal
 from nisampler.processes.phase_space import (
     Boson,
     BreitWigner,
@@ -290,24 +288,19 @@ def _process(
     mass_range: tuple[float, float],
 ) -> HadronProcess:
     model = StandardModel()
-    constants = {"m_Z": model.mass_z, "m_W": model.mass_w, "m_t": max(state.masses) or model.mass_top}
-    heavy = [item.legs for item in state.decays] or [(leg,) for leg in _PAIR]
-    setup = HadronSetup(
+    legs = Legs((item.final for item in amplitude.subprocesses), state.masses)
+    parts = Parts(
         name=name,
-        final_state=state,
         amplitude=amplitude,
-        pdf=load_pdf(card.pdf),
-        scales=make_scales(card.scale, heavy, constants, (card.mu_r_factor, card.mu_f_factor)),
-        cuts=cuts,
+        final_state=state,
+        cuts=all_cuts(cuts.cuts, legs, card),
         channels=channels[0],
         groups=channels[1],
         prior=_prior(channels[0], card),
-        alpha_s=None if card.alpha_s is None else RunningAlphaS(card.alpha_s, loops=card.alpha_s_loops),
-        alpha_em=model.alpha_em,
-        nominal=Nominal(card.pdf, _coloured_legs(state), card.alpha_s, card.alpha_s_loops),
-        observables=hadron_observables(state, mass_range, card.pt_jet_min, card.eta_jet_max),
+        alpha_s_power=_coloured_legs(state),
+        shown=mass_range,
     )
-    return HadronProcess(setup, card)
+    return HadronProcess(wired(parts, card, replace(model, mass_top=max(state.masses) or model.mass_top)), card)
 
 
 def _prior(channels: Sequence[Channel], card: CollisionParameters) -> TopologyPropagators | None:

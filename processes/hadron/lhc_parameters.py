@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from nisampler.base.checks import Finite, Limit, Natural, NonNegative, Positive, settings
+from nisampler.base.checks import Finite, Limit, Natural, NonNegative, Positive, Row, settings
 from nisampler.errors import ConfigError
 from nisampler.processes.constants import MASS_TOP
+from nisampler.processes.hadron.cuts.texts import OwnCut
 from nisampler.processes.hadron.scales import ScaleName
 from nisampler.processes.parameters import Couplings
 from nisampler.processes.partons.alpha_s import Coupling, Loops
@@ -49,6 +50,8 @@ class CollisionParameters:
         Processes that evaluate matrix elements of pyamplicol, 0 for none beside the caller's.
     pt_jet_min, eta_jet_max
         Cuts on each jet; an infinite `eta_jet_max` is none.
+    cuts
+        More cuts, such as "m(j1, j2) > 500": see `nisampler.processes.hadron.cuts.texts.cuts_of`.
 
     Raises
     ------
@@ -78,6 +81,7 @@ class CollisionParameters:
     workers: Natural = 0
     pt_jet_min: Positive = 20.0
     eta_jet_max: Limit = 5.0
+    cuts: Row[OwnCut] = ()
 
 
 @settings

@@ -9,15 +9,19 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from nisampler.base.blame import blaming
 from nisampler.base.checks import Finite, Positive, checked, settings
-from nisampler.errors import ConfigError
+from nisampler.errors import ConfigError, ProcessError
 from nisampler.processes.constants import LOWEST_SCALE
-from nisampler.processes.phase_space.kinematics import mass
+from nisampler.processes.own import own_function
+from nisampler.processes.phase_space.kinematics import mass, momentum, pt
 
 ScaleFunction = Callable[[Tensor], Tensor]
+_TINY = 1e-30
 ConstantScale = Annotated[Finite, Field(ge=LOWEST_SCALE)]
 """A scale in GeV."""
-ScaleName = str | ConstantScale
+ScaleName = str | ConstantScale | ScaleFunction
+"""As a card gives it, or a function of the momenta."""
 
 
 @settings
@@ -94,11 +98,13 @@ def make_scales(
     masses: dict[str, float],
     factors: tuple[float, float] = (1.0, 1.0),
 ) -> Scales:
-    """A scale by its name or as a number in GeV.
+    """A scale by its name, as a number in GeV, or as a function of one's own.
 
     Names: "m_ll", the invariant mass of the boson; "m_T", its transverse mass, averaged where there are several heavy
-    particles; "H_T/2", half the sum of the transverse masses of boson (or tops) and partons; and each key of `masses`,
-    "m_Z" for example, for that constant.
+    particles; "H_T", the sum of the transverse masses of boson (or tops) and partons, and "H_T/2" and "H_T/4" of it;
+    "sum m_T" and "sum m_T/2", the same of all final legs, the leptons of a boson one by one, as MadGraph has it; "sum
+    E_T", the sum of E sin(theta) of all final legs; "sqrt(s^)", their mass; "file.py:function", from momenta (n, m, 4)
+    in GeV of the final legs to scales (n,); and each key of `masses`, "m_Z" for example, for that constant.
 
     Parameters
     ----------
@@ -115,6 +121,8 @@ def make_scales(
     ------
     ConfigError
         If there is no scale of that name, or the number is below 1 GeV.
+    ProcessError, UnknownProcessError
+        If a function cannot be found; when it is called, if it raises an error or returns no positive scales.
 
     Examples
     --------
@@ -124,29 +132,69 @@ def make_scales(
     >>> make_scales("m_Q", ((0, 1),), {"m_Z": 91.1876})
     Traceback (most recent call last):
     ...
-    nisampler.errors.ConfigError: no scale 'm_Q'; known: H_T/2, m_T, m_ll, m_Z, or a number in GeV
+    nisampler.errors.ConfigError: no scale 'm_Q'; known: H_T, H_T/2, H_T/4, sum m_T, sum m_T/2, sum E_T, sqrt(s^), ...
     """
     checked("scale", scale, ScaleName)
+    if callable(scale) or (isinstance(scale, str) and ":" in scale):
+        return Scales(getattr(scale, "__name__", str(scale)), FunctionScale(scale), *factors)
     groups = [list(legs) for legs in bosons]
     decayed = {leg for legs in groups for leg in legs}
 
     def heavy(p: Tensor) -> Tensor:
         return torch.stack([p[:, legs].sum(1) for legs in groups], 1)
 
-    def half_h_t(p: Tensor) -> Tensor:
+    def h_t(p: Tensor) -> Tensor:
         partons = [leg for leg in range(p.shape[1]) if leg not in decayed]
         boson = transverse_mass(heavy(p)).sum(1) if groups else 0.0
-        return 0.5 * (boson + transverse_mass(p[:, partons]).sum(1))
+        return boson + transverse_mass(p[:, partons]).sum(1)
 
-    named: dict[str, ScaleFunction | float] = {
-        "H_T/2": half_h_t,
+    known: dict[str, ScaleFunction | float] = {
+        "H_T": h_t,
+        "H_T/2": lambda p: 0.5 * h_t(p),
+        "H_T/4": lambda p: 0.25 * h_t(p),
+        "sum m_T": lambda p: transverse_mass(p).sum(1),
+        "sum m_T/2": lambda p: 0.5 * transverse_mass(p).sum(1),
+        "sum E_T": lambda p: (p[..., 0] * pt(p) / momentum(p).clamp(min=_TINY)).sum(1),
+        "sqrt(s^)": lambda p: mass(p.sum(1)),
     }
     if groups:
-        named["m_T"] = lambda p: transverse_mass(heavy(p)).mean(1)
-        named["m_ll"] = lambda p: mass(heavy(p)).mean(1)
-    known: dict[str, ScaleFunction | float] = {**named, **masses}
+        known["m_T"] = lambda p: transverse_mass(heavy(p)).mean(1)
+        known["m_ll"] = lambda p: mass(heavy(p)).mean(1)
+    known |= masses
     if not isinstance(scale, str):
         return Scales(f"{scale} GeV", scale, *factors)
     if scale not in known:
-        raise ConfigError(f"no scale {scale!r}; known: {', '.join(known)}, or a number in GeV")
+        raise ConfigError(
+            f"no scale {scale!r}; known: {', '.join(known)}, file.py:function of your own, or a number in GeV"
+        )
     return Scales(scale, known[scale], *factors)
+
+
+class FunctionScale:
+    """A function of one's own from momenta (n, m, 4) to scales (n,) in GeV, by name or itself.
+
+    Raises
+    ------
+    ProcessError, UnknownProcessError
+        If there is none of that name; when it is called, if it raises an error or returns no positive scales.
+
+    Examples
+    --------
+    >>> FunctionScale(lambda p: p[:, 0, 0])(torch.ones(3, 2, 4))
+    tensor([1., 1., 1.])
+    """
+
+    def __init__(self, function: str | ScaleFunction) -> None:
+        self._name = function if isinstance(function, str) else getattr(function, "__name__", type(function).__name__)
+        self._function = own_function(function) if isinstance(function, str) else function
+
+    def __call__(self, p: Tensor) -> Tensor:
+        """Scales (n,) in GeV of the final states p (n, m, 4)."""
+        with blaming(f"the scale {self._name} failed", ProcessError):
+            found = self._function(p)
+        if not isinstance(found, Tensor) or found.shape != p.shape[:1]:
+            what = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise ProcessError(f"the scale {self._name} must return a tensor ({len(p)},), got {what}")
+        if not bool((torch.isfinite(found) & (found > 0)).all()):
+            raise ProcessError(f"the scale {self._name} is not positive and finite everywhere")
+        return found

@@ -9,13 +9,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 
 from nisampler.density.channels import Multichannel
 from nisampler.processes.amplitudes.recursion.model import Couplings
+from nisampler.processes.hadron.cuts import Cuts
+from nisampler.processes.hadron.cuts.kinds import require
 from nisampler.processes.phase_space import (
     BreitWigner,
     FixedEnergy,
@@ -45,10 +47,12 @@ class Region:
         Of the final legs, in GeV.
     pt_min
         Least transverse momentum of each leg in GeV, 0 where nothing is asked for.
-    pair_min
-        Least mass of pairs of legs in GeV.
+    mass_min, mass_max
+        Limits of the masses of sets of legs in GeV.
     fixed
         Whether each collision has the energy `sqrt_s`.
+    least
+        Least energy of the partons in GeV that is asked for besides.
 
     Examples
     --------
@@ -59,19 +63,62 @@ class Region:
     sqrt_s: float
     masses: tuple[float, ...]
     pt_min: tuple[float, ...]
-    pair_min: dict[tuple[int, int], float]
+    mass_min: dict[tuple[int, ...], float]
+    mass_max: dict[tuple[int, ...], float] = field(default_factory=dict)
     fixed: bool = False
+    least: float = 0.0
+
+    @classmethod
+    def of(cls, cuts: Cuts, masses: tuple[float, ...], fixed: bool = False) -> Region:
+        """The region that cuts leave.
+
+        Raises
+        ------
+        ConfigError
+            If nothing is left.
+
+        >>> Region.of(Cuts([TransverseMomentumCut((0, 1), 50.0), MassCut((0, 1), 0.0, 80.0)], 13000.0), (80.4, 0.0))
+        Traceback (most recent call last):
+        ...
+        nisampler.errors.ConfigError: contradictory cuts: legs (0, 1) have a mass of at least 80.4 GeV, not below 80.0
+        """
+        windows = cuts.mass_windows()
+        least: dict[tuple[int, ...], float] = {
+            pair: cuts.pair_mass(*pair) for pair in itertools.combinations(range(len(masses)), 2)
+        }
+        for legs, (low, _) in windows.items():
+            least[legs] = max(low, least.get(legs, 0.0))
+        found = cls(
+            sqrt_s=cuts.sqrt_s,
+            masses=masses,
+            pt_min=tuple(map(cuts.pt_minimum, range(len(masses)))),
+            mass_min={legs: low for legs, low in least.items() if low > 0},
+            mass_max={legs: high for legs, (_, high) in windows.items() if high < math.inf},
+            fixed=fixed,
+            least=cuts.least_energy,
+        )
+        low = found.least_energy
+        require(low < cuts.sqrt_s, f"the final state has at least {low:.6g} GeV, sqrt_s is {cuts.sqrt_s} GeV")
+        everything = tuple(range(len(masses)))
+        for legs, high in found.mass_max.items():
+            low = found.least_energy if legs == everything else found.least_mass(legs)
+            require(low < high, f"legs {legs} have a mass of at least {low:.6g} GeV, not below {high}")
+        return found
 
     @cached_property
     def least_energy(self) -> float:
         """Least energy of the partons in GeV: transverse masses add up, and so do masses of parts of the legs."""
         transverse = sum(math.hypot(m, pt) for m, pt in zip(self.masses, self.pt_min, strict=True))
         # The channels add up masses in their own order: the last digit is theirs.
-        return (1 + 1e-12) * max(transverse, self.least_mass(range(len(self.masses))), 1.0)
+        return (1 + 1e-12) * max(transverse, self.least_mass(range(len(self.masses))), self.least, 1.0)
 
     def least_mass(self, legs: Iterable[int]) -> float:
         """Least mass of some legs in GeV: that of a pair, or the largest sum over two parts."""
         return self._least(frozenset(legs))
+
+    def most_mass(self, legs: Iterable[int]) -> float:
+        """Largest mass of some legs in GeV that cuts on just them allow."""
+        return self.mass_max.get(tuple(sorted(legs)), math.inf)
 
     def _least(self, legs: frozenset[int]) -> float:
         if legs not in self._known:
@@ -86,7 +133,7 @@ class Region:
                     for chosen in itertools.combinations(rest, size)
                 )
                 found = max(self._least(part) + self._least(legs - part) for part in parts)
-                found = max(found, self.pair_min.get((min(legs), max(legs)), 0.0) if len(legs) == 2 else 0.0)
+                found = max(found, self.mass_min.get(tuple(sorted(legs)), 0.0))
             self._known[legs] = found
         return self._known[legs]
 
@@ -116,7 +163,8 @@ def _tree(branch: Branch, couplings: Couplings, region: Region) -> Tree:
     if isinstance(branch, int):
         return branch
     left, right = (_tree(part, couplings, region) for part in (branch.left, branch.right))
-    return Cluster(left, right, _invariant(branch.code, couplings, region), min_mass=region.least_mass(branch.legs))
+    limits = region.least_mass(branch.legs), region.most_mass(branch.legs)
+    return Cluster(left, right, _invariant(branch.code, couplings, region), *limits)
 
 
 def _root(diagram: Diagram, couplings: Couplings, region: Region) -> Cluster | None:
@@ -136,7 +184,8 @@ def _fractions(diagram: Diagram, couplings: Couplings, region: Region) -> Fracti
     """The squared energy of the partons: fixed, a resonance where everything comes from one, else a power law."""
     if region.fixed:
         return FixedEnergy(region.sqrt_s)
-    return MomentumFractions(region.sqrt_s, region.least_energy, _energy(diagram, couplings))
+    most = region.most_mass(range(len(region.masses)))
+    return MomentumFractions(region.sqrt_s, region.least_energy, _energy(diagram, couplings), most)
 
 
 def _energy(diagram: Diagram, couplings: Couplings) -> IntervalMap:

@@ -11,7 +11,7 @@ from nisampler.errors import ConfigError, MissingExtraError, PdfError, ShapeErro
 from nisampler.events.rules import require_valid
 from nisampler.processes.amplicol import amplitude, cache
 from nisampler.processes.amplitudes.protocol import SubProcess
-from nisampler.processes.hadron import lhc
+from nisampler.processes.hadron import lhc, wiring
 from nisampler.processes.registry import create
 
 NAMES = ("z_prime", "drell_yan", "w_plus_jets", "w_minus_jets", "z_jets", "ttbar")
@@ -52,7 +52,7 @@ class Recorder:
 
 @pytest.fixture(autouse=True)
 def toy_pdf(monkeypatch):
-    monkeypatch.setattr(lhc, "load_pdf", lambda name: ToyPdf())
+    monkeypatch.setattr(wiring, "load_pdf", lambda name: ToyPdf())
 
 
 def cube(process, n=400, seed=1):

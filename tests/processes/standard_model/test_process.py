@@ -13,12 +13,12 @@ from nisampler.base.rng import Streams
 from nisampler.errors import AmplitudeError, ConfigError, NisamplerError
 from nisampler.processes.amplitudes.recursion.model import Couplings
 from nisampler.processes.amplitudes.recursion.vertices import Vertices
+from nisampler.processes.hadron.cuts import DistanceCut, LeadingPairCut
 from nisampler.processes.hadron.process import HadronProcess
 from nisampler.processes.parameters import StandardModel
 from nisampler.processes.phase_space.kinematics import eta, mass, pt
 from nisampler.processes.registry import create
 from nisampler.processes.standard_model.channels import Region
-from nisampler.processes.standard_model.cuts import DistanceCut, LeadingPairCut
 from nisampler.processes.standard_model.diagrams import diagrams
 
 UNIT_CKM = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
@@ -115,6 +115,23 @@ def test_cuts_cut_what_they_say(name: str) -> None:
     assert 0 < int(tight.passes(p).sum()) < len(p)
 
 
+def test_cuts_of_a_card_narrow_the_phase_space() -> None:
+    """Channels draw no masses outside a window, and the cross-section is that of the window as a cut alone."""
+    window, narrow = ["m(e+, e-) in [86, 96]", "pt(l) > 20"], {"pt_lepton_min": 0.0}
+    process = made("p p > e+ e- j", cuts=window, **narrow)
+    pairs = mass(points(process)[:, :2].sum(1))
+    assert bool(((pairs > 86.0 - 1e-6) & (pairs < 96.0 + 1e-6)).all())
+    assert any("86.0" in str(cut) for cut in process.setup.cuts.cuts) and "86.0" in process.header["cuts"]
+    wide = made("p p > e+ e- j", m_ll_min=60.0, **narrow)
+    u = torch.rand(40_000, wide.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
+    p = wide.momenta(u)
+    inside = made("p p > e+ e- j", cuts=["m(e+, e-) > 60", *window], **narrow).passes(p)
+    values, direct = wide(u) * inside, process(u[:, : process.dim])
+    error = math.hypot(float(values.std()), float(direct.std())) / math.sqrt(len(u))
+    assert abs(float(values.mean() - direct.mean())) < 4 * error
+    assert float(direct.std()) < 0.8 * float(values.std())
+
+
 def test_distances_between_kinds() -> None:
     close = torch.tensor([[[1.0, 1.0, 0.0, 0.0], [1.0, math.cos(0.3), math.sin(0.3), 0.0], [1.0, -1.0, 0.0, 0.0]]])
     assert not DistanceCut((0,), (1, 2), 0.4).mask(close).item()
@@ -177,6 +194,8 @@ WRONG: dict[str, tuple[str, dict[str, Any], type[NisamplerError], str]] = {
     "masses of leptons": ("p p > e+ e-", {"m_ll_min": 60.0, "m_ll_max": 50.0}, ConfigError, "contradictory cuts"),
     "energy": ("p p > t t~", {"sqrt_s": 300.0}, ConfigError, "contradictory cuts: the final state"),
     "scale": ("p p > j j", {"scale": "m_ll"}, ConfigError, "no scale 'm_ll'"),
+    "cut of a particle that is not there": ("p p > t t~", {"cuts": ["pt(e+) > 5"]}, ConfigError, "no leg is always 'e"),
+    "cuts that leave nothing": ("p p > t t~", {"cuts": ["m(t, t~) < 300"]}, ConfigError, "at least 346 GeV, not below"),
     "no diagram": ("p p > h", {}, AmplitudeError, "at least two outgoing"),
     "density of the top": ("t t~ > w+ w-", {}, AmplitudeError, "beams are two protons"),
 }

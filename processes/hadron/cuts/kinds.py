@@ -1,10 +1,9 @@
-"""Cuts on final states, declared once, applied as masks; cuts that no event can pass are refused."""
+"""Conditions on final states, declared once, applied as masks."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from nisampler.base.checks import Limit, Natural, NonNegative, Positive, Row, settings
 from nisampler.errors import ConfigError
-from nisampler.processes.phase_space.kinematics import mass2
+from nisampler.processes.phase_space.kinematics import eta, mass2, pt
 
 _TINY = 1e-300
 
@@ -33,7 +32,14 @@ class Cut(Protocol):
         """Whether the final states p (n, m, 4) pass, shape (n,)."""
 
 
-def _require(condition: bool, message: str) -> None:
+def require(condition: bool, message: str) -> None:
+    """ConfigError, which says that cuts contradict each other, unless the condition holds.
+
+    >>> require(1 > 2, "nothing is left")
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.ConfigError: contradictory cuts: nothing is left
+    """
     if not condition:
         raise ConfigError(f"contradictory cuts: {message}")
 
@@ -47,7 +53,7 @@ class _Window:
     maximum: Limit = math.inf
 
     def __post_init__(self) -> None:
-        _require(self.minimum < self.maximum, f"{self} is an empty window")
+        require(self.minimum < self.maximum, f"{self} is an empty window")
 
 
 @settings
@@ -171,7 +177,7 @@ class MissingTransverseMomentumCut:
     minimum: NonNegative
 
     def __post_init__(self) -> None:
-        _require(bool(self.legs) or self.minimum == 0, "missing pT is cut, but no leg is invisible")
+        require(bool(self.legs) or self.minimum == 0, "missing pT is cut, but no leg is invisible")
 
     def mask(self, p: Tensor) -> Tensor:
         """Whether the final states p (n, m, 4) pass, shape (n,)."""
@@ -192,94 +198,60 @@ def leg_cuts(legs: tuple[int, ...], pt_min: float, eta_max: float) -> list[Cut]:
     return cuts
 
 
-class Cuts:
-    """All cuts of a process.
-
-    Parameters
-    ----------
-    cuts
-        Any number of them; none lets everything pass.
-    sqrt_s
-        Energy of the collision in GeV, the kinematic limit.
+@settings
+class DistanceCut:
+    """sqrt(delta eta^2 + delta phi^2) > minimum for each leg of the first and each of the second kind.
 
     Raises
     ------
     ConfigError
-        If no event can pass: an energy above sqrt_s, a distance that the rapidities do not allow, a pair mass below the
-        one that pT and Delta R enforce.
+        If the minimum is negative.
 
     Examples
     --------
-    >>> cuts = Cuts([TransverseMomentumCut((0,), 2.0), PseudorapidityCut((0,), 2.5)], sqrt_s=100.0)
-    >>> cuts.mask(torch.tensor([[[5.0, 3.0, 0.0, 4.0]]]))
-    tensor([True])
-    >>> Cuts([TransverseMomentumCut((0,), 60.0)], sqrt_s=100.0)
-    Traceback (most recent call last):
-    ...
-    nisampler.errors.ConfigError: contradictory cuts: pT > 60.0 is above the kinematic limit of 50.0 GeV
+    >>> p = torch.tensor([[[1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 1.0, 0.0]]])
+    >>> DistanceCut((0,), (1,), minimum=2.0).mask(p)
+    tensor([False])
     """
 
-    def __init__(self, cuts: Sequence[Cut], sqrt_s: float) -> None:
-        self.cuts, self.sqrt_s = tuple(cuts), sqrt_s
-        self._check()
+    legs: Row[Natural]
+    others: Row[Natural]
+    minimum: NonNegative
 
     def mask(self, p: Tensor) -> Tensor:
-        """Whether the final states p (n, m, 4) pass every cut, shape (n,) of bool."""
-        passed = torch.ones(len(p), dtype=torch.bool, device=p.device)
-        for cut in self.cuts:
-            passed = passed & cut.mask(p)
-        return passed
+        """Whether the final states p (n, m, 4) pass, shape (n,)."""
+        first, second = p[:, list(self.legs)].unsqueeze(2), p[:, list(self.others)].unsqueeze(1)
+        return (separation2(first, second) > self.minimum**2).flatten(1).all(1)
 
-    def _check(self) -> None:
-        legs = {leg for cut in self.cuts for leg in cut.legs}
-        energy = sum(self._pt_minimum(leg) for leg in legs)
-        _require(energy < self.sqrt_s, f"the minimal transverse momenta add up to {energy} of {self.sqrt_s} GeV")
-        for cut in self.cuts:
-            match cut:
-                case TransverseMomentumCut() | MissingTransverseMomentumCut():
-                    limit = 0.5 * self.sqrt_s
-                    _require(cut.minimum < limit, f"pT > {cut.minimum} is above the kinematic limit of {limit} GeV")
-                case MassCut():
-                    self._check_mass(cut)
-                case SeparationCut():
-                    self._check_separation(cut)
-        for leg in legs:
-            self._check_leg(leg)
 
-    def _check_mass(self, cut: MassCut) -> None:
-        _require(cut.minimum < self.sqrt_s, f"mass > {cut.minimum} is above the energy of {self.sqrt_s} GeV")
-        if len(cut.legs) == 2:
-            self._check_pair(cut)
+@settings
+class LeadingPairCut:
+    """Mass in GeV and distance in pseudorapidity of the two legs of highest transverse momentum, at least.
 
-    def _check_separation(self, cut: SeparationCut) -> None:
-        for first, second in itertools.combinations(cut.legs, 2):
-            widest = math.hypot(self._eta_maximum(first) + self._eta_maximum(second), math.pi)
-            text = f"Delta R > {cut.minimum} of legs {first} and {second} cannot exceed {widest:.4g}"
-            _require(cut.minimum < widest, text)
+    Raises
+    ------
+    ConfigError
+        If a minimum is negative.
 
-    def _check_leg(self, leg: int) -> None:
-        maxima = [c.maximum for c in self.cuts if isinstance(c, TransverseMomentumCut) and leg in c.legs]
-        lowest, highest = self._pt_minimum(leg), min(maxima, default=math.inf)
-        _require(lowest < highest, f"leg {leg} needs {lowest} < pT < {highest}")
+    Examples
+    --------
+    >>> p = torch.tensor([[[5.0, 3.0, 0.0, 4.0], [5.0, -3.0, 0.0, -4.0], [1.0, 0.0, 1.0, 0.0]]])
+    >>> LeadingPairCut((0, 1, 2), mass=9.0, delta_eta=2.0).mask(p)
+    tensor([True])
+    """
 
-    def _check_pair(self, cut: MassCut) -> None:
-        first, second = cut.legs
-        together = [c.minimum for c in self.cuts if isinstance(c, SeparationCut) and {first, second} <= {*c.legs}]
-        # m^2 = 2 pT pT' (cosh delta_eta - cos delta_phi), which is smallest at a given Delta R for delta_eta = 0.
-        opening = 1 - math.cos(min(max(together, default=0.0), math.pi))
-        smallest = math.sqrt(2 * self._pt_minimum(first) * self._pt_minimum(second) * opening)
-        text = f"legs {first} and {second} have a mass above {smallest:.4g} by pT and Delta R, not below {cut.maximum}"
-        _require(smallest < cut.maximum, text)
+    legs: Row[Natural]
+    mass: NonNegative = 0.0
+    delta_eta: NonNegative = 0.0
 
-    def _pt_minimum(self, leg: int) -> float:
-        minima = [c.minimum for c in self.cuts if isinstance(c, TransverseMomentumCut) and leg in c.legs]
-        return max(minima, default=0.0)
-
-    def _eta_maximum(self, leg: int) -> float:
-        maxima = [c.maximum for c in self.cuts if isinstance(c, PseudorapidityCut) and leg in c.legs]
-        # pT cosh(eta) is the energy of a massless leg.
-        lowest = self._pt_minimum(leg)
-        return min([math.inf if lowest == 0 else math.acosh(0.5 * self.sqrt_s / lowest), *maxima])
+    def mask(self, p: Tensor) -> Tensor:
+        """Whether the final states p (n, m, 4) pass, shape (n,)."""
+        jets = p[:, list(self.legs)]
+        if len(self.legs) > 2:
+            jets = torch.take_along_dim(jets, pt(jets).topk(2, dim=1).indices.unsqueeze(2), 1)
+        rapidities = eta(jets)
+        far = (rapidities[:, 0] - rapidities[:, 1]).abs() >= self.delta_eta
+        return far & (mass2(jets.sum(1)) >= self.mass**2)
 
 
 def separation2(a: Tensor, b: Tensor) -> Tensor:

@@ -1,0 +1,156 @@
+"""Quantities of some legs between two limits: what cuts given by text are, where no kind of its own says the same."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from nisampler.processes.hadron.cuts.kinds import separation2
+from nisampler.processes.phase_space.kinematics import delta_phi, eta, mass, mass2, pt, rapidity
+
+Momenta = Sequence[Tensor]
+Quantity = Callable[[Momenta], Tensor]
+
+
+def _total(momenta: Momenta) -> Tensor:
+    return torch.stack(list(momenta)).sum(0)
+
+
+def _transverse_mass(momenta: Momenta) -> Tensor:
+    """sqrt((sum E_T)^2 - (sum pT)^2) with E_T^2 = m^2 + pT^2 of each."""
+    energy = torch.stack([(mass2(p).clamp(min=0) + pt(p).square()).sqrt() for p in momenta]).sum(0)
+    return (energy.square() - pt(_total(momenta)).square()).clamp(min=0).sqrt()
+
+
+OF_SUMS: Mapping[str, Quantity] = MappingProxyType(
+    {
+        "pt": lambda momenta: pt(_total(momenta)),
+        "eta": lambda momenta: eta(_total(momenta)),
+        "y": lambda momenta: rapidity(_total(momenta)),
+        "m": lambda momenta: mass(_total(momenta)),
+        "mt": _transverse_mass,
+        "e": lambda momenta: _total(momenta)[:, 0],
+    }
+)
+"""Of one particle, or of the sum of several: pT, pseudorapidity, rapidity, mass, transverse mass, energy."""
+OF_PAIRS: Mapping[str, Quantity] = MappingProxyType(
+    {
+        "dr": lambda momenta: separation2(*momenta).sqrt(),
+        "deta": lambda momenta: (eta(momenta[0]) - eta(momenta[1])).abs(),
+        "dy": lambda momenta: (rapidity(momenta[0]) - rapidity(momenta[1])).abs(),
+        "dphi": lambda momenta: delta_phi(*momenta).abs(),
+    }
+)
+"""Of two particles, without sign: distance, and that in pseudorapidity, rapidity and azimuth."""
+OF_EVENTS: Mapping[str, Quantity] = MappingProxyType(
+    {
+        "met": lambda momenta: pt(_total(momenta)),
+        "ht": lambda momenta: torch.stack([pt(p) for p in momenta]).sum(0),
+        "sqrt_shat": lambda momenta: mass(_total(momenta)),
+    }
+)
+"""Of all legs of some kind: transverse momentum of their sum, sum of their transverse momenta, mass of all."""
+QUANTITIES: Mapping[str, Quantity] = {**OF_SUMS, **OF_PAIRS, **OF_EVENTS}
+
+
+@dataclass(frozen=True)
+class Pick:
+    """Each of some legs, or that of the highest transverse momentum (rank 1), the next one (rank 2) and so on.
+
+    >>> Pick((2, 3), rank=1).legs
+    (2, 3)
+    """
+
+    legs: tuple[int, ...]
+    rank: int = 0
+
+    def momenta(self, p: Tensor) -> Tensor:
+        """Momentum (n, 4) of the leg of this rank in p (n, m, 4)."""
+        chosen = p[:, list(self.legs)]
+        order = pt(chosen).argsort(dim=1, descending=True, stable=True)[:, self.rank - 1]
+        return torch.take_along_dim(chosen, order[:, None, None], 1).squeeze(1)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """low < quantity < high for every choice of one leg by each pick, or, of events, for all of them together.
+
+    Attributes
+    ----------
+    text
+        As it was given, for headers and reports.
+    quantity
+        A name in `QUANTITIES`.
+    picks
+        What it is a quantity of.
+    low, high
+        Limits, infinite for none.
+    absolute
+        Whether the quantity counts without its sign.
+
+    Examples
+    --------
+    >>> cut = Condition("dphi(j1, j2) < 2", "dphi", (Pick((0, 1), 1), Pick((0, 1), 2)), high=2.0)
+    >>> p = torch.tensor([[[1.0, 1.0, 0.0, 0.0], [2.0, 0.0, 2.0, 0.0]], [[1.0, 1.0, 0.0, 0.0], [2.0, -2.0, 0.0, 0.0]]])
+    >>> cut.mask(p), str(cut)
+    (tensor([ True, False]), 'dphi(j1, j2) < 2')
+    """
+
+    text: str
+    quantity: str
+    picks: tuple[Pick, ...]
+    low: float = -math.inf
+    high: float = math.inf
+    absolute: bool = False
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def legs(self) -> tuple[int, ...]:
+        """The legs it looks at."""
+        return tuple(sorted({leg for pick in self.picks for leg in pick.legs}))
+
+    @property
+    def least_energy(self) -> float:
+        """Least energy of the partons in GeV that it asks for, 0 for none."""
+        return max(self.low, 0.0) if self.quantity in ("ht", "sqrt_shat", "m") else 0.0
+
+    def mask(self, p: Tensor) -> Tensor:
+        """Whether the final states p (n, m, 4) pass, shape (n,)."""
+        passed = torch.ones(len(p), dtype=torch.bool, device=p.device)
+        for momenta in self._choices(p):
+            value = QUANTITIES[self.quantity](momenta)
+            value = value.abs() if self.absolute else value
+            passed = passed & (value > self.low) & (value < self.high)
+        return passed
+
+    def _choices(self, p: Tensor) -> Iterator[list[Tensor]]:
+        if self.quantity in OF_EVENTS:
+            yield [p[:, leg] for leg in self.legs]
+            return
+        ranked = [pick.momenta(p) if pick.rank else None for pick in self.picks]
+        for chosen in choices(self.picks):
+            legs = iter(chosen)
+            yield [p[:, next(legs)] if found is None else found for found in ranked]
+
+
+def choices(picks: Sequence[Pick]) -> list[tuple[int, ...]]:
+    """Different legs for the picks without a rank, those that differ by their order alone once.
+
+    >>> choices([Pick((0, 1, 2)), Pick((0, 1, 2))])
+    [(0, 1), (0, 2), (1, 2)]
+    >>> choices([Pick((0,)), Pick((0,))])
+    []
+    """
+    found: dict[frozenset[int], tuple[int, ...]] = {}
+    for chosen in itertools.product(*(pick.legs for pick in picks if not pick.rank)):
+        if len(set(chosen)) == len(chosen):
+            found.setdefault(frozenset(chosen), chosen)
+    return list(found.values())

@@ -1,0 +1,136 @@
+"""The final legs of a process by kind and by name, from the particles that each of them can be."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Sequence
+
+from nisampler.errors import ConfigError
+from nisampler.processes.constants import ELECTRON, PHOTON, W_BOSON, Z_BOSON
+from nisampler.processes.hadron.events import Decay, FinalState, Pole
+from nisampler.processes.parameters import StandardModel
+from nisampler.processes.particles import BY_LOWER_CASE, CODES, NAMES, is_coloured, is_lepton, thrice_charge
+
+_CHARGED = tuple(code for code in CODES.values() if is_lepton(code) and code % 2)
+_NEUTRAL = tuple(code for code in CODES.values() if is_lepton(code) and not code % 2)
+_SETS = {
+    "l": _CHARGED,
+    "l+": tuple(code for code in _CHARGED if code < 0),
+    "l-": tuple(code for code in _CHARGED if code > 0),
+    "v": _NEUTRAL,
+    "vl": tuple(code for code in _NEUTRAL if code > 0),
+    "vl~": tuple(code for code in _NEUTRAL if code < 0),
+    "w": (W_BOSON, -W_BOSON),
+    "b": (5, -5),
+    "t": (6, -6),
+}
+_RANKED = re.compile(r"(.+?)(\d+)")
+
+
+class Legs:
+    """The final legs of a process.
+
+    Parameters
+    ----------
+    finals
+        PDG codes of the final legs of every sub-process.
+    masses
+        Of the legs, in GeV.
+
+    Examples
+    --------
+    >>> legs = Legs([(-11, 12, 21), (-11, 12, 1)], (0.0, 0.0, 0.0))
+    >>> legs.jets, legs.leptons, legs.named("ve"), legs.named("j")
+    ((2,), (0,), (1,), (2,))
+    >>> legs.named("mu+")
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.ConfigError: no leg is always 'mu+'; there are e+, ve, j; and l, l+, v, vl, all
+    """
+
+    def __init__(self, finals: Iterable[Sequence[int]], masses: Sequence[float]) -> None:
+        self.finals, self.masses = tuple(dict.fromkeys(map(tuple, finals))), tuple(masses)
+        self.codes = [frozenset(column) for column in zip(*self.finals, strict=True)]
+        self.leptons, self.neutrinos = self._within(_CHARGED), self._within(_NEUTRAL)
+        self.photons = self._within((PHOTON,))
+        self.jets = tuple(
+            leg for leg, codes in enumerate(self.codes) if all(map(is_coloured, codes)) and not self.masses[leg]
+        )
+        # A pair of one charged lepton and its antiparticle may come from a photon.
+        self.pairs = [
+            pair
+            for pair in itertools.combinations(self.leptons, 2)
+            if any(final[pair[0]] == -final[pair[1]] for final in self.finals)
+        ]
+
+    def _within(self, codes: Sequence[int]) -> tuple[int, ...]:
+        return tuple(leg for leg, found in enumerate(self.codes) if found <= {*codes})
+
+    def named(self, label: str) -> tuple[int, ...]:
+        """The legs that are always of this name: of a particle; ``j`` for gluons and massless quarks; ``l``, ``l+``,
+        ``l-``, ``v``, ``vl``, ``vl~`` for leptons; ``w``, ``b``, ``t`` for both charges; ``all``.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such leg; the message lists those that there are.
+        """
+        found = self._found(label.lower())
+        if not found:
+            others = ", ".join(name for name in (*_SETS, "all") if self._found(name))
+            there = ", ".join(dict.fromkeys(map(self._name, range(len(self.codes)))))
+            raise ConfigError(f"no leg is always {label!r}; there are {there}; and {others}")
+        return found
+
+    def ranked(self, label: str) -> tuple[tuple[int, ...], int]:
+        """The legs of a name and 0, or, of a name with a number such as ``j2``, the number.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such leg, or there are fewer of them.
+
+        >>> Legs([(21, 21)], (0.0, 0.0)).ranked("j2")
+        ((0, 1), 2)
+        """
+        match = _RANKED.fullmatch(label)
+        if match is None:
+            return self.named(label), 0
+        legs, rank = self.named(match[1]), int(match[2])
+        if not 1 <= rank <= len(legs):
+            raise ConfigError(f"{label!r}: the process has {len(legs)} of {match[1]!r}, counted from 1")
+        return legs, rank
+
+    def _found(self, name: str) -> tuple[int, ...]:
+        if name == "all":
+            return tuple(range(len(self.codes)))
+        if name == "j":
+            return self.jets
+        return self._within(_SETS.get(name, (BY_LOWER_CASE.get(name, 0),)))
+
+    def _name(self, leg: int) -> str:
+        if len(self.codes[leg]) == 1:
+            return NAMES[min(self.codes[leg])]
+        kinds = [name for name in ("j", "l+", "l-", "vl", "vl~", "l", "v") if leg in self._found(name)]
+        return kinds[0] if kinds else "/".join(NAMES[code] for code in sorted(self.codes[leg]))
+
+    def final_state(self, model: StandardModel) -> FinalState:
+        """What event records and scales need."""
+        return FinalState(self.masses, self._decays(model), self.jets, self.leptons, self.neutrinos)
+
+    def _decays(self, model: StandardModel) -> tuple[Decay, ...]:
+        """W and Z from leptons of one generation, where only one pairing is possible."""
+        poles = {W_BOSON: (model.mass_w, model.width_w), Z_BOSON: (model.mass_z, model.width_z)}
+        decays: list[Decay] = []
+        for generation in (ELECTRON, ELECTRON + 2, ELECTRON + 4):
+            doublet = {generation, generation + 1}
+            members = [leg for leg, codes in enumerate(self.codes) if any(abs(code) in doublet for code in codes)]
+            if len(members) != 2 or any(len(self.codes[leg]) > 1 for leg in members):
+                continue
+            charge = sum(thrice_charge(code) for leg in members for code in self.codes[leg]) // 3
+            if abs(charge) > 1:
+                continue
+            code = charge * W_BOSON if charge else Z_BOSON
+            decays.append(Decay((members[0], members[1]), (Pole(code, *poles[abs(code)]),)))
+        return tuple(decays)
