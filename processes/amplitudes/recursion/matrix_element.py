@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections import Counter
@@ -18,7 +19,7 @@ from nisampler.errors import AmplitudeError, ShapeError
 from nisampler.processes.amplitudes.recursion.build import Output, Recursion
 from nisampler.processes.amplitudes.recursion.colours import String, colour_matrix
 from nisampler.processes.amplitudes.recursion.model import Couplings
-from nisampler.processes.amplitudes.recursion.plan import lowered, run
+from nisampler.processes.amplitudes.recursion.plan import lowered, restricted, run
 from nisampler.processes.amplitudes.recursion.probes import probe_momenta
 from nisampler.processes.amplitudes.recursion.waves import Leg, light_cone, wave
 from nisampler.processes.amplitudes.tree import ColourFlow
@@ -93,7 +94,9 @@ class MatrixElement:
                 "a charge or a flavour is not conserved, or these orders do not exist"
             )
         self._lower(recursion, {output.helicities: 1 for output in recursion.outputs})
-        self._lower(recursion, self._different_helicities())
+        self._alike = self._different_helicities()
+        self._lower(recursion, {kept: len(alike) for kept, alike in self._alike.items()})
+        self._singles: dict[int, MatrixElement] = {}
         self.average = 1.0
         for leg, helicities in zip(self.legs, self.helicities, strict=True):
             if leg.incoming:
@@ -112,32 +115,102 @@ class MatrixElement:
         self.matrix = torch.from_numpy(colour_matrix(self.flows))
         self._times = times
 
-    def _different_helicities(self) -> dict[int, int]:
-        """One of each class of equal helicities, and how many it stands for."""
+    def _different_helicities(self) -> dict[int, list[int]]:
+        """One of each class of equal helicities, and those that it stands for."""
         momenta = probe_momenta([leg.mass for leg in self.legs], len(self.initial))
         values = self._by_helicity(momenta, torch.ones(1, dtype=torch.float64))
         largest = torch.stack(list(values.values())).amax(0)
-        found: dict[int, int] = {}
-        self._nonzero: list[int] = []
+        found: dict[int, list[int]] = {}
         # Representatives agree in the first legs as far as they can: then they share currents.
         for helicities in sorted(values, key=lambda h: [h >> 2 * leg & 3 for leg in range(len(self.legs))]):
             value = values[helicities]
             if bool((value <= _ZERO * largest).all()):
                 continue
-            self._nonzero.append(helicities)
             alike = (k for k in found if torch.allclose(values[k], value, rtol=_EQUAL, atol=0.0))
-            first = next(alike, helicities)
-            found[first] = found.get(first, 0) + 1
+            found.setdefault(next(alike, helicities), []).append(helicities)
         return found
+
+    @property
+    def helicity_count(self) -> int:
+        """Classes of helicities whose squared amplitudes differ."""
+        return len(self._times)
+
+    @cached_property
+    def helicity_classes(self) -> list[list[tuple[int, ...]]]:
+        """Members of each class: the helicity of each leg, of incoming particles as they come in.
+
+        All members of a class have the same squared amplitude everywhere.
+        """
+        return [[self._physical(member) for member in self._alike[kept]] for kept in sorted(self._alike)]
+
+    def _physical(self, helicities: int) -> tuple[int, ...]:
+        outgoing = [self.helicities[leg][helicities >> 2 * leg & 3] for leg in range(len(self.legs))]
+        return tuple(-h if leg.incoming else h for leg, h in zip(self.legs, outgoing, strict=True))
 
     def contributing_helicities(self) -> list[set[int]]:
         """For each leg the helicities that contribute, of incoming particles as they come in."""
-        found: list[set[int]] = [set() for _ in self.legs]
-        for helicities in self._nonzero:
-            for leg, item in enumerate(self.legs):
-                outgoing = self.helicities[leg][helicities >> 2 * leg & 3]
-                found[leg].add(-outgoing if item.incoming else outgoing)
-        return found
+        members = itertools.chain.from_iterable(self.helicity_classes)
+        return [set(column) for column in zip(*members, strict=True)]
+
+    def of_class(self, helicities: int) -> MatrixElement:
+        """What one class of helicities contributes, with a plan of its own; those of all classes add up to this.
+
+        >>> from nisampler.processes.parameters import StandardModel
+        >>> element = MatrixElement((11, -11), (13, -13), Couplings(StandardModel()), {0})
+        >>> element.helicity_count, len(element.of_class(1).plan.waves), len(element.plan.waves)
+        (3, 4, 8)
+
+        Raises
+        ------
+        AmplitudeError
+            If there is no such class.
+        """
+        if not 0 <= helicities < self.helicity_count:
+            raise AmplitudeError(f"classes of helicities are 0 to {self.helicity_count - 1}, got {helicities}")
+        if helicities not in self._singles:
+            kept = sorted(self._times)[helicities]
+            places = [place for place, output in enumerate(self.outputs) if output.helicities == kept]
+            single = copy.copy(self)
+            for cached in ("_tiles", "helicity_classes"):
+                single.__dict__.pop(cached, None)
+            single.outputs, single.plan = [self.outputs[place] for place in places], restricted(self.plan, places)
+            single._alike, single._times, single._singles = {kept: self._alike[kept]}, {kept: self._times[kept]}, {}
+            self._singles[helicities] = single
+        return self._singles[helicities]
+
+    def squared_of(self, helicities: int | Tensor, p: Tensor, alpha_s: Tensor) -> Tensor:
+        """What the class of helicities (n,), or one for all, contributes to |M|^2 (n,) at each point.
+
+        The sum over all classes is `squared`; so is the average of a class drawn with any probabilities, divided by its
+        own. Points are sorted by class, and each class runs through its own plan. Other arguments as `squared`.
+
+        >>> from nisampler.processes.parameters import StandardModel
+        >>> element = MatrixElement((11, -11), (13, -13), Couplings(StandardModel()), {0})
+        >>> p, alpha_s = probe_momenta([0.0] * 4), torch.ones(1)
+        >>> parts = [element.squared_of(k, p, alpha_s) for k in range(element.helicity_count)]
+        >>> torch.allclose(sum(parts), element.squared(p, alpha_s))
+        True
+
+        Raises
+        ------
+        AmplitudeError
+            If there is no such class.
+        ShapeError
+            On momenta or classes of another shape.
+        """
+        self._check(p)
+        if isinstance(helicities, int):
+            return self.of_class(helicities).squared(p, alpha_s)
+        if helicities.shape != p.shape[:1] or helicities.is_floating_point():
+            raise ShapeError(f"classes must be ({len(p)},) integers, got {helicities.dtype} {tuple(helicities.shape)}")
+        alpha_s = alpha_s.expand(len(p))
+        order = torch.argsort(helicities, stable=True)
+        found, counts = torch.unique_consecutive(helicities[order], return_counts=True)
+        values = [
+            self.of_class(kept).squared(p[rows], alpha_s[rows])
+            for kept, rows in zip(found.tolist(), torch.split(order, counts.tolist()), strict=True)
+        ]
+        return p.new_zeros(len(p)).index_copy(0, order, torch.cat(values)) if values else p.new_zeros(0)
 
     @cached_property
     def colour_lines(self) -> list[ColourFlow]:

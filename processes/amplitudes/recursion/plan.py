@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from nisampler.processes.amplitudes.recursion.graph import COMPONENTS, KINDS, Graph, Node
+from nisampler.processes.amplitudes.recursion.graph import COMPONENTS, KINDS, Graph, Node, Shape
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Wave:
     leg: int
     helicity: int | None
     part: int
-    shape: str
+    shape: Shape
     row: int
 
 
@@ -175,6 +175,56 @@ def _steps(graph: Graph, level: Sequence[int], rows: dict[int, int], sets: dict[
         Step(kind, *(tuple(column) for column in zip(*entries, strict=True)))
         for (_, kind), entries in sorted(groups.items())
     ]
+
+
+def restricted(plan: Plan, results: Sequence[int]) -> Plan:
+    """The part of a plan that some of its results need, given by their places; rows and sets are numbered anew.
+
+    >>> graph = Graph()
+    >>> one, two = (graph.external("number", leg, 0, 0) for leg in (0, 1))
+    >>> products = [graph.add("number_number", [one, other]) for other in (one, two)]
+    >>> print(restricted(lowered(graph, [(product.node, product.factor) for product in products]), [0]))
+    1 wave functions, 1 steps, 2 numbers a point
+         1 += 1+0j number_number(0, 0)
+    """
+    wanted = {plan.results[place][0] for place in results}
+    steps: list[Step] = []
+    for step in reversed(plan.steps):
+        kept = [place for place, output in enumerate(step.outputs) if output in wanted]
+        shapes = KINDS[step.kind].inputs
+        for place in kept:
+            wanted.update(row for row, shape in zip(step.inputs[place], shapes, strict=True) if shape != "momentum")
+        if kept:
+            outputs, inputs = (tuple(step.outputs[k] for k in kept), tuple(step.inputs[k] for k in kept))
+            steps.append(Step(step.kind, outputs, inputs, tuple(step.coefficients[k] for k in kept)))
+    steps.reverse()
+    components = {wave.row: COMPONENTS[wave.shape] for wave in plan.waves if wave.row in wanted}
+    for step in steps:
+        components |= dict.fromkeys(step.outputs, COMPONENTS[KINDS[step.kind].output])
+    rows: dict[int, int] = {}
+    count = 0
+    for row, size in components.items():
+        rows[row] = count
+        count += size
+    sets: dict[int, int] = {}
+    moved = [
+        Step(
+            step.kind,
+            tuple(rows[output] for output in step.outputs),
+            tuple(
+                tuple(
+                    sets.setdefault(plan.sets[entry], len(sets)) if shape == "momentum" else rows[entry]
+                    for entry, shape in zip(inputs, KINDS[step.kind].inputs, strict=True)
+                )
+                for inputs in step.inputs
+            ),
+            step.coefficients,
+        )
+        for step in steps
+    ]
+    waves = tuple(replace(wave, row=rows[wave.row]) for wave in plan.waves if wave.row in rows)
+    found = tuple((rows[row], factor) for row, factor in (plan.results[place] for place in results))
+    return Plan(count, tuple(sets), waves, tuple(moved), found)
 
 
 def run(plan: Plan, waves: Tensor, momenta: Tensor) -> Tensor:
