@@ -19,7 +19,7 @@ from nisampler.errors import ConfigError
 from nisampler.processes.constants import MASS_Z, THRESHOLDS
 from nisampler.processes.partons.devices import OnDevices
 from nisampler.processes.partons.interpolation.axes import CubicAxis, padded
-from nisampler.processes.partons.interpolation.compiled import Demand
+from nisampler.processes.partons.interpolation.compiled import rows
 from nisampler.processes.partons.interpolation.tables import Cubics
 
 Loops = Literal[1, 2, 3]
@@ -96,7 +96,6 @@ class TabulatedAlphaS:
             raise ConfigError("the scales of an alpha_s table rise; one given twice marks a flavour threshold")
         curve = Cubics(padded(torch.cat(table)).unsqueeze(1), CubicAxis(knots))
         self._q2_range = (scales[0] ** 2, scales[-1] ** 2)
-        self._demand = Demand()
         self._curves = OnDevices(curve, curve.table.device)
 
     @property
@@ -107,7 +106,7 @@ class TabulatedAlphaS:
     def __call__(self, q2: Tensor) -> Tensor:
         """alpha_s at the squared scales q2 in GeV^2; any shape, the same shape back, on the device of q2."""
         log_q2 = q2.reshape(-1).to(torch.float64).log()
-        return self._demand.rows(self._curves.on(q2.device), log_q2)[0].reshape(q2.shape)
+        return rows(self._curves.on(q2.device), log_q2)[0].reshape(q2.shape)
 
 
 class RunningAlphaS(TabulatedAlphaS):

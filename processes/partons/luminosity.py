@@ -12,7 +12,7 @@ from torch import Tensor
 from nisampler.errors import AmplitudeError
 from nisampler.processes.amplitudes.protocol import SubProcess
 from nisampler.processes.partons.devices import OnDevices
-from nisampler.processes.partons.interpolation.compiled import Demand
+from nisampler.processes.partons.interpolation.compiled import kernels_for
 
 
 class Pdf(Protocol):
@@ -73,7 +73,6 @@ class Luminosity:
         # Flavour combinations that differ only in the final state share one product of densities.
         merged = [SubProcess(initial, (), element, factor) for (initial, element), factor in summed.items()]
         merged.sort(key=lambda item: item.element)
-        self._demand = Demand()
         self._merged = OnDevices(_Terms.of(merged, column), torch.device("cpu"))
 
     def by_subprocess(self, densities: Tensor, squared: Tensor) -> Tensor:
@@ -85,7 +84,7 @@ class Luminosity:
         """Σ factor x1 f_a x2 f_b over the sub-processes of each element, (n, elements)."""
         terms = self._merged.on(densities.device)
         sums = densities.new_zeros(len(densities), self.elements, dtype=torch.float64)
-        kernels = self._demand.kernels(densities)
+        kernels = kernels_for(densities)
         if kernels is None:
             return sums.index_add_(1, terms.element, terms.products(densities))
         columns = torch.stack([terms.first, terms.second, terms.element], 1)

@@ -31,7 +31,7 @@ from nisampler.processes.partons.alpha_s import AlphaS
 from nisampler.processes.partons.devices import OnDevices
 from nisampler.processes.partons.grid_files import SubGrid
 from nisampler.processes.partons.interpolation.axes import CubicAxis, padded
-from nisampler.processes.partons.interpolation.compiled import Demand
+from nisampler.processes.partons.interpolation.compiled import rows
 from nisampler.processes.partons.interpolation.tables import Bicubics, Cubics
 from nisampler.processes.partons.sets import stored_member
 from nisampler.processes.tally import Tally
@@ -86,7 +86,6 @@ class PartonDensity:
         self.tally = Tally(DENSITIES, CLIPPED, FROZEN_X, FROZEN_Q)
         table = Bicubics(knot_values(grids), *axes_of(grids), lowest=0.0)
         self._tables = OnDevices(table, table.table.device)
-        self._demand = Demand()
         self._slice: tuple[float, torch.device, Cubics] | None = None
 
     @staticmethod
@@ -129,9 +128,9 @@ class PartonDensity:
         flat = x.expand(shape).reshape(-1).to(torch.float64)
         log_x = flat.clamp(min=self.x_min).log()
         if isinstance(q2, Tensor):
-            values, below = self._demand.rows(table, log_x, q2.clamp(min=self.q2_min).log())
+            values, below = rows(table, log_x, q2.clamp(min=self.q2_min).log())
         else:
-            values, below = self._demand.rows(self._at_scale(float(q2), table), log_x)
+            values, below = rows(self._at_scale(float(q2), table), log_x)
         self._count(flat, q2, values.numel(), below)
         inside = flat < 1
         if x.device.type != "cpu" or not bool(inside.all()):

@@ -68,7 +68,8 @@ def bitcode(function: Any, arguments: tuple[Any, ...]) -> tuple[bytes, list[str]
         function(*read(numbers))
 
     with patch.object(config, "OPT", config._OptLevel(0)):
-        compiled = njit(**OPTIONS)(entry)
+        # What the entry may round otherwise, whatever it calls may, too.
+        compiled = njit(**OPTIONS | {"fastmath": function.targetoptions.get("fastmath", False)})(entry)
         compiled.compile((types.CPointer(types.int64),))
     (result,) = compiled.overloads.values()
     module = binding.parse_assembly(str(result.library._final_module))

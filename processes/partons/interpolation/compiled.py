@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from nisampler.base.kernels import at_work, tried
+from nisampler.base.kernels import tried
+from nisampler.base.machine_code import Kernel
 from nisampler.processes.partons.interpolation.axes import CubicAxis, padded
 from nisampler.processes.partons.interpolation.tables import Bicubics, Cubics, Table
 
-# Places that plain torch interpolates in the time that numba takes to start and compile.
-_WORTH_COMPILING = 8_000_000
+FILE = Path(__file__).with_name("kernels.safetensors")
+"""The compiled functions, which `shipping` writes."""
 
 
 class Kernels(NamedTuple):
@@ -24,53 +26,48 @@ class Kernels(NamedTuple):
     ('cubic', 'bicubic', 'pairs')
     """
 
-    cubic: Callable[..., int]
-    bicubic: Callable[..., int]
+    cubic: Callable[..., None]
+    bicubic: Callable[..., None]
     pairs: Callable[..., None]
 
 
-class Demand:
-    """Counts places, because numba takes a second to start: that pays off only where there are many.
+def kernels_for(*parts: Tensor) -> Kernels | None:
+    """Compiled functions for these tensors, None where plain torch does it: for gradients, and on a GPU.
 
-    >>> Demand().kernels(torch.zeros(3, requires_grad=True)) is None
+    >>> kernels_for(torch.zeros(3, requires_grad=True)) is None
     True
     """
+    differentiated = torch.is_grad_enabled() and any(part.requires_grad for part in parts)
+    return None if differentiated or parts[0].device.type != "cpu" else compiled()
 
-    def __init__(self) -> None:
-        self._asked = 0
 
-    def kernels(self, *parts: Tensor) -> Kernels | None:
-        """Compiled functions for tensors (n, ...), None where plain torch must or should do."""
-        self._asked += len(parts[0])
-        differentiated = torch.is_grad_enabled() and any(part.requires_grad for part in parts)
-        if differentiated or parts[0].device.type != "cpu":
-            return None
-        return compiled() if at_work() or self._asked >= _WORTH_COMPILING else None
+def rows(table: Table, *places: Tensor) -> tuple[Tensor, Tensor | int]:
+    """Rows of a table, see `Table.rows`.
 
-    def rows(self, table: Table, *places: Tensor) -> tuple[Tensor, Tensor | int]:
-        """Rows of a table, see `Table.rows`."""
-        kernels = self.kernels(*places)
-        if kernels is None:
-            return table.rows(*places)
-        return table.by_kernel(kernels.bicubic if len(places) == 2 else kernels.cubic, places)
+    >>> table = Cubics(padded(torch.ones(2, 1, dtype=torch.float64)), CubicAxis([torch.arange(2.0).double()]))
+    >>> rows(table, torch.zeros(1, dtype=torch.float64))
+    (tensor([[1.]], dtype=torch.float64), 0)
+    """
+    kernels = kernels_for(*places)
+    if kernels is None:
+        return table.rows(*places)
+    return table.by_kernel(kernels.bicubic if len(places) == 2 else kernels.cubic, places)
 
 
 @cache
 def compiled() -> Kernels | None:
-    """The compiled functions, None where numba does not work; they are compiled now.
+    """The compiled functions, None where llvmlite is not installed or does not work.
 
     >>> compiled() is compiled()
     True
     """
 
     def load() -> Kernels:
-        from nisampler.processes.partons.interpolation.numba_tables import bicubic, cubic, pairs
-
-        kernels = Kernels(cubic, bicubic, pairs)
+        kernels = Kernels(*(Kernel(FILE, name) for name in Kernels._fields))
         _require_same_bits(kernels)
         return kernels
 
-    return tried(load, "parton densities are interpolated in plain torch, some times slower")
+    return tried(load, "parton densities are interpolated in plain torch, some times slower", "llvmlite")
 
 
 def _require_same_bits(kernels: Kernels) -> None:

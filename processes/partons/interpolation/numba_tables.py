@@ -7,17 +7,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from numba import njit
 
-from nisampler.base.kernels import kept
+from nisampler.processes.partons.interpolation.axes import STENCIL
 
-OPTIONS: Any = {"nogil": True, "error_model": "numpy"}
-_STENCIL = 4
-_inner = njit(**(OPTIONS | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}))
+# No memory is taken, since nobody would give it back, and nothing is rounded otherwise than written.
+OPTIONS: Any = {"nogil": True, "error_model": "numpy", "_nrt": False}
+_compiled = njit(**OPTIONS)
 
 
-@_inner
+@_compiled
 def _located(t: Any, starts: Any, widths: Any, guesses: Any, low: Any, scale: Any) -> Any:
     """The cell of t and its place in it, see `CubicAxis.locate`; any cell for NaN."""
     cell = guesses[max(0, min(int((t - low) * scale), len(guesses) - 1))]
@@ -28,24 +27,26 @@ def _located(t: Any, starts: Any, widths: Any, guesses: Any, low: Any, scale: An
     return cell, (t - starts[cell]) / widths[cell]
 
 
-@_inner
+@_compiled
 def _stencil(t: Any, axis: Any, weights: Any) -> Any:
     """The first of the four knots that count at t, whose weights are filled in; see `CubicAxis.stencil`."""
     starts, widths, guesses, low, scale, first, cubics = axis
     cell, u = _located(t, starts, widths, guesses, low, scale)
-    for k in range(_STENCIL):
+    for k in range(STENCIL):
         weights[k] = ((cubics[cell, k, 3] * u + cubics[cell, k, 2]) * u + cubics[cell, k, 1]) * u + cubics[cell, k, 0]
     return first[cell]
 
 
-def _bicubic(inner: Any, outer: Any, axes: Any, table: Any, lowest: Any, rows: Any) -> Any:
-    """Rows (n, columns) at n places of the inner and the outer axis, and how many values were below the lowest.
+@_compiled
+def bicubic(places: Any, axes: Any, table: Any, lowest: Any, rows: Any, below: Any, work: Any) -> None:
+    """Fill in rows (n, columns) at n places of the inner and the outer axis, and how many values were below the lowest.
 
     The table is flat, (outer knots, inner knots, columns).
     """
+    inner, outer = places
     n, columns = rows.shape
-    clipped, step, width = 0, axes[2] * columns, _STENCIL * columns
-    weights, others, values = np.empty(_STENCIL), np.empty(_STENCIL), np.empty(width)
+    clipped, step, width = 0, axes[2] * columns, STENCIL * columns
+    weights, others, values = work[:STENCIL], work[STENCIL : 2 * STENCIL], work[2 * STENCIL :]
     for i in range(n):
         begin = _stencil(inner[i], axes[0], weights)
         begin = (_stencil(outer[i], axes[1], others) * axes[2] + begin) * columns
@@ -63,12 +64,13 @@ def _bicubic(inner: Any, outer: Any, axes: Any, table: Any, lowest: Any, rows: A
                 y = lowest
                 clipped += 1
             row[f] = y
-    return clipped
+    below[0] = clipped
 
 
-def _cubic(inner: Any, axis: Any, table: Any, lowest: Any, rows: Any) -> Any:
-    """The same for one axis from the coefficients (4, cells, columns) of 1, u, u² and u³."""
-    starts, widths, guesses, low, scale = axis
+@_compiled
+def cubic(places: Any, axis: Any, table: Any, lowest: Any, rows: Any, below: Any, work: Any) -> None:
+    """The same for one axis from the coefficients (4, cells, columns) of 1, u, u² and u³; it needs no memory."""
+    (inner,), (starts, widths, guesses, low, scale) = places, axis
     n, columns = rows.shape
     clipped = 0
     for i in range(n):
@@ -81,10 +83,11 @@ def _cubic(inner: Any, axis: Any, table: Any, lowest: Any, rows: Any) -> Any:
                 y = lowest
                 clipped += 1
             row[f] = y
-    return clipped
+    below[0] = clipped
 
 
-def _pairs(densities: Any, terms: Any, factors: Any, sums: Any) -> Any:
+@_compiled
+def pairs(densities: Any, terms: Any, factors: Any, sums: Any) -> None:
     """Add to the sums (n, elements) products of a density of either beam, from (n, 2, flavours).
 
     A row of the terms (m, 3) holds the two flavours and the element, in the order of the elements.
@@ -93,8 +96,3 @@ def _pairs(densities: Any, terms: Any, factors: Any, sums: Any) -> Any:
         first, second, row = densities[i, 0], densities[i, 1], sums[i]
         for j in range(len(terms)):
             row[terms[j, 2]] += first[terms[j, 0]] * second[terms[j, 1]] * factors[j]
-
-
-bicubic = kept(_bicubic, **OPTIONS)
-cubic = kept(_cubic, **OPTIONS)
-pairs = kept(_pairs, **OPTIONS)

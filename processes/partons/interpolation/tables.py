@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, Self
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -52,11 +53,18 @@ class Table(ABC):
             return found, 0
         return found.clamp(min=self.lowest), found.detach() < self.lowest
 
-    def by_kernel(self, kernel: Callable[..., int], places: Sequence[Tensor]) -> tuple[Tensor, int]:
+    def by_kernel(self, kernel: Callable[..., None], places: Sequence[Tensor]) -> tuple[Tensor, int]:
         """The same by compiled code, which takes no gradients and no places on a GPU."""
-        rows = torch.empty(len(places[0]), self.table.shape[-1], dtype=torch.float64)
+        arguments = self.arguments(places)
+        kernel(*arguments)
+        return torch.from_numpy(arguments[4]), int(arguments[5][0])
+
+    def arguments(self, places: Sequence[Tensor]) -> tuple[Any, ...]:
+        """What compiled code takes: places, axes, table, lowest, and rows and their count, which it fills in."""
+        columns = self.table.shape[-1]
         inside = [_array(place.clamp(axis.low, axis.high)) for place, axis in zip(places, self.axes, strict=True)]
-        return rows, int(kernel(*inside, *self._of_kernel, self.lowest, rows.numpy()))
+        rows, work = np.empty((len(places[0]), columns)), np.empty((2 + columns) * STENCIL)
+        return tuple(inside), *self._of_kernel, self.lowest, rows, np.zeros(1, np.int64), work
 
     @property
     @abstractmethod

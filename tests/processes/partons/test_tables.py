@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import safe_open
 from torch import Tensor
 
 from nisampler.base.kernels import FastPathWarning
+from nisampler.base.machine_code import flatten
+from nisampler.flows.fused.shipping import SOURCES
 from nisampler.processes.amplitudes.protocol import SubProcess
 from nisampler.processes.partons.interpolation import compiled as choice
+from nisampler.processes.partons.interpolation import shipping
 from nisampler.processes.partons.interpolation.axes import CubicAxis, padded
 from nisampler.processes.partons.interpolation.tables import Bicubics, Cubics
 from nisampler.processes.partons.luminosity import Luminosity
@@ -42,9 +50,9 @@ def places(axis: CubicAxis, seed: int) -> Tensor:
 
 def both(table: Cubics | Bicubics, *where: Tensor) -> tuple[tuple[Tensor, int], tuple[Tensor, int]]:
     """Rows and counts by plain torch and by compiled code."""
-    assert choice.compiled() is not None  # numba is at work from here
+    assert choice.compiled() is not None
     found = []
-    for rows, below in (table.rows(*where), choice.Demand().rows(table, *where)):
+    for rows, below in (table.rows(*where), choice.rows(table, *where)):
         found.append((rows, below if isinstance(below, int) else int(below.sum())))
     return found[0], found[1]
 
@@ -90,7 +98,6 @@ def test_cubics_are_exact_and_one_place_of_the_outer_axis_gives_them(
 def luminosities(luminosity: Luminosity, densities: Tensor, kernels: choice.Kernels | None) -> Tensor:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(choice, "compiled", lambda: kernels)
-        patch.setattr(choice, "at_work", lambda: True)
         return luminosity.by_element(densities)
 
 
@@ -112,12 +119,15 @@ def test_a_kernel_that_rounds_otherwise_is_not_taken(monkeypatch: pytest.MonkeyP
     kernels = choice.compiled()
     assert kernels is not None
 
-    def off(*arguments: object) -> int:
-        count = kernels.cubic(*arguments)  # type: ignore[arg-type]
-        arguments[-1][0] *= 1 + 1e-15  # type: ignore[index]
-        return count
+    def off(file: Path, name: str) -> Callable[..., None]:
+        def changed(*arguments: Any) -> None:
+            getattr(kernels, name)(*arguments)
+            if name == "cubic":
+                arguments[4][0] *= 1 + 1e-15
 
-    monkeypatch.setattr("nisampler.processes.partons.interpolation.numba_tables.cubic", off)
+        return changed
+
+    monkeypatch.setattr(choice, "Kernel", off)
     choice.compiled.cache_clear()
     try:
         with pytest.warns(FastPathWarning, match="rounds otherwise"):
@@ -126,23 +136,29 @@ def test_a_kernel_that_rounds_otherwise_is_not_taken(monkeypatch: pytest.MonkeyP
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             table = Cubics(padded(torch.ones(2, 1, dtype=torch.float64)), axis)
-            rows, _ = choice.Demand().rows(table, torch.zeros(1, dtype=torch.float64))
+            rows, _ = choice.rows(table, torch.zeros(1, dtype=torch.float64))
         assert rows.item() == pytest.approx(1.0)
     finally:
         choice.compiled.cache_clear()
 
 
-def test_numba_is_not_started_for_a_few_places(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_derivatives_are_taken_by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
     monkeypatch.setattr(choice, "compiled", lambda: asked.append(True))
-    monkeypatch.setattr(choice, "at_work", lambda: False)
-    monkeypatch.setattr(choice, "_WORTH_COMPILING", 100)
     axis = CubicAxis([torch.tensor([0.0, 1.0], dtype=torch.float64)])
-    table, demand = Cubics(padded(torch.ones(2, 1, dtype=torch.float64)), axis), choice.Demand()
-    for count, started in ((60, False), (60, True)):
-        demand.rows(table, torch.zeros(count, dtype=torch.float64))
-        assert bool(asked) is started
-    gradient = torch.zeros(200, dtype=torch.float64, requires_grad=True)
-    asked.clear()
-    demand.rows(table, gradient)
+    table = Cubics(padded(torch.ones(2, 1, dtype=torch.float64)), axis)
+    choice.rows(table, torch.zeros(200, dtype=torch.float64, requires_grad=True))
     assert not asked
+    choice.rows(table, torch.zeros(200, dtype=torch.float64))
+    assert asked
+
+
+def test_what_is_shipped_was_made_from_these_sources() -> None:
+    """If this fails: python -m nisampler.processes.partons.interpolation.shipping."""
+    with safe_open(choice.FILE, "np") as file:
+        notes = file.metadata()
+    assert notes[SOURCES] == shipping.sources()
+    for name, _, arguments in shipping.functions():
+        codes: list[str] = []
+        flatten(arguments, codes, [])
+        assert json.loads(notes[name])["codes"] == codes
