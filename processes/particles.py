@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from nisampler.processes.constants import GLUON, HIGGS, PHOTON, TOP, W_BOSON, Z_BOSON
 
 CODES = {
@@ -81,6 +83,7 @@ def is_coloured(code: int) -> bool:
     return code == GLUON or is_quark(code)
 
 
+@cache
 def thrice_charge(code: int) -> int:
     """Three times the electric charge.
 

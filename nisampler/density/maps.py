@@ -144,7 +144,8 @@ def require_channels(channels: Sequence[Channel]) -> None:
 def as_torch(channel: Channel) -> Channel:
     """The channel itself if it is one of torch, which is tried with two points, or one that wraps its NumPy functions.
 
-    A channel that takes neither is returned as it is: its own message comes when it is used.
+    One with the attribute ``kind = "torch"`` is not tried. A channel that takes neither is returned as it is: its own
+    message comes when it is used.
 
     Examples
     --------
@@ -155,6 +156,8 @@ def as_torch(channel: Channel) -> Channel:
     >>> as_torch(Square()).forward(torch.tensor([[0.5]], dtype=torch.float64))[0]
     tensor([[0.2500]], dtype=torch.float64)
     """
+    if getattr(channel, "kind", None) == "torch":
+        return channel
     wrapped = (_InvertibleNumpyChannel if invertible(channel) else _NumpyChannel)(channel)
     u = torch.linspace(0.25, 0.75, 2 * channel.dim, dtype=torch.float64).view(2, channel.dim)
     for candidate in (channel, wrapped):

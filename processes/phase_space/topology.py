@@ -158,6 +158,8 @@ class TopologyChannel:
     (torch.Size([1, 3, 4]), True)
     """
 
+    kind = "torch"
+
     def __init__(
         self,
         root: Cluster,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -208,6 +209,8 @@ def test_channels_of_numpy_are_channels() -> None:
 def test_kinds_of_channels_are_told_apart() -> None:
     torch_channel = ridge_channels()[0]
     assert as_torch(torch_channel) is torch_channel
+    untried = SimpleNamespace(name="untried", dim=1, kind="torch", forward=None)
+    assert as_torch(untried) is untried
     adapted = as_torch(ArrayChannel(0))
     assert adapted.name == "array 0" and adapted.dim == 2 and invertible(adapted)
 

@@ -10,6 +10,7 @@ from nisampler.processes.amplitudes.recursion.vertices import Vertices
 from nisampler.processes.particles import conjugate
 
 Powers = dict[int, dict[int, set[int]]]
+Known = dict[tuple[int, ...], dict[int, set[int]]]
 
 
 def partitions(legs: int) -> Iterator[tuple[int, int]]:
@@ -26,7 +27,7 @@ def partitions(legs: int) -> Iterator[tuple[int, int]]:
         yield lowest | subset, rest ^ subset
 
 
-def currents(codes: Sequence[int], vertices: Vertices) -> Powers:
+def currents(codes: Sequence[int], vertices: Vertices, known: Known | None = None) -> Powers:
     """For each set of legs the codes that it can have, each with the possible powers of the strong coupling.
 
     Parameters
@@ -35,6 +36,8 @@ def currents(codes: Sequence[int], vertices: Vertices) -> Powers:
         PDG codes of the legs as outgoing particles.
     vertices
         The Feynman rules.
+    known
+        What is known already, by the sorted codes of a set; new sets are added.
 
     Examples
     --------
@@ -44,18 +47,27 @@ def currents(codes: Sequence[int], vertices: Vertices) -> Powers:
     >>> sorted(table[0b11].items())
     [(9, {1}), (21, {1}), (22, {0}), (23, {0})]
     """
+    known = {} if known is None else known
     table: Powers = {1 << leg: {code: {0}} for leg, code in enumerate(codes)}
     for size in range(2, len(codes) + 1):
         for legs in map(sum, itertools.combinations([1 << leg for leg in range(len(codes))], size)):
-            found: dict[int, set[int]] = defaultdict(set)
-            for a, b in partitions(legs):
-                for (one, powers), (two, more) in itertools.product(table[a].items(), table[b].items()):
-                    for vertex in vertices.pair(one, two):
-                        found[vertex.output] |= {k + m + vertex.strong for k in powers for m in more}
-                for c, d in partitions(b):
-                    _add_triples(found, [table[part] for part in (a, c, d)], vertices)
-            table[legs] = dict(found)
+            alike = tuple(sorted(code for leg, code in enumerate(codes) if legs >> leg & 1))
+            if alike not in known:
+                known[alike] = _joined(legs, table, vertices)
+            table[legs] = known[alike]
     return table
+
+
+def _joined(legs: int, table: Powers, vertices: Vertices) -> dict[int, set[int]]:
+    """The codes of a set from those of its parts."""
+    found: dict[int, set[int]] = defaultdict(set)
+    for a, b in partitions(legs):
+        for (one, powers), (two, more) in itertools.product(table[a].items(), table[b].items()):
+            for vertex in vertices.pair(one, two):
+                found[vertex.output] |= {k + m + vertex.strong for k in powers for m in more}
+        for c, d in partitions(b):
+            _add_triples(found, [table[part] for part in (a, c, d)], vertices)
+    return dict(found)
 
 
 def _add_triples(found: dict[int, set[int]], tables: list[dict[int, set[int]]], vertices: Vertices) -> None:
@@ -65,8 +77,10 @@ def _add_triples(found: dict[int, set[int]], tables: list[dict[int, set[int]]], 
             found[vertex.output] |= {power + vertex.strong for power in sums}
 
 
-def strong_powers(codes: Sequence[int], vertices: Vertices) -> set[int]:
+def strong_powers(codes: Sequence[int], vertices: Vertices, known: Known | None = None) -> set[int]:
     """Powers of the strong coupling with which diagrams of these outgoing legs exist; empty where none does.
+
+    `known` is that of `currents`.
 
     >>> from nisampler.processes.amplitudes.recursion.model import Couplings
     >>> from nisampler.processes.parameters import StandardModel
@@ -74,4 +88,4 @@ def strong_powers(codes: Sequence[int], vertices: Vertices) -> set[int]:
     >>> strong_powers([-2, -4, 2, 4], rules), strong_powers([-2, -2, 1, 1], rules)
     ({0, 2}, set())
     """
-    return currents(codes[:-1], vertices)[(1 << len(codes) - 1) - 1].get(conjugate(codes[-1]), set())
+    return currents(codes[:-1], vertices, known)[(1 << len(codes) - 1) - 1].get(conjugate(codes[-1]), set())

@@ -19,7 +19,7 @@ from nisampler.processes.amplitudes.protocol import SubProcess
 from nisampler.processes.amplitudes.recursion.matrix_element import MatrixElement
 from nisampler.processes.amplitudes.recursion.model import Couplings
 from nisampler.processes.amplitudes.recursion.probes import probe_momenta
-from nisampler.processes.amplitudes.recursion.skeleton import strong_powers
+from nisampler.processes.amplitudes.recursion.skeleton import Known, strong_powers
 from nisampler.processes.amplitudes.recursion.vertices import Vertices
 from nisampler.processes.amplitudes.strings import ProcessLegs, parse_process
 from nisampler.processes.constants import MASSLESS_QUARKS
@@ -112,6 +112,7 @@ class OrderTable:
     def __post_init__(self) -> None:
         self._vertices, self._known = Vertices(self.couplings), list[_Known]()
         self._probes: Tensor | None = None
+        self._currents: Known = {}
         legs = parse_process(self.process, self.flavours)
         total = len(legs.initial) + len(legs.final) - 2
         powers = {codes: self._powers(codes) for codes in combinations(legs)}
@@ -134,7 +135,8 @@ class OrderTable:
         self.table = FlavourTable(self.process, legs, tuple(subprocesses), tuple(elements))
 
     def _powers(self, codes: Codes) -> set[int]:
-        return strong_powers([conjugate(code) for code in codes[:2]] + list(codes[2:]), self._vertices)
+        outgoing = [conjugate(code) for code in codes[:2]] + list(codes[2:])
+        return strong_powers(outgoing, self._vertices, self._currents)
 
     def _element(self, codes: Codes, strong: set[int]) -> GeneratedElement:
         """A matrix element whose values these are, or a new one."""

@@ -42,6 +42,9 @@ def bicubic(places: Any, axes: Any, table: Any, lowest: Any, rows: Any, below: A
     """Fill in rows (n, columns) at n places of the inner and the outer axis, and how many values were below the lowest.
 
     The table is flat, (outer knots, inner knots, columns).
+
+    >>> callable(bicubic)
+    True
     """
     inner, outer = places
     n, columns = rows.shape
@@ -69,7 +72,11 @@ def bicubic(places: Any, axes: Any, table: Any, lowest: Any, rows: Any, below: A
 
 @_compiled
 def cubic(places: Any, axis: Any, table: Any, lowest: Any, rows: Any, below: Any, work: Any) -> None:
-    """The same for one axis from the coefficients (4, cells, columns) of 1, u, u² and u³; it needs no memory."""
+    """The same for one axis from the coefficients (4, cells, columns) of 1, u, u² and u³; it needs no memory.
+
+    >>> callable(cubic)
+    True
+    """
     (inner,), (starts, widths, guesses, low, scale) = places, axis
     n, columns = rows.shape
     clipped = 0
@@ -91,6 +98,9 @@ def pairs(densities: Any, terms: Any, factors: Any, sums: Any) -> None:
     """Add to the sums (n, elements) products of a density of either beam, from (n, 2, flavours).
 
     A row of the terms (m, 3) holds the two flavours and the element, in the order of the elements.
+
+    >>> callable(pairs)
+    True
     """
     for i in range(len(sums)):
         first, second, row = densities[i, 0], densities[i, 1], sums[i]

@@ -154,7 +154,11 @@ def _contract(work: Any, ends: Any, strong: Any, a: Any, row_sum: Any, total: An
 
 @compiled
 def squared(p: Any, g: Any, legs: Any, table: Any, ends: Any, scratch: Any, squares: Any, flows: Any) -> None:
-    """Colour sums of all points, and where `flows` has rows those of each flow; see `Tiles`."""
+    """Colour sums of all points, and where `flows` has rows those of each flow; see `Tiles`.
+
+    >>> callable(squared)
+    True
+    """
     mass, signs = legs
     sets, waves, ops, numbers = table
     work, momenta, tile, base, strong, a, sums = scratch
