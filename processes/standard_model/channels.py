@@ -16,6 +16,7 @@ import torch
 
 from nisampler.density.channels import Multichannel
 from nisampler.processes.amplitudes.recursion.model import Couplings
+from nisampler.processes.constants import W_BOSON, Z_BOSON
 from nisampler.processes.hadron.cuts import Cuts
 from nisampler.processes.hadron.cuts.kinds import require
 from nisampler.processes.phase_space import (
@@ -33,6 +34,7 @@ from nisampler.processes.standard_model.diagrams import Branch, Diagram, Splitti
 MOST = 24
 """Channels that are kept."""
 _POINTS, _SHARE = 64, 0.9995
+_MASSIVE = (W_BOSON, Z_BOSON)
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,10 @@ def _invariant(code: int, couplings: Couplings, region: Region) -> IntervalMap:
 
 
 def _exchange(code: int, couplings: Couplings, region: Region) -> IntervalMap:
-    return PowerLaw(1.0, offset=couplings.mass(code) ** 2 or region.scale**2)
+    """Map of the squared momentum transfer: of the propagator of a massive boson, flatter for all others."""
+    if abs(code) in _MASSIVE:
+        return PowerLaw(2.0, offset=2 * couplings.mass(code) ** 2)
+    return PowerLaw(1.3, offset=2 * (couplings.mass(code) or region.scale) ** 2)
 
 
 def _tree(branch: Branch, couplings: Couplings, region: Region) -> Tree:
@@ -173,7 +178,8 @@ def _root(diagram: Diagram, couplings: Couplings, region: Region) -> Cluster | N
     root: Tree = last
     for branch, code in zip(reversed(first), reversed(diagram.exchanged), strict=True):
         exchange = _exchange(code, couplings, region)
-        root = Cluster(branch, root, PowerLaw(1.0, offset=0.1 * region.scale**2), exchange=exchange)
+        # What is left when one is emitted is uniform in its mass, which cuts and thresholds keep from being low.
+        root = Cluster(branch, root, PowerLaw(0.5), exchange=exchange)
     if isinstance(root, int):
         return None
     # Its mass is that of the partons: what it decays from is a matter of their energy alone.
@@ -189,11 +195,12 @@ def _fractions(diagram: Diagram, couplings: Couplings, region: Region) -> Fracti
 
 
 def _energy(diagram: Diagram, couplings: Couplings) -> IntervalMap:
+    """Scattering of two massive bosons asks for more energy than all else."""
     if len(diagram.emitted) == 1 and isinstance(whole := diagram.emitted[0], Splitting):
         mass, width = couplings.mass(whole.code), couplings.width(whole.code)
         if mass and width:
             return BreitWigner(mass, width)
-    return PowerLaw(1.5)
+    return PowerLaw(1.25 if sum(abs(code) in _MASSIVE for code in diagram.exchanged) > 1 else 1.5)
 
 
 def diagram_channels(
