@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from nisampler.density.maps import Channel
-from nisampler.errors import ConfigError
 from nisampler.processes.amplitudes.currents import ChargedCurrent, LeptonicCurrent, NeutralCurrent
 from nisampler.processes.amplitudes.drell_yan import DrellYan
 from nisampler.processes.amplitudes.protocol import Amplitude
@@ -51,7 +50,7 @@ from nisampler.processes.phase_space import (
     heavy_pair_channels,
     topology_channels,
 )
-from nisampler.processes.phase_space.densities import TopologyPropagators
+from nisampler.processes.phase_space.densities import propagator_weights
 
 # |M|² of a virtual photon depends on angles alone: its cross-section falls as 1/ŝ, the densities as another 1/ŝ.
 _PHOTON = PowerLaw(2.0)
@@ -296,20 +295,11 @@ def _process(
         cuts=all_cuts(cuts.cuts, legs, card),
         channels=channels[0],
         groups=channels[1],
-        prior=_prior(channels[0], card),
+        prior=None if card.channel_weights == "densities" else propagator_weights(channels[0]),
         alpha_s_power=_coloured_legs(state),
         shown=mass_range,
     )
     return HadronProcess(wired(parts, card, replace(model, mass_top=max(state.masses) or model.mass_top)), card)
-
-
-def _prior(channels: Sequence[Channel], card: CollisionParameters) -> TopologyPropagators | None:
-    """Weights from propagators where a card asks for them."""
-    if card.channel_weights == "densities":
-        return None
-    if card.channels != "topology":
-        raise ConfigError('channel_weights = "propagators" needs channels = "topology", whose trees have some')
-    return TopologyPropagators([channel for channel in channels if isinstance(channel, TopologyChannel)])
 
 
 def _coloured_legs(state: FinalState) -> int:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from nisampler.errors import ChannelError, ShapeError
+from nisampler.errors import ChannelError, ConfigError, ShapeError
 from nisampler.processes.phase_space.blocks import Exchange, MomentumFractions, sqrt_kallen
 from nisampler.processes.phase_space.mappings import SUPPORT_TOLERANCE, BreitWigner, IntervalMap, PowerLaw
 from nisampler.processes.phase_space.topology import FLOOR, TINY, Branch, Cluster, Fractions, TopologyChannel
@@ -121,6 +121,27 @@ class TopologyPropagators(_Trees):
 
     def __init__(self, channels: Sequence[TopologyChannel]) -> None:
         super().__init__(channels, _propagators)
+
+
+def propagator_weights(channels: Sequence[object]) -> TopologyPropagators:
+    """Weights from the propagators of channels.
+
+    Raises
+    ------
+    ConfigError
+        If one is no topology channel.
+
+    Examples
+    --------
+    >>> propagator_weights([None])
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.ConfigError: channel_weights = "propagators" needs channels = "topology", whose trees have some
+    """
+    trees = [channel for channel in channels if isinstance(channel, TopologyChannel)]
+    if len(trees) < len(channels):
+        raise ConfigError('channel_weights = "propagators" needs channels = "topology", whose trees have some')
+    return TopologyPropagators(trees)
 
 
 def joint_densities(channels: Sequence[object]) -> TopologyDensities | None:

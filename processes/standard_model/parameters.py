@@ -31,6 +31,9 @@ class StringParameters(CollisionParameters):
 
     Attributes
     ----------
+    channels
+        "topology": along the diagrams; "chili": transverse momenta and rapidities of jets, against which two other legs
+        recoil; "auto": "chili" where there are two such legs and each jet costs a strong coupling.
     delta_r_jj_min, delta_r_ll_min, delta_r_jl_min
         Least distance of two jets, two charged leptons, a jet and a charged lepton; photons count as leptons.
     pt_lepton_min, eta_lepton_max
@@ -63,14 +66,14 @@ class StringParameters(CollisionParameters):
     --------
     >>> StringParameters(m_jj_min=500.0).delta_r_jj_min
     0.4
-    >>> StringParameters(channels="chili")
+    >>> StringParameters(channels="flat")
     Traceback (most recent call last):
     ...
-    nisampler.errors.ConfigError: channels = "chili" is for the processes with names; here they follow the diagrams
+    nisampler.errors.ConfigError: channels = "flat": must be "auto" or "chili" or "topology"
     """
 
     scale: ScaleName = "H_T/2"
-    channels: str = "topology"  # type: ignore[assignment]
+    channels: Literal["auto", "chili", "topology"] = "auto"  # type: ignore[assignment]
     delta_r_jj_min: Distance = 0.4
     delta_r_ll_min: NonNegative = 0.4
     delta_r_jl_min: NonNegative = 0.4
@@ -98,10 +101,6 @@ class StringParameters(CollisionParameters):
     scheme: Scheme = "fixed"
 
     def __post_init__(self) -> None:
-        if self.channels != "topology":
-            raise ConfigError(
-                f'channels = "{self.channels}" is for the processes with names; here they follow the diagrams'
-            )
         if self.mass_bottom and self.flavours > 4:
             raise ConfigError("mass_bottom is for flavours = 3 or 4: bottom quarks in protons have no mass")
         if self.matrix_element != "recursion":

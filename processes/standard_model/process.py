@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from nisampler.density.maps import Channel
 from nisampler.errors import AmplitudeError, ConfigError
 from nisampler.processes.amplitudes.recursion.amplitude import RecursiveAmplitude
+from nisampler.processes.amplitudes.recursion.model import Couplings
 from nisampler.processes.amplitudes.recursion.vertices import Vertices
 from nisampler.processes.amplitudes.strings import PARTONS
 from nisampler.processes.constants import ALPHA_S, PHOTON
@@ -22,6 +25,7 @@ from nisampler.processes.hadron.cuts import (
     SeparationCut,
     leg_cuts,
 )
+from nisampler.processes.hadron.events import FinalState
 from nisampler.processes.hadron.legs import Legs
 from nisampler.processes.hadron.process import HadronProcess, HadronSetup
 from nisampler.processes.hadron.wiring import Parts, all_cuts, running_coupling, wired
@@ -30,8 +34,11 @@ from nisampler.processes.partons.alpha_s import RunningAlphaS
 from nisampler.processes.partons.luminosity import Pdf
 from nisampler.processes.partons.pdf import load_pdf
 from nisampler.processes.partons.point_beams import PointBeams
+from nisampler.processes.phase_space import TopologyChannel
+from nisampler.processes.phase_space.densities import propagator_weights
 from nisampler.processes.standard_model.channels import Region, chosen, diagram_channels
-from nisampler.processes.standard_model.diagrams import Diagram, diagrams
+from nisampler.processes.standard_model.diagrams import Branch, Diagram, diagrams
+from nisampler.processes.standard_model.pairs import pair_channels, pair_of
 from nisampler.processes.standard_model.parameters import StringParameters
 
 
@@ -70,14 +77,16 @@ def create_from_string(process: str, **parameters: Any) -> HadronProcess:
     cuts = all_cuts(_card_cuts(legs, card), legs, card)
     region = Region.of(cuts, legs.masses, point_like)
     powers = {power for item in amplitude.matrices.values() for power in item.strong}
-    channels, groups = diagram_channels(_all_diagrams(amplitude, powers), couplings, region, legs.jets)
+    state = legs.final_state(model)
+    channels, groups = _channels(amplitude, powers, state, region, card)
     parts = Parts(
         name=process,
         amplitude=amplitude,
-        final_state=legs.final_state(model),
+        final_state=state,
         cuts=cuts,
         channels=channels,
         groups=groups,
+        prior=None if card.channel_weights == "densities" else propagator_weights(channels),
         alpha_s_power=min(powers) if len(powers) == 1 else None,
         shown=(1.0, card.sqrt_s if point_like else 0.2 * card.sqrt_s),
     )
@@ -100,18 +109,48 @@ def _densities(process: str, amplitude: RecursiveAmplitude, card: StringParamete
     return PointBeams(pairs.pop(), running_coupling(card) or RunningAlphaS(ALPHA_S, loops=card.alpha_s_loops))
 
 
+def _channels(
+    amplitude: RecursiveAmplitude, powers: set[int], state: FinalState, region: Region, card: StringParameters
+) -> tuple[Sequence[Channel], list[int]]:
+    """Along the diagrams, or Chili channels, where the card says so or they do better."""
+    found, couplings = _all_diagrams(amplitude, powers), amplitude.couplings
+    possible = pair_of(state) is not None and not region.fixed
+    if card.channels == "chili" and not possible:
+        raise ConfigError('channels = "chili" needs protons, jets and two other final legs; take channels = "topology"')
+    if card.channels == "topology" or not possible:
+        return diagram_channels(found, couplings, region, state.jets)
+    if card.channels == "auto":
+        # They suit jets that each cost a strong coupling and come from no resonance.
+        branches = {branch for diagram in found for branch in diagram.emitted}
+        resonant = any(_resonant(branch, couplings, region, state.jets) for branch in branches)
+        if resonant or min(powers) < len(state.jets) or card.channel_weights != "densities":
+            return diagram_channels(found, couplings, region, state.jets)
+    alike = len({tuple(amplitude.table.legs.final[leg]) for leg in state.jets}) == 1
+    return pair_channels(state, region, card.delta_r_jj_min, card.eta_jet_max, alike)
+
+
+def _resonant(branch: Branch, couplings: Couplings, region: Region, jets: Sequence[int]) -> bool:
+    """Whether a branch of a diagram has a resonance that a jet comes from."""
+    if isinstance(branch, int):
+        return False
+    mass, width = couplings.mass(branch.code), couplings.width(branch.code)
+    if width and region.least_mass(branch.legs) < mass and not set(jets).isdisjoint(branch.legs):
+        return True
+    return any(_resonant(part, couplings, region, jets) for part in (branch.left, branch.right))
+
+
 def _with_the_best(setup: HadronSetup, card: StringParameters) -> HadronProcess:
-    """The process with those channels that a survey at fixed points finds important."""
+    """The process with those channels along diagrams that a survey at fixed points finds important."""
     whole = HadronProcess(setup, card)
-    if len(setup.channels) == 1:
+    if len(setup.channels) == 1 or not all(isinstance(channel, TopologyChannel) for channel in setup.channels):
         return whole
     generator = torch.Generator().manual_seed(1)
     kept = chosen(whole.multichannel, whole.multichannel.groups, generator)
     groups = [whole.multichannel.groups[place] for place in kept]
     numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
-    return HadronProcess(
-        replace(setup, channels=[setup.channels[k] for k in kept], groups=[numbers[g] for g in groups]), card
-    )
+    channels = [setup.channels[place] for place in kept]
+    prior = None if setup.prior is None else propagator_weights(channels)
+    return HadronProcess(replace(setup, channels=channels, groups=[numbers[g] for g in groups], prior=prior), card)
 
 
 def _all_diagrams(amplitude: RecursiveAmplitude, powers: set[int]) -> list[Diagram]:

@@ -16,6 +16,7 @@ from nisampler.processes.amplitudes.recursion.vertices import Vertices
 from nisampler.processes.hadron.cuts import DistanceCut, LeadingPairCut
 from nisampler.processes.hadron.process import HadronProcess
 from nisampler.processes.parameters import StandardModel
+from nisampler.processes.phase_space import TopologyChannel
 from nisampler.processes.phase_space.kinematics import eta, mass, pt
 from nisampler.processes.registry import create
 from nisampler.processes.standard_model.channels import Region
@@ -64,6 +65,9 @@ PROCESSES: dict[str, dict[str, Any]] = {
     "p p > e+ e- mu+ mu-": {"m_ll_min": 4.0},
     "p p > w+ w+ j j QCD=0": {"m_jj_min": 300.0, "delta_eta_jj_min": 2.0},
     "p p > e+ ve mu+ vm j j QCD=0": {"m_jj_min": 300.0, "scheme": "complex"},
+    "p p > j t j t~": {},
+    "p p > e+ j e-": {"m_ll_min": 40.0},
+    "g g > t t~ g": {"channels": "topology", "channel_weights": "propagators"},
 }
 
 
@@ -83,6 +87,45 @@ def test_channels_fit_together_and_events_have_all_colours(name: str) -> None:
     assert ((batch.colours.sum(2) > 0) == coloured).all()
     legs = process.setup.final_state.masses
     assert (final.sum(1) == len(legs)).all()
+
+
+def test_legs_beside_jets_stand_where_the_string_has_them() -> None:
+    """Chili channels draw the two other legs first; points come back whatever the order."""
+    process = made("p p > j t j t~")
+    assert process.multichannel.names == ("V j1 j2", "V j1 j2~j1", "V j2 -j1", "V j1 -j2")
+    masses = torch.tensor([0.0, 173.0, 0.0, 173.0], dtype=torch.float64)
+    for channel in process.setup.channels:
+        u = torch.rand(200, channel.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+        p, log_density = channel.forward(u)
+        assert torch.allclose(mass(p), masses, atol=1e-2)
+        again, found = channel.inverse(p)
+        fine = torch.isfinite(found)
+        assert fine.float().mean() > 0.9
+        assert torch.allclose(again[fine], u[fine], atol=1e-5)
+        assert torch.allclose(found[fine], log_density[fine], rtol=1e-6)
+
+
+@pytest.mark.parametrize("process", ["p p > w+ w- b b~", "p p > w+ z j j QCD=0", "p p > e+ ve mu+ mu- j"])
+def test_jets_from_resonances_and_from_electroweak_vertices_follow_the_diagrams(process: str) -> None:
+    assert all(isinstance(channel, TopologyChannel) for channel in made(process).setup.channels)
+
+
+def test_flavours_that_differ_share_no_flow() -> None:
+    assert made("p p > t t~ j j").multichannel.groups == (0, 1, 2, 2)
+    assert made("u d > t t~ u d").multichannel.groups == (0, 1, 2, 3)
+
+
+@pytest.mark.parametrize("process", ["g g > t t~ g", "p p > e+ ve j j"])
+def test_channels_of_both_kinds_give_one_cross_section(process: str) -> None:
+    found: list[tuple[float, float]] = []
+    for channels in ("chili", "topology"):
+        one = made(process, channels=channels)
+        u = torch.rand(40000, one.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
+        values = one(u)
+        found.append((float(values.mean()), float(values.std()) / len(values) ** 0.5))
+    (a, da), (b, db) = found
+    assert abs(a - b) < 4 * math.hypot(da, db)
+    assert math.hypot(da, db) < 0.1 * a
 
 
 def test_resonances_of_leptons_are_written() -> None:
@@ -187,7 +230,8 @@ def test_bottom_quarks_with_a_mass_are_no_jets_and_couple_to_the_higgs() -> None
 
 WRONG: dict[str, tuple[str, dict[str, Any], type[NisamplerError], str]] = {
     "unknown parameter": ("p p > t t~", {"n_jets": 1}, ConfigError, "no setting n_jets"),
-    "channels": ("p p > t t~", {"channels": "chili"}, ConfigError, "follow the diagrams"),
+    "channels": ("p p > t t~", {"channels": "chili"}, ConfigError, "needs protons, jets and two other"),
+    "weights": ("p p > t t~ j", {"channels": "chili", "channel_weights": "propagators"}, ConfigError, "topology"),
     "massive bottoms in protons": ("p p > b b~", {"mass_bottom": 4.7}, ConfigError, "flavours = 3 or 4"),
     "pyamplicol": ("p p > t t~", {"matrix_element": "pyamplicol"}, ConfigError, "matrix_element"),
     "scheme": ("p p > t t~", {"scheme": "running"}, ConfigError, "scheme"),
