@@ -288,8 +288,8 @@ def flavour_table(process: str, model: StandardModel, flavours: int = len(MASSLE
     nisampler.errors.AmplitudeError: 'p p > e+ e+' has no flavour combination at leading order in QCD: ...
     """
     legs = parse_process(process, flavours)
-    if legs.orders.given:
-        raise AmplitudeError(f"{process!r} limits couplings; this table is that of leading order in QCD")
+    if legs.orders.given or legs.resonances:
+        raise AmplitudeError(f"{process!r} limits couplings or has decays; this table is that of leading order in QCD")
     _refuse(process, legs)
     symmetry = _Symmetry.of(legs)
     subprocesses: list[SubProcess] = []

@@ -63,7 +63,7 @@ class FinalState:
     masses
         Mass of each leg in GeV.
     decays
-        Legs of each particle that decays to final legs, and what it can be.
+        Legs of each particle that decays, and what it can be, each before those among its products.
     jets, leptons, invisible
         Legs by kind, for cuts and observables; leptons are the charged ones.
 
@@ -192,15 +192,14 @@ def event_batch(
     layout = _Layout(source.final_state.decays, points.outgoing)
     codes = _of_subprocess([(*item.initial, *item.final) for item in source.amplitude.subprocesses], chosen)
     masses = points.outgoing.new_tensor((0.0, 0.0, *source.final_state.masses)).expand(n, -1)
-    heavy = layout.codes.shape[1]
     return EventBatch(
         momenta=layout.insert(torch.cat([points.incoming, points.outgoing], 1), layout.momenta),
         masses=layout.insert(masses, mass(layout.momenta)),
         pdg_ids=layout.insert(codes, layout.codes),
         status=layout.status,
         mothers=layout.mothers,
-        colours=layout.insert(colours, colours.new_zeros(n, heavy, 2)),
-        spins=layout.insert(spins, spins.new_full((n, heavy), UNKNOWN_SPIN), UNKNOWN_SPIN),
+        colours=layout.insert(colours, _open_lines(colours[:, 2:], source.final_state.decays)),
+        spins=layout.insert(spins, spins.new_full(layout.codes.shape, UNKNOWN_SPIN), UNKNOWN_SPIN),
         weights=_array(weights.double()),
         scales=_array(points.mu_f),
         alpha_em=np.full(n, source.alpha_em),
@@ -246,7 +245,14 @@ class _Layout:
         present = torch.cat([status[:, :2] != 0, self._written, status[:, 2:] != 0], 1)
         self._order = (~present).to(torch.uint8).argsort(dim=1, stable=True)
         self.status = self.insert(status, torch.full_like(self.codes, RESONANCE))
-        self.mothers = self.insert(mothers, mothers.new_tensor([1, 2]).expand(n, len(decays), 2))
+        of_resonances = mothers.new_tensor([1, 2]).expand(n, len(decays), 2)
+        for index, decay in enumerate(decays):
+            for outer in range(index):
+                within = self._written[:, outer] & ({*decay.legs} < {*decays[outer].legs})
+                mother = place[:, outer, None].expand(n, 2)
+                of_resonances = of_resonances.clone()
+                of_resonances[:, index] = torch.where(within[:, None], mother, of_resonances[:, index])
+        self.mothers = self.insert(mothers, of_resonances)
 
     def insert(self, particles: Tensor, resonances: Tensor, empty: float = 0.0) -> NDArray[Any]:
         """Columns (n, slots, ...) from those of partons and legs (n, 2 + m, ...) and of resonances (n, r, ...)."""
@@ -254,6 +260,17 @@ class _Layout:
         inner = torch.where(self._written[axes], resonances.to(particles.dtype), empty)
         column = torch.cat([particles[:, :2], inner.to(particles.dtype), particles[:, 2:]], 1)
         return _array(torch.take_along_dim(column, self._order[axes], 1))
+
+
+def _open_lines(colours: Tensor, decays: tuple[Decay, ...]) -> Tensor:
+    """Tags (n, decays, 2) of what decays: those of its products (n, m, 2) that do not end among them."""
+    found = colours.new_zeros(len(colours), len(decays), 2)
+    for index, decay in enumerate(decays):
+        starts, ends = colours[:, list(decay.legs)].unbind(-1)
+        for side, (own, other) in enumerate(((starts, ends), (ends, starts))):
+            closed = (own.unsqueeze(2) == other.unsqueeze(1)).any(2)
+            found[:, index, side] = torch.where(closed, 0, own).sum(1)
+    return found
 
 
 def _colours_and_spins(

@@ -90,7 +90,8 @@ def wired(parts: Parts, card: CollisionParameters, model: StandardModel, pdf: Pd
     """
     state = parts.final_state
     constants = {"m_Z": model.mass_z, "m_W": model.mass_w, "m_t": model.mass_top, "m_H": model.mass_higgs}
-    heavy = [item.legs for item in state.decays] + [(leg,) for leg, mass in enumerate(state.masses) if mass]
+    legs = [item.legs for item in state.decays] + [(leg,) for leg, mass in enumerate(state.masses) if mass]
+    heavy = [own for own in legs if not any({*own} < {*other} for other in legs)]
     known = parts.alpha_s_power is not None and not isinstance(pdf, PointBeams)
     return HadronSetup(
         name=parts.name,

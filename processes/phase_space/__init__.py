@@ -7,7 +7,7 @@ in the measure dx_1 dx_2 dPhi_m.
 from nisampler.processes.phase_space.blocks import FixedEnergy, MomentumFractions
 from nisampler.processes.phase_space.chili import Boson, ChiliChannel, chili_channels
 from nisampler.processes.phase_space.jets import Jet, JetRegion
-from nisampler.processes.phase_space.mappings import LOGARITHMIC, BreitWigner, IntervalMap, PowerLaw, Uniform
+from nisampler.processes.phase_space.mappings import LOGARITHMIC, BreitWigner, IntervalMap, OnShell, PowerLaw, Uniform
 from nisampler.processes.phase_space.presets import (
     Hadronic,
     drell_yan_channels,
@@ -28,6 +28,7 @@ __all__ = [
     "Jet",
     "JetRegion",
     "MomentumFractions",
+    "OnShell",
     "PowerLaw",
     "TopologyChannel",
     "Uniform",

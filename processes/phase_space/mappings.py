@@ -22,6 +22,8 @@ from nisampler.base.checks import Finite, NonNegative, Positive, settings
 Limit = Tensor | float
 
 SUPPORT_TOLERANCE = 1e-7
+SHELL_TOLERANCE = 1e-6
+"""Of squared masses: momenta of fast resonances add up to no more digits."""
 _TINY = 1e-30
 
 
@@ -208,6 +210,43 @@ class BreitWigner:
         """The distribution function of the Breit-Wigner between the limits."""
         start, span = self._angles(s, low, high)
         return (self._angle(s) - start) / span, self._log_density(s, span)
+
+
+@settings
+class OnShell:
+    r"""Squared mass s = m^2: the delta function that a narrow Breit-Wigner becomes, which takes no coordinate.
+
+    1 / ((s - m^2)^2 + m^2 \Gamma^2) becomes \pi / (m \Gamma) \delta(s - m^2): the density stands for that of a
+    `BreitWigner` at its pole, 1 / (\pi m \Gamma), for integrands with the propagator at the pole.
+
+    Parameters
+    ----------
+    mass, width
+        Mass and width of the resonance in GeV.
+
+    Raises
+    ------
+    ConfigError
+        If the mass or the width is not positive and finite.
+
+    Examples
+    --------
+    >>> OnShell(10.0, 0.5).forward(torch.empty(1), 0.0, 400.0)[0]
+    tensor([100.])
+    """
+
+    mass: Positive
+    width: Positive
+
+    def forward(self, u: Tensor, low: Limit, high: Limit) -> tuple[Tensor, Tensor]:
+        """m^2, whatever the coordinate."""
+        return torch.full_like(u, self.mass**2), torch.full_like(u, -math.log(math.pi * self.mass * self.width))
+
+    def inverse(self, s: Tensor, low: Limit, high: Limit) -> tuple[Tensor, Tensor]:
+        """No coordinate, 0.5 in its place; the density is 0 away from the pole."""
+        at_pole = (s / self.mass**2 - 1).abs() < SHELL_TOLERANCE
+        density = torch.where(at_pole, -math.log(math.pi * self.mass * self.width), -math.inf)
+        return torch.full_like(s, 0.5), density.to(s)
 
 
 LOGARITHMIC = PowerLaw(1.0)

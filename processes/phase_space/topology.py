@@ -25,7 +25,7 @@ from nisampler.processes.phase_space.blocks import (
     decay_inverse,
 )
 from nisampler.processes.phase_space.kinematics import mass2
-from nisampler.processes.phase_space.mappings import IntervalMap, PowerLaw, finish_inverse
+from nisampler.processes.phase_space.mappings import IntervalMap, OnShell, PowerLaw, finish_inverse
 
 TINY = 1e-30
 # Squared masses of clusters start at this fraction of their parent's: below it, boosts have no digits left.
@@ -41,7 +41,8 @@ class Cluster:
     left, right
         The branches.
     invariant
-        Map of the squared mass; not used at the root, where the momentum fractions give it.
+        Map of the squared mass; not used at the root, where the momentum fractions give it. One that is `OnShell`
+        takes no column of the cube.
     min_mass, max_mass
         Limits on the mass in GeV, beside those of kinematics.
     exchange
@@ -69,6 +70,14 @@ class Cluster:
 
 Branch = Cluster | int
 Fractions = MomentumFractions | FixedEnergy
+
+
+def _on_shell(branch: Branch) -> int:
+    """How many clusters below a branch have a fixed mass."""
+    if isinstance(branch, int):
+        return 0
+    below = (branch.left, branch.right)
+    return sum(_on_shell(part) + (isinstance(part, Cluster) and isinstance(part.invariant, OnShell)) for part in below)
 
 
 def _legs(branch: Branch) -> tuple[int, ...]:
@@ -182,7 +191,7 @@ class TopologyChannel:
                 f"channel {self.name}: the tree needs {least} GeV, but the momentum fractions start at "
                 f"{fractions.min_mass} GeV; raise its min_mass"
             )
-        self.dim = 3 * self.legs - 4 + fractions.dim
+        self.dim = 3 * self.legs - 4 + fractions.dim - _on_shell(root)
 
     def __repr__(self) -> str:
         return f"TopologyChannel({self.name!r})"
@@ -256,7 +265,7 @@ class TopologyChannel:
         other: Tensor | float = self.least_mass(cluster.right)
         for branch in (cluster.left, cluster.right):
             if isinstance(branch, Cluster):
-                u = columns.take(1).squeeze(-1)
+                u = s if isinstance(branch.invariant, OnShell) else columns.take(1).squeeze(-1)
                 mass_squared, log_density = branch.invariant.forward(u, *self._interval(branch, s, other))
                 log_g = log_g + log_density + math.log(2 * math.pi)
             else:
@@ -291,7 +300,8 @@ class TopologyChannel:
                 sums.append(momenta[:, branch.legs].sum(1))
                 mass_squared = mass2(sums[-1]).clamp(min=TINY)
                 u, log_density = branch.invariant.inverse(mass_squared, *self._interval(branch, s, other))
-                record.add((u, log_density + math.log(2 * math.pi)))
+                column = u.unsqueeze(-1)[:, : 0 if isinstance(branch.invariant, OnShell) else 1]
+                record.add((column, log_density + math.log(2 * math.pi)))
             else:
                 sums.append(momenta[:, branch])
                 mass_squared = torch.full_like(s, self.masses[branch] ** 2)

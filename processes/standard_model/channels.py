@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 
 import torch
 
@@ -24,6 +25,7 @@ from nisampler.processes.phase_space import (
     FixedEnergy,
     IntervalMap,
     MomentumFractions,
+    OnShell,
     PowerLaw,
     TopologyChannel,
 )
@@ -55,6 +57,8 @@ class Region:
         Whether each collision has the energy `sqrt_s`.
     least
         Least energy of the partons in GeV that is asked for besides.
+    on_shell
+        Sets of legs that come from a particle on its mass shell.
 
     Examples
     --------
@@ -69,10 +73,17 @@ class Region:
     mass_max: dict[tuple[int, ...], float] = field(default_factory=dict)
     fixed: bool = False
     least: float = 0.0
+    on_shell: frozenset[tuple[int, ...]] = frozenset()
 
     @classmethod
-    def of(cls, cuts: Cuts, masses: tuple[float, ...], fixed: bool = False) -> Region:
-        """The region that cuts leave.
+    def of(
+        cls,
+        cuts: Cuts,
+        masses: tuple[float, ...],
+        fixed: bool = False,
+        resonances: Mapping[tuple[int, ...], tuple[float, float]] = MappingProxyType({}),
+    ) -> Region:
+        """The region that cuts leave, and masses of particles that decay: a window for the legs of each, in order.
 
         Raises
         ------
@@ -85,6 +96,9 @@ class Region:
         nisampler.errors.ConfigError: contradictory cuts: legs (0, 1) have a mass of at least 80.4 GeV, not below 80.0
         """
         windows = cuts.mass_windows()
+        for legs, (low, high) in resonances.items():
+            lowest, highest = windows.get(legs, (0.0, math.inf))
+            windows[legs] = max(low, lowest), min(high, highest)
         least: dict[tuple[int, ...], float] = {
             pair: cuts.pair_mass(*pair) for pair in itertools.combinations(range(len(masses)), 2)
         }
@@ -98,13 +112,15 @@ class Region:
             mass_max={legs: high for legs, (_, high) in windows.items() if high < math.inf},
             fixed=fixed,
             least=cuts.least_energy,
+            on_shell=frozenset(legs for legs, (low, high) in resonances.items() if low == high),
         )
         low = found.least_energy
         require(low < cuts.sqrt_s, f"the final state has at least {low:.6g} GeV, sqrt_s is {cuts.sqrt_s} GeV")
         everything = tuple(range(len(masses)))
         for legs, high in found.mass_max.items():
             low = found.least_energy if legs == everything else found.least_mass(legs)
-            require(low < high, f"legs {legs} have a mass of at least {low:.6g} GeV, not below {high}")
+            enough = low <= high if legs in found.on_shell else low < high
+            require(enough, f"legs {legs} have a mass of at least {low:.6g} GeV, not below {high}")
         return found
 
     @cached_property
@@ -168,8 +184,10 @@ def _tree(branch: Branch, couplings: Couplings, region: Region) -> Tree:
     if isinstance(branch, int):
         return branch
     left, right = (_tree(part, couplings, region) for part in (branch.left, branch.right))
-    limits = region.least_mass(branch.legs), region.most_mass(branch.legs)
-    return Cluster(left, right, _invariant(branch.code, couplings, region), *limits)
+    low, high = region.least_mass(branch.legs), region.most_mass(branch.legs)
+    if tuple(sorted(branch.legs)) in region.on_shell:
+        return Cluster(left, right, OnShell(couplings.mass(branch.code), couplings.width(branch.code)), low)
+    return Cluster(left, right, _invariant(branch.code, couplings, region), low, high)
 
 
 def _root(diagram: Diagram, couplings: Couplings, region: Region) -> Cluster | None:

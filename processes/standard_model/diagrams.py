@@ -10,8 +10,10 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nisampler.processes.amplitudes.recursion.resonances import Chains
 from nisampler.processes.amplitudes.recursion.skeleton import partitions
 from nisampler.processes.amplitudes.recursion.vertices import Vertices
+from nisampler.processes.amplitudes.strings import Resonance
 from nisampler.processes.particles import conjugate
 
 
@@ -61,7 +63,13 @@ _Trees = dict[int, list[tuple[Branch, int]]]
 _Paths = dict[int, list[tuple[Diagram, int]]]
 
 
-def diagrams(initial: Sequence[int], final: Sequence[int], vertices: Vertices, strong: set[int]) -> list[Diagram]:
+def diagrams(
+    initial: Sequence[int],
+    final: Sequence[int],
+    vertices: Vertices,
+    strong: set[int],
+    resonances: Sequence[Resonance] = (),
+) -> list[Diagram]:
     """All diagrams of a process with these powers of the strong coupling, as paths of massive and massless particles.
 
     Parameters
@@ -72,6 +80,8 @@ def diagrams(initial: Sequence[int], final: Sequence[int], vertices: Vertices, s
         The Feynman rules.
     strong
         Powers of g_s.
+    resonances
+        Particles of which each diagram has all.
 
     Examples
     --------
@@ -86,28 +96,37 @@ def diagrams(initial: Sequence[int], final: Sequence[int], vertices: Vertices, s
     """
     count = len(final)
     trees: dict[int, _Trees] = {1 << leg: {code: [(leg, 0)]} for leg, code in enumerate(final)}
+    chains = Chains.of(resonances, 0)
     for legs in _subsets(count, 2):
         found: _Trees = {}
+        if not chains.allow(legs):
+            trees[legs] = found
+            continue
         for a, b in partitions(legs):
             for (one, left), (two, right) in itertools.product(trees[a].items(), trees[b].items()):
                 for vertex in vertices.pair(one, two):
+                    if chains.codes.get(legs, vertex.output) != vertex.output:
+                        continue
                     for (x, k), (y, m) in itertools.product(left, right):
                         power = k + m + vertex.strong
                         found.setdefault(vertex.output, []).append((Splitting(vertex.output, x, y), power))
         trees[legs] = found
     paths: dict[int, _Paths] = {0: {conjugate(initial[0]): [(Diagram((), ()), 0)]}}
     for legs in _subsets(count, 1):
-        paths[legs] = _paths(legs, paths, trees, vertices)
+        paths[legs] = _paths(legs, paths, trees, vertices, chains)
     ends = paths[(1 << count) - 1].get(initial[1], [])
     # The last particle of a path is beam 2 itself.
     complete = {Diagram(d.emitted, d.exchanged[:-1]) for d, power in ends if power in strong}
     return sorted(complete, key=lambda d: (len(d.emitted), repr(d)))
 
 
-def _paths(legs: int, paths: dict[int, _Paths], trees: dict[int, _Trees], vertices: Vertices) -> _Paths:
+def _paths(legs: int, paths: dict[int, _Paths], trees: dict[int, _Trees], vertices: Vertices, chains: Chains) -> _Paths:
     found: _Paths = {}
     subset = legs
     while subset:
+        if any(subset & own == subset != own for own in chains.codes):
+            subset = (subset - 1) & legs
+            continue
         before = legs ^ subset
         for (one, starts), (two, branches) in itertools.product(paths[before].items(), trees[subset].items()):
             for vertex in vertices.pair(one, two):

@@ -9,6 +9,7 @@ from typing import Literal
 from nisampler.base.checks import Limit, NonNegative, Positive, settings
 from nisampler.errors import ConfigError
 from nisampler.processes.amplitudes.recursion.model import Scheme
+from nisampler.processes.amplitudes.recursion.resonances import Shape
 from nisampler.processes.constants import (
     ALPHA_EM,
     MASS_HIGGS,
@@ -56,6 +57,10 @@ class StringParameters(CollisionParameters):
         Massless quarks that ``p`` and ``j`` stand for.
     scheme
         How widths enter amplitudes: "zero", "fixed" or "complex".
+    resonances
+        Masses of particles that the string lets decay: "on_shell" at the pole, or of a "breit_wigner" within 15 widths.
+    cut_decays
+        Whether cuts with a name hold for products of decays, too; those of `cuts` always do.
 
     Raises
     ------
@@ -99,6 +104,8 @@ class StringParameters(CollisionParameters):
     mass_tau: NonNegative = 0.0
     flavours: Literal[3, 4, 5] = 5
     scheme: Scheme = "fixed"
+    resonances: Shape = "on_shell"
+    cut_decays: bool = False
 
     def __post_init__(self) -> None:
         if self.mass_bottom and self.flavours > 4:

@@ -13,8 +13,9 @@ from nisampler.density.maps import Channel
 from nisampler.errors import AmplitudeError, ConfigError
 from nisampler.processes.amplitudes.recursion.amplitude import RecursiveAmplitude
 from nisampler.processes.amplitudes.recursion.model import Couplings
+from nisampler.processes.amplitudes.recursion.resonances import mass_window
 from nisampler.processes.amplitudes.recursion.vertices import Vertices
-from nisampler.processes.amplitudes.strings import PARTONS
+from nisampler.processes.amplitudes.strings import PARTONS, Resonance
 from nisampler.processes.constants import ALPHA_S, PHOTON
 from nisampler.processes.hadron.cuts import (
     Cut,
@@ -25,7 +26,7 @@ from nisampler.processes.hadron.cuts import (
     SeparationCut,
     leg_cuts,
 )
-from nisampler.processes.hadron.events import FinalState
+from nisampler.processes.hadron.events import Decay, FinalState, Pole
 from nisampler.processes.hadron.legs import Legs
 from nisampler.processes.hadron.process import HadronProcess, HadronSetup
 from nisampler.processes.hadron.wiring import Parts, all_cuts, running_coupling, wired
@@ -68,16 +69,21 @@ def create_from_string(process: str, **parameters: Any) -> HadronProcess:
     """
     card = StringParameters(**parameters)
     model = card.model
-    amplitude = RecursiveAmplitude(process, model, card.scheme, card.flavours)
+    amplitude = RecursiveAmplitude(process, model, card.scheme, card.flavours, card.resonances)
     pdf = _densities(process, amplitude, card, set(parameters))
     point_like = isinstance(pdf, PointBeams)
     couplings = amplitude.couplings
     finals = [item.final for item in amplitude.subprocesses]
     legs = Legs(finals, tuple(couplings.mass(code) for code in finals[0]))
-    cuts = all_cuts(_card_cuts(legs, card), legs, card)
-    region = Region.of(cuts, legs.masses, point_like)
-    powers = {power for item in amplitude.matrices.values() for power in item.strong}
+    resonances = amplitude.table.legs.resonances
+    decayed = {leg for item in resonances for leg in item.legs} if not card.cut_decays else set()
+    cuts = all_cuts(_card_cuts(legs, card, decayed), legs, card)
+    windows = {tuple(sorted(item.legs)): mass_window(item.code, couplings, card.resonances) for item in resonances}
+    region = Region.of(cuts, legs.masses, point_like, windows)
     state = legs.final_state(model)
+    if resonances:
+        state = replace(state, decays=tuple(_decay(item, couplings) for item in resonances))
+    powers = {power for item in amplitude.matrices.values() for power in item.strong}
     channels, groups = _channels(amplitude, powers, state, region, card)
     parts = Parts(
         name=process,
@@ -91,6 +97,11 @@ def create_from_string(process: str, **parameters: Any) -> HadronProcess:
         shown=(1.0, card.sqrt_s if point_like else 0.2 * card.sqrt_s),
     )
     return _with_the_best(wired(parts, card, model, pdf), card)
+
+
+def _decay(resonance: Resonance, couplings: Couplings) -> Decay:
+    code = resonance.code
+    return Decay(resonance.legs, (Pole(code, couplings.mass(code), couplings.width(code)),))
 
 
 def _densities(process: str, amplitude: RecursiveAmplitude, card: StringParameters, given: set[str]) -> Pdf:
@@ -114,9 +125,10 @@ def _channels(
 ) -> tuple[Sequence[Channel], list[int]]:
     """Along the diagrams, or Chili channels, where the card says so or they do better."""
     found, couplings = _all_diagrams(amplitude, powers), amplitude.couplings
-    possible = pair_of(state) is not None and not region.fixed
+    resonances = amplitude.table.legs.resonances
+    possible = pair_of(state) is not None and not region.fixed and not resonances
     if card.channels == "chili" and not possible:
-        raise ConfigError('channels = "chili" needs protons, jets and two other final legs; take channels = "topology"')
+        raise ConfigError('channels = "chili" needs protons, jets and two other final legs, no decays; take "topology"')
     if card.channels == "topology" or not possible:
         return diagram_channels(found, couplings, region, state.jets)
     if card.channels == "auto":
@@ -161,30 +173,36 @@ def _all_diagrams(amplitude: RecursiveAmplitude, powers: set[int]) -> list[Diagr
         codes = [0] * len(element.process)
         for place, source in enumerate(element.permutation):
             codes[source] = element.process[place]
-        found |= dict.fromkeys(diagrams(codes[:2], codes[2:], vertices, powers))
+        resonances = amplitude.table.legs.resonances
+        found |= dict.fromkeys(diagrams(codes[:2], codes[2:], vertices, powers, resonances))
     return list(found)
 
 
-def _card_cuts(legs: Legs, card: StringParameters) -> list[Cut]:
-    """All cuts with a name of their own that cut anything."""
-    charged = legs.leptons + legs.photons
+def _card_cuts(legs: Legs, card: StringParameters, spared: set[int]) -> list[Cut]:
+    """All cuts with a name of their own that cut anything; some legs are spared."""
+    jets, leptons, photons, neutrinos = (
+        tuple(leg for leg in members if leg not in spared)
+        for members in (legs.jets, legs.leptons, legs.photons, legs.neutrinos)
+    )
+    charged = leptons + photons
     found: list[Cut] = []
     for members, least, widest in (
-        (legs.jets, card.pt_jet_min, card.eta_jet_max),
-        (legs.leptons, card.pt_lepton_min, card.eta_lepton_max),
-        (legs.photons, card.pt_photon_min, card.eta_photon_max),
+        (jets, card.pt_jet_min, card.eta_jet_max),
+        (leptons, card.pt_lepton_min, card.eta_lepton_max),
+        (photons, card.pt_photon_min, card.eta_photon_max),
     ):
         found += leg_cuts(members, least, widest)
-    if len(legs.jets) > 1:
-        found.append(SeparationCut(legs.jets, card.delta_r_jj_min))
+    if len(jets) > 1:
+        found.append(SeparationCut(jets, card.delta_r_jj_min))
         if card.m_jj_min or card.delta_eta_jj_min:
-            found.append(LeadingPairCut(legs.jets, card.m_jj_min, card.delta_eta_jj_min))
+            found.append(LeadingPairCut(jets, card.m_jj_min, card.delta_eta_jj_min))
     if len(charged) > 1 and card.delta_r_ll_min:
         found.append(SeparationCut(charged, card.delta_r_ll_min))
-    if charged and legs.jets and card.delta_r_jl_min:
-        found.append(DistanceCut(charged, legs.jets, card.delta_r_jl_min))
+    if charged and jets and card.delta_r_jl_min:
+        found.append(DistanceCut(charged, jets, card.delta_r_jl_min))
     if card.m_ll_min or not math.isinf(card.m_ll_max):
-        found += [MassCut(pair, card.m_ll_min, card.m_ll_max) for pair in legs.pairs]
+        pairs = [pair for pair in legs.pairs if not spared & {*pair}]
+        found += [MassCut(pair, card.m_ll_min, card.m_ll_max) for pair in pairs]
     if card.pt_missing_min:
-        found.append(MissingTransverseMomentumCut(legs.neutrinos, card.pt_missing_min))
+        found.append(MissingTransverseMomentumCut(neutrinos, card.pt_missing_min))
     return found

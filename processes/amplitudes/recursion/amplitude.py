@@ -15,6 +15,7 @@ from nisampler.processes.amplitudes.flavours import FlavourTable, GeneratedEleme
 from nisampler.processes.amplitudes.protocol import SubProcess
 from nisampler.processes.amplitudes.recursion.matrix_element import MatrixElement
 from nisampler.processes.amplitudes.recursion.model import Couplings, Scheme
+from nisampler.processes.amplitudes.recursion.resonances import Shape
 from nisampler.processes.amplitudes.recursion.subprocesses import OrderTable
 from nisampler.processes.amplitudes.strings import parse_process
 from nisampler.processes.amplitudes.tree import colour_tags, joined_momenta
@@ -32,6 +33,11 @@ class RecursiveAmplitude:
     that of the model, elsewhere the unit matrix. On a CPU points run through compiled code where llvmlite is installed;
     on a GPU, and where gradients are asked for, through plain torch.
 
+    With decays, ``p p > t t~, t > b e+ ve, t~ > b~ mu- vm~``, only diagrams with these resonances are taken, and the
+    correlations of spins are those of the whole. Values have the propagators with fixed widths: at the pole, times
+    delta(p^2 - m^2) pi m Gamma for each resonance, they are those of the narrow-width approximation. The orders of a
+    string are those of what is produced. The CKM matrix is the unit.
+
     Parameters
     ----------
     process
@@ -42,11 +48,14 @@ class RecursiveAmplitude:
         How widths enter, see `Couplings`.
     flavours
         Massless quarks that ``p`` and ``j`` stand for.
+    shape
+        Whether particles that decay are "on_shell", and their other propagators without width, or have the masses of a
+        "breit_wigner".
 
     Raises
     ------
     AmplitudeError
-        If the string cannot be read or no combination of flavours has a diagram of these orders.
+        If the string cannot be read, a decay is impossible, or no flavours have a diagram of these orders.
 
     Examples
     --------
@@ -65,6 +74,7 @@ class RecursiveAmplitude:
         model: StandardModel | None = None,
         scheme: Scheme = "fixed",
         flavours: int = len(MASSLESS_QUARKS),
+        shape: Shape = "on_shell",
     ) -> None:
         self.process, self.model = process, model or StandardModel().on_shell()
         # The table has the CKM element of the one line that a single W changes as a factor of each combination.
@@ -74,7 +84,7 @@ class RecursiveAmplitude:
             power = {table.legs.alpha_s_power}
             made = {codes: MatrixElement(codes[:2], codes[2:], couplings, power) for codes in table.generated}
         else:
-            found = OrderTable(process, couplings, flavours)
+            found = OrderTable(process, couplings, flavours, shape)
             table, made = found.table, found.matrices
         self.table, self.matrices = table, made
         self.subprocesses: tuple[SubProcess, ...] = self.table.subprocesses
@@ -164,7 +174,7 @@ def _leading_in_qcd(process: str, model: StandardModel, flavours: int) -> Flavou
     """The table of known symmetries, where every coloured leg but two costs a power of the strong coupling."""
     legs = parse_process(process, flavours)
     several = [place for place, leg in enumerate(legs.final) if len(leg) > 1]
-    if legs.orders.given or list(legs.jets) != several:
+    if legs.orders.given or legs.resonances or list(legs.jets) != several:
         return None
     try:
         return flavour_table(process, model, flavours)

@@ -14,6 +14,7 @@ from nisampler.errors import AmplitudeError
 from nisampler.processes.amplitudes.recursion.colours import Flow, String
 from nisampler.processes.amplitudes.recursion.graph import Graph, Ref, Term
 from nisampler.processes.amplitudes.recursion.model import MASSLESS_BOSONS, Couplings
+from nisampler.processes.amplitudes.recursion.resonances import Chains
 from nisampler.processes.amplitudes.recursion.skeleton import partitions
 from nisampler.processes.amplitudes.recursion.vertices import Vertex, Vertices
 from nisampler.processes.constants import GLUON, HIGGS
@@ -81,6 +82,10 @@ class Recursion:
         Powers of the strong coupling that the amplitude may have.
     incoming
         How many of the legs, the first ones, come in.
+    chains
+        Sets of legs that come from a resonance each; only diagrams with all of these resonances are taken.
+    on_shell
+        Whether resonances are on shell: then their other propagators are beside a particle that is as good as stable.
 
     Raises
     ------
@@ -103,8 +108,12 @@ class Recursion:
         helicities: Sequence[Sequence[int | None]],
         strong: set[int],
         incoming: int = 2,
+        chains: Chains | None = None,
+        on_shell: bool = True,
     ) -> None:
         self._incoming = (1 << incoming) - 1
+        self._whole, self._on_shell = chains or Chains({}), on_shell
+        self._chains = self._whole.without_last(len(codes))
         self.codes, self.helicities, self.strong = tuple(codes), [tuple(h) for h in helicities], strong
         self.couplings, self.vertices, self.graph = couplings, Vertices(couplings), Graph()
         self.legs = len(self.codes)
@@ -142,9 +151,8 @@ class Recursion:
             self._store(1 << leg, list(self._external(leg)))
         for size in range(2, rest):
             for legs in map(sum, itertools.combinations([1 << leg for leg in range(rest)], size)):
-                self._store(
-                    legs, [(s, p) for s, t in self._sources(legs).items() if (p := self._propagated(legs, s, t))]
-                )
+                sources = self._sources(legs, self._chains.codes.get(legs)) if self._chains.allow(legs) else {}
+                self._store(legs, [(s, p) for s, t in sources.items() if (p := self._propagated(legs, s, t))])
         return self._closed(self._sources((1 << rest) - 1, conjugate(self.codes[-1])))
 
     def _store(self, legs: int, currents: list[tuple[State, Parts]]) -> None:
@@ -165,7 +173,8 @@ class Recursion:
                         for inputs in itertools.product(first, second):
                             self._combine(found, vertex, (a, b), inputs)
             for b_, c in partitions(b):
-                self._add_triples(found, (a, b_, c), only)
+                if self._chains.allow_vertex((a, b_, c)):
+                    self._add_triples(found, (a, b_, c), only)
         return found
 
     def _add_triples(self, found: Acc, sets: tuple[int, int, int], only: int | None) -> None:
@@ -295,7 +304,8 @@ class Recursion:
         return full
 
     def _codes_of(self, legs: int) -> list[int]:
-        return [code for leg, code in enumerate(self.codes) if legs >> leg & 1]
+        chains = self._whole if self._on_shell else Chains({})
+        return chains.particles(legs, self.codes)
 
     def _closed(self, sources: Acc) -> dict[Output, Ref]:
         """Amplitudes: the sources of all legs but one, times the wave function of that one."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -21,7 +20,9 @@ from nisampler.processes.amplitudes.recursion.colours import String, colour_matr
 from nisampler.processes.amplitudes.recursion.model import Couplings
 from nisampler.processes.amplitudes.recursion.plan import lowered, restricted, run
 from nisampler.processes.amplitudes.recursion.probes import probe_momenta
+from nisampler.processes.amplitudes.recursion.resonances import Chains, Shape, identical
 from nisampler.processes.amplitudes.recursion.waves import Leg, light_cone, wave
+from nisampler.processes.amplitudes.strings import Product, Resonance
 from nisampler.processes.amplitudes.tree import ColourFlow
 from nisampler.processes.constants import GLUON, HIGGS
 from nisampler.processes.particles import conjugate, is_fermion, is_quark
@@ -60,6 +61,11 @@ class MatrixElement:
     strong
         Powers of g_s that the amplitude may have, all other couplings being electroweak; amplitudes of different powers
         interfere.
+    produced
+        What the collision makes, if some of it decays to the final legs: only diagrams with these resonances are taken,
+        each with its propagator of fixed width. By default it makes the final legs.
+    shape
+        Whether resonances are on shell.
 
     Raises
     ------
@@ -78,7 +84,15 @@ class MatrixElement:
     1.0
     """
 
-    def __init__(self, initial: Sequence[int], final: Sequence[int], couplings: Couplings, strong: set[int]) -> None:
+    def __init__(
+        self,
+        initial: Sequence[int],
+        final: Sequence[int],
+        couplings: Couplings,
+        strong: set[int],
+        produced: Sequence[Product] = (),
+        shape: Shape = "on_shell",
+    ) -> None:
         self.initial, self.final, self.strong = tuple(initial), tuple(final), set(strong)
         codes = (*self.initial, *self.final)
         if couplings.scheme == "complex":
@@ -87,7 +101,12 @@ class MatrixElement:
         self.legs = [Leg(code, place < len(self.initial), couplings.mass(code)) for place, code in enumerate(codes)]
         self.outgoing = tuple(conjugate(leg.code) if leg.incoming else leg.code for leg in self.legs)
         self.helicities = [spins(leg.code, leg.mass) for leg in self.legs]
-        recursion = Recursion(self.outgoing, couplings, self.helicities, strong, len(self.initial))
+        produced = produced or range(len(self.final))
+        resonances = [item for part in produced if isinstance(part, Resonance) for item in part.chain]
+        chains = Chains.of(resonances, len(self.initial))
+        recursion = Recursion(
+            self.outgoing, couplings, self.helicities, strong, len(self.initial), chains, shape == "on_shell"
+        )
         if not recursion.outputs:
             raise AmplitudeError(
                 f"no tree diagram of {self.initial} > {self.final} with {sorted(strong)} as the power of g_s: "
@@ -102,8 +121,7 @@ class MatrixElement:
             if leg.incoming:
                 colours = 8 if leg.code == GLUON else 3 if is_quark(leg.code) else 1
                 self.average /= colours * len(helicities)
-        for count in Counter(self.final).values():
-            self.average /= math.factorial(count)
+        self.average /= identical(produced, self.final)
 
     def _lower(self, recursion: Recursion, times: dict[int, int]) -> None:
         """Keep the outputs of these helicities, each so many times."""

@@ -19,10 +19,11 @@ from nisampler.processes.amplitudes.protocol import SubProcess
 from nisampler.processes.amplitudes.recursion.matrix_element import MatrixElement
 from nisampler.processes.amplitudes.recursion.model import Couplings
 from nisampler.processes.amplitudes.recursion.probes import probe_momenta
+from nisampler.processes.amplitudes.recursion.resonances import Shape, check_decay, codes_of, decay_powers, kind
 from nisampler.processes.amplitudes.recursion.skeleton import Known, strong_powers
 from nisampler.processes.amplitudes.recursion.vertices import Vertices
-from nisampler.processes.amplitudes.strings import ProcessLegs, parse_process
-from nisampler.processes.constants import MASSLESS_QUARKS
+from nisampler.processes.amplitudes.strings import ProcessLegs, Product, parse_process
+from nisampler.processes.constants import GLUON, MASSLESS_QUARKS
 from nisampler.processes.particles import conjugate, is_lepton, is_quark, thrice_charge
 
 Codes = tuple[int, ...]
@@ -31,14 +32,17 @@ _SWAPPED = {1: 3, 3: 1, 2: 4, 4: 2}
 
 
 def combinations(legs: ProcessLegs) -> Iterator[Codes]:
-    """Every choice of a code for each leg that conserves charge, quarks and leptons.
+    """Every choice of a code for each leg that conserves charge, quarks and leptons, in each decay, too.
 
-    Legs with the same choices that differ by their order alone are one choice.
+    Legs with the same choices that differ by their order alone are one choice; so are decays of equal particles.
 
     >>> from nisampler.processes.amplitudes.strings import parse_process
     >>> list(combinations(parse_process("e+ e- > l+ l-")))
     [(-11, 11, -11, 11), (-11, 11, -13, 13)]
     """
+    if legs.resonances:
+        yield from _with_decays(legs)
+        return
     groups: dict[Codes, list[int]] = {}
     for place, leg in enumerate(legs.final):
         groups.setdefault(leg, []).append(place)
@@ -53,6 +57,33 @@ def combinations(legs: ProcessLegs) -> Iterator[Codes]:
     for initial in itertools.product(*legs.initial):
         before = _conserved(initial)
         yield from ((*initial, *final) for final in finals if _conserved(final) == before)
+
+
+def _with_decays(legs: ProcessLegs) -> Iterator[Codes]:
+    finals = list(_choices(legs.produced, legs).values())
+    for initial in itertools.product(*legs.initial):
+        before = _conserved(initial)
+        for found in finals:
+            codes = tuple(found[leg] for leg in range(len(legs.final)))
+            if _conserved(codes_of(legs.produced, codes)) == before:
+                yield (*initial, *codes)
+
+
+def _choices(products: Sequence[Product], legs: ProcessLegs) -> dict[tuple[str, ...], dict[int, int]]:
+    """Codes by leg of some products, one choice of each kind."""
+    found: dict[tuple[str, ...], dict[int, int]] = {}
+    for chosen in itertools.product(*(_choices_of(part, legs) for part in products)):
+        codes = {leg: code for part in chosen for leg, code in part.items()}
+        found.setdefault(tuple(sorted(kind(part, codes) for part in products)), codes)
+    return found
+
+
+def _choices_of(product: Product, legs: ProcessLegs) -> list[dict[int, int]]:
+    if isinstance(product, int):
+        return [{product: code} for code in legs.final[product]]
+    before = _conserved([product.code])
+    found = _choices(product.products, legs).values()
+    return [codes for codes in found if _conserved(codes_of(product.products, codes)) == before]
 
 
 def _conserved(codes: Sequence[int]) -> tuple[int, ...]:
@@ -89,12 +120,14 @@ class OrderTable:
         The Feynman rules.
     flavours
         Massless quarks that ``p`` and ``j`` stand for.
+    shape
+        What masses particles have that decay.
 
     Raises
     ------
     AmplitudeError
-        If the string cannot be read, or no combination has a diagram of these orders; the message says which powers
-        there are.
+        If the string cannot be read, a decay is impossible, or no combination has a diagram of these orders; the
+        message says which powers there are.
 
     Examples
     --------
@@ -107,15 +140,19 @@ class OrderTable:
     process: str
     couplings: Couplings
     flavours: int = len(MASSLESS_QUARKS)
+    shape: Shape = "on_shell"
     matrices: dict[Codes, MatrixElement] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._vertices, self._known = Vertices(self.couplings), list[_Known]()
         self._probes: Tensor | None = None
         self._currents: Known = {}
-        legs = parse_process(self.process, self.flavours)
-        total = len(legs.initial) + len(legs.final) - 2
-        powers = {codes: self._powers(codes) for codes in combinations(legs)}
+        self._legs = legs = parse_process(self.process, self.flavours)
+        every = list(combinations(legs))
+        for item in reversed(legs.resonances):
+            check_decay(self.process, item, _choices_of(item, legs), self.couplings, self.shape)
+        total = len(legs.initial) + len(legs.produced) - 2
+        powers = {codes: self._powers(codes) for codes in every}
         if legs.orders.given:
             allowed = legs.orders.powers(total)
         else:
@@ -129,25 +166,33 @@ class OrderTable:
         for codes, strong in chosen.items():
             alike = min(codes, tuple(_swapped(code) for code in codes))
             if alike not in seen:
-                seen[alike] = self._element(alike, strong)
+                seen[alike] = self._element(alike, {power + self._of_decays(codes) for power in strong})
             index = elements.setdefault(seen[alike], len(elements))
             subprocesses.append(SubProcess((codes[0], codes[1]), codes[2:], index))
         self.table = FlavourTable(self.process, legs, tuple(subprocesses), tuple(elements))
 
     def _powers(self, codes: Codes) -> set[int]:
-        outgoing = [conjugate(code) for code in codes[:2]] + list(codes[2:])
+        """Powers of what is produced; none where a decay does not exist."""
+        if not all(decay_powers(item, codes[2:], self._vertices) for item in self._legs.resonances):
+            return set()
+        outgoing = [conjugate(code) for code in codes[:2]] + codes_of(self._legs.produced, codes[2:])
         return strong_powers(outgoing, self._vertices, self._currents)
+
+    def _of_decays(self, codes: Codes) -> int:
+        """The largest powers of all decays together."""
+        return sum(max(decay_powers(item, codes[2:], self._vertices)) for item in self._legs.resonances)
 
     def _element(self, codes: Codes, strong: set[int]) -> GeneratedElement:
         """A matrix element whose values these are, or a new one."""
-        matrix = MatrixElement(codes[:2], codes[2:], self.couplings, strong)
+        matrix = MatrixElement(codes[:2], codes[2:], self.couplings, strong, self._legs.produced, self.shape)
         if self._probes is None:
             self._probes = probe_momenta([leg.mass for leg in matrix.legs])
         alpha_s = torch.linspace(0.1, 0.15, len(self._probes), dtype=torch.float64)
         own = matrix.squared(self._probes, alpha_s)
         for known in self._known:
             for order, values in known.values:
-                if torch.allclose(own, values, rtol=_EQUAL, atol=0.0):
+                coloured = [_colour(codes[source]) for source in order] == [_colour(code) for code in known.codes]
+                if coloured and torch.allclose(own, values, rtol=_EQUAL, atol=0.0):
                     return GeneratedElement(known.codes, order, conjugated=False)
         moved = [(order, matrix.squared(self._probes[:, list(order)], alpha_s)) for order in self._orders(matrix)]
         self._known.append(_Known(codes, matrix, moved))
@@ -165,6 +210,11 @@ class OrderTable:
                     order[place] = source
                 if all(masses[place] == masses[source] for place, source in enumerate(order)):
                     yield tuple(order)
+
+
+def _colour(code: int) -> int:
+    """1 of quarks, -1 of antiquarks, 8 of gluons, 0 of others: equal elements have equal colours in event records."""
+    return (code > 0) - (code < 0) if is_quark(code) else 8 if code == GLUON else 0
 
 
 def _swapped(code: int) -> int:
