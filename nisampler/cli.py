@@ -155,7 +155,7 @@ def resume(context: typer.Context, run: RunPath, workers: Workers = 1, quiet: Qu
         from nisampler.run.report.summary import summary
 
         with monitor_for(not quiet) as monitor, RunDirectory.open(run) as directory:
-            announce(directory.settings["process"], monitor)
+            announce(directory.settings["process"], directory.card.parameters, monitor)
             result = execute(directory, monitor, workers=workers)
         show(summary(result, run), quiet)
 
@@ -291,7 +291,7 @@ def pack(
 
         directory = RunDirectory.read(run)
         with monitor_for(not quiet) as monitor:
-            announce(directory.settings["process"], monitor)
+            announce(directory.settings["process"], directory.card.parameters, monitor)
         show(pack_summary(write_pack(directory, output, not without_pdf), output), quiet)
 
 

@@ -105,6 +105,14 @@ class StandardModel:
         """
         return replace(self, sin2_theta_w=1 - (self.mass_w / self.mass_z) ** 2)
 
+    def without_mixing(self) -> StandardModel:
+        """The same with the unit matrix in place of the CKM matrix.
+
+        >>> StandardModel().without_mixing().ckm[0]
+        (1.0, 0.0, 0.0)
+        """
+        return replace(self, ckm=((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)))
+
     @property
     def charge_squared(self) -> float:
         """e^2 = 4 pi alpha."""

@@ -187,7 +187,7 @@ class Card(BaseModel):
         """The TOML that it was read from, and below it what replaced its values; empty for a card made otherwise."""
         return self._text
 
-    def moved(self, parameters: dict[str, str], sets: Collection[str] = ()) -> Card:
+    def moved(self, parameters: Mapping[str, str | list[str]], sets: Collection[str] = ()) -> Card:
         """The same card where files lie elsewhere; event files keep the names it was written with.
 
         Parameters
@@ -207,12 +207,16 @@ class Card(BaseModel):
         named = [(Path(entry).parent.name, entry) for entry in asked.pdfs]
         pdfs = tuple(f"{name}/{Path(entry).name}" if name in sets else entry for name, entry in named)
         events = replace(self.events, variations=replace(asked, pdfs=pdfs))
-        other = self.model_copy(update={"parameters": self.parameters | parameters, "events": events})
-        other._moved = {place: str(self.parameters[name]) for name, place in parameters.items()}
+        other = self.model_copy(update={"parameters": self.parameters | dict(parameters), "events": events})
+        places = {name: [place] if isinstance(place, str) else place for name, place in parameters.items()}
+        before = {name: [old] if isinstance(old, str) else old for name, old in self.parameters.items()}
+        other._moved = {new: old for name in places for new, old in zip(places[name], before[name], strict=True)}
         return other
 
     def as_written(self, value: Any) -> Any:
         """A value of a parameter as the card had it before it was `moved`."""
+        if isinstance(value, list | tuple):
+            return [self.as_written(item) for item in value]
         return self._moved.get(value, value) if isinstance(value, str) else value
 
     def model_post_init(self, context: Any, /) -> None:

@@ -106,7 +106,7 @@ class RunDirectory:
             "version": VERSION,
             "card_sha256": _digest(card_text),
             "overrides": dict(overrides or {}),
-            "source_sha256": lookup.source_sha256(settings["process"]),
+            "source_sha256": lookup.source_sha256(settings["process"], card.parameters),
             **settings,
         }
         with atomic_folder(target) as (temporary, lock):
@@ -185,9 +185,10 @@ class RunDirectory:
             If the file of the process is missing or was changed.
         """
         name = self.settings["process"]
-        if lookup.source_sha256(name) != self.settings["source_sha256"]:
+        if lookup.source_sha256(name, self.card.parameters) != self.settings["source_sha256"]:
+            files = ", ".join(lookup.sources(name, self.card.parameters))
             raise StorageError(
-                f"{name.rpartition(':')[0]} is missing or was changed since {self.path} began: restore the file to "
+                f"{files} is missing or was changed since {self.path} began: restore the file to "
                 "resume, or start a new run in another directory"
             )
 
@@ -344,9 +345,16 @@ def _relocated(root: Path, settings: dict[str, Any], card: Card) -> tuple[dict[s
     """Settings and card of a run in a pack, with its process and its files where they are now."""
     manifest = read_pack(root)
     if manifest["process"] is not None:
-        settings = settings | {"process": str(root.resolve() / manifest["process"])}
-    moved = {name: str(root.resolve() / place) for name, place in manifest["parameters"].items()}
+        settings = settings | {"process": lookup.below(root.resolve(), manifest["process"])}
+    moved = {name: _below(root.resolve(), place) for name, place in manifest["parameters"].items()}
     return settings, card.moved(moved, manifest["pdf"])
+
+
+def _below(root: Path, place: str | list[str]) -> str | list[str]:
+    """A file or folder of a pack, or the items of a list of which some name code in it."""
+    if isinstance(place, str):
+        return lookup.below(root, place)
+    return [lookup.below(root, item) if lookup.code_of(item) else item for item in place]
 
 
 def _digest(text: str) -> str:

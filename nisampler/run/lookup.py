@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib.util
+import itertools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -22,6 +25,8 @@ from nisampler.events.weights import WeightGroup
 from nisampler.ui.monitor import Monitor
 
 GROUP = "nisampler.processes"
+LIBRARY = "umami:"
+"""What stands in front of the file of a shared library with matrix elements, UMAMI being its interface."""
 
 
 class Beams(Protocol):
@@ -227,10 +232,43 @@ def absolute(name: str) -> str:
     >>> absolute("mine.py:density") == f"{Path('mine.py').resolve()}:density"
     True
     """
+    library, string = _library(name)
+    if library:
+        return f"{LIBRARY}{Path(library).resolve()} {string}"
     place, colon, attribute = name.rpartition(":")
     if colon and place.endswith(".py"):
         return f"{Path(place).resolve()}:{attribute}"
     return name
+
+
+def below(folder: Path, name: str) -> str:
+    """The full name of what `name` is, its file counted from a folder.
+
+    >>> below(Path("/packs"), "sources/mine.py:density"), below(Path("/packs"), "umami:sources/dy.so p p > e- e+")
+    ('/packs/sources/mine.py:density', 'umami:/packs/sources/dy.so p p > e- e+')
+    """
+    library = name.startswith(LIBRARY)
+    return f"{LIBRARY if library else ''}{folder / name.removeprefix(LIBRARY)}"
+
+
+def renamed(name: str, file: str) -> str:
+    """The name of the same object or process string of another file.
+
+    >>> renamed("mine.py:density", "sources/mine.py"), renamed("umami:dy.so p p > e- e+", "sources/dy.so")
+    ('sources/mine.py:density', 'umami:sources/dy.so p p > e- e+')
+    """
+    if name.startswith(LIBRARY):
+        return f"{LIBRARY}{file} {_library(name)[1]}".rstrip()
+    return f"{file}:{name.rpartition(':')[2]}"
+
+
+def _library(name: str) -> tuple[str, str]:
+    """The file of the shared library in front of a process string, and the string; both empty where there is none."""
+    if not name.startswith(LIBRARY):
+        return "", ""
+    before, arrow, after = name.removeprefix(LIBRARY).partition(">")
+    library, *beams = before.rsplit(maxsplit=2)
+    return (library, f"{' '.join(beams)} {arrow}{after}") if len(beams) == 2 else ("", "")
 
 
 def same_process(card: str, full: str) -> bool:
@@ -239,6 +277,9 @@ def same_process(card: str, full: str) -> bool:
     >>> same_process("mine.py:density", "/home/me/mine.py:density"), same_process("camel4", "mine:density")
     (True, False)
     """
+    (library, string), (other, same) = _library(card), _library(full)
+    if library:
+        return string == same and Path(library).name == Path(other).name
     place, colon, attribute = card.rpartition(":")
     if not (colon and place.endswith(".py")):
         return card == full
@@ -247,32 +288,57 @@ def same_process(card: str, full: str) -> bool:
 
 
 def source(name: str) -> str | None:
-    """The file of a ``file.py:object`` or ``module:object``, None for a process that is registered.
+    """The file of a ``file.py:object``, ``module:object`` or shared library, None for a process that is registered.
 
-    >>> source("camel4") is None, source("mine.py:density")
-    (True, 'mine.py')
+    >>> source("camel4") is None, source("mine.py:density"), source("umami:dy.so p p > e- e+")
+    (True, 'mine.py', 'dy.so')
     """
+    if name.startswith(LIBRARY):
+        return _library(name)[0] or name.removeprefix(LIBRARY)
     place, colon, _ = name.rpartition(":")
     if not colon:
         return None
     return place if place.endswith(".py") else str(_module_file(place) or place)
 
 
-def announce(name: str, monitor: Monitor) -> None:
+def code_of(value: Any) -> str | None:
+    """The file of a ``file.py:object`` or shared library that a parameter names, None where it names none.
+
+    >>> code_of("mine.py:veto"), code_of("umami:dy.so"), code_of("pt(e+) > 20"), code_of(3)
+    ('mine.py', 'dy.so', None, None)
+    """
+    if not isinstance(value, str):
+        return None
+    return source(value) if value.startswith(LIBRARY) or value.rpartition(":")[0].endswith(".py") else None
+
+
+def sources(name: str, parameters: Mapping[str, Any]) -> list[str]:
+    """The files with code of a process and of its parameters, each once.
+
+    >>> sources("mine.py:density", {"cuts": ["pt(e+) > 20", "cuts.py:veto"], "scale": "mine.py:mu"})
+    ['mine.py', 'cuts.py']
+    """
+    values = itertools.chain.from_iterable(v if isinstance(v, list | tuple) else [v] for v in parameters.values())
+    found = [source(name), *map(code_of, values)]
+    return list(dict.fromkeys(file for file in found if file))
+
+
+def announce(name: str, parameters: Mapping[str, Any], monitor: Monitor) -> None:
     """Say that code of a user's own file or package is about to run, if it is.
 
     >>> from nisampler.ui.progress import PlainMonitor, make_console
-    >>> announce("mine.py:density", PlainMonitor(make_console()))
+    >>> announce("mine.py:density", {}, PlainMonitor(make_console()))
     runs code from mine.py
     """
-    if file := source(name):
+    for file in sources(name, parameters):
         monitor.line(f"runs code from {file}")
 
 
-def source_sha256(name: str) -> str | None:
-    """Checksum of the file that defines a ``file.py:object`` or ``module:object``, None if there is no such file.
+def source_sha256(name: str, parameters: Mapping[str, Any] = MappingProxyType({})) -> str | None:
+    """Checksum of the file that defines a process of one's own, None if there is no such file.
 
-    Registered processes have None too: they are known by the version of their package.
+    Registered processes have None too: they are known by the version of their package. With parameters that name code,
+    it is the checksum of those of all files.
 
     Raises
     ------
@@ -284,8 +350,9 @@ def source_sha256(name: str) -> str | None:
     >>> source_sha256("camel4") is None, len(source_sha256("nisampler.run.lookup:create"))
     (True, 64)
     """
-    file = source(name)
-    return sha256(file) if file is not None and Path(file).is_file() else None
+    # In a pack a file may lie in several places.
+    found = sorted({sha256(file) for file in sources(name, parameters) if Path(file).is_file()})
+    return found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest() if found else None
 
 
 def _module_file(module: str) -> Path | None:

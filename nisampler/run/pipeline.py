@@ -71,7 +71,7 @@ def start(
     card = parse_card(text, str(card_path), overrides)
     device = card_device(card.device)
     name = lookup.absolute(card.process)
-    lookup.announce(name, watcher)
+    lookup.announce(name, card.parameters, watcher)
     # Sets of parton densities that are missing are found before anything is made.
     _ = build_job(card, name, device).variations
     settings = {
@@ -141,7 +141,7 @@ def _execute(
 ) -> dict[str, Any]:
     settings, card = directory.settings, directory.card
     card_device(settings["device"])
-    lookup.announce(settings["process"], LogMonitor(directory.log))
+    lookup.announce(settings["process"], card.parameters, LogMonitor(directory.log))
     job = build_job(card, settings["process"], settings["device"])
     changed = version_changes(settings["versions"], "since the run began")
     monitor.line(f"{job.process.name}, seed {card.seed}, {job.device}, {settings['threads']} thread(s)")

@@ -276,16 +276,22 @@ def _open_lines(colours: Tensor, decays: tuple[Decay, ...]) -> Tensor:
 def _colours_and_spins(
     source: EventSource, points: PartonPoints, chosen: Tensor, uniform: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Colour tags (n, 2 + m, 2) drawn by leading-colour weights, and helicities (n, 2 + m), 9 where unknown."""
+    """Colour tags (n, 2 + m, 2) drawn by leading-colour weights, and helicities (n, 2 + m), 9 where unknown.
+
+    An amplitude with a method `drawn` draws both by itself.
+    """
     amplitude = source.amplitude
     n, legs = len(chosen), 2 + points.outgoing.shape[1]
     colours = torch.zeros(n, legs, 2, dtype=torch.long, device=chosen.device)
     spins = points.outgoing.new_full((n, legs), UNKNOWN_SPIN)
-    known = getattr(amplitude, "spins", None)
+    known, drawn = getattr(amplitude, "spins", None), getattr(amplitude, "drawn", None)
     element = torch.tensor([item.element for item in amplitude.subprocesses], device=chosen.device)[chosen]
     for index in sorted(set(element.tolist())):
         rows = torch.nonzero(element == index).squeeze(1)
         at = (points.incoming[rows], points.outgoing[rows], points.alpha_s[rows])
+        if drawn is not None:
+            colours[rows], spins[rows] = drawn(index, *at, uniform[rows])
+            continue
         flow_weights, tags = amplitude.colour_flows(index, *at)
         colours[rows] = tags.to(chosen.device).long()[draw(flow_weights, uniform[rows])]
         if known is not None:

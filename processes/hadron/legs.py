@@ -46,7 +46,7 @@ class Legs:
     >>> legs.named("mu+")
     Traceback (most recent call last):
     ...
-    nisampler.errors.ConfigError: no leg is always 'mu+'; there are e+, ve, j; and l, l+, v, vl, all
+    nisampler.errors.ConfigError: no leg is always 'mu+'; there are e+, ve, j; and j, l, l+, v, vl, all
     """
 
     def __init__(self, finals: Iterable[Sequence[int]], masses: Sequence[float]) -> None:
@@ -78,7 +78,7 @@ class Legs:
         """
         found = self._found(label.lower())
         if not found:
-            others = ", ".join(name for name in (*_SETS, "all") if self._found(name))
+            others = ", ".join(name for name in ("j", *_SETS, "all") if self._found(name))
             there = ", ".join(dict.fromkeys(map(self._name, range(len(self.codes)))))
             raise ConfigError(f"no leg is always {label!r}; there are {there}; and {others}")
         return found

@@ -16,6 +16,7 @@ from types import MappingProxyType
 import torch
 
 from nisampler.density.channels import Multichannel
+from nisampler.errors import ChannelError
 from nisampler.processes.amplitudes.recursion.model import Couplings
 from nisampler.processes.constants import W_BOSON, Z_BOSON
 from nisampler.processes.hadron.cuts import Cuts
@@ -90,10 +91,11 @@ class Region:
         ConfigError
             If nothing is left.
 
+        >>> from nisampler.processes.hadron.cuts import MassCut, TransverseMomentumCut
         >>> Region.of(Cuts([TransverseMomentumCut((0, 1), 50.0), MassCut((0, 1), 0.0, 80.0)], 13000.0), (80.4, 0.0))
         Traceback (most recent call last):
         ...
-        nisampler.errors.ConfigError: contradictory cuts: legs (0, 1) have a mass of at least 80.4 GeV, not below 80.0
+        nisampler.errors.ConfigError: contradictory cuts: legs (0, 1) have a mass of at least 144.679 ... not below 80.0
         """
         windows = cuts.mass_windows()
         for legs, (low, high) in resonances.items():
@@ -245,6 +247,22 @@ def diagram_channels(
             shapes[key] = repr((_ordered(root, tuple(jets)), fractions))
     numbers = {shape: number for number, shape in enumerate(dict.fromkeys(shapes.values()))}
     return list(channels.values()), [numbers[shapes[key]] for key in channels]
+
+
+def plain_channel(region: Region) -> TopologyChannel:
+    """Legs one after the other from a system of all of them: a channel that fits everything and nothing well.
+
+    >>> plain_channel(Region(13000.0, (0.0, 0.0, 0.0), (20.0, 20.0, 0.0), {})).name
+    '(0 (1 2))'
+    """
+    root: Tree = len(region.masses) - 1
+    law = PowerLaw(1.0, offset=0.1 * region.scale**2)
+    for leg in reversed(range(len(region.masses) - 1)):
+        root = Cluster(leg, root, law, min_mass=region.least_mass(range(leg, len(region.masses))))
+    energy = MomentumFractions(region.sqrt_s, region.least_energy, PowerLaw(1.5))
+    if not isinstance(root, Cluster):
+        raise ChannelError("a channel needs two legs")
+    return TopologyChannel(root, region.masses, FixedEnergy(region.sqrt_s) if region.fixed else energy)
 
 
 def _ordered(branch: Tree, alike: tuple[int, ...] = ()) -> object:

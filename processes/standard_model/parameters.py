@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import fields
-from typing import Literal
+from typing import Any, Literal
 
-from nisampler.base.checks import Limit, NonNegative, Positive, settings
+from torch import Tensor
+
+from nisampler.base.checks import Finite, Limit, Natural, NonNegative, Positive, Row, settings
 from nisampler.errors import ConfigError
 from nisampler.processes.amplitudes.recursion.model import Scheme
 from nisampler.processes.amplitudes.recursion.resonances import Shape
@@ -24,6 +27,9 @@ from nisampler.processes.constants import (
 from nisampler.processes.hadron.lhc_parameters import CollisionParameters, Distance
 from nisampler.processes.hadron.scales import ScaleName
 from nisampler.processes.parameters import StandardModel
+
+UMAMI = "umami:"
+"""What the name of a shared library with that interface begins with."""
 
 
 @settings
@@ -61,6 +67,17 @@ class StringParameters(CollisionParameters):
         Masses of particles that the string lets decay: "on_shell" at the pole, or of a "breit_wigner" within 15 widths.
     cut_decays
         Whether cuts with a name hold for products of decays, too; those of `cuts` always do.
+    amplitude
+        A matrix element of one's own: "file.py:function", a function given in Python, see
+        `nisampler.processes.amplitudes.own.functions.OwnAmplitude`, or "umami:libX.so", see
+        `nisampler.processes.amplitudes.own.umami.UmamiLibrary`.
+    combinations
+        Of flavours, such as "u u~ > e- e+", that the own matrix element knows, by default those that the Standard Model
+        has diagrams for. Of a UMAMI library the one, or the list of those, that each flavour index stands for.
+    param_card
+        What a UMAMI library is initialized with.
+    colour_indices, helicity_indices
+        Les Houches tags, and helicities, of all legs in the order of the library, for each index that it selects.
 
     Raises
     ------
@@ -74,11 +91,16 @@ class StringParameters(CollisionParameters):
     >>> StringParameters(channels="flat")
     Traceback (most recent call last):
     ...
-    nisampler.errors.ConfigError: channels = "flat": must be "auto" or "chili" or "topology"
+    nisampler.errors.ConfigError: channels = "flat": must be "auto" or "chili" or "topology" or a list, each a value
     """
 
     scale: ScaleName = "H_T/2"
-    channels: Literal["auto", "chili", "topology"] = "auto"  # type: ignore[assignment]
+    channels: Literal["auto", "chili", "topology"] | Row[Any] = "auto"  # type: ignore[assignment]
+    amplitude: str | Callable[..., Tensor] | None = None
+    combinations: Row[str | Row[str]] = ()
+    param_card: str = ""
+    colour_indices: Row[Row[Row[Natural]]] = ()
+    helicity_indices: Row[Row[Finite]] = ()
     delta_r_jj_min: Distance = 0.4
     delta_r_ll_min: NonNegative = 0.4
     delta_r_jl_min: NonNegative = 0.4
@@ -108,10 +130,27 @@ class StringParameters(CollisionParameters):
     cut_decays: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.channels, str):
+            channels = self.channels if isinstance(self.channels, list | tuple) else [None]
+            if not channels or not all(hasattr(item, "forward") and hasattr(item, "inverse") for item in channels):
+                raise ConfigError("channels must be a name or a list of channels, which only Python can give")
+        own = {"combinations": self.combinations}
+        of_libraries = {name: getattr(self, name) for name in ("param_card", "colour_indices", "helicity_indices")}
+        wanting = [] if self.amplitude else [name for name, value in (own | of_libraries).items() if value]
+        if not self.is_library:
+            wanting += [name for name, value in of_libraries.items() if value and name not in wanting]
+        if wanting:
+            whose = "a UMAMI library" if self.amplitude else "an amplitude of one's own"
+            raise ConfigError(f"{', '.join(wanting)} cannot be given without {whose}")
         if self.mass_bottom and self.flavours > 4:
             raise ConfigError("mass_bottom is for flavours = 3 or 4: bottom quarks in protons have no mass")
         if self.matrix_element != "recursion":
             raise ConfigError('matrix_element must be "recursion" where a process is given by its string')
+
+    @property
+    def is_library(self) -> bool:
+        """Whether the matrix element is that of a UMAMI library."""
+        return isinstance(self.amplitude, str) and self.amplitude.startswith(UMAMI)
 
     @property
     def model(self) -> StandardModel:

@@ -10,7 +10,11 @@ from typing import Any
 import torch
 
 from nisampler.density.maps import Channel
-from nisampler.errors import AmplitudeError, ConfigError
+from nisampler.errors import AmplitudeError, ConfigError, PdfError
+from nisampler.processes.amplitudes.own.combinations import couplings_of
+from nisampler.processes.amplitudes.own.functions import OwnAmplitude
+from nisampler.processes.amplitudes.own.umami import UmamiFunction, UmamiLibrary
+from nisampler.processes.amplitudes.protocol import Amplitude
 from nisampler.processes.amplitudes.recursion.amplitude import RecursiveAmplitude
 from nisampler.processes.amplitudes.recursion.model import Couplings
 from nisampler.processes.amplitudes.recursion.resonances import mass_window
@@ -30,33 +34,39 @@ from nisampler.processes.hadron.events import Decay, FinalState, Pole
 from nisampler.processes.hadron.legs import Legs
 from nisampler.processes.hadron.process import HadronProcess, HadronSetup
 from nisampler.processes.hadron.wiring import Parts, all_cuts, running_coupling, wired
-from nisampler.processes.particles import is_lepton
+from nisampler.processes.own import own_function
+from nisampler.processes.particles import NAMES, is_lepton
 from nisampler.processes.partons.alpha_s import RunningAlphaS
 from nisampler.processes.partons.luminosity import Pdf
 from nisampler.processes.partons.pdf import load_pdf
 from nisampler.processes.partons.point_beams import PointBeams
 from nisampler.processes.phase_space import TopologyChannel
 from nisampler.processes.phase_space.densities import propagator_weights
-from nisampler.processes.standard_model.channels import Region, chosen, diagram_channels
+from nisampler.processes.standard_model.channels import Region, chosen, diagram_channels, plain_channel
 from nisampler.processes.standard_model.diagrams import Branch, Diagram, diagrams
 from nisampler.processes.standard_model.pairs import pair_channels, pair_of
-from nisampler.processes.standard_model.parameters import StringParameters
+from nisampler.processes.standard_model.parameters import UMAMI, StringParameters
 
 
 def create_from_string(process: str, **parameters: Any) -> HadronProcess:
     """A process like ``p p > w+ w+ j j QCD=0`` or ``e+ e- > mu+ mu- h``; parameters are those of `StringParameters`.
 
     Partons come from protons. Charged leptons and photons are beams themselves, with half of ``sqrt_s`` each, which is
-    then to be given; they radiate nothing.
+    then to be given; they radiate nothing. The matrix element is that of the Standard Model, or with ``amplitude`` a
+    function of one's own or a UMAMI library; ``umami:libX.so p p > e- e+ j`` is the same as ``p p > e- e+ j`` with
+    ``amplitude = "umami:libX.so"``.
 
     Raises
     ------
     AmplitudeError
-        If the string cannot be read, no diagram exists, or the incoming particles are no beams.
+        If the string cannot be read, no diagram exists, the incoming particles are no beams, or an own matrix element
+        fails.
     ConfigError
         If a parameter is unknown, missing, of the wrong type or outside its range, or cuts contradict each other.
     PdfError
         If the parton densities are missing, or a parton of the process has none.
+    ProcessError, UnknownProcessError
+        If a function of one's own cannot be found.
 
     Examples
     --------
@@ -66,16 +76,30 @@ def create_from_string(process: str, **parameters: Any) -> HadronProcess:
     Traceback (most recent call last):
     ...
     nisampler.errors.AmplitudeError: 'e- p > e- j': beams are two protons, of gluons and light quarks, or two ...
+
+    Muon pairs from photons alone, by an amplitude of one's own:
+
+    >>> def photon(p, alpha_s, codes):
+    ...     s, t, u = (2 * dot(p[:, 0], p[:, 1]), -2 * dot(p[:, 0], p[:, 2]), -2 * dot(p[:, 0], p[:, 3]))
+    ...     return 2 * (4 * math.pi / 137.0) ** 2 * (t**2 + u**2) / s**2
+    >>> from nisampler.processes.phase_space.kinematics import dot
+    >>> process = create_from_string("e+ e- > mu+ mu-", amplitude=photon, sqrt_s=10.0, pt_lepton_min=0.0)
+    >>> process.setup.amplitude.elements
+    1
     """
+    library, string = _library(process)
+    if library:
+        if "amplitude" in parameters:
+            raise ConfigError(f"{process!r} names its matrix element itself; take amplitude out of the parameters")
+        parameters["amplitude"] = library
     card = StringParameters(**parameters)
     model = card.model
-    amplitude = RecursiveAmplitude(process, model, card.scheme, card.flavours, card.resonances)
+    amplitude = _amplitude(string, card)
     pdf = _densities(process, amplitude, card, set(parameters))
     point_like = isinstance(pdf, PointBeams)
-    couplings = amplitude.couplings
+    couplings, resonances = amplitude.couplings, amplitude.legs.resonances
     finals = [item.final for item in amplitude.subprocesses]
     legs = Legs(finals, tuple(couplings.mass(code) for code in finals[0]))
-    resonances = amplitude.table.legs.resonances
     decayed = {leg for item in resonances for leg in item.legs} if not card.cut_decays else set()
     cuts = all_cuts(_card_cuts(legs, card, decayed), legs, card)
     windows = {tuple(sorted(item.legs)): mass_window(item.code, couplings, card.resonances) for item in resonances}
@@ -83,8 +107,7 @@ def create_from_string(process: str, **parameters: Any) -> HadronProcess:
     state = legs.final_state(model)
     if resonances:
         state = replace(state, decays=tuple(_decay(item, couplings) for item in resonances))
-    powers = {power for item in amplitude.matrices.values() for power in item.strong}
-    channels, groups = _channels(amplitude, powers, state, region, card)
+    channels, groups = _channels(amplitude, state, region, card)
     parts = Parts(
         name=process,
         amplitude=amplitude,
@@ -93,10 +116,36 @@ def create_from_string(process: str, **parameters: Any) -> HadronProcess:
         channels=channels,
         groups=groups,
         prior=None if card.channel_weights == "densities" else propagator_weights(channels),
-        alpha_s_power=min(powers) if len(powers) == 1 else None,
+        alpha_s_power=amplitude.alpha_s_power,
         shown=(1.0, card.sqrt_s if point_like else 0.2 * card.sqrt_s),
     )
-    return _with_the_best(wired(parts, card, model, pdf), card)
+    setup = wired(parts, card, model, pdf)
+    return _with_the_best(setup, card) if isinstance(card.channels, str) else HadronProcess(setup, card)
+
+
+def _library(process: str) -> tuple[str, str]:
+    """The library in front of a process string, empty where there is none, and the string."""
+    if not process.startswith(UMAMI):
+        return "", process
+    before, arrow, after = process.partition(">")
+    library, *beams = before.rsplit(maxsplit=2)
+    if len(beams) != 2 or library == UMAMI:
+        raise AmplitudeError(f"{process!r}: a library and its process read 'umami:libX.so p p > e- e+'")
+    return library, f"{' '.join(beams)} {arrow}{after}"
+
+
+def _amplitude(process: str, card: StringParameters) -> RecursiveAmplitude | OwnAmplitude:
+    """The matrix elements: of the Standard Model, or one's own."""
+    if card.amplitude is None:
+        return RecursiveAmplitude(process, card.model, card.scheme, card.flavours, card.resonances)
+    couplings = couplings_of(process, card.model, card.scheme, card.flavours)
+    if not card.is_library:
+        function = own_function(card.amplitude) if isinstance(card.amplitude, str) else card.amplitude
+        return OwnAmplitude(process, function, couplings, card.flavours, card.combinations)
+    library = UmamiLibrary(str(card.amplitude).removeprefix(UMAMI), card.param_card)
+    tables = card.combinations, card.colour_indices, card.helicity_indices
+    found = UmamiFunction(library, process, couplings, card.flavours, *tables)
+    return OwnAmplitude(process, found, couplings, card.flavours, found.listed)
 
 
 def _decay(resonance: Resonance, couplings: Couplings) -> Decay:
@@ -104,12 +153,20 @@ def _decay(resonance: Resonance, couplings: Couplings) -> Decay:
     return Decay(resonance.legs, (Pole(code, couplings.mass(code), couplings.width(code)),))
 
 
-def _densities(process: str, amplitude: RecursiveAmplitude, card: StringParameters, given: set[str]) -> Pdf:
+def _densities(process: str, amplitude: Amplitude, card: StringParameters, given: set[str]) -> Pdf:
     """Those of protons, or beams of leptons and photons."""
     pairs = {item.initial for item in amplitude.subprocesses}
     codes = {code for pair in pairs for code in pair}
     if codes <= set(PARTONS):
-        return load_pdf(card.pdf)
+        pdf = load_pdf(card.pdf)
+        missing = sorted(codes - set(pdf.flavours))
+        if missing:
+            text, there = (", ".join(NAMES[code] for code in found) for found in (missing, pdf.flavours))
+            raise PdfError(
+                f"{card.pdf} has no density of {text} for {process!r}: there are {there}; flavours = 3 or 4 leaves the "
+                "heavier quarks out of p and j"
+            )
+        return pdf
     if len(pairs) > 1 or not all(code == PHOTON or (is_lepton(code) and code % 2) for code in codes):
         raise AmplitudeError(
             f"{process!r}: beams are two protons, of gluons and light quarks, or two charged leptons or photons, "
@@ -121,23 +178,27 @@ def _densities(process: str, amplitude: RecursiveAmplitude, card: StringParamete
 
 
 def _channels(
-    amplitude: RecursiveAmplitude, powers: set[int], state: FinalState, region: Region, card: StringParameters
+    amplitude: RecursiveAmplitude | OwnAmplitude, state: FinalState, region: Region, card: StringParameters
 ) -> tuple[Sequence[Channel], list[int]]:
-    """Along the diagrams, or Chili channels, where the card says so or they do better."""
-    found, couplings = _all_diagrams(amplitude, powers), amplitude.couplings
-    resonances = amplitude.table.legs.resonances
+    """Those of the card, along the diagrams, or Chili channels, where the card says so or they do better."""
+    if not isinstance(card.channels, str):
+        return card.channels, list(range(len(card.channels)))
+    found, couplings = _all_diagrams(amplitude), amplitude.couplings
+    resonances = amplitude.legs.resonances
     possible = pair_of(state) is not None and not region.fixed and not resonances
     if card.channels == "chili" and not possible:
         raise ConfigError('channels = "chili" needs protons, jets and two other final legs, no decays; take "topology"')
+    if not found and card.channels != "chili":
+        return [plain_channel(region)], [0]
     if card.channels == "topology" or not possible:
         return diagram_channels(found, couplings, region, state.jets)
     if card.channels == "auto":
         # They suit jets that each cost a strong coupling and come from no resonance.
         branches = {branch for diagram in found for branch in diagram.emitted}
         resonant = any(_resonant(branch, couplings, region, state.jets) for branch in branches)
-        if resonant or min(powers) < len(state.jets) or card.channel_weights != "densities":
+        if resonant or min(amplitude.strong) < len(state.jets) or card.channel_weights != "densities":
             return diagram_channels(found, couplings, region, state.jets)
-    alike = len({tuple(amplitude.table.legs.final[leg]) for leg in state.jets}) == 1
+    alike = len({tuple(amplitude.legs.final[leg]) for leg in state.jets}) == 1
     return pair_channels(state, region, card.delta_r_jj_min, card.eta_jet_max, alike)
 
 
@@ -165,16 +226,13 @@ def _with_the_best(setup: HadronSetup, card: StringParameters) -> HadronProcess:
     return HadronProcess(replace(setup, channels=channels, groups=[numbers[g] for g in groups], prior=prior), card)
 
 
-def _all_diagrams(amplitude: RecursiveAmplitude, powers: set[int]) -> list[Diagram]:
+def _all_diagrams(amplitude: RecursiveAmplitude | OwnAmplitude) -> list[Diagram]:
     """Those of every matrix element, with the legs of the process."""
     vertices = Vertices(amplitude.couplings)
     found: dict[Diagram, None] = {}
-    for element in amplitude.table.elements:
-        codes = [0] * len(element.process)
-        for place, source in enumerate(element.permutation):
-            codes[source] = element.process[place]
-        resonances = amplitude.table.legs.resonances
-        found |= dict.fromkeys(diagrams(codes[:2], codes[2:], vertices, powers, resonances))
+    for codes in amplitude.representatives:
+        resonances = amplitude.legs.resonances
+        found |= dict.fromkeys(diagrams(codes[:2], codes[2:], vertices, amplitude.strong, resonances))
     return list(found)
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+from commands import call
+from pdf_grids import write_set
 from torch import Tensor
 
 import nisampler
@@ -18,6 +20,7 @@ from nisampler import FlowSettings, IntegrationConfig, TrainingConfig
 from nisampler.calo.fitting.store import load_model
 from nisampler.calo.models.config import FAMILIES
 from nisampler.flows.saving import ASSEMBLIES
+from nisampler.run.card import load_card
 from nisampler.samplers.registry import READERS
 
 FOLDER = Path(__file__).parents[2] / "examples"
@@ -47,7 +50,7 @@ def example() -> Iterator[Callable[[str], ModuleType]]:
 
 def test_examples_are_short() -> None:
     lengths = {path.name: len(path.read_text().splitlines()) for path in FOLDER.glob("my_*.py")}
-    assert len(lengths) == 4 and max(lengths.values()) <= 40, lengths
+    assert len(lengths) == 5 and max(lengths.values()) <= 40, lengths
 
 
 def trained(function: Callable[[Tensor], Tensor], dim: int, exact: float, folder: Path, **options: Any) -> str:
@@ -82,6 +85,44 @@ def test_a_process(example: Callable[[str], ModuleType], tmp_path: Path) -> None
     process = example("my_matrix_element").MuonPair()
     exact = 4 * torch.pi * process.alpha_em**2 / (3 * process.sqrt_s**2) * 0.3893793721e9
     trained(process, 2, exact, tmp_path / "muons")
+
+
+def test_an_amplitude(example: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From Python and as its card: the same values, those of the photon alone where the boson does not couple."""
+    monkeypatch.chdir(FOLDER.parent)
+    pdf = {"pdf": str(write_set(tmp_path) / "toyset_0000.dat")}
+    card = load_card(FOLDER / "my_amplitude.toml")
+    by_card: Any = nisampler.process(card.process, **(dict(card.parameters) | pdf))
+    module = example("my_amplitude")
+    cuts = ["m(e+, e-) > 200", "deta(e+, e-) < 3", module.forward]
+    limits = {"pt_lepton_min": 25.0, "eta_lepton_max": 2.5}
+    made: Any = nisampler.process(
+        "p p > e- e+", amplitude=module.squared, scale=module.scale, cuts=cuts, **limits, **pdf
+    )
+    u = torch.rand(2000, made.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(made(u), by_card(u)) and int((made(u) > 0).sum()) > 100
+    p = made.momenta(u)
+    p = p[made.passes(p)]
+    assert bool((p[:, :, 3].sum(1).abs() > 100).all())
+    energy = 0.5 * (p.sum(1)[:, 0].square() - p.sum(1)[:, 1:].square().sum(1)).sqrt()
+    assert torch.allclose(made.evaluate(p).mu_r, energy)
+    text = (FOLDER / "my_amplitude.toml").read_text()
+    for old, new in (("50_000", "4_000"), ("100_000", "4_000"), ("10_000", "100")):
+        text = text.replace(old, new)
+    small = tmp_path / "small.toml"
+    small.write_text(text.replace("[parameters]", f'[parameters]\npdf = "{pdf["pdf"]}"'))
+    code, _, err = call("run", small, "-o", tmp_path / "run", "-q")
+    assert code == 0, err
+    assert (tmp_path / "run" / "events.lhe.gz").is_file()
+    monkeypatch.setattr(module, "COUPLING", 0.0)
+    photon = module.squared(at_rest(), torch.ones(1), (2, -2, 11, -11))
+    wanted = 2 * (4 * torch.pi / 128) ** 2 * (2 / 3) ** 2 / 3 * 0.5
+    assert float(photon) == pytest.approx(wanted)
+
+
+def at_rest() -> Tensor:
+    """Two partons against each other, leptons at a right angle: t = u = -s/2."""
+    return torch.tensor([[[1.0, 0, 0, 1], [1, 0, 0, -1], [1, 1, 0, 0], [1, -1, 0, 0]]], dtype=torch.float64)
 
 
 def test_a_shower_model(example: Callable[[str], ModuleType], tmp_path: Path) -> None:

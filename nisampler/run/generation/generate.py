@@ -227,7 +227,7 @@ def generate_events(
     listening = notices.listening(watcher.line)
     with order.claimed(target), log_end(log), listening, point_threads(settings["threads"]):
         monitor = Monitors([LogMonitor(log), watcher])
-        lookup.announce(settings["process"], monitor)
+        lookup.announce(settings["process"], directory.card.parameters, monitor)
         generator, job, found = generator_of(directory, seed, monitor)
         todo = list(order.shards())
         made = fill(generator, directory.path, target / SHARDS, todo, workers, monitor)

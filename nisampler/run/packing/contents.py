@@ -57,7 +57,7 @@ class Contents:
 
     files: dict[str, Path] = field(default_factory=dict)
     process: str | None = None
-    parameters: dict[str, str] = field(default_factory=dict)
+    parameters: dict[str, str | list[str]] = field(default_factory=dict)
     pdf: list[str] = field(default_factory=list)
     outside: list[str] = field(default_factory=list)
     has_events: bool = False
@@ -154,7 +154,7 @@ def _take_sources(run: RunDirectory, job: Job, read: Iterable[Path], found: Cont
         if not (path.is_file() and path.is_relative_to(root)):
             raise StorageError(f"{name} names the file {given}, which is not in {root} or below")
         found.files[f"{SOURCES}/{path.relative_to(root)}"] = path
-    found.process = f"{SOURCES}/{file.name}:{name.rpartition(':')[2]}"
+    found.process = lookup.renamed(name, f"{SOURCES}/{file.name}")
 
 
 def _is_installed(path: Path) -> bool:
@@ -164,6 +164,9 @@ def _is_installed(path: Path) -> bool:
 def _take_parameters(run: RunDirectory, read: Iterable[Path], found: Contents) -> None:
     """Files and folders that parameters of the card name, with those of the same set beside a grid."""
     for name, value in run.card.parameters.items():
+        if any(map(lookup.code_of, value if isinstance(value, list) else [value])):
+            _take_code(name, value, found)
+            continue
         path = Path(value).resolve() if isinstance(value, str) and value else None
         if path is None or not path.exists():
             continue
@@ -179,6 +182,21 @@ def _take_parameters(run: RunDirectory, read: Iterable[Path], found: Contents) -
         for item in wanted:
             found.files[f"{FILES}/{name}/{item.relative_to(folder)}"] = item
         found.parameters[name] = f"{FILES}/{name}/{path.name}"
+
+
+def _take_code(name: str, value: str | list[str], found: Contents) -> None:
+    """The files of functions or libraries that a parameter, or an item of it, names."""
+    items = [value] if isinstance(value, str) else value
+    moved: list[str] = []
+    for number, item in enumerate(items):
+        file = lookup.code_of(item)
+        if file is None:
+            moved.append(item)
+            continue
+        place = f"{FILES}/{name}/{number}/{Path(file).name}"
+        found.files[place] = Path(file).resolve()
+        moved.append(lookup.renamed(item, place))
+    found.parameters[name] = moved[0] if isinstance(value, str) else moved
 
 
 def _take_amplitudes(read: Iterable[Path], found: Contents) -> None:

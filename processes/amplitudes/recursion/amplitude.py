@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -17,12 +17,10 @@ from nisampler.processes.amplitudes.recursion.matrix_element import MatrixElemen
 from nisampler.processes.amplitudes.recursion.model import Couplings, Scheme
 from nisampler.processes.amplitudes.recursion.resonances import Shape
 from nisampler.processes.amplitudes.recursion.subprocesses import OrderTable
-from nisampler.processes.amplitudes.strings import parse_process
+from nisampler.processes.amplitudes.strings import ProcessLegs, parse_process
 from nisampler.processes.amplitudes.tree import colour_tags, joined_momenta
 from nisampler.processes.constants import MASSLESS_QUARKS
 from nisampler.processes.parameters import StandardModel
-
-_UNIT_CKM = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 
 
 class RecursiveAmplitude:
@@ -78,7 +76,7 @@ class RecursiveAmplitude:
     ) -> None:
         self.process, self.model = process, model or StandardModel().on_shell()
         # The table has the CKM element of the one line that a single W changes as a factor of each combination.
-        self.couplings = couplings = Couplings(replace(self.model, ckm=_UNIT_CKM), scheme)
+        self.couplings = couplings = Couplings(self.model.without_mixing(), scheme)
         table = _leading_in_qcd(process, self.model, flavours)
         if table is not None:
             power = {table.legs.alpha_s_power}
@@ -90,6 +88,32 @@ class RecursiveAmplitude:
         self.subprocesses: tuple[SubProcess, ...] = self.table.subprocesses
         self.elements = len(self.table.elements)
         self._elements = [_Element(item, made[item.process]) for item in self.table.elements]
+
+    @property
+    def legs(self) -> ProcessLegs:
+        """What the legs of the string can be, and what they come from."""
+        return self.table.legs
+
+    @property
+    def representatives(self) -> list[tuple[int, ...]]:
+        """PDG codes of a combination of flavours of each element, with the legs of the process."""
+        found = []
+        for element in self.table.elements:
+            codes = [0] * len(element.process)
+            for place, source in enumerate(element.permutation):
+                codes[source] = element.process[place]
+            found.append(tuple(codes))
+        return found
+
+    @property
+    def strong(self) -> set[int]:
+        """Powers of g_s that occur in amplitudes."""
+        return {power for item in self.matrices.values() for power in item.strong}
+
+    @property
+    def alpha_s_power(self) -> int | None:
+        """Power of the strong coupling in |M|², None where there is more than one."""
+        return min(self.strong) if len(self.strong) == 1 else None
 
     def squared(self, incoming: Tensor, outgoing: Tensor, alpha_s: Tensor) -> Tensor:
         """Squared matrix elements (n, elements) in GeV^(4 - 2m), averaged, summed, with identical-particle factors.

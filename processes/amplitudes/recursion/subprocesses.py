@@ -7,7 +7,7 @@ the case may be. First the two light generations are exchanged, which changes no
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -151,14 +151,11 @@ class OrderTable:
         every = list(combinations(legs))
         for item in reversed(legs.resonances):
             check_decay(self.process, item, _choices_of(item, legs), self.couplings, self.shape)
-        total = len(legs.initial) + len(legs.produced) - 2
         powers = {codes: self._powers(codes) for codes in every}
-        if legs.orders.given:
-            allowed = legs.orders.powers(total)
-        else:
-            allowed = {max((power for found in powers.values() for power in found), default=0)}
+        allowed = orders_of(legs, powers)
         chosen = {codes: found & allowed for codes, found in powers.items() if found & allowed}
         if not chosen:
+            total = len(legs.initial) + len(legs.produced) - 2
             raise AmplitudeError(f"{self.process!r} has no diagram: {_reason(powers, total)}")
         subprocesses: list[SubProcess] = []
         elements: dict[GeneratedElement, int] = {}
@@ -215,6 +212,17 @@ class OrderTable:
 def _colour(code: int) -> int:
     """1 of quarks, -1 of antiquarks, 8 of gluons, 0 of others: equal elements have equal colours in event records."""
     return (code > 0) - (code < 0) if is_quark(code) else 8 if code == GLUON else 0
+
+
+def orders_of(legs: ProcessLegs, powers: Mapping[Codes, set[int]]) -> set[int]:
+    """Powers of g_s that a process asks for: those of its limits, or else the largest one that occurs.
+
+    >>> orders_of(parse_process("u c > u c"), {(2, 4, 2, 4): {0, 2}})
+    {2}
+    """
+    if legs.orders.given:
+        return legs.orders.powers(len(legs.initial) + len(legs.produced) - 2)
+    return {max((power for found in powers.values() for power in found), default=0)}
 
 
 def _swapped(code: int) -> int:

@@ -77,7 +77,7 @@ def cuts_of(texts: Sequence[OwnCut], legs: Legs, sqrt_s: float) -> list[Cut]:
     >>> cuts_of(["pt(mu+) > 25"], legs, 13000.0)
     Traceback (most recent call last):
     ...
-    nisampler.errors.ConfigError: cut 'pt(mu+) > 25': no leg is always 'mu+'; there are e+, e-, j; and l, l+, l-, all
+    nisampler.errors.ConfigError: cut 'pt(mu+) > 25': no leg is always 'mu+'; there are e+, e-, g; and j, l, ...
     """
     found: list[Cut] = []
     for text in texts:
