@@ -193,7 +193,7 @@ def _import(place: str, name: str) -> ModuleType:
     if place.partition(".")[0] in sys.stdlib_module_names:
         raise ProcessError(f"{name} is part of Python itself: a card names code of a file or of an installed package")
     if place.endswith(".py") and not Path(place).is_file():
-        raise UnknownProcessError(f"no file {place!r} to take the process {name!r} from")
+        raise UnknownProcessError(f"no file {place!r} to take {name!r} from")
     try:
         with blaming(f"importing {place!r} failed", ProcessError):
             if place.endswith(".py"):

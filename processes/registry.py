@@ -73,10 +73,11 @@ def create(name: str, /, **parameters: Any) -> Process:
     Parameters
     ----------
     name
-        A registered name ("ee_to_3jets"), a process by its particles ("p p > w+ w+ j j QCD=0"), a test function
-        ("camel4", or "camel" with dim=4), or "module:object" / "file.py:object" for a user's own process: a class or
-        function that builds one from `parameters`, or a ready callable with an attribute `dim`. Of installed packages
-        only what declares a `dim` is taken.
+        A registered name ("ee_to_3jets"), a process by its particles ("p p > w+ w+ j j QCD=0"), also with a library of
+        matrix elements ("umami:libX.so p p > e- e+"), a test function ("camel4", or "camel" with dim=4), or
+        "module:object" / "file.py:object" for a user's own process: a class or function that builds one from
+        `parameters`, or a ready callable with an attribute `dim`. Of installed packages only what declares a `dim` is
+        taken.
     parameters
         Passed to whatever builds the process.
 
@@ -104,7 +105,7 @@ def create(name: str, /, **parameters: Any) -> Process:
 
 
 def _built(name: str, parameters: dict[str, Any]) -> Process:
-    if ">" in name:
+    if ">" in name or name.startswith("umami:"):
         return _from_string(name, parameters)
     if ":" in name:
         return own_process(name, parameters)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from nisampler.errors import AmplitudeError
 from nisampler.processes.amplitudes.recursion.model import Couplings, Scheme
 from nisampler.processes.amplitudes.recursion.skeleton import Known, strong_powers
-from nisampler.processes.amplitudes.recursion.subprocesses import combinations, orders_of
+from nisampler.processes.amplitudes.recursion.subprocesses import combinations, orders_of, unconserved
 from nisampler.processes.amplitudes.recursion.vertices import Vertices
 from nisampler.processes.amplitudes.strings import ProcessLegs, parse_process
 from nisampler.processes.parameters import StandardModel
@@ -66,7 +66,7 @@ class Combinations:
             for codes in combinations(legs)
         }
         if not powers:
-            raise AmplitudeError(f"{process!r}: no choice of flavours conserves charge, quarks and leptons")
+            raise AmplitudeError(f"{process!r}: {unconserved(legs)}")
         allowed = orders_of(legs, powers)
         chosen = {codes: found & allowed for codes, found in powers.items() if found & allowed}
         return cls(process, legs, chosen or {codes: set() for codes in powers})

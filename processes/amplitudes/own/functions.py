@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nisampler.base.blame import blaming
 from nisampler.errors import AmplitudeError
+from nisampler.events.columns import UNKNOWN_SPIN
 from nisampler.processes.amplitudes.own.combinations import Codes, Combinations, Listed
 from nisampler.processes.amplitudes.protocol import SubProcess
 from nisampler.processes.amplitudes.recursion.matrix_element import MatrixElement
@@ -20,6 +21,7 @@ from nisampler.processes.amplitudes.recursion.probes import probe_momenta
 from nisampler.processes.amplitudes.recursion.vertices import Vertices
 from nisampler.processes.amplitudes.strings import ProcessLegs
 from nisampler.processes.amplitudes.tree import ColourFlow, colour_tags, joined_momenta
+from nisampler.processes.base import draw
 from nisampler.processes.constants import GLUON
 from nisampler.processes.particles import conjugate, expression, is_coloured
 
@@ -45,7 +47,8 @@ class OwnAmplitude:
         conserve charges.
     function
         The function. With a method `select(momenta, alpha_s, codes, uniform)`, which returns colour tags (n, 2 + m, 2)
-        and helicities (n, 2 + m), it draws those of event records itself, by numbers in [0, 1) (n,).
+        and helicities (n, 2 + m), or None for one of them, it draws those of event records itself, by numbers in [0, 1)
+        (n,).
     couplings
         Masses, and the vertices that phase space follows.
     flavours
@@ -172,10 +175,13 @@ class OwnAmplitude:
         self, element: int, incoming: Tensor, outgoing: Tensor, alpha_s: Tensor, uniform: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Colour tags (n, 2 + m, 2) and helicities (n, 2 + m) by numbers in [0, 1) (n,)."""
-        select: Any = self._function
+        function: Any = self._function
         momenta = self._momenta(incoming, outgoing)
-        tags, spins = select.select(momenta, alpha_s, self._element_codes[element], uniform)
-        return tags, spins
+        tags, spins = function.select(momenta, alpha_s, self._element_codes[element], uniform)
+        if tags is None:
+            weights, flows = self.colour_flows(element, incoming, outgoing, alpha_s)
+            tags = flows[draw(weights, uniform)]
+        return tags, momenta.new_full(momenta.shape[:2], UNKNOWN_SPIN) if spins is None else spins.to(momenta)
 
     def _momenta(self, incoming: Tensor, outgoing: Tensor) -> Tensor:
         return joined_momenta(self.process, incoming, outgoing, len(self.combinations.legs.final))

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from nisampler.errors import AmplitudeError, ConfigError
-from nisampler.events.columns import UNKNOWN_SPIN
 from nisampler.processes.amplitudes.own.combinations import Codes, Combinations, Listed, index_of, order_of, unordered
 from nisampler.processes.amplitudes.recursion.model import Couplings
 from nisampler.processes.amplitudes.recursion.vertices import Vertices
@@ -55,13 +54,15 @@ class UmamiLibrary:
     path
         The file.
     param_card
-        What the library is initialized with: a parameter card, or what else it asks for.
+        What the library is initialized with: a parameter card, or the folder that one of pyamplicol belongs to.
 
     Raises
     ------
     AmplitudeError
         If there is no such file, it is no library, lacks functions of the interface, computes on a GPU, asks for
         inputs that a matrix element summed over helicities and colours does not have, or fails.
+    ConfigError
+        If there is no parameter card of that name.
 
     Examples
     --------
@@ -86,7 +87,10 @@ class UmamiLibrary:
                 "libraries, and pyamplicol with --emit-api-bundle"
             )
         self._handle, self._lock = ctypes.c_void_p(), threading.Lock()
-        self._check(self._library.umami_initialize(ctypes.byref(self._handle), param_card.encode()), _CARD)
+        if param_card and not Path(param_card).exists():
+            raise ConfigError(f"there is no param_card {param_card!r}")
+        card = str(Path(param_card).resolve()) if param_card else ""
+        self._check(self._library.umami_initialize(ctypes.byref(self._handle), card.encode()), _CARD)
         self.particles = self._meta(_META_PARTICLES, ctypes.c_int(0), "the number of particles").value
         if self._meta(_META_DEVICE, ctypes.c_int(0), "the device").value != _CPU:
             raise AmplitudeError(f"{self.path} computes on a GPU; take the library of the same process for the CPU")
@@ -102,14 +106,23 @@ class UmamiLibrary:
         status = self._library.umami_get_meta(_META_MASSES, ctypes.byref(found))
         return None if status else list(found)
 
+    @property
+    def selects(self) -> tuple[bool, bool]:
+        """Whether it selects a colour and a helicity for each event."""
+        pairs = ((_RANDOM_COLOUR, _COLOUR), (_RANDOM_HELICITY, _HELICITY))
+        colour, helicity = (i in (self.inputs or ()) and o in (self.outputs or ()) for i, o in pairs)
+        return colour, helicity
+
     def squared(self, momenta: Tensor, alpha_s: Tensor, flavour: int) -> Tensor:
         """|M|² (n,) of momenta (n, legs, 4) in GeV, the strong coupling (n,) and a flavour index.
 
         Raises
         ------
         AmplitudeError
-            If the library says that it failed.
+            If the library says that it failed, or derivatives are asked for.
         """
+        if torch.is_grad_enabled() and momenta.requires_grad:
+            raise AmplitudeError(f"{self.path} has no derivatives; the matrix elements of nisampler have")
         values = np.zeros(len(momenta))
         self._evaluate(self._arrays(momenta, alpha_s, flavour), {_VALUE: values})
         return torch.from_numpy(values).to(momenta)
@@ -127,7 +140,7 @@ class UmamiLibrary:
         chosen: list[npt.NDArray[np.int32]] = []
         for place, (random, output) in enumerate(((_RANDOM_COLOUR, _COLOUR), (_RANDOM_HELICITY, _HELICITY))):
             index = np.full(len(momenta), -1, dtype=np.int32)
-            if random in (self.inputs or ()) and output in (self.outputs or ()):
+            if self.selects[place]:
                 inputs[random] = uniform[:, place].double().cpu().contiguous().numpy()
                 outputs[output] = index
             chosen.append(index)
@@ -246,11 +259,11 @@ class UmamiFunction:
         self.listed = listed
         self._index = index_of(listed)
         self._check_masses(couplings)
-        self._tags, self._spins = (
-            _table("colour_indices", colours, (legs, 2)),
-            _table("helicity_indices", helicities, (legs,)),
-        )
-        if len(self._tags):
+        self._tables = _table("colour_indices", colours, (legs, 2)), _table("helicity_indices", helicities, (legs,))
+        for name, table, able in zip(("colours", "helicities"), self._tables, library.selects, strict=True):
+            if len(table) and not able:
+                raise ConfigError(f"{library.path} selects no {name}, so that a table of them has no use")
+        if any(map(len, self._tables)):
             self.select = self._select
 
     def _check_masses(self, couplings: Couplings) -> None:
@@ -274,23 +287,26 @@ class UmamiFunction:
         index, listed = self._index[unordered(codes)]
         return index, order_of(codes, listed)
 
-    def _select(self, momenta: Tensor, alpha_s: Tensor, codes: Codes, uniform: Tensor) -> tuple[Tensor, Tensor]:
-        """Colour tags (n, legs, 2) and helicities (n, legs), 9 where the library selects none."""
+    def _select(
+        self, momenta: Tensor, alpha_s: Tensor, codes: Codes, uniform: Tensor
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Colour tags (n, legs, 2) and helicities (n, legs), None of what has no table."""
         index, order = self._placed(codes)
         # The helicity is drawn by the digits that are too low to matter for the colour.
         both = torch.stack([uniform, torch.frac(uniform * 2.0**20)], 1)
-        colour, helicity = self._library.selected(momenta[:, list(order)], alpha_s, index, both)
-        tags, spins = self._tags.to(momenta.device), self._spins.to(momenta)
-        if bool((colour < 0).any()) or bool((colour >= len(tags)).any()):
+        found = self._library.selected(momenta[:, list(order)], alpha_s, index, both)
+        back = sorted(range(len(order)), key=order.__getitem__)
+        rows = [self._rows(*item)[:, back] if len(item[1]) else None for item in zip(found, self._tables, strict=True)]
+        return rows[0], rows[1]
+
+    def _rows(self, index: Tensor, table: Tensor) -> Tensor:
+        """The row of each event."""
+        if int(index.min()) < 0 or int(index.max()) >= len(table):
             raise AmplitudeError(
-                f"{self._library.path} selects colour {int(colour.max())}, colour_indices are 0 to {len(tags) - 1}"
+                f"{self._library.path} selects the index {int(index.max())} of {len(table)} in colour_indices or "
+                "helicity_indices"
             )
-        placed_tags = torch.zeros(len(momenta), len(codes), 2, dtype=torch.long, device=momenta.device)
-        placed_tags[:, list(order)] = tags[colour]
-        placed_spins = momenta.new_full((len(momenta), len(codes)), UNKNOWN_SPIN)
-        if len(spins) and bool(((helicity >= 0) & (helicity < len(spins))).all()):
-            placed_spins[:, list(order)] = spins[helicity]
-        return placed_tags, placed_spins
+        return table.to(index.device)[index]
 
 
 def _table(name: str, rows: Sequence[Any], shape: tuple[int, ...]) -> Tensor:

@@ -16,7 +16,7 @@ from nisampler.processes.amplitudes.protocol import SubProcess
 from nisampler.processes.amplitudes.recursion.matrix_element import MatrixElement
 from nisampler.processes.amplitudes.recursion.model import Couplings, Scheme
 from nisampler.processes.amplitudes.recursion.resonances import Shape
-from nisampler.processes.amplitudes.recursion.subprocesses import OrderTable
+from nisampler.processes.amplitudes.recursion.subprocesses import OrderTable, combinations
 from nisampler.processes.amplitudes.strings import ProcessLegs, parse_process
 from nisampler.processes.amplitudes.tree import colour_tags, joined_momenta
 from nisampler.processes.constants import MASSLESS_QUARKS
@@ -198,7 +198,8 @@ def _leading_in_qcd(process: str, model: StandardModel, flavours: int) -> Flavou
     """The table of known symmetries, where every coloured leg but two costs a power of the strong coupling."""
     legs = parse_process(process, flavours)
     several = [place for place, leg in enumerate(legs.final) if len(leg) > 1]
-    if legs.orders.given or legs.resonances or list(legs.jets) != several:
+    impossible = next(combinations(legs), None) is None
+    if legs.orders.given or legs.resonances or list(legs.jets) != several or impossible:
         return None
     try:
         return flavour_table(process, model, flavours)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ from nisampler.processes.particles import conjugate, is_lepton, is_quark, thrice
 
 Codes = tuple[int, ...]
 _EQUAL = 1e-9
+_CONSERVED = ("charge", *(f"the number of {kind}" for kind in ("quarks", "electrons", "muons", "taus")))
 _SWAPPED = {1: 3, 3: 1, 2: 4, 4: 2}
 
 
@@ -96,6 +98,35 @@ def _conserved(codes: Sequence[int]) -> tuple[int, ...]:
     return sum(map(thrice_charge, codes)), quarks, *leptons
 
 
+def unconserved(legs: ProcessLegs) -> str:
+    """Says that no choice of flavours conserves everything, and what its legs can have before and after.
+
+    >>> from nisampler.processes.amplitudes.strings import parse_process
+    >>> unconserved(parse_process("p p > e+ e+"))
+    'no choice of flavours conserves charge, quarks and leptons: charge is -4/3 to 4/3 before, 2 after; ...'
+    """
+    found = []
+    for place, name in enumerate(_CONSERVED):
+        before, after = (_totals(side, place) for side in (legs.initial, legs.final))
+        if before.isdisjoint(after):
+            unit = 1 if place else 3
+            found.append(f"{name} is {_listed(before, unit)} before, {_listed(after, unit)} after")
+    return ": ".join(filter(None, ["no choice of flavours conserves charge, quarks and leptons", "; ".join(found)]))
+
+
+def _totals(side: Sequence[Codes], place: int) -> set[int]:
+    """What the legs of one side of the arrow can have together."""
+    found = {0}
+    for leg in side:
+        found = {total + _conserved((code,))[place] for total in found for code in leg}
+    return found
+
+
+def _listed(totals: set[int], unit: int) -> str:
+    low, *_, high = (str(Fraction(total, unit)) for total in sorted([*totals, *totals]))
+    return low if low == high else f"{low} to {high}"
+
+
 @dataclass
 class _Known:
     """A matrix element and its values at the probes in every order of legs that may change places."""
@@ -156,7 +187,7 @@ class OrderTable:
         chosen = {codes: found & allowed for codes, found in powers.items() if found & allowed}
         if not chosen:
             total = len(legs.initial) + len(legs.produced) - 2
-            raise AmplitudeError(f"{self.process!r} has no diagram: {_reason(powers, total)}")
+            raise AmplitudeError(f"{self.process!r} has no diagram: {_reason(powers, total, legs)}")
         subprocesses: list[SubProcess] = []
         elements: dict[GeneratedElement, int] = {}
         seen: dict[Codes, GeneratedElement] = {}
@@ -231,10 +262,10 @@ def _swapped(code: int) -> int:
     return other if code > 0 else -other
 
 
-def _reason(powers: dict[Codes, set[int]], total: int) -> str:
+def _reason(powers: dict[Codes, set[int]], total: int, legs: ProcessLegs) -> str:
     found = sorted({power for strong in powers.values() for power in strong})
     if not powers:
-        return "no choice of flavours conserves charge, quarks and leptons"
+        return unconserved(legs)
     if not found:
         return "no vertices of the Standard Model join these particles at tree level"
     listed = ", ".join(f"QCD={power} QED={total - power}" for power in found)

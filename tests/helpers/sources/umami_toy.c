@@ -17,6 +17,9 @@
 #ifndef BEGIN
 #define BEGIN 0
 #endif
+#ifndef KEYS
+#define KEYS 5
+#endif
 #ifndef STATUS
 #define STATUS 0
 #endif
@@ -41,7 +44,7 @@ int umami_get_meta(int key, void *result) {
 static bool const supported[] = {true, true, true, true, true};
 static bool const made[] = {true, false, true, true};
 
-int umami_supported_inputs(bool const **list, int *count) { return *list = supported, *count = 5, 0; }
+int umami_supported_inputs(bool const **list, int *count) { return *list = supported, *count = KEYS, 0; }
 int umami_required_inputs(bool const **list, int *count) {
     static bool required[20];
     required[REQUIRED] = true;

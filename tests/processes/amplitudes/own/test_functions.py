@@ -114,7 +114,13 @@ def test_what_a_function_must_not_do(name: str) -> None:
 
 
 BAD: dict[str, tuple[str, dict[str, Any], type[NisamplerError], str]] = {
-    "charge": ("u d > e+ e-", {}, AmplitudeError, "no choice of flavours conserves charge"),
+    "charge": ("u d > e+ e-", {}, AmplitudeError, "conserves charge, .*: charge is 1/3 before, 0 after"),
+    "decays": (
+        "p p > t t~, t > w+ b",
+        {},
+        AmplitudeError,
+        "has decays; a matrix element of one's own",
+    ),
     "particle": ("p p > x y", {}, AmplitudeError, "unknown particle 'x'"),
     "file": ("p p > e- e+", {"amplitude": "nowhere.py:f"}, UnknownProcessError, "no file 'nowhere.py'"),
     "name": ("p p > e- e+", {"amplitude": "squared"}, UnknownProcessError, "write file.py:function"),

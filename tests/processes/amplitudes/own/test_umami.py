@@ -94,6 +94,13 @@ def test_indices_that_it_selects_stand_in_the_records(folder: Path) -> None:
     found = batch.spins[electron]
     assert set(found.tolist()) == {1.0, -1.0} and 0.2 < (found == 1).mean() < 0.3
     assert (batch.spins[:, 0] == -batch.spins[:, 1]).all() and 0.1 < float(quark.mean()) < 0.9
+    alone = made(folder, helicity_indices=spins).events(u[:200], torch.ones(200), torch.Generator().manual_seed(1))
+    assert set(alone.spins[alone.status == -1].tolist()) == {1.0, -1.0}
+    assert (alone.colours == batch.colours[:200]).all()
+    with pytest.raises(AmplitudeError, match="selects the index 1 of 1"):
+        made(folder, helicity_indices=spins[:1]).events(u, torch.ones(len(u)), torch.Generator().manual_seed(1))
+    with pytest.raises(ConfigError, match="selects no helicities, so that"):
+        made(folder, "KEYS=3", helicity_indices=spins)
     plain = made(folder).events(u[:50], torch.ones(50), torch.Generator().manual_seed(1))
     assert (plain.spins == 9).all() and (plain.colours[:, :2].sum(2) == 501).all()
 
@@ -113,6 +120,7 @@ LIBRARIES: dict[str, tuple[list[str], dict[str, Any], type[NisamplerError], str]
     "zero": (["FACTOR=0.0"], {}, AmplitudeError, "vanishes for every combination"),
     "newer": (["REQUIRED=17"], {}, AmplitudeError, "needs input 17 of a newer version of the interface"),
     "sampled": (["REQUIRED=4"], {}, AmplitudeError, "needs a random number for helicity"),
+    "card": ([], {"param_card": "nowhere.dat"}, ConfigError, "there is no param_card 'nowhere.dat'"),
     "masses": (["MASS=1.777"], {}, ConfigError, "a mass of 1.777 GeV for e-, the card one of 0"),
     "no list": ([], {"combinations": []}, AmplitudeError, "stands for 5 combinations of flavours .*'u u~ > e- e\\+'"),
     "another process": ([], {"combinations": ["u u~ > mu+ mu-"]}, AmplitudeError, "is no combination of 'p p > e- e"),
@@ -126,6 +134,7 @@ LIBRARIES: dict[str, tuple[list[str], dict[str, Any], type[NisamplerError], str]
         r"row of shape \(4, 2\) .* got \(1, 2\)",
     ),
     "ragged": ([], {"helicity_indices": [[1.0], [1.0, 2.0]]}, ConfigError, "must have a row of shape"),
+    "no colours": (["KEYS=3"], {"colour_indices": [[[501, 0], [0, 501], [0, 0], [0, 0]]]}, ConfigError, "no colours"),
     "named twice": ([], {"amplitude": "umami:x.so"}, ConfigError, "names its matrix element itself"),
 }
 
@@ -137,6 +146,16 @@ def test_what_a_library_must_not_do(folder: Path, name: str) -> None:
         made(folder, *definitions, **parameters)
 
 
+def test_derivatives_are_refused(folder: Path) -> None:
+    process = made(folder)
+    incoming, outgoing = points(process, 3)
+    alpha_s = torch.full((3,), 0.118, dtype=torch.float64)
+    with pytest.raises(AmplitudeError, match="has no derivatives"):
+        process.setup.amplitude.squared(incoming, outgoing.requires_grad_(), alpha_s)
+    with torch.no_grad():
+        assert bool((process.setup.amplitude.squared(incoming, outgoing, alpha_s) > 0).all())
+
+
 def test_what_is_no_library(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(AmplitudeError, match="there is no matrix element"):
         create("umami:nowhere.so p p > e- e+")
@@ -146,8 +165,9 @@ def test_what_is_no_library(folder: Path, tmp_path: Path) -> None:
     other = library(tmp_path, "umami_initialize=begin", "umami_free=end")
     with pytest.raises(AmplitudeError, match="is no UMAMI library of version 1: it lacks umami_initialize, umami_free"):
         UmamiLibrary(other)
-    with pytest.raises(AmplitudeError, match=r"read 'umami:libX\.so p p > e- e"):
-        create("umami: p p > e- e+")
+    for text in ("umami: p p > e- e+", "umami:lib.so", "umami:lib.so p > e- e+"):
+        with pytest.raises(AmplitudeError, match=r"read 'umami:libX\.so p p > e- e"):
+            create(text)
     for key in ("param_card", "combinations"):
         with pytest.raises(ConfigError, match=f"{key} cannot be given without an amplitude of one's own"):
             create(STRING, **{key: "card.dat" if key == "param_card" else ["u u~ > e- e+"]})
