@@ -11,13 +11,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from nisampler.errors import AmplitudeError
-from nisampler.processes.amplitudes.recursion.colours import Flow, String
+from nisampler.processes.amplitudes.recursion.colours import NUMBERS, Colour, Flow, Indices, String
 from nisampler.processes.amplitudes.recursion.graph import Graph, Ref, Term
 from nisampler.processes.amplitudes.recursion.model import MASSLESS_BOSONS, Couplings
 from nisampler.processes.amplitudes.recursion.resonances import Chains
 from nisampler.processes.amplitudes.recursion.skeleton import partitions
 from nisampler.processes.amplitudes.recursion.vertices import Vertex, Vertices
-from nisampler.processes.constants import GLUON, HIGGS
+from nisampler.processes.constants import COLOURS, GLUON, HIGGS
 from nisampler.processes.particles import NAMES, conjugate, is_fermion, is_quark
 
 Parts = tuple[Ref | None, ...]
@@ -46,7 +46,7 @@ class State:
     """
 
     code: int
-    flow: Flow
+    flow: Colour
     strong: int
     helicities: int
 
@@ -86,6 +86,9 @@ class Recursion:
         Sets of legs that come from a resonance each; only diagrams with all of these resonances are taken.
     on_shell
         Whether resonances are on shell: then their other propagators are beside a particle that is as good as stable.
+    colours
+        Colours of the legs, which currents then have in place of strings of legs: there are far fewer of them for many
+        gluons. A gluon's matrix is that of its indices without its trace.
 
     Raises
     ------
@@ -110,7 +113,9 @@ class Recursion:
         incoming: int = 2,
         chains: Chains | None = None,
         on_shell: bool = True,
+        colours: Sequence[Indices] | None = None,
     ) -> None:
+        self._colours = colours
         self._incoming = (1 << incoming) - 1
         self._whole, self._on_shell = chains or Chains({}), on_shell
         self._chains = self._whole.without_last(len(codes))
@@ -123,12 +128,26 @@ class Recursion:
 
     def _external(self, leg: int) -> Iterator[tuple[State, Parts]]:
         code = self.codes[leg]
+        if self._colours is not None:
+            yield from self._coloured(leg, self._colours[leg])
+            return
         if not is_quark(code):
             flow = Flow("word", left=((leg,), -1)) if code == GLUON else Flow()
         else:
             flow = Flow("quark", right=(leg, ())) if code > 0 else Flow("antiquark", left=((), leg))
         for index, helicity in enumerate(self.helicities[leg]):
             yield State(code, flow, 0, index << 2 * leg), self._wave(leg, helicity)
+
+    def _coloured(self, leg: int, own: Indices) -> Iterator[tuple[State, Parts]]:
+        matrices = {own: 1.0}
+        # The part of a gluon that is a singlet meets quarks alone.
+        if own.left == own.right > 0 and any(map(is_quark, self.codes)):
+            matrices = {Indices(i, i): float(i == own.left) - 1 / COLOURS for i in NUMBERS}
+        for index, helicity in enumerate(self.helicities[leg]):
+            parts = self._wave(leg, helicity)
+            for colour, factor in matrices.items():
+                times = tuple(part and Ref(part.node, factor * part.factor) for part in parts)
+                yield State(self.codes[leg], colour, 0, index << 2 * leg), times
 
     def _wave(self, leg: int, helicity: int | None) -> Parts:
         code = self.codes[leg]
@@ -195,6 +214,8 @@ class Recursion:
         ordered, legs = [inputs[place] for place in places], [sets[place] for place in places]
         sign = self._permutation_sign(legs)
         for flow, factor, turned in _flows(vertex, [state.flow for state, _ in ordered]):
+            if flow is None:
+                continue
             parts = [ordered[place][1] for place in turned]
             where = [legs[place] for place in turned]
             state = State(vertex.output, flow, strong, helicities)
@@ -316,7 +337,10 @@ class Recursion:
                 continue
             parts = [self.graph.sum(part) for part in terms]
             for end, wave in last:
-                output = Output(state.helicities + end.helicities, _closed_flow(state.flow, end.flow), state.strong)
+                closed = _closed_flow(state.flow, end.flow)
+                if closed is None:
+                    continue
+                output = Output(state.helicities + end.helicities, closed.strings, state.strong)
                 for source, leg in zip(parts, wave, strict=False):
                     if source is not None and leg is not None:
                         kind = self.graph.nodes[leg.node].shape
@@ -333,7 +357,7 @@ def _given(ref: Ref | None) -> Ref:
     return ref
 
 
-def _flows(vertex: Vertex, flows: Sequence[Flow]) -> Iterator[tuple[Flow, complex, tuple[int, ...]]]:
+def _flows(vertex: Vertex, flows: Sequence[Colour]) -> Iterator[tuple[Colour | None, complex, tuple[int, ...]]]:
     """Colours of the output, their factors, and which input stands where."""
     as_given = tuple(range(len(flows)))
     if vertex.colour == "joined":
@@ -349,17 +373,19 @@ def _flows(vertex: Vertex, flows: Sequence[Flow]) -> Iterator[tuple[Flow, comple
     elif vertex.colour == "ordered":
         for order in itertools.permutations(range(3)):
             first, middle, last = (flows[place] for place in order)
-            yield first.times(middle).times(last), 1.0, (order[1], order[0], order[2])
+            start = first.times(middle)
+            yield start and start.times(last), 1.0, (order[1], order[0], order[2])
     else:
-        flow = flows[0]
+        flow: Colour | None = flows[0]
         for other in flows[1:]:
-            flow = flow.beside(other)
+            flow = flow and flow.beside(other)
         yield flow, 1.0, as_given
 
 
-def _closed_flow(source: Flow, last: Flow) -> tuple[String, ...]:
+def _closed_flow(source: Colour, last: Colour) -> Colour | None:
     if last.kind == "none":
-        return source.strings
+        return source
     if last.kind == "word":
-        return source.times(last).traced().strings
-    return (source.times(last) if last.kind == "antiquark" else last.times(source)).strings
+        product = source.times(last)
+        return product and product.traced()
+    return source.times(last) if last.kind == "antiquark" else last.times(source)

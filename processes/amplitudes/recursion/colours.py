@@ -15,7 +15,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,94 @@ from nisampler.processes.constants import COLOURS
 Word = tuple[int, ...]
 String = tuple[int, Word, int]
 """Quark, gluons in order, antiquark: legs; both ends are -1 in a trace."""
+
+
+NUMBERS = tuple(range(1, int(COLOURS) + 1))
+"""The colours."""
+
+
+class Colour(Protocol):
+    """The colour of a current: strings of legs (`Flow`), or given numbers (`Indices`); None where nothing is left.
+
+    >>> colour: Colour = Flow()
+    >>> colour.kind
+    'none'
+    """
+
+    @property
+    def kind(self) -> str:
+        """What is open: "none", "quark", "antiquark", "word", or of a flow "cut"."""
+
+    @property
+    def strings(self) -> tuple[String, ...]:
+        """What is complete."""
+
+    def beside(self, other: Any) -> Colour | None:
+        """Both, where at most one of them is open."""
+
+    def joined(self, antiquark: Any) -> Colour | None:
+        """A quark and an antiquark whose openings are contracted."""
+
+    def cut(self, antiquark: Any) -> Colour | None:
+        """The gluon that a quark and an antiquark feed."""
+
+    def times(self, other: Any) -> Colour | None:
+        """The product."""
+
+    def traced(self) -> Colour | None:
+        """The trace."""
+
+
+@dataclass(frozen=True, order=True)
+class Indices:
+    """The colour of a current of legs with given colours, 1 to 3: a row (quark), a column (antiquark) or a matrix.
+
+    Attributes
+    ----------
+    left, right
+        The one row and the one column that is not zero; 0 where there is none.
+
+    Examples
+    --------
+    >>> quark, gluon, antiquark = Indices(right=1), Indices(1, 2), Indices(left=2)
+    >>> quark.times(gluon)
+    Indices(left=0, right=2)
+    >>> quark.times(gluon).joined(antiquark), quark.joined(antiquark)
+    (Indices(left=0, right=0), None)
+    """
+
+    left: int = 0
+    right: int = 0
+
+    @property
+    def kind(self) -> str:
+        """What it is."""
+        return (("none", "quark"), ("antiquark", "word"))[self.left > 0][self.right > 0]
+
+    @property
+    def strings(self) -> tuple[String, ...]:
+        """None: there are no strings of legs."""
+        return ()
+
+    def beside(self, other: Indices) -> Indices:
+        """Both, where at most one of them is open."""
+        return Indices(self.left or other.left, self.right or other.right)
+
+    def joined(self, antiquark: Indices) -> Indices | None:
+        """A quark and an antiquark of one colour."""
+        return self.times(antiquark)
+
+    def cut(self, antiquark: Indices) -> Indices:
+        """The gluon that a quark and an antiquark feed, without the part of a singlet."""
+        return Indices(antiquark.left, self.right)
+
+    def times(self, other: Indices) -> Indices | None:
+        """The product, None where it is zero."""
+        return Indices(self.left, other.right) if self.right == other.left else None
+
+    def traced(self) -> Indices | None:
+        """The trace, None where it is zero."""
+        return Indices() if self.left == self.right else None
 
 
 @dataclass(frozen=True, order=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 from nisampler.base.kernels import tried
 from nisampler.errors import AmplitudeError, ShapeError
 from nisampler.processes.amplitudes.recursion.build import Output, Recursion
-from nisampler.processes.amplitudes.recursion.colours import String, colour_matrix
+from nisampler.processes.amplitudes.recursion.colours import Indices, String, colour_matrix
 from nisampler.processes.amplitudes.recursion.model import Couplings
 from nisampler.processes.amplitudes.recursion.plan import lowered, restricted, run
 from nisampler.processes.amplitudes.recursion.probes import probe_momenta
@@ -66,6 +66,8 @@ class MatrixElement:
         each with its propagator of fixed width. By default it makes the final legs.
     shape
         Whether resonances are on shell.
+    colours
+        Of all legs, as outgoing ones; by default their sum is taken. `SampledColours` says more.
 
     Raises
     ------
@@ -92,6 +94,7 @@ class MatrixElement:
         strong: set[int],
         produced: Sequence[Product] = (),
         shape: Shape = "on_shell",
+        colours: Sequence[Indices] | None = None,
     ) -> None:
         self.initial, self.final, self.strong = tuple(initial), tuple(final), set(strong)
         codes = (*self.initial, *self.final)
@@ -104,9 +107,8 @@ class MatrixElement:
         produced = produced or range(len(self.final))
         resonances = [item for part in produced if isinstance(part, Resonance) for item in part.chain]
         chains = Chains.of(resonances, len(self.initial))
-        recursion = Recursion(
-            self.outgoing, couplings, self.helicities, strong, len(self.initial), chains, shape == "on_shell"
-        )
+        incoming, on_shell = len(self.initial), shape == "on_shell"
+        recursion = Recursion(self.outgoing, couplings, self.helicities, strong, incoming, chains, on_shell, colours)
         if not recursion.outputs:
             raise AmplitudeError(
                 f"no tree diagram of {self.initial} > {self.final} with {sorted(strong)} as the power of g_s: "
@@ -119,8 +121,8 @@ class MatrixElement:
         self.average = 1.0
         for leg, helicities in zip(self.legs, self.helicities, strict=True):
             if leg.incoming:
-                colours = 8 if leg.code == GLUON else 3 if is_quark(leg.code) else 1
-                self.average /= colours * len(helicities)
+                count = 8 if leg.code == GLUON else 3 if is_quark(leg.code) else 1
+                self.average /= count * len(helicities)
         self.average /= identical(produced, self.final)
 
     def _lower(self, recursion: Recursion, times: dict[int, int]) -> None:

@@ -73,7 +73,7 @@ class Chains:
         return [self.codes[own] for own in outermost] + [code for leg, code in enumerate(codes) if rest >> leg & 1]
 
 
-def identical(produced: Sequence[Product], codes: Codes) -> float:
+def identical(produced: Sequence[Product], codes: Codes) -> int:
     """Product of factorials of how many products of one origin are alike, decays included.
 
     Parameters
@@ -87,7 +87,7 @@ def identical(produced: Sequence[Product], codes: Codes) -> float:
     --------
     >>> pairs = [Resonance(23, (0, 1)), Resonance(23, (2, 3))]
     >>> identical(pairs, [-11, 11, -11, 11]), identical(pairs, [-11, 11, -13, 13])
-    (2.0, 1.0)
+    (2, 1)
     """
     counts = Counter(kind(part, codes) for part in produced)
     found = math.prod(math.factorial(count) for count in counts.values())
@@ -165,7 +165,7 @@ def check_decay(
     >>> check_decay("h > w+ w-", Resonance(25, (0, 1)), [[24, -24]], couplings, "on_shell")
     Traceback (most recent call last):
     ...
-    nisampler.errors.AmplitudeError: 'h > w+ w-': H, of 125.2 GeV, cannot decay to W+ W-, which have at least 160.8 GeV
+    nisampler.errors.AmplitudeError: 'h > w+ w-': H, of 125 GeV, cannot decay to W+ W-, which have at least 160.838 GeV
     """
     name, vertices = NAMES[resonance.code], Vertices(couplings)
     if couplings.scheme != "fixed":
