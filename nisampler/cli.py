@@ -1,4 +1,4 @@
-"""The command line: run, resume, generate, report, check, processes, and the commands of installed packages."""
+"""The command line: run, resume, generate, report, explain, check, processes, and those of installed packages."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from nisampler._version import __version__
 from nisampler.errors import command
+from nisampler.run.explaining import explain
 from nisampler.ui.console import FAILED, errors, show
 from nisampler.ui.progress import make_console, monitor_for
 
@@ -350,6 +351,9 @@ def report(
         directory = RunDirectory.read(run)
         wrong = redraw(directory, style, None if output is None else new_file(output))
         show([("wrote", str(output or directory.report)), *(("warning", text) for text in wrong)])
+
+
+app.command()(explain)
 
 
 @app.command()

@@ -43,6 +43,7 @@ from nisampler.stored import (
 )
 from nisampler.training.records import TrainingResult
 from nisampler.ui.page import Table
+from nisampler.unweighting.explanation import Explanation, explain, quantities_of
 from nisampler.unweighting.points import WeightedPoints
 from nisampler.unweighting.two_stage import TwoStageUnweighter
 from nisampler.unweighting.unweighter import (
@@ -293,6 +294,27 @@ class Result:
                 x = physical_points(self.integrand, u)
                 values = torch.cat([view(part).to(u.device) for part in torch.split(u, _BATCH)]) / volume
         return WeightedPoints(u, log_q - math.log(volume), x, values)
+
+    def explain(self, n: int = 100_000, worst: int = 100, shard: int = 0) -> Explanation:
+        """What the largest weights of n fresh points have in common: coordinates, channels, momenta, edges of cuts.
+
+        Parameters
+        ----------
+        n, worst
+            Points that are drawn, each with a call of the function, and how many of them count as the worst.
+        shard
+            Another number draws other points.
+
+        Raises
+        ------
+        MissingFunctionError
+            If the result was read without its function.
+        ConfigError
+            If there are fewer than ten worst points, or not ten times as many in all.
+        """
+        points = self.sample(n, shard)
+        channels = multichannel_of(self.integrand.function)
+        return explain(points.u, points.weights, quantities_of(self.integrand, points.u), worst, channels)
 
     def save(self, folder: str | Path) -> Path:
         """Store everything but the function: sampler, integral and surrogate, as a run directory holds them.

@@ -92,6 +92,13 @@ class Process(ABC):
         """
         raise ProcessError(f"{self.name} is an integrand without momenta; {tuple(u.shape)} points given")
 
+    def quantities(self, u: Tensor) -> dict[str, Tensor]:
+        """Numbers (n,) by name that tell what kind of points the cube points u (n, dim) are; none where not known.
+
+        They are for those who ask what large weights have in common. NaN stands for what a point does not have.
+        """
+        return {}
+
     def limits(self) -> dict[str, int]:
         """How often a part of the process was at the end of its range since it was made, by name; see a run's result.
 
@@ -227,6 +234,12 @@ class CallableProcess(Process):
         """What the user's callable counts; nothing where it has no `limits`."""
         with blaming(f"{self.name}.limits failed", ProcessError):
             return self._limits()
+
+    def quantities(self, u: Tensor) -> dict[str, Tensor]:
+        """Numbers as the user's callable gives them; none where it has no `quantities`."""
+        own: Callable[[Tensor], dict[str, Tensor]] | None = getattr(self.function, "quantities", None)
+        with blaming(f"{self.name}.quantities failed", ProcessError):
+            return {} if own is None else {str(name): torch.as_tensor(value) for name, value in own(u).items()}
 
     def momenta(self, u: Tensor) -> Tensor:
         """Momenta as the user's callable gives them; raises ProcessError where it has none."""

@@ -17,7 +17,7 @@ from nisampler.processes.base import draw
 from nisampler.processes.hadron.groups import group_codes
 from nisampler.processes.partons.luminosity import Pdf
 from nisampler.processes.partons.point_beams import PointBeams
-from nisampler.processes.phase_space.kinematics import mass
+from nisampler.processes.phase_space.kinematics import leg_quantities, mass, pt
 
 BW_CUTOFF = 15.0
 """Widths around its pole within which a resonance is written, as in MadGraph (bwcutoff)."""
@@ -79,6 +79,26 @@ class FinalState:
     jets: tuple[int, ...] = ()
     leptons: tuple[int, ...] = ()
     invisible: tuple[int, ...] = ()
+
+    def quantities(self, p: Tensor) -> dict[str, Tensor]:
+        """What momenta p (n, m, 4) look like (n,) by name, see `leg_quantities`; jets come by their pT.
+
+        >>> p = torch.tensor([[[5.0, 3.0, 0.0, 4.0], [13.0, 5.0, 0.0, 12.0]]])
+        >>> FinalState(masses=(0.0, 0.0), jets=(0, 1)).quantities(p)["pT(j1)"]
+        tensor([5.])
+        """
+        names = [f"p{k + 1}" for k in range(len(self.masses))]
+        for letter, legs in (("j", self.jets), ("l", self.leptons), ("v", self.invisible)):
+            for number, leg in enumerate(legs, 1):
+                names[leg] = f"{letter}{number}"
+        jets = list(self.jets)
+        if len(jets) > 1:
+            order = pt(p[:, jets]).argsort(dim=1, descending=True, stable=True)
+            p = p.clone()
+            p[:, jets] = torch.take_along_dim(p[:, jets], order.unsqueeze(2), 1)
+        found = leg_quantities(p, names)
+        masses = {f"m({' '.join(names[leg] for leg in item.legs)})": item.legs for item in self.decays}
+        return found | {name: mass(p[:, list(legs)].sum(1)) for name, legs in masses.items()}
 
 
 @dataclass(frozen=True)

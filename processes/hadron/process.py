@@ -175,6 +175,15 @@ class HadronProcess(Process):
         """Momenta (n, m, 4) in GeV of the legs at the cube points u (n, dim); raises ShapeError on another shape."""
         return self.multichannel.points(u.double())[1]
 
+    def quantities(self, u: Tensor) -> dict[str, Tensor]:
+        """What the momenta at cube points u (n, dim) look like, and how near they are to the edges of the cuts.
+
+        Jets come by their transverse momenta. An edge is given by pT and Delta R over their least values, NaN without.
+        """
+        p = self.momenta(u)
+        fractions = dict(zip(("x1", "x2"), self.fractions(p).unbind(1), strict=True))
+        return self.setup.final_state.quantities(p) | fractions | self.setup.cuts.edges(p)
+
     def differential(self, p: Tensor) -> Tensor:
         """d sigma / (dx1 dx2 dPhi) in pb (n,) at momenta p (n, m, 4): zero outside the cuts, NaN for p not finite."""
         # Comparisons are false for NaN: without this, a channel that fails would look like a cut.

@@ -24,7 +24,7 @@ from nisampler.processes.lepton.ee_matrix_element import (
     qcd_factor,
 )
 from nisampler.processes.observables import LegFunction, of_legs
-from nisampler.processes.phase_space.kinematics import durham_y23, thrust_axis
+from nisampler.processes.phase_space.kinematics import durham_y23, leg_quantities, thrust_axis
 from nisampler.processes.phase_space.three_body import (
     DalitzRegion,
     DurhamRegion,
@@ -96,6 +96,11 @@ class EEToThreeJets(Process):
             If u is not of shape (n, 5).
         """
         return self.phase_space.forward(u, self.parameters.sqrt_s)[0]
+
+    def quantities(self, u: Tensor) -> dict[str, Tensor]:
+        """Transverse momenta, pseudorapidities, pair masses, distances and y_23 (n,) at the cube points u (n, 5)."""
+        p = self.momenta(u)
+        return leg_quantities(p, ("q", "qbar", "g")) | {"y23": durham_y23(p)}
 
     def cube_points(self, momenta: Tensor) -> Tensor:
         """The cube points (n, 5) of momenta (n, 3, 4); the inverse of `momenta`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -186,6 +187,37 @@ def durham_y(p: Tensor) -> Tensor:
         one_minus_cos = 0.5 * (unit_a - unit_b).square().sum(-1)
         distances.append(2 * torch.minimum(a[..., 0], b[..., 0]).square() * one_minus_cos / visible2)
     return torch.stack(distances, dim=-1)
+
+
+def leg_quantities(p: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+    """What momenta (n, k, 4) of legs with these names look like, in GeV: pT, eta, pair masses, Delta R, total mass.
+
+    Parameters
+    ----------
+    p
+        Momenta.
+    names
+        Of the legs, one for each.
+
+    Raises
+    ------
+    ShapeError
+        If there is not one name for each leg.
+
+    Examples
+    --------
+    >>> p = torch.tensor([[[5.0, 3.0, 0.0, 4.0], [5.0, -3.0, 0.0, -4.0]]])
+    >>> {name: round(value.item(), 3) for name, value in leg_quantities(p, ("a", "b")).items()}
+    {'pT(a)': 3.0, 'pT(b)': 3.0, 'eta(a)': 1.099, 'eta(b)': -1.099, 'm(a b)': 10.0, 'dR(a b)': 3.833}
+    """
+    if p.ndim != 3 or p.shape[1:] != (len(names), 4):
+        raise ShapeError(f"momenta of {len(names)} legs must have shape (n, {len(names)}, 4), got {tuple(p.shape)}")
+    found = {f"pT({name})": pt(p[:, k]) for k, name in enumerate(names)}
+    found |= {f"eta({name})": eta(p[:, k]) for k, name in enumerate(names)}
+    for a, b in itertools.combinations(range(len(names)), 2):
+        pair = f"({names[a]} {names[b]})"
+        found |= {f"m{pair}": mass(p[:, a] + p[:, b]), f"dR{pair}": delta_r(p[:, a], p[:, b])}
+    return found | ({"m(all)": mass(p.sum(1))} if len(names) > 2 else {})
 
 
 def durham_y23(p: Tensor) -> Tensor:

@@ -61,6 +61,22 @@ def test_run_end_to_end(folder: Path) -> None:
     assert "sampler: vegas" in log and "finished: " in log
 
 
+def test_explain_writes_a_picture_and_a_list(folder: Path, tmp_path: Path) -> None:
+    arguments = ("explain", folder / "done", "--points", 2000, "--worst", 20, "--output", tmp_path / "why")
+    code, out, err = call(*arguments)
+    assert (code, err) == (0, "")
+    assert "the 20 largest of 2000 weights" in out and "y23" in out and "by chance" in out
+    written = {path.name: path.read_bytes() for path in (tmp_path / "why").iterdir()}
+    assert set(written) == {"explained.svg", "explained.csv"}
+    assert written["explained.csv"].decode().count("\n") == 21
+    assert call(*arguments, "--quiet") == (0, "", "")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "why").iterdir()} == written
+    code, _, err = call("explain", folder / "done", "--points", 100, "--output", tmp_path / "few")
+    assert code and "choose at least 10, and ten times as many points" in err
+    code, _, err = call("explain", tmp_path)
+    assert code and "is not a run directory" in err
+
+
 def test_overrides(folder: Path, tmp_path: Path) -> None:
     card = folder / "card.toml"
     code, out, err = call("run", card, "-o", tmp_path / "a", "--seed", 7, "--events", 0, "--device", "cpu", "--quiet")

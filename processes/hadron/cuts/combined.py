@@ -20,7 +20,9 @@ from nisampler.processes.hadron.cuts.kinds import (
     SeparationCut,
     TransverseMomentumCut,
     require,
+    separation2,
 )
+from nisampler.processes.phase_space.kinematics import pt
 
 
 class Cuts:
@@ -77,6 +79,24 @@ class Cuts:
                 case DistanceCut() if any({first, second} == {a, b} for a in cut.legs for b in cut.others):
                     found.append(cut.minimum)
         return max(found)
+
+    def edges(self, p: Tensor) -> dict[str, Tensor]:
+        """How near final states p (n, m, 4) are to the cuts: least pT and Delta R over their minima (n,), by name.
+
+        Examples
+        --------
+        >>> cuts = Cuts([TransverseMomentumCut((0,), 2.0)], sqrt_s=100.0)
+        >>> cuts.edges(torch.tensor([[[5.0, 3.0, 0.0, 4.0]]]))
+        {'least pT / cut': tensor([1.5000])}
+        """
+        legs = range(p.shape[1])
+        least = {leg: minimum for leg in legs if (minimum := self.pt_minimum(leg)) > 0.0}
+        apart = {pair: r for pair in itertools.combinations(legs, 2) if (r := self.distance(*pair)) > 0.0}
+        ratios = {
+            "least pT / cut": [pt(p[:, leg]) / minimum for leg, minimum in least.items()],
+            "least dR / cut": [separation2(p[:, a], p[:, b]).sqrt() / r for (a, b), r in apart.items()],
+        }
+        return {name: torch.stack(found).amin(0) for name, found in ratios.items() if found}
 
     def pair_mass(self, first: int, second: int) -> float:
         """Least mass in GeV of two legs by their transverse momenta and distances, all masses neglected."""
