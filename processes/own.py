@@ -64,12 +64,12 @@ def own_process(name: str, parameters: dict[str, Any]) -> Process:
 
 
 def own_function(name: str) -> Callable[..., Any]:
-    """The function ``file.py:function`` or ``module:function`` that a card names as a cut, a scale or an amplitude.
+    """The function ``file.py:function`` that a card names as a cut, a scale or an amplitude.
 
     Raises
     ------
     UnknownProcessError
-        If there is no such file, module or function.
+        If it is not of that form, or there is no such file or function.
     ConfigError
         If it is no function or class.
     ProcessError
@@ -77,19 +77,17 @@ def own_function(name: str) -> Callable[..., Any]:
 
     Examples
     --------
-    >>> own_function("nisampler.processes.own:own_function") is own_function
-    True
-    >>> own_function("veto")
+    >>> own_function("os:getcwd")
     Traceback (most recent call last):
     ...
-    nisampler.errors.UnknownProcessError: 'veto' names no function: write file.py:function
+    nisampler.errors.UnknownProcessError: 'os:getcwd' names no function of a file: write file.py:function
     """
-    if not all(name.rpartition(":")):
-        raise UnknownProcessError(f"{name!r} names no function: write file.py:function")
+    if not name.rpartition(":")[0].endswith(".py"):
+        raise UnknownProcessError(f"{name!r} names no function of a file: write file.py:function")
     module, target = _named(name)
-    if not callable(target) or not hasattr(target, "__module__"):
+    if not (inspect.isfunction(target) or inspect.isclass(target)):
         raise ConfigError(f"{name} is no function")
-    if target.__module__.partition(".")[0] != module.__name__.partition(".")[0]:
+    if target.__module__ != module.__name__:
         raise ProcessError(f"{name} is defined in {target.__module__}, not there: a card names code where it is")
     found: Callable[..., Any] = target
     return found

@@ -64,8 +64,8 @@ def load(
     if function is None and (Path(folder) / "run.json").is_file():
         run = RunDirectory.read(folder)
         name = run.settings["process"]
-        if ":" in name:
-            reason = f"a run builds registered processes alone, and {name} is code of your own"
+        if code := lookup.sources(name, run.card.parameters):
+            reason = f"a run builds registered processes alone, and {', '.join(code)} is code of your own"
         else:
             try:
                 function = lookup.create(name, run.card.parameters)

@@ -19,7 +19,7 @@ from nisampler.density.channels import Multichannel
 from nisampler.errors import ChannelError
 from nisampler.processes.amplitudes.recursion.model import Couplings
 from nisampler.processes.constants import W_BOSON, Z_BOSON
-from nisampler.processes.hadron.cuts import Cuts
+from nisampler.processes.hadron.cuts import Condition, Cuts
 from nisampler.processes.hadron.cuts.kinds import require
 from nisampler.processes.phase_space import (
     BreitWigner,
@@ -118,6 +118,10 @@ class Region:
         )
         low = found.least_energy
         require(low < cuts.sqrt_s, f"the final state has at least {low:.6g} GeV, sqrt_s is {cuts.sqrt_s} GeV")
+        for cut in cuts.cuts:
+            if isinstance(cut, Condition) and cut.quantity == "ht":
+                low = sum(map(cuts.pt_minimum, cut.legs))
+                require(low < cut.high, f"{cut} leaves nothing: pT add up to {low:.6g} GeV")
         everything = tuple(range(len(masses)))
         for legs, high in found.mass_max.items():
             low = found.least_energy if legs == everything else found.least_mass(legs)

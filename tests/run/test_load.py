@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pdf_grids import write_set
 
 import nisampler
 from nisampler.base.storage import read_json
@@ -38,3 +39,18 @@ def test_a_run_of_ones_own_callable_asks_for_it(tmp_path: Path) -> None:
     assert len(nisampler.load(tmp_path / "run", lambda x: 1.0 + x[:, 0]).unweight(5).x) == 5
     with pytest.raises(StorageError, match="holds no finished integration"):
         nisampler.load(tmp_path)
+
+
+def test_a_run_whose_parameters_name_code_runs_none(tmp_path: Path) -> None:
+    """Loading is not running: a cut of one's own is not imported."""
+    (tmp_path / "mine.py").write_text("def all_of_them(p):\n    return p[:, 0, 0] > 0\n")
+    grid = write_set(tmp_path) / "toyset_0000.dat"
+    card = tmp_path / "card.toml"
+    own = f'[parameters]\npdf = "{grid}"\ncuts = ["{tmp_path}/mine.py:all_of_them"]\n'
+    settings = '[training]\ncalls = 5000\nsampler = "vegas"\n[integration]\npoints = 2000\n[events]\nn = 0\n'
+    card.write_text(f'process = "drell_yan"\n{own}{settings}')
+    with start(card, tmp_path / "run") as directory:
+        execute(directory)
+    (tmp_path / "mine.py").write_text("raise SystemExit\n")
+    with pytest.raises(MissingFunctionError, match=r"mine.py is code of your own"):
+        nisampler.load(tmp_path / "run").unweight(5)

@@ -51,9 +51,8 @@ def squared(p, alpha_s, codes):
 """
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    place = tmp_path / "home"
+def made(place: Path) -> Path:
+    """A folder with a card, and with all that it names."""
     (place / "code").mkdir(parents=True)
     (place / "code" / "mine.py").write_text(CODE)
     write_set(place)
@@ -62,33 +61,53 @@ def home(tmp_path: Path) -> Path:
     return place
 
 
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return made(tmp_path / "home")
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder in which the card was run by the command line, and what that said; not to be changed."""
+    place = made(tmp_path_factory.mktemp("ran") / "home")
+    done = shell("run", "card.toml", "-o", "run", cwd=place)
+    assert done.returncode == 0, done.stderr
+    return place, done.stdout
+
+
 def integral(run: Path) -> tuple[float, float]:
     found = json.loads((run / "result.json").read_text())["integral"]
     return found["value"], found["error"]
 
 
-def test_a_library_by_the_command_line(home: Path, tmp_path: Path) -> None:
-    """Its run says whose code ran, is the one of the same function in Python, and its pack needs nothing else."""
-    done = shell("run", "card.toml", "-o", "run", cwd=home)
-    assert done.returncode == 0, done.stderr
-    said = "".join(done.stdout.split())
+def test_a_library_is_the_same_function_in_python(ran: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    place, told = ran
+    said = "".join(told.split())
     assert said.count("runscodefrom") == 2 and "libtoy.so" in said and "code/mine.py" in said
+    monkeypatch.chdir(place)
     same = CARD.replace("umami:libtoy.so ", "").replace("cuts =", 'amplitude = "code/mine.py:squared"\ncuts =')
-    (home / "same.toml").write_text(same.split("combinations")[0] + same[same.index("scale") :])
-    assert shell("run", "same.toml", "-o", "same", "-q", cwd=home).returncode == 0
-    value, error = integral(home / "run")
-    other, spread = integral(home / "same")
+    (place / "same.toml").write_text(same.split("combinations")[0] + same[same.index("scale") :])
+    assert call("run", "same.toml", "-o", "same", "-q")[0] == 0
+    value, error = integral(place / "run")
+    other, spread = integral(place / "same")
     assert value > 0 and abs(value - other) < 4 * math.hypot(error, spread) and error < 0.05 * value
-    head = (home / "run" / "events.lhe").read_text().split("</header>")[0]
+    head = (place / "run" / "events.lhe").read_text().split("</header>")[0]
     assert "MassCut" in head and "code/mine.py:right" in head
-    assert EventFile.open(home / "run" / "events.lhe").declared == 50
+    assert EventFile.open(place / "run" / "events.lhe").declared == 50
+
+
+def test_a_pack_needs_no_library_and_no_file_of_its_user(
+    ran: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ran[0])
     words = ["--events", 20, "--seed", 7, "-o"]
-    assert shell("generate", "run", *words, tmp_path / "before", "-q", cwd=home).returncode == 0
-    done = shell("pack", "run", "-o", tmp_path / "p.nispack", cwd=home)
-    assert done.returncode == 0 and "libtoy.so" in done.stdout and "warning" not in done.stdout
-    shutil.rmtree(home)
+    assert call("generate", "run", *words, tmp_path / "before", "-q")[0] == 0
+    code, told, _ = call("pack", "run", "-o", tmp_path / "p.nispack")
+    assert code == 0 and "libtoy.so" in told and "warning" not in told
     done = shell("generate", "p.nispack", *words, "after", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    said = "".join(done.stdout.split())
+    assert str(ran[0]) not in said and "sources/libtoy.so" in said and "files/cuts/1/mine.py" in said
     records = [(tmp_path / name / "events.lhe").read_text().split("</init>")[1] for name in ("before", "after")]
     assert records[0] == records[1] and records[0].count("<event>") == 20
 

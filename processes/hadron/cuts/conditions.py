@@ -120,7 +120,7 @@ class Condition:
     @property
     def least_energy(self) -> float:
         """Least energy of the partons in GeV that it asks for, 0 for none."""
-        return max(self.low, 0.0) if self.quantity in ("ht", "sqrt_shat", "m") else 0.0
+        return max(self.low, 0.0) if self.quantity in ("ht", "m") else 0.0
 
     def mask(self, p: Tensor) -> Tensor:
         """Whether the final states p (n, m, 4) pass, shape (n,)."""

@@ -80,10 +80,15 @@ def cuts_of(texts: Sequence[OwnCut], legs: Legs, sqrt_s: float) -> list[Cut]:
     nisampler.errors.ConfigError: cut 'pt(mu+) > 25': no leg is always 'mu+'; there are e+, e-, g; and j, l, ...
     """
     found: list[Cut] = []
+    windows: dict[tuple[str, tuple[Pick, ...], bool], tuple[float, float]] = {}
     for text in texts:
         if isinstance(text, str) and ":" not in text:
             try:
-                found += _Text.read(text, legs).cuts(legs, sqrt_s)
+                item = _Text.read(text, legs)
+                found += item.cuts(sqrt_s)
+                low, high = windows.get(item.of, (-math.inf, math.inf))
+                windows[item.of] = low, high = max(low, item.low), min(high, item.high)
+                require(low < high, f"with the cuts before, {item.quantity} is above {low:g} and below {high:g}")
             except ConfigError as error:
                 raise ConfigError(f"cut {text!r}: {error}") from error
         else:
@@ -146,7 +151,12 @@ class _Text:
         labels = [part.strip() for part in match[2].split(",")] if match[2] else []
         return cls(text, name, _picks(name, labels, legs), low, high, absolute is not None)
 
-    def cuts(self, legs: Legs, sqrt_s: float) -> list[Cut]:
+    @property
+    def of(self) -> tuple[str, tuple[Pick, ...], bool]:
+        """What has the limits."""
+        return self.quantity, self.picks, self.absolute
+
+    def cuts(self, sqrt_s: float) -> list[Cut]:
         """The same as cuts of their own kind, which know contradictions, where there are some."""
         lowest, highest = _range(self.quantity, sqrt_s)
         lowest = 0.0 if self.absolute else lowest
@@ -162,6 +172,8 @@ class _Text:
                     return [TransverseMomentumCut(each, low, self.high)]
                 case "eta" if len(picks) == 1 and self.absolute and self.low < 0 < self.high:
                     return [PseudorapidityCut(each, self.high)]
+                case "sqrt_shat":
+                    return [MassCut(each, low, self.high)]
                 case "m" if len(picks) > 1:
                     return [MassCut(chosen, low, self.high) for chosen in choices(picks)]
                 case "dr" if not bounded and picks[0] == picks[1]:

@@ -130,7 +130,7 @@ WRONG: dict[str, tuple[type[NisamplerError], str]] = {
     "dphi(e+, mu-) > 3.2": (ConfigError, "contradictory cuts: dphi is at most 3.14"),
     "abs(eta(e+)) < -1": (ConfigError, "contradictory cuts: eta is more than 0"),
     "nowhere.py:veto": (UnknownProcessError, "no file 'nowhere.py'"),
-    "os:getcwd": (ProcessError, "part of Python itself"),
+    "os:getcwd": (UnknownProcessError, "write file.py:function"),
 }
 
 
@@ -143,11 +143,13 @@ def test_what_cannot_be_is_refused(text: str) -> None:
 
 TOGETHER: dict[str, tuple[list[str], str]] = {
     "energies": (["pt(j) > 5000"], "add up to 15000"),
-    "masses": (["m(e+, mu-) < 50", "m(e+, mu-) > 60"], "need a mass above 60.0 and below 50.0"),
-    "one leg": (["pt(e+) > 50", "pt(e+) < 40"], "needs 50.0 < pT < 40.0"),
+    "masses": (["m(e+, mu-) < 50", "m(e+, mu-) > 60"], "m is above 60 and below 50"),
+    "one quantity": (["dphi(e+, mu-) > 2", "dphi(e+, mu-) < 1.5"], "dphi is above 2 and below 1.5"),
+    "sum": (["pt(j) > 100", "ht < 250"], "ht < 250 leaves nothing: pT add up to 300 GeV"),
+    "one leg": (["pt(l) > 50", "pt(e+) < 40"], "needs 50.0 < pT < 40.0"),
     "mass and distance": (["pt(l) > 50", "dr(l, l) > 2", "m(e+, mu-) < 60"], "have a mass above"),
     "mass of a part": (["m(t, e+) < 170"], "a mass of at least 173 GeV, not below 170"),
-    "all": (["sqrt_shat > 500", "m(e+, ve, mu-, j1, j2, j3, t) < 400"], "at least 500 GeV, not below 400"),
+    "all": (["sqrt_shat > 500", "m(e+, ve, mu-, j1, j2, j3, t) < 400"], "need a mass above 500.0 and below 400.0"),
     "distance": (["abs(eta(j)) < 1", "abs(eta(l)) < 1", "dr(j, l) > 5"], "cannot exceed"),
 }
 
@@ -183,5 +185,11 @@ def test_a_function_of_ones_own(tmp_path: Path) -> None:
     (broken,) = cuts_of([f"{tmp_path}/mine.py:broken"], LEGS, SQRT_S)
     with pytest.raises(ProcessError, match=r"failed: ValueError: no \(.*mine.py, line 8\)"):
         broken.mask(p)
+    (tmp_path / "mine.py").write_text("from os import getcwd\nfrom shutil import rmtree\nnumber = 3\n")
+    with pytest.raises(ProcessError, match="rmtree is defined in shutil, not there"):
+        cuts_of([f"{tmp_path}/mine.py:rmtree"], LEGS, SQRT_S)
+    for name in ("number", "getcwd"):
+        with pytest.raises(ConfigError, match=f"{name} is no function"):
+            cuts_of([f"{tmp_path}/mine.py:{name}"], LEGS, SQRT_S)
     with pytest.raises(UnknownProcessError, match="has no object 'there'"):
         cuts_of([f"{tmp_path}/mine.py:there"], LEGS, SQRT_S)
