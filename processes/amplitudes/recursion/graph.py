@@ -88,6 +88,7 @@ KINDS: dict[str, Kind] = {
 """All operations; `inverse_square` takes its coefficient as the squared mass, everything else is linear in it."""
 
 NAMES = tuple(KINDS)
+_CANCELLED = 1e-13
 
 
 @dataclass(frozen=True)
@@ -181,13 +182,18 @@ class Graph:
         return Term(kind, ordered, sign * value)
 
     def sum(self, terms: Iterable[Term]) -> Ref | None:
-        """A node for a sum, normalised to the coefficient of its first term; None where nothing is left."""
+        """A node for a sum, normalised to the coefficient of its first term; None where nothing is left.
+
+        Equal operations that cancel are left out. Coefficients of different ones do not compare: those of massive
+        bosons carry a factor 1 / M^2 each.
+        """
         merged: dict[tuple[str, tuple[int, ...]], complex] = {}
+        largest: dict[tuple[str, tuple[int, ...]], float] = {}
         for term in terms:
             key = (term.kind, term.inputs)
             merged[key] = merged.get(key, 0.0) + term.coefficient
-        largest = max((abs(value) for value in merged.values()), default=0.0)
-        kept = sorted((key, value) for key, value in merged.items() if abs(value) > 1e-13 * largest)
+            largest[key] = max(largest.get(key, 0.0), abs(term.coefficient))
+        kept = sorted((key, value) for key, value in merged.items() if abs(value) > _CANCELLED * largest[key])
         if not kept:
             return None
         factor = kept[0][1]

@@ -75,6 +75,20 @@ def test_ward_identities(initial: Any, final: Any, strong: int) -> None:
     assert with_momentum_for(element, p, leg).abs().amax() < 1e-10 * size
 
 
+@pytest.mark.parametrize(
+    "final", [(-11, 12, -13, 13, 1, 2), (11, -12, -13, 13, 2, 4), (15, -16, 11, -11, 2, 2)], ids=str
+)
+def test_any_leg_may_be_the_last(final: tuple[int, ...]) -> None:
+    """Chains of massive bosons give coefficients of any size: none may be taken for what is left of a cancellation."""
+    initial = {(-11, 12, -13, 13, 1, 2): (2, 2), (11, -12, -13, 13, 2, 4): (2, 3)}.get(final, (2, 1))
+    element = MatrixElement(initial, final, Couplings(MODEL), {0})
+    p = momenta(element)
+    for places in ([0, 1, 2, 3, 5, 4], [5, 1, 2, 3, 4, 0]):
+        turned = MatrixElement(initial, [final[place] for place in places], Couplings(MODEL), {0})
+        again = turned.squared(p[:, [0, 1, *(2 + place for place in places)]], ALPHA_S)
+        assert torch.allclose(again, element.squared(p, ALPHA_S), rtol=1e-9, atol=0.0)
+
+
 STABLE = [((21, 21), (6, -6, 21), {3}), ((2, -2), (6, -6, 25), {2}), ((2, -2), (24, -24, 22), {0})]
 
 
