@@ -129,6 +129,15 @@ class StandardModel:
             raise AmplitudeError(f"the CKM matrix has rows {UP_QUARKS} and columns {DOWN_QUARKS}, got ({up}, {down})")
         return float(self.ckm[UP_QUARKS.index(up)][DOWN_QUARKS.index(down)] ** 2)
 
+    def ckm_element(self, up: int, down: int) -> float:
+        """V_ij with the signs of a real matrix, V_cd and V_ts being negative, so that rows are orthogonal to 0.003.
+
+        >>> StandardModel().ckm_element(4, 1)
+        -0.2271
+        """
+        size = math.sqrt(self.ckm_squared(up, down))
+        return -size if (up, down) in ((4, 1), (6, 3)) else size
+
     def vector_axial(self, fermion: FermionType) -> tuple[float, float]:
         """(v, a) = (T_3 - 2 Q sin^2, T_3) of the Z vertex -i e / (2 sin cos) gamma^mu (v - a gamma_5)."""
         if fermion not in CHARGE_ISOSPIN:

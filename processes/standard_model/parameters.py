@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nisampler.base.checks import Finite, Limit, Natural, NonNegative, Positive, Row, settings
 from nisampler.errors import ConfigError
-from nisampler.processes.amplitudes.recursion.model import Scheme
+from nisampler.processes.amplitudes.recursion.model import Mixing, Scheme
 from nisampler.processes.amplitudes.recursion.resonances import Shape
 from nisampler.processes.constants import (
     ALPHA_EM,
@@ -67,6 +67,9 @@ class StringParameters(CollisionParameters):
         Masses of particles that the string lets decay: "on_shell" at the pole, or of a "breit_wigner" within 15 widths.
     cut_decays
         Whether cuts with a name hold for products of decays, too; those of `cuts` always do.
+    ckm
+        The CKM matrix where several W can occur, orders are limited or particles decay: the "unit", or that of the
+        "model"; elsewhere it is that of the model.
     amplitude
         A matrix element of one's own: "file.py:function", a function given in Python, see
         `nisampler.processes.amplitudes.own.functions.OwnAmplitude`, or "umami:libX.so", see
@@ -126,6 +129,7 @@ class StringParameters(CollisionParameters):
     mass_tau: NonNegative = 0.0
     flavours: Literal[3, 4, 5] = 5
     scheme: Scheme = "fixed"
+    ckm: Mixing = "unit"
     resonances: Shape = "on_shell"
     cut_decays: bool = False
 
@@ -155,6 +159,6 @@ class StringParameters(CollisionParameters):
     @property
     def model(self) -> StandardModel:
         """The parameters of the Standard Model."""
-        own = {item.name for item in fields(self)}
+        own = {item.name for item in fields(self)} - {"ckm"}
         shared = {item.name: getattr(self, item.name) for item in fields(StandardModel) if item.name in own}
         return StandardModel(**shared).on_shell()

@@ -137,7 +137,7 @@ def _library(process: str) -> tuple[str, str]:
 def _amplitude(process: str, card: StringParameters) -> RecursiveAmplitude | OwnAmplitude:
     """The matrix elements: of the Standard Model, or one's own."""
     if card.amplitude is None:
-        return RecursiveAmplitude(process, card.model, card.scheme, card.flavours, card.resonances)
+        return RecursiveAmplitude(process, card.model, card.scheme, card.flavours, card.resonances, card.ckm)
     couplings = couplings_of(process, card.model, card.scheme, card.flavours)
     if not card.is_library:
         function = own_function(card.amplitude) if isinstance(card.amplitude, str) else card.amplitude

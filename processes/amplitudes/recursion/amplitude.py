@@ -14,7 +14,7 @@ from nisampler.events.columns import UNKNOWN_SPIN
 from nisampler.processes.amplitudes.flavours import FlavourTable, GeneratedElement, flavour_table, move_tags
 from nisampler.processes.amplitudes.protocol import SubProcess
 from nisampler.processes.amplitudes.recursion.matrix_element import MatrixElement
-from nisampler.processes.amplitudes.recursion.model import Couplings, Scheme
+from nisampler.processes.amplitudes.recursion.model import Couplings, Mixing, Scheme
 from nisampler.processes.amplitudes.recursion.resonances import Shape
 from nisampler.processes.amplitudes.recursion.subprocesses import OrderTable, combinations
 from nisampler.processes.amplitudes.strings import ProcessLegs, parse_process
@@ -28,13 +28,13 @@ class RecursiveAmplitude:
 
     Combinations of flavours that are equal share a matrix element. Without limits on couplings, amplitudes have the
     largest power of the strong coupling that occurs. Where a single W is all that is electroweak, the CKM matrix is
-    that of the model, elsewhere the unit matrix. On a CPU points run through compiled code where llvmlite is installed;
-    on a GPU, and where gradients are asked for, through plain torch.
+    that of the model, elsewhere the unit matrix, or what `ckm` says. On a CPU points run through compiled code where
+    llvmlite is installed; on a GPU, and where gradients are asked for, through plain torch.
 
     With decays, ``p p > t t~, t > b e+ ve, t~ > b~ mu- vm~``, only diagrams with these resonances are taken, and the
     correlations of spins are those of the whole. Values have the propagators with fixed widths: at the pole, times
     delta(p^2 - m^2) pi m Gamma for each resonance, they are those of the narrow-width approximation. The orders of a
-    string are those of what is produced. The CKM matrix is the unit.
+    string are those of what is produced.
 
     Parameters
     ----------
@@ -49,6 +49,9 @@ class RecursiveAmplitude:
     shape
         Whether particles that decay are "on_shell", and their other propagators without width, or have the masses of a
         "breit_wigner".
+    ckm
+        The CKM matrix where several W can occur, orders are limited or particles decay: the "unit", or that of the
+        "model" with the signs of a real matrix.
 
     Raises
     ------
@@ -73,18 +76,20 @@ class RecursiveAmplitude:
         scheme: Scheme = "fixed",
         flavours: int = len(MASSLESS_QUARKS),
         shape: Shape = "on_shell",
+        ckm: Mixing = "unit",
     ) -> None:
         self.process, self.model = process, model or StandardModel().on_shell()
         # The table has the CKM element of the one line that a single W changes as a factor of each combination.
-        self.couplings = couplings = Couplings(self.model.without_mixing(), scheme)
+        couplings = Couplings(self.model.without_mixing(), scheme)
         table = _leading_in_qcd(process, self.model, flavours)
         if table is not None:
             power = {table.legs.alpha_s_power}
             made = {codes: MatrixElement(codes[:2], codes[2:], couplings, power) for codes in table.generated}
         else:
+            couplings = Couplings(self.model, scheme) if ckm == "model" else couplings
             found = OrderTable(process, couplings, flavours, shape)
             table, made = found.table, found.matrices
-        self.table, self.matrices = table, made
+        self.table, self.matrices, self.couplings = table, made, couplings
         self.subprocesses: tuple[SubProcess, ...] = self.table.subprocesses
         self.elements = len(self.table.elements)
         self._elements = [_Element(item, made[item.process]) for item in self.table.elements]

@@ -16,6 +16,9 @@ from nisampler.processes.particles import is_quark
 Scheme = Literal["zero", "fixed", "complex"]
 """How unstable particles enter: no widths, -i M Gamma in every denominator, or complex masses and mixing angle."""
 
+Mixing = Literal["unit", "model"]
+"""The CKM matrix: the unit, or that of the model."""
+
 SINGLET = 9
 """Code of the part of the gluon that is a colour singlet: -1/N of every exchange between two quark lines."""
 NEUTRAL = (PHOTON, Z_BOSON)
@@ -140,7 +143,7 @@ class Couplings:
         if not is_quark(first):
             return unit
         up, down = sorted((abs(first), abs(second)), key=lambda code: code % 2)
-        return unit * math.sqrt(self.model.ckm_squared(up, down))
+        return unit * self.model.ckm_element(up, down)
 
     def yukawa(self, fermion: int) -> complex:
         """Coupling of the Higgs to a fermion and its antiparticle."""

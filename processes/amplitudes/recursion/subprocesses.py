@@ -140,8 +140,8 @@ class _Known:
 class OrderTable:
     """All combinations of a process string with limits on couplings, their matrix elements and powers.
 
-    The CKM matrix is taken as the unit matrix. Without limits amplitudes have the largest power of the strong coupling
-    that occurs.
+    Where the CKM matrix is not the unit, combinations that differ by a factor share a matrix element, too. Without
+    limits amplitudes have the largest power of the strong coupling that occurs.
 
     Parameters
     ----------
@@ -190,13 +190,15 @@ class OrderTable:
             raise AmplitudeError(f"{self.process!r} has no diagram: {_reason(powers, total, legs)}")
         subprocesses: list[SubProcess] = []
         elements: dict[GeneratedElement, int] = {}
-        seen: dict[Codes, GeneratedElement] = {}
+        seen: dict[Codes, tuple[GeneratedElement, float]] = {}
+        mixed = self.couplings.model != self.couplings.model.without_mixing()
         for codes, strong in chosen.items():
-            alike = min(codes, tuple(_swapped(code) for code in codes))
+            alike = codes if mixed else min(codes, tuple(_swapped(code) for code in codes))
             if alike not in seen:
-                seen[alike] = self._element(alike, {power + self._of_decays(codes) for power in strong})
-            index = elements.setdefault(seen[alike], len(elements))
-            subprocesses.append(SubProcess((codes[0], codes[1]), codes[2:], index))
+                seen[alike] = self._element(alike, {power + self._of_decays(codes) for power in strong}, mixed)
+            element, factor = seen[alike]
+            index = elements.setdefault(element, len(elements))
+            subprocesses.append(SubProcess((codes[0], codes[1]), codes[2:], index, factor))
         self.table = FlavourTable(self.process, legs, tuple(subprocesses), tuple(elements))
 
     def _powers(self, codes: Codes) -> set[int]:
@@ -210,8 +212,8 @@ class OrderTable:
         """The largest powers of all decays together."""
         return sum(max(decay_powers(item, codes[2:], self._vertices)) for item in self._legs.resonances)
 
-    def _element(self, codes: Codes, strong: set[int]) -> GeneratedElement:
-        """A matrix element whose values these are, or a new one."""
+    def _element(self, codes: Codes, strong: set[int], mixed: bool) -> tuple[GeneratedElement, float]:
+        """A matrix element whose values these are, where generations mix up to a factor, or a new one."""
         matrix = MatrixElement(codes[:2], codes[2:], self.couplings, strong, self._legs.produced, self.shape)
         if self._probes is None:
             self._probes = probe_momenta([leg.mass for leg in matrix.legs])
@@ -220,12 +222,13 @@ class OrderTable:
         for known in self._known:
             for order, values in known.values:
                 coloured = [_colour(codes[source]) for source in order] == [_colour(code) for code in known.codes]
-                if coloured and torch.allclose(own, values, rtol=_EQUAL, atol=0.0):
-                    return GeneratedElement(known.codes, order, conjugated=False)
+                factor = float(own[0] / values[0]) if mixed else 1.0
+                if coloured and torch.allclose(own, factor * values, rtol=_EQUAL, atol=0.0):
+                    return GeneratedElement(known.codes, order, conjugated=False), factor
         moved = [(order, matrix.squared(self._probes[:, list(order)], alpha_s)) for order in self._orders(matrix)]
         self._known.append(_Known(codes, matrix, moved))
         self.matrices[codes] = matrix
-        return GeneratedElement(codes, tuple(range(len(codes))), conjugated=False)
+        return GeneratedElement(codes, tuple(range(len(codes))), conjugated=False), 1.0
 
     def _orders(self, matrix: MatrixElement) -> Iterator[Codes]:
         """Permutations of the beams and of coloured legs of one mass, the identity first."""
