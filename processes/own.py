@@ -93,6 +93,24 @@ def own_function(name: str) -> Callable[..., Any]:
     return found
 
 
+def resolved(function: str | Callable[..., Any]) -> tuple[str, Callable[..., Any]]:
+    """The name of a function of one's own and the function, which is given itself or as ``file.py:function``.
+
+    Raises
+    ------
+    UnknownProcessError, ConfigError, ProcessError
+        As `own_function` does.
+
+    Examples
+    --------
+    >>> resolved(len)[0]
+    'len'
+    """
+    if isinstance(function, str):
+        return function, own_function(function)
+    return getattr(function, "__name__", type(function).__name__), function
+
+
 def _named(name: str) -> tuple[ModuleType, Any]:
     """A module and the object in it that a name means."""
     place, _, attribute = name.rpartition(":")

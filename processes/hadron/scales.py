@@ -13,7 +13,7 @@ from nisampler.base.blame import blaming
 from nisampler.base.checks import Finite, Positive, checked, settings
 from nisampler.errors import ConfigError, ProcessError
 from nisampler.processes.constants import LOWEST_SCALE
-from nisampler.processes.own import own_function
+from nisampler.processes.own import resolved
 from nisampler.processes.phase_space.kinematics import mass, momentum, pt
 
 ScaleFunction = Callable[[Tensor], Tensor]
@@ -136,7 +136,7 @@ def make_scales(
     """
     checked("scale", scale, ScaleName)
     if callable(scale) or (isinstance(scale, str) and ":" in scale):
-        return Scales(getattr(scale, "__name__", str(scale)), FunctionScale(scale), *factors)
+        return Scales(resolved(scale)[0], FunctionScale(scale), *factors)
     groups = [list(legs) for legs in bosons]
     decayed = {leg for legs in groups for leg in legs}
 
@@ -185,8 +185,7 @@ class FunctionScale:
     """
 
     def __init__(self, function: str | ScaleFunction) -> None:
-        self._name = function if isinstance(function, str) else getattr(function, "__name__", type(function).__name__)
-        self._function = own_function(function) if isinstance(function, str) else function
+        self._name, self._function = resolved(function)
 
     def __call__(self, p: Tensor) -> Tensor:
         """Scales (n,) in GeV of the final states p (n, m, 4)."""

@@ -34,7 +34,7 @@ from nisampler.processes.hadron.events import Decay, FinalState, Pole
 from nisampler.processes.hadron.legs import Legs
 from nisampler.processes.hadron.process import HadronProcess, HadronSetup
 from nisampler.processes.hadron.wiring import Parts, all_cuts, running_coupling, wired
-from nisampler.processes.own import own_function
+from nisampler.processes.own import resolved
 from nisampler.processes.particles import NAMES, is_lepton
 from nisampler.processes.partons.alpha_s import RunningAlphaS
 from nisampler.processes.partons.luminosity import Pdf
@@ -140,8 +140,7 @@ def _amplitude(process: str, card: StringParameters) -> RecursiveAmplitude | Own
         return RecursiveAmplitude(process, card.model, card.scheme, card.flavours, card.resonances, card.ckm)
     couplings = couplings_of(process, card.model, card.scheme, card.flavours)
     if not card.is_library:
-        function = own_function(card.amplitude) if isinstance(card.amplitude, str) else card.amplitude
-        return OwnAmplitude(process, function, couplings, card.flavours, card.combinations)
+        return OwnAmplitude(process, resolved(card.amplitude)[1], couplings, card.flavours, card.combinations)
     library = UmamiLibrary(str(card.amplitude).removeprefix(UMAMI), card.param_card)
     tables = card.combinations, card.colour_indices, card.helicity_indices
     found = UmamiFunction(library, process, couplings, card.flavours, *tables)

@@ -84,29 +84,25 @@ class OwnAmplitude:
         self.name = getattr(function, "__name__", type(function).__name__)
         combined = Combinations.of(process, Vertices(couplings), flavours)
         self.combinations = combined.only(listed) if listed else combined
+        probed = {codes: self._probe(codes) for codes in self.combinations.powers}
+        largest = torch.stack([values for values, _ in probed.values()]).abs().max()
+        found = {codes: item for codes, item in probed.items() if bool((item[0].abs() > _ZERO * largest).any())}
+        if not found:
+            raise AmplitudeError(f"{self.name} vanishes for every combination of {process!r}")
         self._element_codes: list[Codes] = []
-        powers: set[int | None] = set()
         subprocesses: list[SubProcess] = []
-        known: list[Tensor] = []
-        for codes in self.combinations.powers:
-            values, power = self._probe(codes)
-            if bool((values.abs() <= _ZERO).all()):
-                continue
+        for codes, (values, _) in found.items():
             alike = (
                 k
-                for k, other in enumerate(known)
-                if torch.allclose(values, other, rtol=_EQUAL, atol=0.0)
-                and _colours(codes) == _colours(self._element_codes[k])
+                for k, other in enumerate(self._element_codes)
+                if torch.allclose(values, found[other][0], rtol=_EQUAL, atol=0.0) and _colours(codes) == _colours(other)
             )
-            element = next(alike, len(known))
-            if element == len(known):
-                known.append(values)
+            element = next(alike, len(self._element_codes))
+            if element == len(self._element_codes):
                 self._element_codes.append(codes)
-            powers.add(power)
             subprocesses.append(SubProcess((codes[0], codes[1]), codes[2:], element))
-        if not known:
-            raise AmplitudeError(f"{self.name} vanishes for every combination of {process!r}")
-        self.subprocesses, self.elements = tuple(subprocesses), len(known)
+        self.subprocesses, self.elements = tuple(subprocesses), len(self._element_codes)
+        powers = {power for _, power in found.values()}
         self.alpha_s_power = powers.pop() if len(powers) == 1 else None
         self._flows: dict[int, _Flows] = {}
         if hasattr(function, "select"):

@@ -23,6 +23,7 @@ from nisampler.processes.hadron.cuts.conditions import (
 from nisampler.processes.hadron.cuts.kinds import (
     Cut,
     DistanceCut,
+    LeadingPairCut,
     MassCut,
     MissingTransverseMomentumCut,
     PseudorapidityCut,
@@ -31,7 +32,7 @@ from nisampler.processes.hadron.cuts.kinds import (
     require,
 )
 from nisampler.processes.hadron.legs import Legs
-from nisampler.processes.own import own_function
+from nisampler.processes.own import resolved
 
 OwnCut = str | Callable[[Tensor], Tensor]
 """A cut as a card gives it, or a function of the momenta."""
@@ -112,8 +113,7 @@ class FunctionCut:
 
     def __init__(self, function: OwnCut, legs: tuple[int, ...]) -> None:
         self.legs = legs
-        self._name = function if isinstance(function, str) else getattr(function, "__name__", type(function).__name__)
-        self._function = own_function(function) if isinstance(function, str) else function
+        self._name, self._function = resolved(function)
 
     def __str__(self) -> str:
         return self._name
@@ -164,9 +164,11 @@ class _Text:
         require(self.low < highest, f"{self.quantity} is at most {highest:g} at sqrt_s = {sqrt_s:g} GeV")
         require(self.high > lowest, f"{self.quantity} is more than {lowest:g}")
         low, bounded = max(self.low, 0.0), self.high < highest
+        each = tuple(dict.fromkeys(leg for pick in self.picks for leg in pick.legs))
+        if not bounded and self.quantity in ("m", "deta") and {*self.picks} == {Pick(each, 1), Pick(each, 2)}:
+            return [LeadingPairCut(each, **{"mass" if self.quantity == "m" else "delta_eta": low})]
         picks = [_settled(pick, self) for pick in self.picks]
         if not any(pick.rank for pick in picks):
-            each = tuple(dict.fromkeys(leg for pick in picks for leg in pick.legs))
             match self.quantity:
                 case "pt" if len(picks) == 1:
                     return [TransverseMomentumCut(each, low, self.high)]

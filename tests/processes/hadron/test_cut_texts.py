@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nisampler.errors import ConfigError, NisamplerError, ProcessError, UnknownProcessError
-from nisampler.processes.hadron.cuts import Cuts, MassCut, PseudorapidityCut, TransverseMomentumCut
+from nisampler.processes.hadron.cuts import Cuts, LeadingPairCut, MassCut, PseudorapidityCut, TransverseMomentumCut
 from nisampler.processes.hadron.cuts.texts import cuts_of
 from nisampler.processes.hadron.legs import Legs
 from nisampler.processes.phase_space.kinematics import delta_phi, delta_r, eta, mass, pt, rapidity
@@ -93,7 +93,8 @@ def test_kinds_of_their_own_know_contradictions() -> None:
     texts = ["pt(j3) > 20", "abs(eta(l)) < 2", "m(e+, mu-) > 5"]
     assert [type(cut) for cut in cuts_of(texts, LEGS, SQRT_S)] == [TransverseMomentumCut, PseudorapidityCut, MassCut]
     two = Legs([(21, 21)], (0.0, 0.0))
-    assert cuts_of(["m(j1, j2) > 500"], two, SQRT_S) == [MassCut((0, 1), 500.0)]
+    assert cuts_of(["500 < m(j1, j2) < 900"], two, SQRT_S) == [MassCut((0, 1), 500.0, 900.0)]
+    assert cuts_of(["deta(j2, j1) > 2.5"], LEGS, SQRT_S) == [LeadingPairCut((3, 4, 5), delta_eta=2.5)]
 
 
 def test_regions_know_what_the_texts_say() -> None:
@@ -105,7 +106,7 @@ def test_regions_know_what_the_texts_say() -> None:
     assert region("66 < m(e+, mu-) < 116").mass_max == {(0, 2): 116.0}
     assert region("pt(j) > 20", "dr(j, j) > 0.4").mass_min[3, 4] == pytest.approx(20 * math.sqrt(2 - 2 * math.cos(0.4)))
     assert region("ht > 700").least_energy == pytest.approx(700.0)
-    assert region("m(j1, j2) > 700").least_energy == pytest.approx(700.0)
+    assert region("m(j1, j2) > 700").mass_min == {(3, 4, 5): 700.0}
 
 
 WRONG: dict[str, tuple[type[NisamplerError], str]] = {

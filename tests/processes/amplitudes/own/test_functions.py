@@ -75,6 +75,16 @@ def test_what_the_standard_model_does_not_have(grid: str) -> None:
     assert process.setup.nominal is not None and process.setup.nominal.alpha_s_power == 0
 
 
+def test_small_values_are_values(grid: str) -> None:
+    """Matrix elements of many legs are small numbers in GeV."""
+
+    def small(momenta: Tensor, alpha_s: Tensor, codes: Codes) -> Tensor:
+        return 1e-40 * alpha_s * (0.0 if abs(codes[0]) % 2 else 1.0)
+
+    amplitude = OwnAmplitude("p p > e- e+", small, COUPLINGS)
+    assert {item.initial for item in amplitude.subprocesses} == {(2, -2), (-2, 2), (4, -4), (-4, 4)}
+
+
 def test_channels_of_ones_own(grid: str) -> None:
     channel = TopologyChannel(Cluster(0, 1), (0.0, 0.0), MomentumFractions(13000.0, 60.0, PowerLaw(2.0)), name="mine")
     window = {"cuts": ["m(e+, e-) > 60"], "pt_lepton_min": 0.0, "eta_lepton_max": math.inf}
