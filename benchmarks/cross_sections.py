@@ -1,4 +1,4 @@
-"""Cross-sections of the registered processes against Pythia 8, a published table, and other phase-space channels.
+"""Cross-sections of proton-proton processes against Pythia 8, a published table, and other phase-space channels.
 
     pip install "nisampler[shower,sm]" && python benchmarks/cross_sections.py
 
@@ -13,8 +13,8 @@ import argparse
 import importlib
 import math
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,14 @@ class Comparison:
         Power of the strong coupling.
     other
         Parameters that give the same cross-section on another way, such as other channels.
+    also
+        A process whose cross-section is added.
+    cut
+        Whether an event record of Pythia's is inside the cuts, where these are not its own.
+    window
+        Masses in GeV between which Pythia has a pair of Z; its cross-section is divided by the share inside, squared.
+    label
+        What the row is called instead.
     """
 
     process: str
@@ -94,16 +102,44 @@ class Comparison:
     boson: int = 0
     couplings: int = 0
     other: dict[str, Any] = field(default_factory=dict)
+    also: str = ""
+    cut: Callable[[Any], bool] | None = None
+    window: tuple[float, float] | None = None
+    label: str = ""
 
     @property
     def name(self) -> str:
         """The process and what is special about it."""
-        return " ".join([self.process, *(f"{key}={value}" for key, value in self.card.items())])
+        return self.label or " ".join([self.process, *(f"{key}={value}" for key, value in self.card.items())])
 
 
 W_DECAY = ("24:onMode = off", "24:onPosIfAny = 11", "24:mMin = 10")
 # Wide enough to cut nothing: Pythia's cut is on the transverse momentum alone.
 NO_ETA_CUT = 30.0
+# The mixing angle of Pythia has a lower limit: the W gets the mass that goes with one above it.
+MATCHED_W = StandardModel.mass_z * math.sqrt(1 - StandardModel.sin2_theta_w)
+MATCHED = {"mass_w": MATCHED_W, "scale": StandardModel.mass_z}
+WITHOUT_BOTTOM = {**MATCHED, "flavours": 4}
+ON_SHELL = (
+    f"24:m0 = {MATCHED_W:.12g}",
+    f"6:m0 = {StandardModel.mass_top}",
+    f"25:m0 = {StandardModel.mass_higgs}",
+    "PhaseSpace:useBreitWigners = off",
+    "ProcessLevel:resonanceDecays = off",
+    *fixed_scale(2, StandardModel.mass_z),
+)
+FOUR = "PDFinProcess:nQuarkIn = 4"
+JET_PT, JET_ETA, TAG_MASS, TAG_ETA = 20.0, 5.0, 500.0, 2.5
+
+
+def tagged(record: Any) -> bool:
+    """Whether the two jets of Pythia's event are those of vector-boson fusion."""
+    jets = [record[i] for i in range(3, record.size()) if record[i].isFinal() and record[i].idAbs() < 6]
+    first, second = (jet.eta() for jet in jets)
+    inside = all(jet.pT() > JET_PT and abs(jet.eta()) < JET_ETA for jet in jets)
+    return inside and abs(first - second) > TAG_ETA and (jets[0].p() + jets[1].p()).mCalc() > TAG_MASS
+
+
 COMPARISONS = (
     Comparison(
         "drell_yan",
@@ -161,6 +197,60 @@ COMPARISONS = (
         ),
         couplings=2,
     ),
+    Comparison(
+        "p p > w+ w-",
+        WITHOUT_BOTTOM,
+        1.0,
+        pythia=("WeakDoubleBoson:ffbar2WW = on", FOUR, *ON_SHELL),
+        label="p p > w+ w-",
+    ),
+    Comparison(
+        "p p > w+ z",
+        WITHOUT_BOTTOM,
+        1.0,
+        pythia=("WeakDoubleBoson:ffbar2ZW = on", FOUR, *ON_SHELL),
+        also="p p > w- z",
+        label="p p > w+ z, w- z",
+    ),
+    Comparison(
+        "p p > z z",
+        WITHOUT_BOTTOM,
+        1.0,
+        pythia=(
+            "WeakDoubleBoson:ffbar2gmZgmZ = on",
+            "WeakZ0:gmZmode = 2",
+            FOUR,
+            *ON_SHELL,
+            "PhaseSpace:useBreitWigners = on",
+            "23:mMin = 80",
+            "23:mMax = 102",
+        ),
+        window=(80.0, 102.0),
+        label="p p > z z",
+    ),
+    Comparison(
+        "p p > t j QCD=0",
+        {**MATCHED, "eta_jet_max": NO_ETA_CUT},
+        1.0,
+        pythia=("Top:qq2tq(t:W) = on", "Top:ffbar2tqbar(s:W) = on", "PhaseSpace:pTHatMin = 20", *ON_SHELL),
+        also="p p > t~ j QCD=0",
+        label="p p > t j, t~ j QCD=0",
+    ),
+    Comparison(
+        "p p > h j j QCD=0",
+        {**WITHOUT_BOTTOM, "m_jj_min": TAG_MASS, "delta_eta_jj_min": TAG_ETA},
+        1.0,
+        pythia=(
+            "HiggsSM:ff2Hff(t:WW) = on",
+            "HiggsSM:ff2Hff(t:ZZ) = on",
+            FOUR,
+            *ON_SHELL,
+            "SigmaProcess:factorScale3VV = 6",
+            "SigmaProcess:renormScale3VV = 6",
+        ),
+        cut=tagged,
+        label="p p > h j j QCD=0, m_jj > 500",
+    ),
     *(Comparison("w_plus_jets", {"n_jets": n}, 1.0, other={"channels": "topology"}) for n in (1, 2, 3)),
 )
 
@@ -195,10 +285,12 @@ def run_pythia(comparison: Comparison, events: int, seed: int, strong: float) ->
             raise ConfigError(f"Pythia does not know the setting {line!r}")
     if not pythia.init():
         raise ConfigError(f"Pythia cannot start with the settings of {comparison.name}")
+    inside = 0
     for _ in range(events):
         pythia.next()
+        inside += comparison.cut is None or comparison.cut(pythia.process)
     info = pythia.infoPython()
-    factor, notes = 1.0, []
+    factor, notes = inside / events, list[str]()
     if comparison.boson:
         widths = {W_BOSON: StandardModel.width_w, Z_BOSON: StandardModel.width_z}
         own = float(pythia.particleData.mWidth(comparison.boson))
@@ -207,8 +299,19 @@ def run_pythia(comparison: Comparison, events: int, seed: int, strong: float) ->
     if comparison.couplings:
         factor *= (strong / info.alphaS()) ** comparison.couplings
         notes.append(f"alpha_s {info.alphaS():.6f} -> {strong:.6f}")
+    if comparison.window:
+        share = breit_wigner_share(StandardModel.mass_z, float(pythia.particleData.mWidth(Z_BOSON)), comparison.window)
+        factor /= share**2
+        notes.append(f"mass window {share:.4f}^2 -> 1")
     scale = MILLIBARN * factor
-    return info.sigmaGen() * scale, info.sigmaErr() * scale, ", ".join(notes)
+    error = math.hypot(info.sigmaErr(), info.sigmaGen() * math.sqrt(1 / inside - 1 / events))
+    return info.sigmaGen() * scale, error * scale, ", ".join(notes)
+
+
+def breit_wigner_share(mass: float, width: float, window: tuple[float, float]) -> float:
+    """Share of a Breit-Wigner in the squared mass between two masses."""
+    low, high = (math.atan((edge**2 - mass**2) / (mass * width)) for edge in window)
+    return (high - low) / math.pi
 
 
 def strong_coupling(process: HadronProcess) -> float:
@@ -243,6 +346,10 @@ def row_of(comparison: Comparison, ours: Outcome, reference: tuple[float, float]
 def compare(comparison: Comparison, budget: Budget) -> list[Row]:
     """The rows of one comparison: with the table, with Pythia, with other channels."""
     process, ours = estimate(comparison.process, comparison.card, budget)
+    if comparison.also:
+        _, second = estimate(comparison.also, comparison.card, budget)
+        total = ours.value + second.value
+        ours = replace(ours, value=total, error=math.hypot(ours.error, second.error))
     rows = []
     if comparison.table is not None:
         rows.append(row_of(comparison, ours, comparison.table, "table"))
