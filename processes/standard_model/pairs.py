@@ -1,12 +1,14 @@
-"""Chili channels of processes from strings: two legs that recoil against jets, in transverse momenta and rapidities."""
+"""Chili channels of processes from strings: in transverse momenta and rapidities of jets and of what is beside them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
-from nisampler.processes.constants import Z_BOSON
+from nisampler.processes.constants import MASS_W, Z_BOSON
 from nisampler.processes.hadron.events import FinalState
 from nisampler.processes.phase_space import (
     Boson,
@@ -18,6 +20,7 @@ from nisampler.processes.phase_space import (
     chili_channels,
 )
 from nisampler.processes.standard_model.channels import Region
+from nisampler.processes.standard_model.transverse import Emitted, TransverseChannel
 
 # Rapidities beyond this need more energy than any collider has, and lighter pairs carry nothing.
 _WIDEST, _LIGHTEST = 12.0, 1e-3
@@ -117,3 +120,54 @@ def _shapes(state: FinalState, pair: tuple[int, int]) -> list[IntervalMap]:
     if not shapes or any(pole.code == Z_BOSON for pole in poles):
         shapes.append(_POWER)
     return shapes
+
+
+def branches_of(state: FinalState, region: Region) -> list[Emitted] | None:
+    """Bosons and other heavy legs beside two and more jets, then the jets; None where a leg is neither.
+
+    Leptons are taken in pairs, from a W, or from a Z where a cut keeps photons away.
+
+    >>> state = FinalState(masses=(80.4, 80.4, 0.0, 0.0), jets=(2, 3))
+    >>> len(branches_of(state, Region(13000.0, state.masses, (0.0, 0.0, 20.0, 20.0), {})))
+    4
+    """
+    if len(state.jets) < 2:
+        return None
+    spread = PowerLaw(2.0, offset=MASS_W**2)
+    found: list[Emitted] = []
+    for decay in state.decays:
+        pole, least = decay.poles[0], region.least_mass(decay.legs)
+        if len(decay.legs) != 2 or not pole.width or (pole.code == Z_BOSON and least < 0.5 * pole.mass):
+            return None
+        shape = BreitWigner(pole.mass, pole.width)
+        found.append(Emitted(decay.legs, spread, 0.0, math.inf, shape, least, region.most_mass(decay.legs)))
+    paired = {leg for item in found for leg in item.legs}
+    for leg, mass in enumerate(state.masses):
+        if leg in paired or leg in state.jets:
+            continue
+        if not mass:
+            return None
+        found.append(Emitted((leg,), spread, region.pt_min[leg]))
+    return [*found, *(Emitted((leg,), spread, region.pt_min[leg]) for leg in state.jets)]
+
+
+def transverse_channels(
+    branches: Sequence[Emitted], state: FinalState, region: Region, widest: float, alike: bool
+) -> tuple[list[TransverseChannel], list[int]]:
+    """For each jet the channel in which it balances all other branches, and the group of each; see `pair_channels`.
+
+    >>> state = FinalState(masses=(80.4, 80.4, 0.0, 0.0), jets=(2, 3))
+    >>> region = Region(13000.0, state.masses, (0.0, 0.0, 20.0, 20.0), {})
+    >>> channels, groups = transverse_channels(branches_of(state, region), state, region, 5.0, alike=True)
+    >>> [channel.name for channel in channels], groups
+    (['0, 1, 3, -2', '0, 1, 2, -3'], [0, 0])
+    """
+    channels: list[TransverseChannel] = []
+    for last in state.jets:
+        others = [
+            replace(item, y_max=widest) if item.legs[0] in state.jets else item
+            for item in branches
+            if item.legs != (last,)
+        ]
+        channels.append(TransverseChannel([*others, Emitted((last,))], state.masses, region.sqrt_s))
+    return channels, [0] * len(channels) if alike else list(range(len(channels)))

@@ -39,8 +39,9 @@ class StringParameters(CollisionParameters):
     Attributes
     ----------
     channels
-        "topology": along the diagrams; "chili": transverse momenta and rapidities of jets, against which two other legs
-        recoil; "auto": "chili" where there are two such legs and each jet costs a strong coupling.
+        "topology": along the diagrams; "chili": in transverse momenta and rapidities of jets, against which two other
+        legs recoil, or of jets and bosons; "auto": "chili" where no jet comes from a resonance and each jet costs a
+        strong coupling, or there are two and more bosons beside electroweak jets.
     delta_r_jj_min, delta_r_ll_min, delta_r_jl_min
         Least distance of two jets, two charged leptons, a jet and a charged lepton; photons count as leptons.
     pt_lepton_min, eta_lepton_max

@@ -44,8 +44,11 @@ from nisampler.processes.phase_space import TopologyChannel
 from nisampler.processes.phase_space.densities import propagator_weights
 from nisampler.processes.standard_model.channels import Region, chosen, diagram_channels, plain_channel
 from nisampler.processes.standard_model.diagrams import Branch, Diagram, diagrams
-from nisampler.processes.standard_model.pairs import pair_channels, pair_of
+from nisampler.processes.standard_model.pairs import branches_of, pair_channels, pair_of, transverse_channels
 from nisampler.processes.standard_model.parameters import UMAMI, StringParameters
+
+# Branches of events that diagrams describe better.
+_FEW = 3
 
 
 def create_from_string(process: str, **parameters: Any) -> HadronProcess:
@@ -183,22 +186,27 @@ def _channels(
     if not isinstance(card.channels, str):
         return card.channels, list(range(len(card.channels)))
     found, couplings = _all_diagrams(amplitude), amplitude.couplings
-    resonances = amplitude.legs.resonances
-    possible = pair_of(state) is not None and not region.fixed and not resonances
-    if card.channels == "chili" and not possible:
-        raise ConfigError('channels = "chili" needs protons, jets and two other final legs, no decays; take "topology"')
-    if not found and card.channels != "chili":
-        return [plain_channel(region)], [0]
-    if card.channels == "topology" or not possible:
-        return diagram_channels(found, couplings, region, state.jets)
+    strong = min(amplitude.strong) >= len(state.jets)
+    possible = not region.fixed and not amplitude.legs.resonances
+    pair, branches = (pair_of(state), branches_of(state, region)) if possible else (None, None)
+    along = card.channels == "topology"
     if card.channels == "auto":
-        # They suit jets that each cost a strong coupling and come from no resonance.
-        branches = {branch for diagram in found for branch in diagram.emitted}
-        resonant = any(_resonant(branch, couplings, region, state.jets) for branch in branches)
-        if resonant or min(amplitude.strong) < len(state.jets) or card.channel_weights != "densities":
-            return diagram_channels(found, couplings, region, state.jets)
+        # Chili channels suit jets from no resonance: strong ones beside a pair, weak ones beside two and more bosons.
+        suit = pair is not None if strong else branches is not None and len(branches) > _FEW
+        emitted = {branch for diagram in found for branch in diagram.emitted}
+        resonant = any(_resonant(branch, couplings, region, state.jets) for branch in emitted)
+        along = not found or resonant or not suit or card.channel_weights != "densities"
+    if along:
+        return diagram_channels(found, couplings, region, state.jets) if found else ([plain_channel(region)], [0])
     alike = len({tuple(amplitude.legs.final[leg]) for leg in state.jets}) == 1
-    return pair_channels(state, region, card.delta_r_jj_min, card.eta_jet_max, alike)
+    if branches is not None and not (strong and pair):
+        return transverse_channels(branches, state, region, card.eta_jet_max, alike)
+    if pair is not None:
+        return pair_channels(state, region, card.delta_r_jj_min, card.eta_jet_max, alike)
+    raise ConfigError(
+        'channels = "chili" needs protons, and jets beside two other final legs or beside bosons, no decays; '
+        'take "topology"'
+    )
 
 
 def _resonant(branch: Branch, couplings: Couplings, region: Region, jets: Sequence[int]) -> bool:

@@ -66,6 +66,8 @@ PROCESSES: dict[str, dict[str, Any]] = {
     "p p > w+ w+ j j QCD=0": {"m_jj_min": 300.0, "delta_eta_jj_min": 2.0},
     "p p > e+ ve mu+ vm j j QCD=0": {"m_jj_min": 300.0, "scheme": "complex"},
     "p p > j t j t~": {},
+    "p p > j w+ z j QCD=0": {"m_jj_min": 300.0},
+    "p p > e+ ve mu+ j mu- j QCD=0": {"m_ll_min": 76.0, "m_ll_max": 106.0, "m_jj_min": 300.0},
     "p p > e+ j e-": {"m_ll_min": 40.0},
     "g g > t t~ g": {"channels": "topology", "channel_weights": "propagators"},
 }
@@ -105,7 +107,9 @@ def test_legs_beside_jets_stand_where_the_string_has_them() -> None:
         assert torch.allclose(found[fine], log_density[fine], rtol=1e-6)
 
 
-@pytest.mark.parametrize("process", ["p p > w+ w- b b~", "p p > w+ z j j QCD=0", "p p > e+ ve mu+ mu- j"])
+@pytest.mark.parametrize(
+    "process", ["p p > w+ w- b b~", "p p > w+ z j j QCD=0", "p p > h j j QCD=0", "p p > e+ ve mu+ mu- j"]
+)
 def test_jets_from_resonances_and_from_electroweak_vertices_follow_the_diagrams(process: str) -> None:
     assert all(isinstance(channel, TopologyChannel) for channel in made(process).setup.channels)
 
@@ -115,7 +119,7 @@ def test_flavours_that_differ_share_no_flow() -> None:
     assert made("u d > t t~ u d").multichannel.groups == (0, 1, 2, 3)
 
 
-@pytest.mark.parametrize("process", ["g g > t t~ g", "p p > e+ ve j j"])
+@pytest.mark.parametrize("process", ["g g > t t~ g", "p p > e+ ve j j", "u c > w+ w+ d s QCD=0"])
 def test_channels_of_both_kinds_give_one_cross_section(process: str) -> None:
     found: list[tuple[float, float]] = []
     for channels in ("chili", "topology"):
@@ -230,7 +234,7 @@ def test_bottom_quarks_with_a_mass_are_no_jets_and_couple_to_the_higgs() -> None
 
 WRONG: dict[str, tuple[str, dict[str, Any], type[NisamplerError], str]] = {
     "unknown parameter": ("p p > t t~", {"n_jets": 1}, ConfigError, "no setting n_jets"),
-    "channels": ("p p > t t~", {"channels": "chili"}, ConfigError, "needs protons, jets and two other"),
+    "channels": ("p p > t t~", {"channels": "chili"}, ConfigError, "needs protons, and jets beside"),
     "weights": ("p p > t t~ j", {"channels": "chili", "channel_weights": "propagators"}, ConfigError, "topology"),
     "massive bottoms in protons": ("p p > b b~", {"mass_bottom": 4.7}, ConfigError, "flavours = 3 or 4"),
     "pyamplicol": ("p p > t t~", {"matrix_element": "pyamplicol"}, ConfigError, "matrix_element"),
