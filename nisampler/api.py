@@ -156,6 +156,7 @@ class Chain:
         if self.folder is not None:
             trained = Trained.read(self.folder, self.device)
             self.integrand.restore_counts(dict(trained.counts))
+            self.integrand.restore_learned(trained.function)
         return trained
 
     def _train(self, checkpoint_seconds: float, callback: Callback | None, start: Sampler | Flow | None) -> Trained:
@@ -171,7 +172,7 @@ class Chain:
         result = trainer.fit(checkpoints)
         monitor.progress("training", 1, 1, {})
         calls = self._calls | {"training": self.integrand.calls - first}
-        return Trained(result, calls, self.integrand.counts())
+        return Trained(result, calls, self.integrand.counts(), self.integrand.learned())
 
     def integrate(self, trained: Trained) -> Result:
         """Integrate with the frozen sampler, choose w_max and see whether two stages pay, or read what was found.

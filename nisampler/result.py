@@ -344,7 +344,7 @@ class Result:
 
     def write(self, folder: Path) -> None:
         """The stages as `save` stores them, in a folder that is there."""
-        trained = Trained(self.training, self.calls, self.integrand.counts())
+        trained = Trained(self.training, self.calls, self.integrand.counts(), self.integrand.learned())
         save_checkpoint(folder / SAMPLER, *trained.state())
         self.write_integration(folder)
         write_sealed(folder / SECONDS, dict(self.seconds))
@@ -407,6 +407,7 @@ class Result:
     def of(cls, folder: Path, trained: Trained, stored: Integrated, integrand: Integrand, threads: int = 1) -> Self:
         """The result of stages that were read from a folder, with the surrogate that lies beside them."""
         sampler, source = trained.result.sampler, stored.source
+        integrand.restore_learned(trained.function)
         streams, unweighting = Streams(source["seed"]), UnweightingConfig(**source["unweighting"])
         stages = None
         if stored.two_stage:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn, Self, TypeVar, cast
 
@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nisampler.base.checkpoints import has_checkpoint, load_checkpoint
+from nisampler.base.checkpoints import has_checkpoint, load_checkpoint, part, prefixed
 from nisampler.base.device import resolve_device
 from nisampler.base.estimates import Estimates
 from nisampler.base.moments import Moments
@@ -31,6 +31,8 @@ from nisampler.unweighting.unweighter import Efficiencies
 
 CHECKPOINT, SAMPLER, INTEGRATION, TWO_STAGE = "checkpoint", "sampler", "integration", "two_stage"
 SECONDS = "seconds.json"
+# Before the names of tensors that the function learned itself.
+_FUNCTION = "function."
 # Names of limits that say how often there was one to meet.
 _TOTALS = ("points", "densities")
 
@@ -88,7 +90,7 @@ class WeightDistribution:
 
 @dataclass(frozen=True)
 class Trained:
-    """A training as it is stored: its result, and the counters of the integrand at its end.
+    """A training as it is stored: its result, the counters of the integrand at its end, and what that learned itself.
 
     >>> from nisampler.samplers.base import UniformSampler
     >>> trained = Trained(TrainingResult(UniformSampler(2), steps=5), calls={"training": 100}, counts={})
@@ -100,12 +102,13 @@ class Trained:
     result: TrainingResult
     calls: Mapping[str, int]
     counts: Mapping[str, int]
+    function: Mapping[str, Tensor] = field(default_factory=dict)
 
     def state(self) -> State:
         """Tensors and JSON metadata."""
         result = self.result
         tensors, sampler = result.sampler.state()
-        return tensors, {
+        return {**tensors, **prefixed(self.function, _FUNCTION)}, {
             "sampler": sampler,
             "history": plain(result.history),
             "candidates": plain(result.candidates),
@@ -128,9 +131,11 @@ class Trained:
     def read(cls, folder: Path, device: torch.device) -> Self:
         """The training in a folder; CorruptFileError names what is damaged."""
         tensors, meta = load_checkpoint(folder / SAMPLER, device)
+        function = part(tensors, _FUNCTION)
+        own = {name: tensor for name, tensor in tensors.items() if not name.startswith(_FUNCTION)}
         with understood(folder / SAMPLER):
             result = TrainingResult(
-                sampler_from_state(tensors, meta["sampler"]),
+                sampler_from_state(own, meta["sampler"]),
                 [filled(TrainingRecord, record) for record in meta["history"]],
                 [filled(Candidate, candidate) for candidate in meta["candidates"]],
                 list(meta["warnings"]),
@@ -139,7 +144,7 @@ class Trained:
                 None if meta["choice"] is None else Choice.of(meta["choice"]),
                 filled(Known, meta["known"]),
             )
-            return cls(result, meta["calls"], meta["counts"])
+            return cls(result, meta["calls"], meta["counts"], function)
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,13 @@ class Process(ABC):
         """
         return {}
 
+    def learned(self) -> dict[str, Tensor]:
+        """What the process learned of itself, by name: a result stores it beside its sampler."""
+        return {}
+
+    def restore(self, learned: Mapping[str, Tensor]) -> None:  # noqa: B027 (most processes learn nothing)
+        """Take over what `learned` returned, so that the values are those that it stands for."""
+
     def limits(self) -> dict[str, int]:
         """How often a part of the process was at the end of its range since it was made, by name; see a run's result.
 
@@ -179,7 +186,7 @@ class CallableProcess(Process):
     """A user's own callable with a `dim` attribute.
 
     Of the other attributes of `Process` (`name`, `unit`, `seconds_per_call`, `parameters`, `beams`, `observables`,
-    `event_groups`, `limits`, `header`, `momenta`, `events`) it uses those that the callable has.
+    `event_groups`, `limits`, `learned`, `restore`, `header`, `momenta`, `events`) it uses those that the callable has.
 
     Parameters
     ----------
@@ -219,6 +226,8 @@ class CallableProcess(Process):
         groups = getattr(function, "event_groups", {})
         self.event_groups = checked(f"event_groups of {name}", groups, EventGroups)
         self._limits: Callable[[], dict[str, int]] = getattr(function, "limits", dict)
+        self._learned: Callable[[], dict[str, Tensor]] = getattr(function, "learned", dict)
+        self._restore: Callable[[Mapping[str, Tensor]], Any] | None = getattr(function, "restore", None)
 
     def __call__(self, u: Tensor) -> Tensor:
         """Values (n,) at the cube points u (n, dim), as the user's callable returns them."""
@@ -229,6 +238,17 @@ class CallableProcess(Process):
         """What the user's callable tells of itself; nothing where it has no `header`."""
         with blaming(f"{self.name}.header failed", ProcessError):
             return {str(name): str(text) for name, text in dict(getattr(self.function, "header", {})).items()}
+
+    def learned(self) -> dict[str, Tensor]:
+        """What the user's callable learned; nothing where it has no `learned`."""
+        with blaming(f"{self.name}.learned failed", ProcessError):
+            return self._learned()
+
+    def restore(self, learned: Mapping[str, Tensor]) -> None:
+        """Hand it back to the user's callable, where that has a `restore`."""
+        with blaming(f"{self.name}.restore failed", ProcessError):
+            if self._restore is not None:
+                self._restore(learned)
 
     def limits(self) -> dict[str, int]:
         """What the user's callable counts; nothing where it has no `limits`."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -30,6 +33,15 @@ class Tally:
     def add(self, name: str, found: Tensor | int) -> None:
         """Add a number, or how many entries of a mask are true."""
         self._sums[name] = self._sums[name] + (torch.count_nonzero(found) if isinstance(found, Tensor) else found)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Forget what is added until the block ends."""
+        before = dict(self._sums)
+        try:
+            yield
+        finally:
+            self._sums = before
 
     def counts(self) -> dict[str, int]:
         """The sums so far."""

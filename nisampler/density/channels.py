@@ -172,6 +172,8 @@ class Multichannel:
         Cheap mask (n,) of the points where f may be non-zero; others get no prior weights.
     weights
         What the weights of the channels are; the prior by default.
+    shown
+        What a user gets to see of points x; all of it by default.
 
     Raises
     ------
@@ -208,6 +210,7 @@ class Multichannel:
         densities: Callable[[Tensor], Tensor] | None = None,
         support: Callable[[Tensor], Tensor] | None = None,
         weights: Weights | None = None,
+        shown: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         require_channels(channels)
         self.function, self.channels = function, tuple(as_torch(channel) for channel in channels)
@@ -217,7 +220,7 @@ class Multichannel:
         if prior is None and len(channels) > 1:
             all_invertible(self.channels)
         self.features = features or _flat
-        self._prior, self._densities, self._support = prior, densities, support
+        self._prior, self._densities, self._support, self._shown = prior, densities, support, shown
         self.kind: Kind = "torch"
         self.call: Call = ADAPTERS["torch"]
         self.weights = weights
@@ -318,6 +321,11 @@ class Multichannel:
         if not parts:
             return channel, *self.channels[0].forward(u[:, 1:])
         return channel, torch.cat([x for x, _ in parts])[back], torch.cat([log_g for _, log_g in parts])[back]
+
+    def shown(self, u: Tensor) -> Tensor:
+        """What a user gets to see of the points (n, ...) at cube points u (n, dim)."""
+        x = self.points(u)[1]
+        return x if self._shown is None else self._shown(x)
 
     def evaluate(self, u: Tensor) -> ChannelValues:
         """Everything that is known of the cube points u (n, dim) before channel weights are applied."""

@@ -6,7 +6,7 @@ import copy
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -108,6 +108,9 @@ class Integrand:
         self._steer: str | int | None = checked("steer", steer, Natural | str | None)
         self._names: tuple[str, ...] | None = None
         self._limits: Callable[[], dict[str, int]] = getattr(function, "limits", dict)
+        self._learned: Callable[[], Mapping[str, Tensor]] | None = getattr(function, "learned", None)
+        self._restore: Callable[[Mapping[str, Tensor]], Any] | None = getattr(function, "restore", None)
+        self._stored: dict[str, Tensor] = {}
         self._counts = {"calls": 0, "zeros": 0, "nonfinite": 0}
         self.kind, self.function, self._call = kind, function, ADAPTERS["torch"]
         if kind == "auto":
@@ -271,6 +274,19 @@ class Integrand:
         It is what `function.limits()` returns, if it has such a method.
         """
         return dict(self._limits())
+
+    def learned(self) -> dict[str, Tensor]:
+        """What the function learned of itself, as tensors by name.
+
+        It is what `function.learned()` returns, if it has such a method, and else what was restored.
+        """
+        return dict(self._stored if self._learned is None else self._learned())
+
+    def restore_learned(self, learned: Mapping[str, Tensor]) -> None:
+        """Hand what `learned` returned to `function.restore`, if the function has such a method."""
+        self._stored = dict(learned)
+        if self._restore is not None and learned:
+            self._restore(learned)
 
     def restore_counts(self, counts: dict[str, int]) -> None:
         """Continue counting from what `counts` returned."""

@@ -283,4 +283,4 @@ def physical_points(integrand: Integrand, u: Tensor) -> Tensor:
     """
     x = integrand.to_domain(u)
     channels = multichannel_of(integrand.function, 1)
-    return (x if channels is None else channels.points(x)[1]).to(u.device)
+    return (x if channels is None else channels.shown(x)).to(u.device)

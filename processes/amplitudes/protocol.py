@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -61,4 +61,30 @@ class Amplitude(Protocol):
 
         The weights are positive and need not be normalised; the tags (colour, anticolour) start at 501, are zero
         for no line, and list the incoming partons first.
+        """
+
+
+@runtime_checkable
+class SampledAmplitude(Protocol):
+    """What an `Amplitude` offers besides, where its sums need not be evaluated term by term at every point.
+
+    A choice is a matrix element, or a part of one such as a helicity: those of one element add up to it.
+
+    >>> from nisampler.processes.amplitudes.qcd import Qcd
+    >>> isinstance(Qcd(), SampledAmplitude)
+    False
+    """
+
+    @property
+    def choices(self) -> tuple[int, ...]:
+        """For each choice the matrix element that it is a part of."""
+
+    @property
+    def operations(self) -> tuple[float, ...]:
+        """About how many operations each choice takes at a point."""
+
+    def chosen(self, choice: Tensor, incoming: Tensor, outgoing: Tensor, alpha_s: Tensor) -> Tensor:
+        """Return the values (n,) of one choice (n,) at each point, in the unit and with the averages of `squared`.
+
+        Other arguments are those of `squared`.
         """

@@ -10,6 +10,7 @@ from pydantic import Field
 from nisampler.base.checks import Finite, Limit, Natural, NonNegative, Positive, Row, settings
 from nisampler.errors import ConfigError
 from nisampler.processes.constants import MASS_TOP
+from nisampler.processes.discrete.elements import Elements
 from nisampler.processes.hadron.cuts.texts import OwnCut
 from nisampler.processes.hadron.scales import ScaleName
 from nisampler.processes.parameters import Couplings
@@ -46,6 +47,9 @@ class CollisionParameters:
     matrix_element
         What makes the matrix elements of two jets and more, and of tops with a jet: "recursion", or "pyamplicol", which
         needs its extra and a licence.
+    elements
+        Whether the matrix elements of all groups of sub-processes are "summed" at every point, or one is "sampled" with
+        a learned probability; "auto" samples where that takes less time.
     workers
         Processes that evaluate matrix elements of pyamplicol, 0 for none beside the caller's.
     pt_jet_min, eta_jet_max
@@ -78,6 +82,7 @@ class CollisionParameters:
     channels: Literal["chili", "topology"] = "chili"
     channel_weights: Literal["densities", "propagators"] = "densities"
     matrix_element: Literal["recursion", "pyamplicol"] = "recursion"
+    elements: Elements = "auto"
     workers: Natural = 0
     pt_jet_min: Positive = 20.0
     eta_jet_max: Limit = 5.0

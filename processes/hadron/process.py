@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +20,9 @@ from nisampler.events.observables import Observable
 from nisampler.processes.amplitudes.protocol import Amplitude
 from nisampler.processes.base import BeamInfo, Process
 from nisampler.processes.constants import GEV2_PB, PROTON
+from nisampler.processes.discrete.elements import Chosen, ElementChoice, Elements, sampled_amplitude
+from nisampler.processes.discrete.learning import Sums
+from nisampler.processes.discrete.points import choice_of, momenta_of, on_momenta, with_choice
 from nisampler.processes.hadron.cuts import Cuts
 from nisampler.processes.hadron.events import FinalState, PartonPoints, event_batch
 from nisampler.processes.hadron.groups import group_codes
@@ -63,6 +67,9 @@ class HadronSetup:
         Written to the events.
     observables
         For the report.
+    elements
+        Whether all matrix elements are "summed" at a point, or one is "sampled" with a learned probability, which
+        needs a `SampledAmplitude`; "auto" samples where counts of operations say that it pays.
     nominal
         What weights of other scales and densities need to know; without it there are none.
 
@@ -87,6 +94,7 @@ class HadronSetup:
     alpha_s: Callable[[Tensor], Tensor] | None = None
     alpha_em: float = 0.0
     observables: tuple[Observable, ...] = ()
+    elements: Elements = "auto"
     nominal: Nominal | None = None
 
 
@@ -96,6 +104,8 @@ class HadronProcess(Process):
     Points are momenta of the final legs in the laboratory frame; x1 = Σ(E + pz)/√s, x2 = Σ(E − pz)/√s. Outside the
     cuts, and where x1 or x2 exceeds one, the cross-section is zero: neither densities nor matrix element are evaluated.
     Of point-like beams, leptons or photons, x1 = x2 = 1 and sigma = ∫ dPhi |M|² / (2 s).
+    Where matrix elements are sampled, the last coordinate of the cube chooses one of them by its probability, and the
+    value is its part of the sum over that probability.
 
     Parameters
     ----------
@@ -150,7 +160,8 @@ class HadronProcess(Process):
         known: tuple[float, float] | None = getattr(setup.alpha_s or setup.pdf, "q2_range", None)
         self._alpha_s_range = known or (0.0, math.inf)
         self.tally = Tally(POINTS, CLAMPED, FROZEN_ALPHA_S)
-        self.multichannel = Multichannel(
+        sampled = sampled_amplitude(setup.name, setup.amplitude, setup.elements)
+        self._summed = Multichannel(
             self.differential,
             setup.channels,
             features=self.features,
@@ -159,6 +170,20 @@ class HadronProcess(Process):
             densities=joint_densities(setup.channels),
             support=self.passes,
         )
+        self.choice: ElementChoice | None = None
+        self.multichannel = self._summed
+        if sampled is not None:
+            self.choice = ElementChoice(setup.name, sampled, self._survey)
+            self.multichannel = Multichannel(
+                self.differential_of_choice,
+                [with_choice(channel) for channel in self._summed.channels],
+                features=on_momenta(self.features),
+                groups=setup.groups,
+                prior=None if setup.prior is None else on_momenta(setup.prior),
+                densities=on_momenta(self._summed.log_densities),
+                support=on_momenta(self.passes),
+                shown=momenta_of,
+            )
         self.multichannel.name, self.multichannel.unit = self.name, self.unit
         self.dim = self.multichannel.dim
 
@@ -171,9 +196,18 @@ class HadronProcess(Process):
         """The same cross-section split over the channels by other weights."""
         return self.multichannel.with_weights(weights)
 
+    def learned(self) -> dict[str, Tensor]:
+        """What the probabilities of its matrix elements were learned to be; nothing where they are summed."""
+        return {} if self.choice is None else self.choice.state()
+
+    def restore(self, learned: Mapping[str, Tensor]) -> None:
+        """Take over what `learned` returned; CorruptFileError if it does not fit."""
+        if learned:
+            self._require_choice().restore(learned)
+
     def momenta(self, u: Tensor) -> Tensor:
         """Momenta (n, m, 4) in GeV of the legs at the cube points u (n, dim); raises ShapeError on another shape."""
-        return self.multichannel.points(u.double())[1]
+        return self.multichannel.shown(u.double())
 
     def quantities(self, u: Tensor) -> dict[str, Tensor]:
         """What the momenta at cube points u (n, dim) look like, and how near they are to the edges of the cuts.
@@ -186,16 +220,66 @@ class HadronProcess(Process):
 
     def differential(self, p: Tensor) -> Tensor:
         """d sigma / (dx1 dx2 dPhi) in pb (n,) at momenta p (n, m, 4): zero outside the cuts, NaN for p not finite."""
+        return self._inside(p, lambda inside: self._sum_at(p.index_select(0, inside)))
+
+    def differential_of_choice(self, x: Tensor) -> Tensor:
+        """The part of the chosen matrix element over its probability, in pb (n,), at points x (n, m + 1, 4).
+
+        Their last row begins with the number of [0, 1] that chooses, see `nisampler.processes.discrete.points`.
+        """
+
+        def value(inside: Tensor) -> Tensor:
+            found, chosen = self._chosen_at(momenta_of(x).index_select(0, inside), choice_of(x)[inside])
+            return self._in_pb(chosen.luminosity * chosen.squared / chosen.probability, found.x)
+
+        return self._inside(momenta_of(x), value)
+
+    def _inside(self, p: Tensor, value: Callable[[Tensor], Tensor]) -> Tensor:
+        """Values (n,) at momenta p (n, m, 4): those of the rows inside the cuts, zero elsewhere, NaN if not finite."""
         # Comparisons are false for NaN: without this, a channel that fails would look like a cut.
         outside = torch.where(torch.isfinite(p).flatten(1).all(1), 0.0, math.nan).to(p)
         inside = torch.nonzero(self.passes(p)).squeeze(1)
-        if not len(inside):
-            return outside
-        found = self.evaluate(p.index_select(0, inside))
-        summed = (self.luminosity.by_element(found.densities) * found.squared).sum(1)
-        x12 = found.x.prod(1)
-        value = GEV2_PB * summed / (2 * self.sqrt_s**2 * x12.square())
-        return outside.index_copy(0, inside, value)
+        return outside.index_copy(0, inside, value(inside)) if len(inside) else outside
+
+    def _sum_at(self, p: Tensor) -> Tensor:
+        found = self.evaluate(p)
+        return self._in_pb((self.luminosity.by_element(found.densities) * found.squared).sum(1), found.x)
+
+    def _in_pb(self, summed: Tensor, x: Tensor) -> Tensor:
+        return GEV2_PB * summed / (2 * self.sqrt_s**2 * x.prod(1).square())
+
+    def _chosen_at(self, p: Tensor, u: Tensor) -> tuple[PartonPoints, Chosen]:
+        """One matrix element at each of the momenta p (n, m, 4) inside the cuts, chosen by numbers u (n,)."""
+        choice, found = self._require_choice(), self._parts(p)
+        self._count(found.mu_r, found.mu_f)
+        luminosities = self.luminosity.by_element(found.densities)
+        return found, choice.evaluate(self.features(p), luminosities, u, (found.incoming, p, found.alpha_s))
+
+    def _require_choice(self) -> ElementChoice:
+        if self.choice is None:
+            raise AmplitudeError(f"{self.name} sums its matrix elements: there is none to choose")
+        return self.choice
+
+    def _survey(self, n: int) -> Sums:
+        """All choices at those of n fixed points of all channels that lie inside the cuts; nothing is counted."""
+        summed, choice = self._summed, self._require_choice()
+        tallies = [self.tally, getattr(self.setup.pdf, "tally", None)]
+        u = torch.rand(n, summed.dim, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        if len(summed.channels) > 1:
+            u[:, 0] = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+        with ExitStack() as stack, torch.no_grad():
+            for tally in tallies:
+                if tally is not None:
+                    stack.enter_context(tally.paused())
+            channel, p, log_g = summed.points(u)
+            inside = torch.nonzero(self.passes(p)).squeeze(1)
+            channel, p, log_g = channel[inside], p[inside], log_g[inside]
+            found = self._parts(p)
+            luminosities = self.luminosity.by_element(found.densities)
+            sizes, values = choice.all(luminosities, (found.incoming, p, found.alpha_s))
+            own = summed.log_weights(p, channel, log_g).gather(1, channel.unsqueeze(1)).squeeze(1)
+        weights = self._in_pb(values.sum(1), found.x) * torch.exp(own - log_g)
+        return Sums(self.features(p), sizes, values, weights)
 
     @property
     def header(self) -> dict[str, str]:
@@ -218,21 +302,25 @@ class HadronProcess(Process):
         return torch.stack([total[:, 0] + total[:, 3], total[:, 0] - total[:, 3]], 1) / self.sqrt_s
 
     def evaluate(self, p: Tensor) -> PartonPoints:
-        """All parts of the cross-section at momenta p (n, m, 4) that pass the cuts."""
-        setup = self.setup
-        x = self.fractions(p)
+        """All parts of the cross-section at momenta p (n, m, 4) that pass the cuts, with every matrix element."""
+        found, amplitude = self._parts(p), self.setup.amplitude
+        self._count(found.mu_r, found.mu_f)
+        squared = amplitude.squared(found.incoming, p, found.alpha_s)
+        if squared.shape != (len(p), amplitude.elements):
+            shape = (len(p), amplitude.elements)
+            raise AmplitudeError(f"{self.name}: squared must return shape {shape}, got {tuple(squared.shape)}")
+        return replace(found, squared=squared)
+
+    def _parts(self, p: Tensor) -> PartonPoints:
+        """All but the matrix elements, of which there are none."""
+        setup, x = self.setup, self.fractions(p)
         incoming = self._incoming(x)
         mu_r, mu_f = setup.scales(p)
         constant = setup.scales.constant
         q2 = mu_f.square().unsqueeze(1) if constant is None else constant[1] ** 2
         densities = setup.pdf.xf(x, q2)
         alpha_s = self._alpha_s(mu_r.square())
-        self._count(mu_r, mu_f)
-        squared = setup.amplitude.squared(incoming, p, alpha_s)
-        if squared.shape != (len(p), setup.amplitude.elements):
-            shape = (len(p), setup.amplitude.elements)
-            raise AmplitudeError(f"{self.name}: squared must return shape {shape}, got {tuple(squared.shape)}")
-        return PartonPoints(p, incoming, x, mu_r, mu_f, alpha_s, densities, squared)
+        return PartonPoints(p, incoming, x, mu_r, mu_f, alpha_s, densities, p.new_empty(len(p), 0))
 
     def limits(self) -> dict[str, int]:
         """Points evaluated so far, and how often a scale, the coupling or a density was at the end of its range.
@@ -286,8 +374,9 @@ class HadronProcess(Process):
     def events(self, u: Tensor, weights: Tensor, generator: torch.Generator) -> EventBatch:
         """Events at the cube points u (n, dim) with weights (n,).
 
-        The sub-process of each event is drawn with its exact share of the cross-section at that point, its colour flow
-        by the leading-colour weights. Decayed particles are written with status 2 where their mass is near a pole.
+        The sub-process of each event is drawn with its exact share of the cross-section at that point, or among those
+        of the matrix element that the point chose; its colour flow by the leading-colour weights. Decayed particles are
+        written with status 2 where their mass is near a pole.
 
         Raises
         ------
@@ -298,10 +387,15 @@ class HadronProcess(Process):
         """
         if weights.shape != u.shape[:1]:
             raise ShapeError(f"expected weights of shape ({u.shape[0]},), got {tuple(weights.shape)}")
-        p = self.momenta(u)
+        x = self.multichannel.points(u.double())[1]
+        p = x if self.choice is None else momenta_of(x)
         outside = int((~self.passes(p)).sum())
         if outside:
             raise DomainError(f"{outside} of {len(u)} points lie outside the cuts and cannot become events")
-        points = self.evaluate(p)
+        if self.choice is None:
+            points = self.evaluate(p)
+        else:
+            points, chosen = self._chosen_at(p, choice_of(x))
+            points = replace(points, squared=chosen.table(self.setup.amplitude.elements))
         shares = self.luminosity.by_subprocess(points.densities, points.squared)
         return event_batch(self.setup, points, shares, weights, generator)

@@ -105,6 +105,7 @@ def wired(parts: Parts, card: CollisionParameters, model: StandardModel, pdf: Pd
         prior=parts.prior,
         alpha_s=running_coupling(card),
         alpha_em=model.alpha_em,
+        elements=card.elements,
         nominal=Nominal(card.pdf, parts.alpha_s_power or 0, card.alpha_s, card.alpha_s_loops) if known else None,
         observables=hadron_observables(state, parts.shown, card.pt_jet_min, card.eta_jet_max),
     )

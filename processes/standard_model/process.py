@@ -221,9 +221,9 @@ def _resonant(branch: Branch, couplings: Couplings, region: Region, jets: Sequen
 
 def _with_the_best(setup: HadronSetup, card: StringParameters) -> HadronProcess:
     """The process with those channels along diagrams that a survey at fixed points finds important."""
-    whole = HadronProcess(setup, card)
     if len(setup.channels) == 1 or not all(isinstance(channel, TopologyChannel) for channel in setup.channels):
-        return whole
+        return HadronProcess(setup, card)
+    whole = HadronProcess(replace(setup, elements="summed"), card)
     generator = torch.Generator().manual_seed(1)
     kept = chosen(whole.multichannel, whole.multichannel.groups, generator)
     groups = [whole.multichannel.groups[place] for place in kept]

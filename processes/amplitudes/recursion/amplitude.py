@@ -21,6 +21,7 @@ from nisampler.processes.amplitudes.strings import ProcessLegs, parse_process
 from nisampler.processes.amplitudes.tree import colour_tags, joined_momenta
 from nisampler.processes.constants import MASSLESS_QUARKS
 from nisampler.processes.parameters import StandardModel
+from nisampler.processes.partons.devices import OnDevices
 
 
 class RecursiveAmplitude:
@@ -93,6 +94,10 @@ class RecursiveAmplitude:
         self.subprocesses: tuple[SubProcess, ...] = self.table.subprocesses
         self.elements = len(self.table.elements)
         self._elements = [_Element(item, made[item.process]) for item in self.table.elements]
+        self.choices = tuple(range(self.elements))
+        self.operations = tuple(item.matrix.operations for item in self._elements)
+        self._matrices = list({id(item.matrix): item.matrix for item in self._elements}.values())
+        self._places = OnDevices(_Places.of(self._elements, self._matrices), torch.device("cpu"))
 
     @property
     def legs(self) -> ProcessLegs:
@@ -138,6 +143,22 @@ class RecursiveAmplitude:
         momenta = self._momenta(incoming, outgoing)
         return torch.stack([item.matrix.squared(item.placed(momenta), alpha_s) for item in self._elements], dim=1)
 
+    def chosen(self, choice: Tensor, incoming: Tensor, outgoing: Tensor, alpha_s: Tensor) -> Tensor:
+        """The squared matrix element (n,) of the element `choice` (n,) of each point; see `squared`.
+
+        Points of elements that are one matrix element with its legs in another order are evaluated together.
+        """
+        momenta = self._momenta(incoming, outgoing)
+        places = self._places.on(momenta.device)
+        order = torch.argsort(places.matrix[choice], stable=True)
+        own = choice[order]
+        placed = torch.take_along_dim(momenta[order], places.permutation[own].unsqueeze(2), 1)
+        placed = placed * places.signs[own].unsqueeze(1).to(placed)
+        counts = torch.bincount(places.matrix[choice], minlength=len(self._matrices)).tolist()
+        parts = zip(self._matrices, torch.split(placed, counts), torch.split(alpha_s[order], counts), strict=True)
+        values = torch.cat([matrix.squared(p, coupling) for matrix, p, coupling in parts if len(p)])
+        return torch.empty_like(values).index_copy(0, order, values)
+
     def colour_flows(self, element: int, incoming: Tensor, outgoing: Tensor, alpha_s: Tensor) -> tuple[Tensor, Tensor]:
         """Weights (n, flows), the squares of the flows without interference, and tags (flows, 2 + m, 2) of an element.
 
@@ -164,6 +185,28 @@ class RecursiveAmplitude:
 
     def _momenta(self, incoming: Tensor, outgoing: Tensor) -> Tensor:
         return joined_momenta(self.process, incoming, outgoing, len(self.table.legs.final))
+
+
+@dataclass(frozen=True)
+class _Places:
+    """For each element its matrix element, which leg stands at each of its places, and the signs of components."""
+
+    matrix: Tensor
+    permutation: Tensor
+    signs: Tensor
+
+    @classmethod
+    def of(cls, elements: Sequence[_Element], matrices: Sequence[MatrixElement]) -> _Places:
+        numbers = {id(matrix): number for number, matrix in enumerate(matrices)}
+        mirrored = [-1.0 if item.source.conjugated else 1.0 for item in elements]
+        return cls(
+            torch.tensor([numbers[id(item.matrix)] for item in elements]),
+            torch.tensor([item.source.permutation for item in elements]),
+            torch.tensor([[1.0, sign, sign, sign] for sign in mirrored], dtype=torch.float64),
+        )
+
+    def to(self, device: torch.device) -> _Places:
+        return _Places(self.matrix.to(device), self.permutation.to(device), self.signs.to(device))
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,8 @@ from nisampler.processes.constants import GLUON, HIGGS
 from nisampler.processes.particles import conjugate, is_fermion, is_quark
 
 _ZERO, _EQUAL = 1e-24, 1e-9
+# Operations of a plan in whose time wave functions and momenta, and one entry of a colour sum, are done.
+_OVERHEAD, _CONTRACTION = 75.0, 0.4
 _SLOW = "matrix elements run in plain torch, many times as slowly"
 
 
@@ -166,6 +168,12 @@ class MatrixElement:
     def _physical(self, helicities: int) -> tuple[int, ...]:
         outgoing = [self.helicities[leg][helicities >> 2 * leg & 3] for leg in range(len(self.legs))]
         return tuple(-h if leg.incoming else h for leg, h in zip(self.legs, outgoing, strict=True))
+
+    @property
+    def operations(self) -> float:
+        """About how many operations of the plan a point takes: wave functions and colour sums count as some of them."""
+        steps = sum(len(step.outputs) for step in self.plan.steps)
+        return _OVERHEAD + steps + _CONTRACTION * len(self._times) * len(self.flows) ** 2
 
     def contributing_helicities(self) -> list[set[int]]:
         """For each leg the helicities that contribute, of incoming particles as they come in."""
