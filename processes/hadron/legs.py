@@ -37,6 +37,8 @@ class Legs:
         PDG codes of the final legs of every sub-process.
     masses
         Of the legs, in GeV.
+    resonances
+        PDG code and legs of each particle that decays; they have names, too, and are counted behind the legs.
 
     Examples
     --------
@@ -49,8 +51,15 @@ class Legs:
     nisampler.errors.ConfigError: no leg is always 'mu+'; there are e+, ve, j; and j, l, l+, v, vl, all
     """
 
-    def __init__(self, finals: Iterable[Sequence[int]], masses: Sequence[float]) -> None:
+    def __init__(
+        self,
+        finals: Iterable[Sequence[int]],
+        masses: Sequence[float],
+        resonances: Sequence[tuple[int, tuple[int, ...]]] = (),
+    ) -> None:
         self.finals, self.masses = tuple(dict.fromkeys(map(tuple, finals))), tuple(masses)
+        self.sums = tuple(legs for _, legs in resonances)
+        self._decayed = [code for code, _ in resonances]
         self.codes = [frozenset(column) for column in zip(*self.finals, strict=True)]
         self.leptons, self.neutrinos = self._within(_CHARGED), self._within(_NEUTRAL)
         self.photons = self._within((PHOTON,))
@@ -69,7 +78,8 @@ class Legs:
 
     def named(self, label: str) -> tuple[int, ...]:
         """The legs that are always of this name: of a particle; ``j`` for gluons and massless quarks; ``l``, ``l+``,
-        ``l-``, ``v``, ``vl``, ``vl~`` for leptons; ``w``, ``b``, ``t`` for both charges; ``all``.
+        ``l-``, ``v``, ``vl``, ``vl~`` for leptons; ``w``, ``b``, ``t`` for both charges; ``all``. So are particles that
+        decay, the first of which has the number of the legs.
 
         Raises
         ------
@@ -79,7 +89,8 @@ class Legs:
         found = self._found(label.lower())
         if not found:
             others = ", ".join(name for name in ("j", *_SETS, "all") if self._found(name))
-            there = ", ".join(dict.fromkeys(map(self._name, range(len(self.codes)))))
+            names = [*map(self._name, range(len(self.codes))), *(NAMES[code] for code in self._decayed)]
+            there = ", ".join(dict.fromkeys(names))
             raise ConfigError(f"no leg is always {label!r}; there are {there}; and {others}")
         return found
 
@@ -107,7 +118,9 @@ class Legs:
             return tuple(range(len(self.codes)))
         if name == "j":
             return self.jets
-        return self._within(_SETS.get(name, (BY_LOWER_CASE.get(name, 0),)))
+        codes = _SETS.get(name, (BY_LOWER_CASE.get(name, 0),))
+        decayed = (place for place, code in enumerate(self._decayed, len(self.codes)) if code in codes)
+        return self._within(codes) + tuple(decayed)
 
     def _name(self, leg: int) -> str:
         if len(self.codes[leg]) == 1:

@@ -102,7 +102,8 @@ def create_from_string(process: str, **parameters: Any) -> HadronProcess:
     point_like = isinstance(pdf, PointBeams)
     couplings, resonances = amplitude.couplings, amplitude.legs.resonances
     finals = [item.final for item in amplitude.subprocesses]
-    legs = Legs(finals, tuple(couplings.mass(code) for code in finals[0]))
+    decaying = [(item.code, item.legs) for item in resonances]
+    legs = Legs(finals, tuple(couplings.mass(code) for code in finals[0]), decaying)
     decayed = {leg for item in resonances for leg in item.legs} if not card.cut_decays else set()
     cuts = all_cuts(_card_cuts(legs, card, decayed), legs, card)
     windows = {tuple(sorted(item.legs)): mass_window(item.code, couplings, card.resonances) for item in resonances}
@@ -186,7 +187,7 @@ def _channels(
     if not isinstance(card.channels, str):
         return card.channels, list(range(len(card.channels)))
     found, couplings = _all_diagrams(amplitude), amplitude.couplings
-    strong = min(amplitude.strong) >= len(state.jets)
+    strong = min(amplitude.strong, default=0) >= len(state.jets)
     possible = not region.fixed and not amplitude.legs.resonances
     pair, branches = (pair_of(state), branches_of(state, region)) if possible else (None, None)
     along = card.channels == "topology"

@@ -93,6 +93,8 @@ class Condition:
         Limits, infinite for none.
     absolute
         Whether the quantity counts without its sign.
+    sums
+        Legs of particles that decay, which picks count behind the legs.
 
     Examples
     --------
@@ -108,23 +110,26 @@ class Condition:
     low: float = -math.inf
     high: float = math.inf
     absolute: bool = False
+    sums: tuple[tuple[int, ...], ...] = ()
 
     def __str__(self) -> str:
         return self.text
 
     @property
     def legs(self) -> tuple[int, ...]:
-        """The legs it looks at."""
-        return tuple(sorted({leg for pick in self.picks for leg in pick.legs}))
+        """The legs it looks at, those of particles that decay left out."""
+        return () if self.sums else tuple(sorted({leg for pick in self.picks for leg in pick.legs}))
 
     @property
     def least_energy(self) -> float:
         """Least energy of the partons in GeV that it asks for, 0 for none."""
-        return max(self.low, 0.0) if self.quantity in ("ht", "m") else 0.0
+        return max(self.low, 0.0) if self.quantity in ("ht", "m") and not self.sums else 0.0
 
     def mask(self, p: Tensor) -> Tensor:
         """Whether the final states p (n, m, 4) pass, shape (n,)."""
         passed = torch.ones(len(p), dtype=torch.bool, device=p.device)
+        if self.sums:
+            p = torch.cat([p, *(p[:, list(legs)].sum(1, keepdim=True) for legs in self.sums)], 1)
         for momenta in self._choices(p):
             value = QUANTITIES[self.quantity](momenta)
             value = value.abs() if self.absolute else value
@@ -133,7 +138,7 @@ class Condition:
 
     def _choices(self, p: Tensor) -> Iterator[list[Tensor]]:
         if self.quantity in OF_EVENTS:
-            yield [p[:, leg] for leg in self.legs]
+            yield [p[:, leg] for leg in dict.fromkeys(leg for pick in self.picks for leg in pick.legs)]
             return
         ranked = [pick.momenta(p) if pick.rank else None for pick in self.picks]
         for chosen in choices(self.picks):

@@ -49,10 +49,10 @@ def cuts_of(texts: Sequence[OwnCut], legs: Legs, sqrt_s: float) -> list[Cut]:
     Each reads ``quantity > number``, ``number < quantity < number`` or ``quantity in [number, number]``; units: GeV.
     Of one particle, or of the sum of several, there are pt, eta, y, m, mt and e; of two dr, deta, dy and dphi, all
     without sign; of the event met of the neutrinos, ht of the jets, or of the kinds in brackets, and sqrt_shat.
-    ``abs(...)`` takes away the sign. Particles have the names of the process string, or those of kinds (see
-    `Legs.named`); j1, j2, l1 are the ones of highest transverse momentum. A condition holds for every choice of
-    different legs: ``dr(j, j) > 0.4`` for each pair of jets. ``file.py:function`` is a function of one's own, from
-    momenta (n, m, 4) in GeV of the final legs to a mask (n,).
+    ``abs(...)`` takes away the sign. Particles have the names of the process string, those that decay in it included,
+    or those of kinds (see `Legs.named`); j1, j2, l1 are the ones of highest transverse momentum. A condition holds for
+    every choice of different legs: ``dr(j, j) > 0.4`` for each pair of jets. ``file.py:function`` is a function of
+    one's own, from momenta (n, m, 4) in GeV of the final legs to a mask (n,).
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def cuts_of(texts: Sequence[OwnCut], legs: Legs, sqrt_s: float) -> list[Cut]:
         if isinstance(text, str) and ":" not in text:
             try:
                 item = _Text.read(text, legs)
-                found += item.cuts(sqrt_s)
+                found += item.cuts(legs, sqrt_s)
                 low, high = windows.get(item.of, (-math.inf, math.inf))
                 windows[item.of] = low, high = max(low, item.low), min(high, item.high)
                 require(low < high, f"with the cuts before, {item.quantity} is above {low:g} and below {high:g}")
@@ -156,7 +156,7 @@ class _Text:
         """What has the limits."""
         return self.quantity, self.picks, self.absolute
 
-    def cuts(self, sqrt_s: float) -> list[Cut]:
+    def cuts(self, legs: Legs, sqrt_s: float) -> list[Cut]:
         """The same as cuts of their own kind, which know contradictions, where there are some."""
         lowest, highest = _range(self.quantity, sqrt_s)
         lowest = 0.0 if self.absolute else lowest
@@ -165,6 +165,8 @@ class _Text:
         require(self.high > lowest, f"{self.quantity} is more than {lowest:g}")
         low, bounded = max(self.low, 0.0), self.high < highest
         each = tuple(dict.fromkeys(leg for pick in self.picks for leg in pick.legs))
+        if max(each) >= len(legs.codes):
+            return self._of_decaying(legs)
         if not bounded and self.quantity in ("m", "deta") and {*self.picks} == {Pick(each, 1), Pick(each, 2)}:
             return [LeadingPairCut(each, **{"mass" if self.quantity == "m" else "delta_eta": low})]
         picks = [_settled(pick, self) for pick in self.picks]
@@ -185,6 +187,14 @@ class _Text:
                 case "met" if not bounded:
                     return [MissingTransverseMomentumCut(each, low)]
         return [Condition(self.text, self.quantity, tuple(picks), self.low, self.high, self.absolute)]
+
+    def _of_decaying(self, legs: Legs) -> list[Cut]:
+        """Of particles that decay, or of those and legs."""
+        parts = [*((leg,) for leg in range(len(legs.codes))), *legs.sums]
+        if self.quantity == "m" and not any(pick.rank for pick in self.picks):
+            together = [[leg for part in chosen for leg in parts[part]] for chosen in choices(self.picks)]
+            return [MassCut(tuple(dict.fromkeys(chosen)), max(self.low, 0.0), self.high) for chosen in together]
+        return [Condition(self.text, self.quantity, self.picks, self.low, self.high, self.absolute, legs.sums)]
 
 
 def _limits(text: str) -> tuple[str, float, float]:

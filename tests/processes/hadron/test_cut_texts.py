@@ -89,6 +89,30 @@ def test_texts_are_their_definitions(text: str) -> None:
     assert 0 < int(found.sum()) < len(p) or text == "m(all) < 900"
 
 
+DECAYS = Legs(
+    [(5, -11, 12, -5, 13, -14, 21)], (0.0,) * 7, [(6, (0, 1, 2)), (-6, (3, 4, 5)), (24, (1, 2)), (-24, (4, 5))]
+)
+OF_DECAYS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "pt(t) > 60": lambda p, t, s: (pt(t) > 60) & (pt(s) > 60),
+    "pt(t1) > 100": lambda p, t, s: torch.maximum(pt(t), pt(s)) > 100,
+    "abs(y(t~)) < 0.4": lambda p, t, s: rapidity(s).abs() < 0.4,
+    "300 < m(t, t~) < 500": lambda p, t, s: (mass(t + s) > 300) & (mass(t + s) < 500),
+    "m(w+) > 100": lambda p, t, s: mass(p[:, 1] + p[:, 2]) > 100,
+    "dphi(t, g) > 2": lambda p, t, s: (delta_phi(t, p[:, 6]).abs() > 2) & (delta_phi(s, p[:, 6]).abs() > 2),
+    "ht(t, g) > 250": lambda p, t, s: pt(t) + pt(s) + pt(p[:, 6]) > 250,
+}
+
+
+@pytest.mark.parametrize("text", OF_DECAYS)
+def test_particles_that_decay_have_names(text: str) -> None:
+    p = momenta()
+    top, other = p[:, :3].sum(1), p[:, 3:6].sum(1)
+    found = Cuts(cuts_of([text], DECAYS, SQRT_S), SQRT_S).mask(p)
+    assert torch.equal(found, OF_DECAYS[text](p, top, other)) and 0 < int(found.sum()) < len(p)
+    window = Cuts(cuts_of(["m(t, t~) < 500"], DECAYS, SQRT_S), SQRT_S).mass_windows()
+    assert window == {(0, 1, 2, 3, 4, 5): (0.0, 500.0)}
+
+
 def test_kinds_of_their_own_know_contradictions() -> None:
     texts = ["pt(j3) > 20", "abs(eta(l)) < 2", "m(e+, mu-) > 5"]
     assert [type(cut) for cut in cuts_of(texts, LEGS, SQRT_S)] == [TransverseMomentumCut, PseudorapidityCut, MassCut]
