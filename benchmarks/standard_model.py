@@ -3,7 +3,9 @@
     python benchmarks/standard_model.py --output benchmarks/results/standard_model.json
 
 Speeds are helicity- and colour-summed matrix elements of one combination of flavours on one core, with those of
-pyamplicol beside them where it is installed (extra [sm]). Cross-sections are compared with the regression table of
+pyamplicol beside them where it is installed (extra [sm]). Draws in place of sums: one class of helicities a point,
+drawn evenly, with all colours, and one choice of colours with all helicities, each with the relative variance that it
+adds at fixed momenta; kinds of colours have a plan each. Cross-sections are compared with the regression table of
 MadGraph7 (tests/acceptance_tests/check_xsec_processes_reference.json): 13 TeV, both scales at 91.188 GeV,
 NNPDF23_lo_as_0130_qed, four flavours, masses and widths of its model, the default cuts of its run card.
 """
@@ -28,6 +30,7 @@ from torch import Tensor
 from nisampler import IntegrationConfig, TrainingConfig, integrate
 from nisampler.errors import ConfigError
 from nisampler.processes.amplitudes.recursion.amplitude import RecursiveAmplitude
+from nisampler.processes.amplitudes.recursion.dressed import SampledColours
 from nisampler.processes.amplitudes.recursion.probes import probe_momenta
 from nisampler.processes.registry import create
 
@@ -41,6 +44,11 @@ SPEEDS = (
     "u u > w+ w+ d d QCD=0",
     "u c > d s e+ ve mu+ vm QCD=0",
     "u d~ > w+ w+ w-",
+)
+DRAWS = (
+    *(f"u d~ > e+ ve{' g' * gluons}" for gluons in range(2, 6)),
+    *(f"g g >{' g' * gluons}" for gluons in range(2, 5)),
+    "g g > t t~ g",
 )
 MADGRAPH = {
     "p p > t t~ j": (997.5605, 0.35),
@@ -64,6 +72,18 @@ CARD = {
 }
 KEY = ("series", "process")
 SPEED_COLUMNS = ("process", "CPU-us a point", "pyamplicol", "ratio", "operations", "flows", "helicities", "made in s")
+DRAW_COLUMNS = (
+    "process",
+    "sums: us",
+    "a helicity",
+    "ratio",
+    "variance",
+    "a colour",
+    "ratio",
+    "variance",
+    "kinds",
+    "made in s",
+)
 SIGMA_COLUMNS = ("process", "nisampler [pb]", "MadGraph7 [pb]", "ratio", "pull", "calls", "CPU-s")
 _POINTS, _WIDTH = 4000, 130
 
@@ -92,6 +112,33 @@ def speed(job: Row) -> Row:
     if "QCD" not in process and importlib.util.find_spec("pyamplicol"):
         found["peer"] = _pyamplicol(process, momenta, alpha_s, ours(), job["repeats"])
     return job | found
+
+
+def draws(job: Row) -> Row:
+    """Times of a point with sums, with a drawn class of helicities and with drawn colours; and what draws cost."""
+    (matrix,) = RecursiveAmplitude(job["process"]).matrices.values()
+    sampled = SampledColours(matrix.initial, matrix.final, matrix.couplings, matrix.strong)
+    momenta = probe_momenta([leg.mass for leg in matrix.legs], points=job["points"])
+    alpha_s = torch.full((len(momenta),), 0.118, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(1)
+    helicities = torch.randint(matrix.helicity_count, (len(momenta),), generator=generator)
+    colours, probability = sampled.draw(len(momenta), generator)
+    start = time.process_time()
+    by_colour = sampled.squared_of(colours, momenta, alpha_s) / probability
+    made = time.process_time() - start
+    whole = matrix.squared(momenta, alpha_s)
+    by_helicity = matrix.squared_of(helicities, momenta, alpha_s) * matrix.helicity_count
+    ways: dict[str, Callable[[], Tensor]] = {
+        "sums": lambda: matrix.squared(momenta, alpha_s),
+        "helicity": lambda: matrix.squared_of(helicities, momenta, alpha_s),
+        "colour": lambda: sampled.squared_of(colours, momenta, alpha_s),
+    }
+    found = {name: _median(action, job["repeats"]) / len(momenta) for name, action in ways.items()}
+    variances = {
+        "helicity_variance": float((by_helicity / whole).var()),
+        "colour_variance": float((by_colour / whole).var()),
+    }
+    return job | found | variances | {"made": made, "kinds": sampled.kinds}
 
 
 def _pyamplicol(process: str, momenta: Tensor, alpha_s: Tensor, ours: Tensor, repeats: int) -> float:
@@ -149,13 +196,14 @@ def _quark(word: str, name: str) -> str:
 
 def measure(job: Row) -> Row:
     """One row in this process."""
-    return speed(job) if job["series"] == "speed" else sigma(job)
+    return {"speed": speed, "draws": draws, "sigma": sigma}[job["series"]](job)
 
 
 def show(console: Console, rows: Sequence[Row], output: Path | None) -> None:
-    """Print both tables, and write them beside the rows."""
+    """Print all tables, and write them beside the rows."""
     tables = (
         ("Time of a matrix element", SPEED_COLUMNS, _speeds(rows)),
+        ("Draws in place of sums", DRAW_COLUMNS, _draws(rows)),
         ("Cross-sections", SIGMA_COLUMNS, _sigmas(rows)),
     )
     pages: list[str] = []
@@ -187,6 +235,19 @@ def _speeds(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     return lines
 
 
+def _draws(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    found = {row["process"]: row for row in rows if row["series"] == "draws"}
+    lines: list[tuple[str, ...]] = []
+    for process in DRAWS:
+        if row := found.get(process):
+            line = [process, f"{1e6 * row['sums']:.2f}"]
+            for way in ("helicity", "colour"):
+                ratio, variance = row["sums"] / row[way], row[f"{way}_variance"]
+                line += [f"{1e6 * row[way]:.2f}", f"{ratio:.1f}", f"{variance:.1f}"]
+            lines.append((*line, str(row["kinds"]), f"{row['made']:.1f}"))
+    return lines
+
+
 def _sigmas(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     lines: list[tuple[str, ...]] = []
     for row in rows:
@@ -204,6 +265,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the options."""
     parser = argparse.ArgumentParser(description="Matrix elements and cross-sections of processes from strings.")
     parser.add_argument("--speeds", nargs="*", default=list(SPEEDS), choices=list(SPEEDS), metavar="PROCESS")
+    parser.add_argument("--draws", nargs="*", default=list(DRAWS), choices=list(DRAWS), metavar="PROCESS")
+    parser.add_argument("--points", type=int, default=8000, help="of draws")
     parser.add_argument("--sigmas", nargs="*", default=list(MADGRAPH), choices=list(MADGRAPH), metavar="PROCESS")
     parser.add_argument("--calls", type=int, default=400_000, help="of training and of integration")
     parser.add_argument("--sampler", default="vegas")
@@ -221,11 +284,13 @@ def jobs_of(options: argparse.Namespace) -> list[Row]:
     ConfigError
         If a number is not positive.
     """
-    if min(options.calls, options.repeats, options.threads) <= 0:
+    if min(options.calls, options.repeats, options.threads, options.points) <= 0:
         raise ConfigError("every number must be positive")
     speeds = [{"series": "speed", "process": name, "repeats": options.repeats} for name in options.speeds]
+    sizes = {"repeats": options.repeats, "points": options.points}
+    drawn = [{"series": "draws", "process": name} | sizes for name in options.draws]
     common = {"calls": options.calls, "sampler": options.sampler, "seed": options.seed}
-    return [*speeds, *({"series": "sigma", "process": name} | common for name in options.sigmas)]
+    return [*speeds, *drawn, *({"series": "sigma", "process": name} | common for name in options.sigmas)]
 
 
 def label(job: Row) -> str:
@@ -237,6 +302,8 @@ def brief(row: Row) -> str:
     """What is said of a row when it has been measured."""
     if row["series"] == "speed":
         return f"{1e6 * row['seconds']:.2f} us a point"
+    if row["series"] == "draws":
+        return f"{1e6 * row['colour']:.2f} us a point with drawn colours, {1e6 * row['sums']:.2f} with sums"
     return f"{row['value']:.6g} +- {row['error']:.2g} pb"
 
 

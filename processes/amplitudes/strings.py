@@ -158,7 +158,7 @@ def _codes(token: str, process: str, flavours: int) -> tuple[int, ...]:
     if any(character in token for character in _NOT_A_PARTICLE):
         raise AmplitudeError(
             f"{token!r} in the process {process!r} is neither a particle nor a limit on couplings such as QCD=0, QED=4 "
-            "or QCD==2; vetoes are not supported"
+            "or QCD==2; limits follow what is produced, vetoes are not supported"
         )
     if name not in BY_LOWER_CASE:
         known = ", ".join(["p", "j", *_MULTIPARTICLES, *CODES])

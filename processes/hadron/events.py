@@ -265,13 +265,12 @@ class _Layout:
         present = torch.cat([status[:, :2] != 0, self._written, status[:, 2:] != 0], 1)
         self._order = (~present).to(torch.uint8).argsort(dim=1, stable=True)
         self.status = self.insert(status, torch.full_like(self.codes, RESONANCE))
-        of_resonances = mothers.new_tensor([1, 2]).expand(n, len(decays), 2)
+        of_resonances = mothers.new_tensor([1, 2]).repeat(n, len(decays), 1)
         for index, decay in enumerate(decays):
-            for outer in range(index):
-                within = self._written[:, outer] & ({*decay.legs} < {*decays[outer].legs})
-                mother = place[:, outer, None].expand(n, 2)
-                of_resonances = of_resonances.clone()
-                of_resonances[:, index] = torch.where(within[:, None], mother, of_resonances[:, index])
+            for outer, other in enumerate(decays[:index]):
+                if {*decay.legs} < {*other.legs}:
+                    rows = torch.nonzero(self._written[:, outer]).squeeze(1)
+                    of_resonances[rows, index] = place[rows, outer].unsqueeze(1)
         self.mothers = self.insert(mothers, of_resonances)
 
     def insert(self, particles: Tensor, resonances: Tensor, empty: float = 0.0) -> NDArray[Any]:

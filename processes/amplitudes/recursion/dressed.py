@@ -72,6 +72,11 @@ class SampledColours:
         self._groups = [[leg for leg in gluons if (leg < len(initial)) == first] for first in (True, False)]
         self._elements: dict[tuple[int, ...], MatrixElement | None] = {}
 
+    @property
+    def kinds(self) -> int:
+        """Kinds of colours that have been asked for, each with a plan of its own."""
+        return len(self._elements)
+
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Colours (n, legs, 2), rows and columns, and their probabilities (n,).
 
@@ -124,7 +129,7 @@ class SampledColours:
         keys, order = self._canonical(colours)
         placed, alpha_s = torch.take_along_dim(p, order.unsqueeze(2), 1), alpha_s.expand(len(p))
         found, inverse = torch.unique(keys, return_inverse=True)
-        parts = []
+        parts = [(inverse.new_empty(0), p.new_empty(0))]
         for number, key in enumerate(found.tolist()):
             rows = torch.nonzero(inverse == number).squeeze(1)
             element = self._element(key)

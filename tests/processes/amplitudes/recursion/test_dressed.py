@@ -73,7 +73,7 @@ def test_names_of_colours_and_the_order_of_gluons_do_not_matter() -> None:
     )
     moved = sampled.squared_of(colours[:, order], p, ALPHA_S)
     assert not torch.allclose(moved, values, rtol=1e-3)
-    assert len(sampled._elements) < 0.2 * len(torch.unique(colours, dim=0))
+    assert sampled.kinds < 0.2 * len(torch.unique(colours, dim=0))
 
 
 def test_impossible_colours_are_zero_and_wrong_shapes_are_refused() -> None:
@@ -84,6 +84,7 @@ def test_impossible_colours_are_zero_and_wrong_shapes_are_refused() -> None:
     values = sampled.squared_of(colours, p, ALPHA_S)
     assert values[0] == 0
     assert values[1] > 0
+    assert sampled.squared_of(colours[:0], p[:0], ALPHA_S).shape == (0,)
     with pytest.raises(ShapeError, match=r"momenta must be \(n, 4, 4\) and colours \(n, 4, 2\), got"):
         sampled.squared_of(colours[:1], p, ALPHA_S)
     with pytest.raises(AmplitudeError, match="no tree diagram"):
