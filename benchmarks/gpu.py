@@ -52,12 +52,13 @@ class Size:
     showers: int = 20_000
     epochs: int = 3
     repeats: int = 5
+    elements: int = 2**20
     product: int = 8192
     copy: int = 2**31
 
 
 FULL = Size()
-TINY = Size((4,), (16,), (500,), (64,), 500, 300, 4000, 5, 1, 300, 1, 1, 128, 2**16)
+TINY = Size((4,), (16,), (500,), (64,), 500, 300, 4000, 5, 1, 300, 1, 1, 100, 128, 2**16)
 
 
 def laws(size: Size, device: str) -> list[Row]:
@@ -245,6 +246,33 @@ def amplitudes(size: Size, device: str) -> list[Row]:
     return rows
 
 
+def elements(size: Size, device: str) -> list[Row]:
+    """Matrix elements per second, all helicities and colours, and their difference from the CPU's compiled code."""
+    from nisampler.processes.amplitudes.recursion.amplitude import RecursiveAmplitude
+    from nisampler.processes.amplitudes.recursion.probes import probe_momenta
+
+    rows = []
+    wanted = [("g g > t t~ g", "double"), ("g g > t t~ g", "single"), ("u d~ > e+ ve g g", "double")]
+    wanted += [("g g > t t~ g g", "double"), ("u c > w+ w+ d s QCD=0", "double")]
+    for process, precision in wanted if size is FULL else wanted[:2]:
+        _forget(device)
+        amplitude = RecursiveAmplitude(process, precision=precision)  # type: ignore[arg-type]
+        (matrix,) = amplitude.matrices.values()
+        p = probe_momenta([leg.mass for leg in matrix.legs], points=size.elements)
+        alpha_s = torch.full((len(p),), 0.118, dtype=torch.float64)
+        few = max(size.elements // 64, 1)
+        exact = matrix.squared(p[:few], alpha_s[:few])
+        cpu = few / _median(size, partial(matrix.squared, p[:few], alpha_s[:few]), "cpu")
+        row: Row = {"process": process, "precision": precision, "CPU, one thread": cpu}
+        with torch.no_grad():
+            there = p.to(device), alpha_s.to(device)
+            found = matrix.squared(*there)
+            row[f"elements_per_second {device}"] = len(p) / _median(size, partial(matrix.squared, *there), device)
+        row["difference"] = float(((found[:few].cpu() - exact) / exact).abs().max())
+        rows.append(row | _memory(device))
+    return rows
+
+
 def showers(size: Size, device: str) -> list[Row]:
     """Milliseconds of a shower from published presets with fresh weights."""
     from calo_fresh import fresh_model
@@ -294,6 +322,7 @@ PARTS: dict[str, tuple[Part, float]] = {
     "small batches": (small_batches, 40.0),
     "steps": (steps, 50.0),
     "showers": (showers, 60.0),
+    "elements": (elements, 90.0),
     "amplitudes": (amplitudes, 50.0),
     "integrals": (integrals, 120.0),
     "fits": (fits, 90.0),

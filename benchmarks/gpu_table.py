@@ -17,12 +17,14 @@ NOTES = {
     "small batches": "Microseconds of a call, d = 8, 3x64; difference: of a replayed log_prob from a plain one.",
     "steps": "Milliseconds of log_prob, its gradients and a step of Adam, d = 8.",
     "showers": "Milliseconds of a shower, fresh weights.",
+    "elements": "Matrix elements a second, all helicities and colours; largest relative difference from the CPU.",
     "amplitudes": "Whole integrands; difference: the largest one from the CPU over the mean value.",
     "integrals": "From the first call to the integral, training included; efficiency at 0.1 % overweight.",
     "fits": "Seconds of a short fit on `toy`.",
 }
 # What a GPU is asked for: a name, the figure, and its least or largest value.
 SAMPLE, KERNEL, STUDENT, CONVOLUTIONAL = 5.0, 2.0, 0.01, 0.6
+ELEMENTS = ("g g > t t~ g", "double", 1e7)
 
 
 def verdicts(parts: dict[str, Row]) -> Iterator[str]:
@@ -46,6 +48,13 @@ def verdicts(parts: dict[str, Row]) -> Iterator[str]:
         if limit is not None and found is not None:
             yield _said(
                 f"{row['model']}, ms a shower at batch {row['batch']:,}", found, found <= limit, f"at most {limit:g}"
+            )
+
+    for row in parts.get("elements", {}).get("rows", []):
+        if (row["process"], row["precision"]) == ELEMENTS[:2]:
+            found = row["elements_per_second cuda"]
+            yield _said(
+                f"{ELEMENTS[0]}, matrix elements a second", found, found >= ELEMENTS[2], f"at least {ELEMENTS[2]:g}"
             )
 
 

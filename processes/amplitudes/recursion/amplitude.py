@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -53,6 +54,8 @@ class RecursiveAmplitude:
     ckm
         The CKM matrix where several W can occur, orders are limited or particles decay: the "unit", or that of the
         "model" with the signs of a real matrix.
+    precision
+        On a GPU and in plain torch, "double" or "single", see `MatrixElement.use_single_precision`.
 
     Raises
     ------
@@ -78,6 +81,7 @@ class RecursiveAmplitude:
         flavours: int = len(MASSLESS_QUARKS),
         shape: Shape = "on_shell",
         ckm: Mixing = "unit",
+        precision: Literal["double", "single"] = "double",
     ) -> None:
         self.process, self.model = process, model or StandardModel().on_shell()
         # The table has the CKM element of the one line that a single W changes as a factor of each combination.
@@ -91,6 +95,8 @@ class RecursiveAmplitude:
             found = OrderTable(process, couplings, flavours, shape)
             table, made = found.table, found.matrices
         self.table, self.matrices, self.couplings = table, made, couplings
+        for matrix in made.values() if precision == "single" else ():
+            matrix.use_single_precision()
         self.subprocesses: tuple[SubProcess, ...] = self.table.subprocesses
         self.elements = len(self.table.elements)
         self._elements = [_Element(item, made[item.process]) for item in self.table.elements]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -17,8 +17,9 @@ from nisampler.base.kernels import tried
 from nisampler.errors import AmplitudeError, ShapeError
 from nisampler.processes.amplitudes.recursion.build import Output, Recursion
 from nisampler.processes.amplitudes.recursion.colours import Indices, String, colour_matrix
+from nisampler.processes.amplitudes.recursion.loop import Loop
 from nisampler.processes.amplitudes.recursion.model import Couplings
-from nisampler.processes.amplitudes.recursion.plan import lowered, restricted, run
+from nisampler.processes.amplitudes.recursion.plan import lowered, restricted
 from nisampler.processes.amplitudes.recursion.probes import probe_momenta
 from nisampler.processes.amplitudes.recursion.resonances import Chains, Shape, identical
 from nisampler.processes.amplitudes.recursion.waves import Leg, light_cone, wave
@@ -102,7 +103,7 @@ class MatrixElement:
         codes = (*self.initial, *self.final)
         if couplings.scheme == "complex":
             couplings = replace(couplings, stable=frozenset(map(abs, codes)))
-        self.couplings = couplings
+        self.couplings, self.dtype = couplings, torch.complex128
         self.legs = [Leg(code, place < len(self.initial), couplings.mass(code)) for place, code in enumerate(codes)]
         self.outgoing = tuple(conjugate(leg.code) if leg.incoming else leg.code for leg in self.legs)
         self.helicities = [spins(leg.code, leg.mass) for leg in self.legs]
@@ -127,6 +128,32 @@ class MatrixElement:
                 self.average /= count * len(helicities)
         self.average /= identical(produced, self.final)
 
+    def use_single_precision(self) -> None:
+        """Let plain torch and GPUs compute amplitudes in complex64: four to five digits, in half the memory.
+
+        Raises
+        ------
+        AmplitudeError
+            If a massive vector boson is exchanged: large terms cancel then, as (E / M)^2.
+
+        Examples
+        --------
+        >>> from nisampler.processes.parameters import StandardModel
+        >>> couplings = Couplings(StandardModel())
+        >>> MatrixElement((21, 21), (6, -6), couplings, {2}).use_single_precision()
+        >>> MatrixElement((2, -2), (24, -24), couplings, {0}).use_single_precision()
+        Traceback (most recent call last):
+        ...
+        nisampler.errors.AmplitudeError: amplitudes with massive vector bosons need double precision: ...
+        """
+        if any(step.kind == "along" for step in self.plan.steps) or any(
+            leg.mass and len(found) == 3 for leg, found in zip(self.legs, self.helicities, strict=True)
+        ):
+            raise AmplitudeError(
+                "amplitudes with massive vector bosons need double precision: their parts cancel as (E / M)^2"
+            )
+        self.dtype = torch.complex64
+
     def _lower(self, recursion: Recursion, times: dict[int, int]) -> None:
         """Keep the outputs of these helicities, each so many times."""
         outputs = [output for output in recursion.outputs if output.helicities in times]
@@ -136,11 +163,13 @@ class MatrixElement:
         self.flows: list[tuple[String, ...]] = sorted({output.strings for output in self.outputs})
         self.matrix = torch.from_numpy(colour_matrix(self.flows))
         self._times = times
+        self._tables: dict[tuple[torch.device, torch.dtype], _Tables] = {}
 
     def _different_helicities(self) -> dict[int, list[int]]:
         """One of each class of equal helicities, and those that it stands for."""
         momenta = probe_momenta([leg.mass for leg in self.legs], len(self.initial))
-        values = self._by_helicity(momenta, torch.ones(1, dtype=torch.float64))
+        sums = self._by_helicity(momenta, torch.ones(1, dtype=torch.float64))
+        values = dict(zip(sorted(self._times), sums, strict=True))
         largest = torch.stack(list(values.values())).amax(0)
         found: dict[int, list[int]] = {}
         # Representatives agree in the first legs as far as they can: then they share currents.
@@ -203,6 +232,7 @@ class MatrixElement:
                 single.__dict__.pop(cached, None)
             single.outputs, single.plan = [self.outputs[place] for place in places], restricted(self.plan, places)
             single._alike, single._times, single._singles = {kept: self._alike[kept]}, {kept: self._times[kept]}, {}
+            single._tables = {}
             self._singles[helicities] = single
         return self._singles[helicities]
 
@@ -266,41 +296,38 @@ class MatrixElement:
 
         return tried(load, _SLOW, "llvmlite")
 
+    def tables(self, device: torch.device) -> _Tables:
+        """What plain torch needs on a device."""
+        if (device, self.dtype) not in self._tables:
+            self._tables[device, self.dtype] = _Tables(self, device)
+        return self._tables[device, self.dtype]
+
     def _momenta(self, p: Tensor) -> Tensor:
         """Components (sets, 4, n) of the outgoing momenta of the plan's sets of legs."""
         cones = torch.stack([light_cone(p[:, i], leg.mass) for i, leg in enumerate(self.legs)], dim=1)
-        cones = cones * p.new_tensor([-1.0 if leg.incoming else 1.0 for leg in self.legs])[:, None]
-        member = p.new_tensor([[float(legs >> i & 1) for i in range(len(self.legs))] for legs in self.plan.sets])
-        plus, minus, x, y = torch.einsum("sl,nlc->csn", member.reshape(-1, len(self.legs)), cones)
+        plus, minus, x, y = torch.einsum("sl,nlc->csn", self.tables(p.device).members, cones)
         zero = torch.zeros_like(plus)
         parts = torch.complex(plus, zero), torch.complex(minus, zero), torch.complex(x, y), torch.complex(x, -y)
         return torch.stack(parts, dim=1)
 
     def amplitudes(self, p: Tensor) -> Tensor:
-        """Partial amplitudes (outputs, n) without the strong coupling, in plain torch; p (n, legs, 4) in GeV."""
+        """Partial amplitudes (outputs, n) without the strong coupling, by torch; p (n, legs, 4) in GeV."""
         self._check(p)
         waves = [wave(self.legs[w.leg], p[:, w.leg], w.helicity or 0, w.part) for w in self.plan.waves]
-        return run(self.plan, torch.cat(waves), self._momenta(p))
+        return self.tables(p.device).loop(torch.cat(waves).to(self.dtype), self._momenta(p).to(self.dtype))
 
-    def _flow_amplitudes(self, p: Tensor, alpha_s: Tensor) -> dict[int, dict[int, Tensor]]:
-        """For all helicities kept the amplitudes (n,) of the flows that occur."""
-        g = (4 * math.pi * alpha_s).sqrt()
-        places = {strings: place for place, strings in enumerate(self.flows)}
-        found: dict[int, dict[int, Tensor]] = {}
-        for output, value in zip(self.outputs, self.amplitudes(p), strict=True):
-            row, flow = found.setdefault(output.helicities, {}), places[output.strings]
-            row[flow] = row.get(flow, 0) + value * g**output.strong
-        return found
+    def _flow_amplitudes(self, p: Tensor, alpha_s: Tensor) -> Tensor:
+        """Amplitudes (helicities, flows, n) of the helicities kept, in the order of their numbers."""
+        tables, g = self.tables(p.device), (4 * math.pi * alpha_s).sqrt()
+        values = self.amplitudes(p) * g**tables.powers
+        sums = values.new_zeros(len(self._times) * len(self.flows), len(p)).index_add(0, tables.places, values)
+        return sums.view(len(self._times), len(self.flows), len(p))
 
-    def _by_helicity(self, p: Tensor, alpha_s: Tensor) -> dict[int, Tensor]:
-        """Colour sums (n,) of each helicity."""
-        found: dict[int, Tensor] = {}
-        for helicities, row in self._flow_amplitudes(p, alpha_s).items():
-            order = sorted(row)
-            vector = torch.stack([row[flow] for flow in order])
-            matrix = self.matrix[order][:, order].to(vector)
-            found[helicities] = (vector.conj() * (matrix @ vector)).sum(0).real
-        return found
+    def _by_helicity(self, p: Tensor, alpha_s: Tensor) -> Tensor:
+        """Colour sums (helicities, n) of the helicities kept, in the order of their numbers."""
+        vectors = self._flow_amplitudes(p, alpha_s)
+        matrix = self.tables(p.device).matrix.to(vectors)
+        return (vectors.conj() * torch.einsum("fg,hgn->hfn", matrix, vectors)).sum(1).real
 
     def squared(self, p: Tensor, alpha_s: Tensor) -> Tensor:
         """|M|^2 (n,) in GeV^(8 - 2 legs) of physical momenta p (n, legs, 4) in GeV, incoming ones first.
@@ -310,20 +337,28 @@ class MatrixElement:
         self._check(p)
         if self._compiled(p, alpha_s):
             return self._tile_sums(p, alpha_s)[0].to(p) * self.average
-        sums = self._by_helicity(p.double(), alpha_s.double())
-        total = torch.stack([self._times[helicities] * value for helicities, value in sums.items()]).sum(0)
-        return total.to(p) * self.average
+        return torch.cat([self._weighted(*part) for part in self._pieces(p, alpha_s)]).to(p) * self.average
+
+    def _weighted(self, p: Tensor, alpha_s: Tensor) -> Tensor:
+        """Sums (n,) over helicities and colours by torch."""
+        return self.tables(p.device).times @ self._by_helicity(p, alpha_s).double()
+
+    def _flow_weights(self, p: Tensor, alpha_s: Tensor) -> Tensor:
+        """Sums (flows, n) over helicities by torch."""
+        vectors = self._flow_amplitudes(p, alpha_s)
+        return torch.einsum("h,hfn->fn", self.tables(p.device).times, (vectors.conj() * vectors).real.double())
+
+    def _pieces(self, p: Tensor, alpha_s: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Momenta and couplings, at most as many as the loop takes at a time."""
+        most = self.tables(p.device).loop.most
+        return zip(torch.split(p.double(), most), torch.split(alpha_s.double().expand(len(p)), most), strict=True)
 
     def flow_weights(self, p: Tensor, alpha_s: Tensor) -> Tensor:
         """Squared amplitudes (n, flows) of each colour flow alone, summed over helicities; arguments as `squared`."""
         self._check(p)
         if self._compiled(p, alpha_s):
             return self._tile_sums(p, alpha_s, flows=True)[1].T
-        weights = p.new_zeros(len(p), len(self.flows))
-        for helicities, row in self._flow_amplitudes(p.double(), alpha_s.double()).items():
-            for flow, value in row.items():
-                weights[:, flow] += self._times[helicities] * (value.conj() * value).real
-        return weights
+        return torch.cat([self._flow_weights(*part) for part in self._pieces(p, alpha_s)], 1).T.to(p)
 
     def _tile_sums(self, p: Tensor, alpha_s: Tensor, flows: bool = False) -> tuple[Tensor, Tensor]:
         """Sums (n,) and, if asked for, (flows, n) of the compiled loop."""
@@ -338,3 +373,33 @@ class MatrixElement:
     def _check(self, p: Tensor) -> None:
         if p.ndim != 3 or p.shape[1:] != (len(self.legs), 4):
             raise ShapeError(f"momenta must be (n, {len(self.legs)}, 4), got {tuple(p.shape)}")
+
+
+class _Tables:
+    """What plain torch needs beside the plan, on a device.
+
+    Attributes
+    ----------
+    loop
+        The plan.
+    members
+        (sets, legs): 1 or -1 for legs of a set that go out or come in, else 0.
+    powers, places
+        Of each result: its power (results, 1) of g, and where it stands among (helicities, flows).
+    times
+        (helicities,): how many each stands for.
+    matrix
+        Of colours.
+    """
+
+    def __init__(self, element: MatrixElement, device: torch.device) -> None:
+        self.loop = Loop(element.plan, device, element.dtype)
+        signs = [-1.0 if leg.incoming else 1.0 for leg in element.legs]
+        rows = [[sign * (legs >> i & 1) for i, sign in enumerate(signs)] for legs in element.plan.sets]
+        self.members = torch.tensor(rows, dtype=torch.float64, device=device).reshape(-1, len(signs))
+        kept, flows = sorted(element._times), {strings: place for place, strings in enumerate(element.flows)}
+        places = [kept.index(o.helicities) * len(flows) + flows[o.strings] for o in element.outputs]
+        self.places = torch.tensor(places, device=device)
+        self.powers = torch.tensor([[o.strong] for o in element.outputs], device=device)
+        self.times = torch.tensor([float(element._times[h]) for h in kept], dtype=torch.float64, device=device)
+        self.matrix = element.matrix.to(device)

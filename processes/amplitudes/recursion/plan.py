@@ -6,9 +6,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-import torch
-from torch import Tensor
-
 from nisampler.processes.amplitudes.recursion.graph import COMPONENTS, KINDS, Graph, Node, Shape
 
 
@@ -225,46 +222,3 @@ def restricted(plan: Plan, results: Sequence[int]) -> Plan:
     waves = tuple(replace(wave, row=rows[wave.row]) for wave in plan.waves if wave.row in rows)
     found = tuple((rows[row], factor) for row, factor in (plan.results[place] for place in results))
     return Plan(count, tuple(sets), waves, tuple(moved), found)
-
-
-def run(plan: Plan, waves: Tensor, momenta: Tensor) -> Tensor:
-    """Amplitudes (results, n) in plain torch, on any device, differentiable.
-
-    Parameters
-    ----------
-    plan
-        The tables.
-    waves
-        Components (sum of the components of all waves, n), complex, in the order of the plan.
-    momenta
-        (sets, 4, n) complex: components of the outgoing momenta of the plan's sets of legs.
-
-    Examples
-    --------
-    >>> graph = Graph()
-    >>> product = graph.add("number_number", [graph.external("number", leg, 0, 0) for leg in (0, 1)], 2.0)
-    >>> plan = lowered(graph, [(product.node, product.factor)])
-    >>> run(plan, torch.tensor([[3.0 + 0j], [5.0]]), torch.empty(0, 4, 1, dtype=torch.complex64)).real
-    tensor([[30.]])
-    """
-    numbers = torch.cat([waves, waves.new_zeros(plan.rows - len(waves), waves.shape[1])])
-    for step in plan.steps:
-        kind = KINDS[step.kind]
-        columns = torch.tensor(step.inputs, device=waves.device).T
-        coefficients = torch.tensor(step.coefficients, dtype=waves.dtype, device=waves.device).unsqueeze(-1)
-        outputs = torch.tensor(step.outputs, device=waves.device)
-        inputs = []
-        for shape, column in zip(kind.inputs, columns, strict=True):
-            if shape == "momentum":
-                inputs.append(tuple(momenta[column].unbind(1)))
-            else:
-                inputs.append(tuple(numbers[column + c] for c in range(COMPONENTS[shape])))
-        if step.kind == "inverse_square":
-            values = kind.formula(*inputs, coefficients)
-        else:
-            values = tuple(coefficients * value for value in kind.formula(*inputs))
-        for c, value in enumerate(values):
-            numbers = numbers.index_add(0, outputs + c, value)
-    places = torch.tensor([row for row, _ in plan.results], device=waves.device)
-    factors = torch.tensor([factor for _, factor in plan.results], dtype=waves.dtype, device=waves.device)
-    return numbers[places] * factors.unsqueeze(-1)

@@ -186,4 +186,5 @@ def conjugated(vector: Tensor) -> Tensor:
     >>> conjugated(torch.tensor([[1j], [2j], [3j], [4j]])).squeeze(-1)
     tensor([0.-1.j, 0.-2.j, 0.-4.j, 0.-3.j])
     """
-    return vector.conj()[[0, 1, 3, 2]]
+    plus, minus, left, right = vector.conj()
+    return torch.stack([plus, minus, right, left])

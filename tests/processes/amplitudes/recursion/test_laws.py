@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from torch import Tensor
 
 from nisampler.errors import AmplitudeError, ConfigError, ShapeError
-from nisampler.processes.amplitudes.recursion import plan as plans
 from nisampler.processes.amplitudes.recursion.matrix_element import MatrixElement
 from nisampler.processes.amplitudes.recursion.model import Couplings
 from nisampler.processes.amplitudes.recursion.probes import probe_momenta
@@ -52,7 +51,7 @@ def with_momentum_for(element: MatrixElement, p: Tensor, leg: int) -> Tensor:
             waves.append(torch.stack(parts) / p[:, leg, 0])
         else:
             waves.append(wave(element.legs[item.leg], p[:, item.leg], item.helicity or 0, item.part))
-    return plans.run(element.plan, torch.cat(waves), element._momenta(p))
+    return element.tables(p.device).loop(torch.cat(waves), element._momenta(p))
 
 
 WARD = [
