@@ -15,7 +15,10 @@ import nisampler.calo
 import nisampler.processes
 
 # Needs a package which only comes with a GPU build of torch.
-GPU = {"nisampler.flows.splines.triton_spline"}
+GPU = {
+    "nisampler.flows.splines.triton_spline",
+    "nisampler.processes.amplitudes.recursion.compiled.triton_steps",
+}
 MODULES = sorted(
     {
         info.name

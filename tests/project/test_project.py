@@ -57,7 +57,10 @@ def modules() -> Iterator[tuple[str, Path]]:
 MODULES = dict(modules())
 NAMES = sorted(MODULES)
 # Modules that need a package which only comes with a GPU build of torch.
-GPU = {"nisampler.flows.splines.triton_spline"}
+GPU = {
+    "nisampler.flows.splines.triton_spline",
+    "nisampler.processes.amplitudes.recursion.compiled.triton_steps",
+}
 
 
 def imports_of(tree: ast.AST) -> Iterator[str]:
