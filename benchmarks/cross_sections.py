@@ -118,7 +118,7 @@ W_DECAY = ("24:onMode = off", "24:onPosIfAny = 11", "24:mMin = 10")
 NO_ETA_CUT = 30.0
 # The mixing angle of Pythia has a lower limit: the W gets the mass that goes with one above it.
 MATCHED_W = StandardModel.mass_z * math.sqrt(1 - StandardModel.sin2_theta_w)
-MATCHED = {"mass_w": MATCHED_W, "scale": StandardModel.mass_z}
+MATCHED = {"mass_w": MATCHED_W, "scale": StandardModel.mass_z, "ckm": "model"}
 WITHOUT_BOTTOM = {**MATCHED, "flavours": 4}
 ON_SHELL = (
     f"24:m0 = {MATCHED_W:.12g}",

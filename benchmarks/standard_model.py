@@ -172,7 +172,7 @@ def sigma(job: Row) -> Row:
     """A cross-section by the sampler that the job names; the calls are those of all flavours together."""
     start = time.process_time()
     words = job["process"].split()
-    parts = [" ".join(_quark(word, name) for word in words) for name in (QUARKS if "q" in words else "u")]
+    parts = [" ".join(_quark(word, name) for word in words) for name in (QUARKS if "q" in words else ("",))]
     calls = job["calls"] // len(parts)
     found = [
         integrate(
