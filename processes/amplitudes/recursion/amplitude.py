@@ -31,7 +31,7 @@ class RecursiveAmplitude:
     Combinations of flavours that are equal share a matrix element. Without limits on couplings, amplitudes have the
     largest power of the strong coupling that occurs. Where a single W is all that is electroweak, the CKM matrix is
     that of the model, elsewhere the unit matrix, or what `ckm` says. On a CPU points run through compiled code where
-    llvmlite is installed; on a GPU, and where gradients are asked for, through plain torch.
+    llvmlite is installed, on a GPU through a kernel of Triton; where gradients are asked for through plain torch.
 
     With decays, ``p p > t t~, t > b e+ ve, t~ > b~ mu- vm~``, only diagrams with these resonances are taken, and the
     correlations of spins are those of the whole. Values have the propagators with fixed widths: at the pole, times

@@ -50,7 +50,7 @@ class MatrixElement:
 
     Helicities whose amplitudes vanish, or are equal to those of another one at every momentum, are found at a few
     momenta when it is made, and not computed. Points run through compiled code where llvmlite is installed, and through
-    plain torch on a GPU and where gradients are asked for.
+    a kernel of Triton on a GPU; where gradients are asked for, or either is missing, through plain torch.
 
     Particles that are legs are stable: their propagators have no width where they cannot be on shell, such as that of a
     top that radiates, and with complex masses none at all.
