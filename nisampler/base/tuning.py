@@ -66,6 +66,9 @@ TRIAL_FOURIER = 4
 REUSE = (1, 3)
 """Steps on stored points for each on fresh ones: of one flow, and where the flows of several channels share the calls.
 `benchmarks/buffered_training.py` measures it; the idea is that of 2212.06172."""
+STORED_POINTS = (1, 2)
+"""Points of a step on stored points over those of one on fresh ones: of one flow, and of the flows of several channels,
+which share them. They cost no calls, and twice as many hardly more time. `benchmarks/learning.py` measures it."""
 CHANNEL_STEPS, CHANNEL_STEPS_QUICK = 2000, 800
 """Calls over those of a batch for channels: where efficiency counts, and where the time to the events does.
 `benchmarks/end_to_end.py` measures it."""

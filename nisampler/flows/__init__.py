@@ -33,6 +33,7 @@ from nisampler.flows.nets.velocity import VelocityConfig, VelocityMLP
 from nisampler.flows.nets.vit import VelocityViT
 from nisampler.flows.saving import Saved, assembly
 from nisampler.flows.splines.families import Spline
+from nisampler.flows.symmetry import Symmetry
 from nisampler.flows.transforms import (
     ActNorm,
     Affine,
@@ -78,6 +79,7 @@ __all__ = [
     "Saved",
     "Spline",
     "StandardNormal",
+    "Symmetry",
     "Transform",
     "UNet",
     "UNetConfig",

@@ -21,6 +21,7 @@ from nisampler.flows.flow import Flow
 from nisampler.flows.masks import binary_masks, exchange_masks, random_masks
 from nisampler.flows.nets.mlp import NetConfig
 from nisampler.flows.splines.families import Spline
+from nisampler.flows.symmetry import Fold, Folded, Symmetry
 from nisampler.flows.transforms import Composition, Permutation, Transform
 
 
@@ -38,11 +39,13 @@ class CouplingConfig:
         "binary" (all pairs of coordinates meet in 2 ceil(log2 d) blocks), "exchange" or "random".
     blocks
         Number of coupling blocks; None for 2 ceil(log2 d), two for d = 2, one for d = 1.
+    symmetry
+        Of the density, on the unit cube: the flow has it from the start and learns what is left.
 
     Raises
     ------
     ConfigError
-        If a setting is unknown or out of range.
+        If a setting is unknown or out of range, or a symmetry is asked for off the unit cube.
 
     Examples
     --------
@@ -55,6 +58,11 @@ class CouplingConfig:
     net: NetConfig = field(default_factory=NetConfig)
     masks: Literal["binary", "exchange", "random"] = "binary"
     blocks: Depth | None = None
+    symmetry: Symmetry = field(default_factory=Symmetry)
+
+    def __post_init__(self) -> None:
+        if self.symmetry and self.spline.domain != "unit":
+            raise ConfigError(f"symmetries are those of the unit cube, but the splines are on {self.spline.domain!r}")
 
 
 @settings
@@ -123,8 +131,10 @@ def coupling_flow(dim: int, config: CouplingConfig | None = None, *, generator: 
     def build(d_in: int, d_out: int) -> torch.nn.Module:
         return config.net.build(d_in, d_out, generator)
 
-    masks = coupling_masks(dim, config, generator)
-    flow = Flow(_base(dim, config.spline), Composition(CouplingTransform(m, build, config.spline) for m in masks))
+    fold = Fold(dim, config.symmetry) if config.symmetry else None
+    masks = coupling_masks(dim if fold is None else fold.inner_dim, config, generator)
+    blocks = Composition(CouplingTransform(m, build, config.spline) for m in masks)
+    flow = Flow(_base(dim, config.spline), blocks if fold is None else Folded(blocks, fold))
     return flow.assembled("coupling", dim=dim, config=config)
 
 

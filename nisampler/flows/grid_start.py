@@ -11,6 +11,7 @@ from nisampler.errors import ConfigError
 from nisampler.flows.coupling import CouplingTransform
 from nisampler.flows.splines.families import Spline
 from nisampler.flows.splines.rational_quadratic import MIN_SIZE, MIN_SLOPE
+from nisampler.flows.symmetry import Fold
 
 # Least slope and largest one that a start may have, and where softplus is the identity in double precision.
 _LEAST, _STEEPEST, _LINEAR = 1e-3, 1e4, 30.0
@@ -44,6 +45,8 @@ def start_from_grid(transform: nn.Module, nodes: Tensor) -> None:
     True
     """
     done: set[int] = set()
+    folds = [module for module in transform.modules() if isinstance(module, Fold)]
+    nodes = folds[0].grids(nodes) if folds else nodes
     for block in transform.modules():
         if not isinstance(block, CouplingTransform):
             continue

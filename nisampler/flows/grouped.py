@@ -22,6 +22,7 @@ from nisampler.flows.fused.chain import grouped_chain
 from nisampler.flows.nets.grouped import GroupedConstant, GroupedMLP
 from nisampler.flows.saving import Saved
 from nisampler.flows.splines.rational_quadratic import segment, solve_segment
+from nisampler.flows.symmetry import Fold
 from nisampler.flows.transforms import Composition
 
 _ROUNDING = 1e-6
@@ -119,7 +120,8 @@ class GroupedFlow(Saved):
         def build(d_in: int, d_out: int) -> nn.Module:
             return GroupedMLP(groups, d_in, d_out, net, generator) if d_in else GroupedConstant(groups, d_out)
 
-        masks = coupling_masks(dim, config, generator)
+        self.fold = Fold(dim, config.symmetry) if config.symmetry else None
+        masks = coupling_masks(dim if self.fold is None else self.fold.inner_dim, config, generator)
         self.transform = Composition(CouplingTransform(mask, build, config.spline) for mask in masks)
         self._dim, self._groups = dim, groups
         self.assembled("grouped", dim=dim, groups=groups, config=config)
@@ -163,7 +165,15 @@ class GroupedFlow(Saved):
         return x, -log_det
 
     def _through(self, x: Tensor, group: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-        """A direction of the flows with its log determinant: as one operation where that is possible."""
+        """A direction of the flows with its log determinant."""
+        if self.fold is None:
+            return self._inner(x, group, inverse)
+        entered, rest = self.fold.enter(x, latent=inverse)
+        y, log_det = self._inner(entered, group, inverse)
+        return self.fold.leave(y, rest, latent=not inverse), log_det
+
+    def _inner(self, x: Tensor, group: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        """The same on the folded cube: as one operation where that is possible."""
         function = self.transform.inverse if inverse else self.transform
 
         def plain(x: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:

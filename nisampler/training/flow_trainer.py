@@ -89,6 +89,7 @@ class FlowTrainer:
             # Several flows learn from it. Twice the points take hardly longer: where time counts, steps are fewer.
             wanted = tuning.CHANNEL_STEPS_QUICK if config.events else tuning.CHANNEL_STEPS
             self.batch = min(512, max(128, config.calls // wanted))
+        self.stored_batch = tuning.STORED_POINTS[several] * self.batch
         self.steps = max(1, calls // self.batch)
         self.together = max(1, min(tuning.DRAWN_TOGETHER[0], self.steps // tuning.DRAWN_TOGETHER[1]))
         self.window = max(-(-tuning.WINDOW_POINTS // self.batch), self.steps // tuning.WINDOWS)
@@ -246,7 +247,7 @@ class FlowTrainer:
         self.buffer.add(*batch.columns)
         loss_of, loss = self._loss(), 0.0
         for k in range(1 + self.reuse):
-            points = batch.columns if k == 0 else self.buffer.draw(self.batch, generator)
+            points = batch.columns if k == 0 else self.buffer.draw(self.stored_batch, generator)
             self.optimizer_steps += 1
             losses = {}
             for member in self.arms:

@@ -17,6 +17,7 @@ from nisampler.density.maps import Channel
 from nisampler.errors import AmplitudeError, DomainError, ShapeError
 from nisampler.events.batch import EventBatch
 from nisampler.events.observables import Observable
+from nisampler.flows import Symmetry
 from nisampler.processes.amplitudes.protocol import Amplitude
 from nisampler.processes.base import BeamInfo, Process
 from nisampler.processes.constants import GEV2_PB, PROTON
@@ -27,6 +28,7 @@ from nisampler.processes.hadron.cuts import Cuts
 from nisampler.processes.hadron.events import FinalState, PartonPoints, event_batch
 from nisampler.processes.hadron.groups import group_codes
 from nisampler.processes.hadron.scales import Scales
+from nisampler.processes.hadron.symmetries import symmetry_of_channels
 from nisampler.processes.partons.luminosity import Luminosity, Pdf
 from nisampler.processes.partons.point_beams import PointBeams
 from nisampler.processes.partons.variations import Nominal
@@ -159,6 +161,7 @@ class HadronProcess(Process):
         self._alpha_s = setup.alpha_s or setup.pdf.alpha_s
         known: tuple[float, float] | None = getattr(setup.alpha_s or setup.pdf, "q2_range", None)
         self._alpha_s_range = known or (0.0, math.inf)
+        self._symmetry: Symmetry | None = None
         self.tally = Tally(POINTS, CLAMPED, FROZEN_ALPHA_S)
         sampled = sampled_amplitude(setup.name, setup.amplitude, setup.elements)
         self._summed = Multichannel(
@@ -217,6 +220,19 @@ class HadronProcess(Process):
         p = self.momenta(u)
         fractions = dict(zip(("x1", "x2"), self.fractions(p).unbind(1), strict=True))
         return self.setup.final_state.quantities(p) | fractions | self.setup.cuts.edges(p)
+
+    def symmetry(self) -> Symmetry:
+        """Mirrors and flat coordinates of the cube of the channels, seen at probes; see `symmetry_of_channels`."""
+        if self._symmetry is None:
+            beams = self.beams.pdg_ids if self.beams else ()
+            self._symmetry = symmetry_of_channels(
+                self.setup.channels, self.passes, self.setup.scales, self._squared, len(set(beams)) == 1
+            )
+        return self._symmetry
+
+    def _squared(self, p: Tensor) -> Tensor:
+        """Squared matrix elements (n, elements) of momenta p (n, m, 4) at a coupling of one."""
+        return self.setup.amplitude.squared(self._incoming(self.fractions(p)), p, torch.ones_like(p[:, 0, 0]))
 
     def differential(self, p: Tensor) -> Tensor:
         """d sigma / (dx1 dx2 dPhi) in pb (n,) at momenta p (n, m, 4): zero outside the cuts, NaN for p not finite."""
