@@ -225,8 +225,10 @@ class HadronProcess(Process):
         """Mirrors and flat coordinates of the cube of the channels, seen at probes; see `symmetry_of_channels`."""
         if self._symmetry is None:
             beams = self.beams.pdg_ids if self.beams else ()
+            # With the beams exchanged, the same number chooses another matrix element.
+            same = len(set(beams)) == 1 and self.choice is None
             self._symmetry = symmetry_of_channels(
-                self.setup.channels, self.passes, self.setup.scales, self._squared, len(set(beams)) == 1
+                self.setup.channels, self.passes, self.setup.scales, self._squared, same
             )
         return self._symmetry
 
