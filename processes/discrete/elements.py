@@ -22,7 +22,7 @@ Elements = Literal["auto", "summed", "sampled"]
 
 # Operations that a choice must save at a point: fewer do not pay for the network and for the weights, which vary more.
 _WORTH_A_CHOICE = 3500.0
-_KIND = "choice-1"
+_KIND = "choice-2"
 # Points of the survey, and those of them that tell one sum from another.
 _POINTS, _PROBES = 24576, 256
 

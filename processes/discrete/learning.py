@@ -12,7 +12,7 @@ from nisampler.base.optim import RateSchedule, Stepper, adamw
 from nisampler.density.channels import ChannelWeights
 from nisampler.processes.discrete.choice import fresh_weights, mixed
 
-_STEPS, _BATCH, _RATE, _DECAY, _CLIP = 1000, 256, 5e-3, 1e-4, 1.0
+_STEPS, _BATCH, _RATE, _DECAY, _CLIP = 2000, 256, 5e-3, 1e-4, 1.0
 # No point counts more than so many average ones.
 _HEAVIEST = 20.0
 _FEWEST = 100
