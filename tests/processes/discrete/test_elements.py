@@ -90,11 +90,11 @@ def test_the_mean_is_the_sum_and_a_probability_that_was_not_used_is_seen(monkeyp
 
 
 def test_events_have_the_sub_processes_of_the_sum() -> None:
-    """Of events with their weights, one at each point: the sum draws by the same shares."""
+    """One event at each point, with its weight over the sum there, whose mean is 1: large weights hide nothing."""
     sampled, summed = HadronProcess(setup()), HadronProcess(setup(elements="summed"))
     u = points(sampled, 20_000, 12)
     u = u[sampled.passes(sampled.momenta(u))]
-    weights = sampled(u)
+    weights = sampled(u) / summed(u[:, :-1])
     batch = sampled.events(u, weights, torch.Generator().manual_seed(1))
     assert not list(violations(batch))
     p = summed.momenta(u[:, :-1])
@@ -102,7 +102,7 @@ def test_events_have_the_sub_processes_of_the_sum() -> None:
     assert torch.equal(torch.from_numpy(batch.pdf_x), found.x)
     assert torch.equal(torch.from_numpy(batch.alpha_s), found.alpha_s)
     shares = summed.luminosity.by_subprocess(found.densities, found.squared)
-    shares = summed(u[:, :-1]).unsqueeze(1) * shares / shares.sum(1, keepdim=True)
+    shares = shares / shares.sum(1, keepdim=True)
     codes = torch.from_numpy(batch.pdg_ids)
     initial = torch.tensor([item.initial for item in summed.setup.amplitude.subprocesses])
     pulls = []
