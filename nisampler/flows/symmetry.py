@@ -138,7 +138,7 @@ class Fold(nn.Module):
         """Nodes of VEGAS grids (groups, dim, m + 1) of the cube as those of the folded one, (groups, inner_dim, m + 1).
 
         >>> Fold(1, Symmetry(mirrors=((0,),))).grids(torch.tensor([[[0.0, 0.4, 0.6, 1.0]]]))
-        tensor([[[0.0000, 0.5333, 0.8667, 1.0000]]])
+        tensor([[[0.0000, 0.4000, 0.8000, 1.0000]]])
         """
         nodes, count = nodes.clone(), nodes.shape[2] - 1
         levels = torch.linspace(0.0, 1.0, count + 1, dtype=torch.float64, device=nodes.device)

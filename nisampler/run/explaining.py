@@ -53,7 +53,7 @@ def listed(found: Explanation) -> str:
 
     >>> import torch
     >>> from nisampler.unweighting.explanation import explain as explained
-    >>> u = torch.linspace(0.0, 1.0, 101)[:, None]
+    >>> u = torch.linspace(0.0, 1.0, 101, dtype=torch.float64)[:, None]
     >>> listed(explained(u, u[:, 0], {"u1": u[:, 0]}, worst=10)).splitlines()[:2]
     ['point,weight / mean,u1', '100,2,1']
     """

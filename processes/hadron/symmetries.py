@@ -45,7 +45,7 @@ def along(p: Tensor) -> Tensor:
 def around(p: Tensor) -> Tensor:
     """Momenta (..., 4) turned about the beams.
 
-    >>> bool(around(torch.tensor([1.0, 0.0, 0.0, 1.0]))[2] > 0.8)
+    >>> bool(around(torch.tensor([1.0, 1.0, 0.0, 0.0]))[2] > 0.8)
     True
     """
     c, s = math.cos(_ANGLE), math.sin(_ANGLE)

@@ -208,7 +208,7 @@ def leg_quantities(p: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
     --------
     >>> p = torch.tensor([[[5.0, 3.0, 0.0, 4.0], [5.0, -3.0, 0.0, -4.0]]])
     >>> {name: round(value.item(), 3) for name, value in leg_quantities(p, ("a", "b")).items()}
-    {'pT(a)': 3.0, 'pT(b)': 3.0, 'eta(a)': 1.099, 'eta(b)': -1.099, 'm(a b)': 10.0, 'dR(a b)': 3.833}
+    {'pT(a)': 3.0, 'pT(b)': 3.0, 'eta(a)': 1.099, 'eta(b)': -1.099, 'm(a b)': 10.0, 'dR(a b)': 3.834}
     """
     if p.ndim != 3 or p.shape[1:] != (len(names), 4):
         raise ShapeError(f"momenta of {len(names)} legs must have shape (n, {len(names)}, 4), got {tuple(p.shape)}")
