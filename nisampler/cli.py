@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 from nisampler._version import __version__
 from nisampler.errors import command
-from nisampler.run.explaining import explain
+from nisampler.run import explaining
 from nisampler.ui.console import FAILED, errors, show
 from nisampler.ui.progress import make_console, monitor_for
 
@@ -353,7 +353,7 @@ def report(
         show([("wrote", str(output or directory.report)), *(("warning", text) for text in wrong)])
 
 
-app.command()(explain)
+app.add_typer(explaining.app)
 
 
 @app.command()

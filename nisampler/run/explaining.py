@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 FIGURE, LIST = "explained.svg", "explained.csv"
 
 
+app = typer.Typer()
+
+
+@app.command()
 def explain(
     context: typer.Context,
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run, a pack, or the folder of one.")],

@@ -51,6 +51,7 @@ def contrasts(quantities: Mapping[str, Floats], weights: Floats, chosen: NDArray
                 panel.stairs(share, edges, color=colour, label=label, linewidth=1.6)
             panel.set(xlabel=name, xlim=(low, high), xscale="log" if logarithmic else "linear")
             panel.tick_params(labelsize=10)
+            panel.tick_params(axis="x", which="minor", labelbottom=False)
         for panel in grid[len(quantities) :]:
             panel.set_visible(False)
         for panel in grid[::_COLUMNS]:
