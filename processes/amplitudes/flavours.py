@@ -287,7 +287,15 @@ def flavour_table(process: str, model: StandardModel, flavours: int = len(MASSLE
     ...
     nisampler.errors.AmplitudeError: 'p p > e+ e+' has no flavour combination at leading order in QCD: ...
     """
-    legs = parse_process(process, flavours)
+    return table_of_legs(process, parse_process(process, flavours), model)
+
+
+def table_of_legs(process: str, legs: ProcessLegs, model: StandardModel) -> FlavourTable:
+    """As `flavour_table`, of legs that are read already; the string is for messages.
+
+    >>> table_of_legs("p p > e+ ve", parse_process("p p > e+ ve"), StandardModel()).generated
+    ((2, -1, -11, 12),)
+    """
     if legs.orders.given or legs.resonances:
         raise AmplitudeError(f"{process!r} limits couplings or has decays; this table is that of leading order in QCD")
     _refuse(process, legs)

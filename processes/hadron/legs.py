@@ -136,14 +136,18 @@ class Legs:
         """W and Z from leptons of one generation, where only one pairing is possible."""
         poles = {W_BOSON: (model.mass_w, model.width_w), Z_BOSON: (model.mass_z, model.width_z)}
         decays: list[Decay] = []
-        for generation in (ELECTRON, ELECTRON + 2, ELECTRON + 4):
-            doublet = {generation, generation + 1}
-            members = [leg for leg, codes in enumerate(self.codes) if any(abs(code) in doublet for code in codes)]
-            if len(members) != 2 or any(len(self.codes[leg]) > 1 for leg in members):
-                continue
-            charge = sum(thrice_charge(code) for leg in members for code in self.codes[leg]) // 3
-            if abs(charge) > 1:
-                continue
-            code = charge * W_BOSON if charge else Z_BOSON
-            decays.append(Decay((members[0], members[1]), (Pole(code, *poles[abs(code)]),)))
+        for pair in itertools.combinations(sorted(self.leptons + self.neutrinos), 2):
+            charges = {sum(thrice_charge(final[leg]) for leg in pair) // 3 for final in self.finals}
+            if len(charges) == 1 and all(_alone(final, pair) for final in self.finals):
+                charge = charges.pop()
+                code = charge * W_BOSON if charge else Z_BOSON
+                decays.append(Decay(pair, (Pole(code, *poles[abs(code)]),)))
         return tuple(decays)
+
+
+def _alone(final: Sequence[int], pair: tuple[int, int]) -> bool:
+    """Whether a lepton and an antilepton are of one generation, and no other leg is."""
+    generations = [(abs(code) - ELECTRON) // 2 if is_lepton(code) else -1 for code in final]
+    first, second = pair
+    own = generations[first]
+    return final[first] * final[second] < 0 and generations[second] == own and generations.count(own) == 2

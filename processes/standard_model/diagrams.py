@@ -7,7 +7,7 @@ next one, until beam 2 is reached. Vertices of four particles give no new paths 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from nisampler.processes.amplitudes.recursion.resonances import Chains
@@ -45,6 +45,18 @@ def branch_legs(branch: Branch) -> tuple[int, ...]:
     (3,)
     """
     return (branch,) if isinstance(branch, int) else branch.legs
+
+
+def splittings(branch: Branch) -> Iterator[Splitting]:
+    """A branch and all that is in it, without final legs.
+
+    >>> [item.code for item in splittings(Splitting(25, Splitting(23, 0, 1), 2))]
+    [25, 23]
+    """
+    if isinstance(branch, Splitting):
+        yield branch
+        yield from splittings(branch.left)
+        yield from splittings(branch.right)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from nisampler.processes.constants import MASS_W, Z_BOSON
-from nisampler.processes.hadron.events import FinalState
+from nisampler.processes.hadron.events import FinalState, Pole
 from nisampler.processes.phase_space import (
     Boson,
     BreitWigner,
@@ -74,7 +74,7 @@ def pair_of(state: FinalState) -> tuple[int, int] | None:
 
 
 def pair_channels(
-    state: FinalState, region: Region, distance: float, widest: float, alike: bool
+    state: FinalState, region: Region, poles: Sequence[Pole], distance: float, widest: float, alike: bool
 ) -> tuple[list[PairChannel], list[int]]:
     """Chili channels for the two legs beside the jets, and the group of each.
 
@@ -84,6 +84,8 @@ def pair_channels(
         With two legs beside jets, see `pair_of`.
     region
         Cuts on momenta and masses.
+    poles
+        What the pair may come from.
     distance, widest
         Least Delta R of jets, greatest pseudorapidity.
     alike
@@ -93,7 +95,7 @@ def pair_channels(
     --------
     >>> state = FinalState(masses=(0.0, 173.0, 173.0), jets=(0,))
     >>> region = Region(13000.0, state.masses, (20.0, 0.0, 0.0), {})
-    >>> pair_channels(state, region, 0.4, 5.0, alike=True)[0][0].name
+    >>> pair_channels(state, region, [], 0.4, 5.0, alike=True)[0][0].name
     'V j1'
     """
     pair = pair_of(state) or (0, 1)
@@ -102,7 +104,7 @@ def pair_channels(
     least = max(region.least_mass(pair), _LIGHTEST)
     channels: list[PairChannel] = []
     groups: list[int] = []
-    for shape in _shapes(state, pair):
+    for shape in _shapes(poles, least):
         boson = Boson(
             shape, least, min(region.most_mass(pair), region.sqrt_s), (region.masses[pair[0]], region.masses[pair[1]])
         )
@@ -113,13 +115,14 @@ def pair_channels(
     return channels, groups
 
 
-def _shapes(state: FinalState, pair: tuple[int, int]) -> list[IntervalMap]:
-    """Maps of the mass of the pair: of its resonance, and a power law where it may be a photon, or no resonance."""
-    poles = [pole for decay in state.decays if set(decay.legs) == set(pair) for pole in decay.poles]
-    shapes: list[IntervalMap] = [BreitWigner(pole.mass, pole.width) for pole in poles if pole.width]
-    if not shapes or any(pole.code == Z_BOSON for pole in poles):
-        shapes.append(_POWER)
-    return shapes
+def _shapes(poles: Sequence[Pole], least: float) -> list[IntervalMap]:
+    """Maps of the mass of the pair: of each resonance, and a power law where it may be a photon, or has none."""
+    shapes: dict[IntervalMap, None] = {
+        BreitWigner(pole.mass, pole.width): None for pole in poles if pole.width and least < pole.mass
+    }
+    if not shapes or not all(pole.width for pole in poles):
+        shapes[_POWER] = None
+    return list(shapes)
 
 
 def branches_of(state: FinalState, region: Region) -> list[Emitted] | None:

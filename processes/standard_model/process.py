@@ -20,7 +20,7 @@ from nisampler.processes.amplitudes.recursion.model import Couplings
 from nisampler.processes.amplitudes.recursion.resonances import mass_window
 from nisampler.processes.amplitudes.recursion.vertices import Vertices
 from nisampler.processes.amplitudes.strings import PARTONS, Resonance
-from nisampler.processes.constants import ALPHA_S, PHOTON
+from nisampler.processes.constants import ALPHA_S, PHOTON, Z_BOSON
 from nisampler.processes.hadron.cuts import (
     Cut,
     DistanceCut,
@@ -43,7 +43,7 @@ from nisampler.processes.partons.point_beams import PointBeams
 from nisampler.processes.phase_space import TopologyChannel
 from nisampler.processes.phase_space.densities import propagator_weights
 from nisampler.processes.standard_model.channels import Region, chosen, diagram_channels, plain_channel
-from nisampler.processes.standard_model.diagrams import Branch, Diagram, diagrams
+from nisampler.processes.standard_model.diagrams import Branch, Diagram, diagrams, splittings
 from nisampler.processes.standard_model.pairs import branches_of, pair_channels, pair_of, transverse_channels
 from nisampler.processes.standard_model.parameters import UMAMI, StringParameters
 
@@ -203,7 +203,8 @@ def _channels(
     if branches is not None and not (strong and pair):
         return transverse_channels(branches, state, region, card.eta_jet_max, alike)
     if pair is not None:
-        return pair_channels(state, region, card.delta_r_jj_min, card.eta_jet_max, alike)
+        poles = _poles(found, state, pair, couplings)
+        return pair_channels(state, region, poles, card.delta_r_jj_min, card.eta_jet_max, alike)
     raise ConfigError(
         'channels = "chili" needs protons, and jets beside two other final legs or beside bosons, no decays; '
         'take "topology"'
@@ -212,12 +213,27 @@ def _channels(
 
 def _resonant(branch: Branch, couplings: Couplings, region: Region, jets: Sequence[int]) -> bool:
     """Whether a branch of a diagram has a resonance that a jet comes from."""
-    if isinstance(branch, int):
-        return False
-    mass, width = couplings.mass(branch.code), couplings.width(branch.code)
-    if width and region.least_mass(branch.legs) < mass and not set(jets).isdisjoint(branch.legs):
-        return True
-    return any(_resonant(part, couplings, region, jets) for part in (branch.left, branch.right))
+    return any(
+        couplings.width(item.code)
+        and region.least_mass(item.legs) < couplings.mass(item.code)
+        and not set(jets).isdisjoint(item.legs)
+        for item in splittings(branch)
+    )
+
+
+def _poles(found: Sequence[Diagram], state: FinalState, pair: tuple[int, int], couplings: Couplings) -> list[Pole]:
+    """What the two legs of a pair may come from, a photon or a gluon with mass 0."""
+    codes = {
+        item.code
+        for diagram in found
+        for branch in diagram.emitted
+        for item in splittings(branch)
+        if set(item.legs) == set(pair)
+    }
+    if not found:
+        codes = {pole.code for decay in state.decays if set(decay.legs) == set(pair) for pole in decay.poles}
+        codes |= {PHOTON} if Z_BOSON in codes else set()
+    return [Pole(code, couplings.mass(code), couplings.width(code)) for code in sorted(codes)]
 
 
 def _with_the_best(setup: HadronSetup, card: StringParameters) -> HadronProcess:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nisampler.errors import AmplitudeError
 from nisampler.events.columns import UNKNOWN_SPIN
-from nisampler.processes.amplitudes.flavours import FlavourTable, GeneratedElement, flavour_table, move_tags
+from nisampler.processes.amplitudes.flavours import FlavourTable, GeneratedElement, move_tags, table_of_legs
 from nisampler.processes.amplitudes.protocol import SubProcess
 from nisampler.processes.amplitudes.recursion.matrix_element import MatrixElement
 from nisampler.processes.amplitudes.recursion.model import Couplings, Mixing, Scheme
@@ -20,8 +20,9 @@ from nisampler.processes.amplitudes.recursion.resonances import Shape
 from nisampler.processes.amplitudes.recursion.subprocesses import OrderTable, combinations
 from nisampler.processes.amplitudes.strings import ProcessLegs, parse_process
 from nisampler.processes.amplitudes.tree import colour_tags, joined_momenta
-from nisampler.processes.constants import MASSLESS_QUARKS
+from nisampler.processes.constants import ELECTRON, MASSLESS_QUARKS
 from nisampler.processes.parameters import StandardModel
+from nisampler.processes.particles import is_coloured, is_lepton
 from nisampler.processes.partons.devices import OnDevices
 
 
@@ -249,16 +250,48 @@ class _Element:
 
 
 def _leading_in_qcd(process: str, model: StandardModel, flavours: int) -> FlavourTable | None:
-    """The table of known symmetries, where every coloured leg but two costs a power of the strong coupling."""
+    """The table of known symmetries, where every coloured leg but two costs a power of the strong coupling.
+
+    Each choice of leptons has the table of those of the first generations.
+    """
     legs = parse_process(process, flavours)
-    several = [place for place, leg in enumerate(legs.final) if len(leg) > 1]
-    impossible = next(combinations(legs), None) is None
-    if legs.orders.given or legs.resonances or list(legs.jets) != several or impossible:
+    several = [place for place, leg in enumerate(legs.final) if len(leg) > 1 and place not in legs.jets]
+    others = [legs.final[place] for place in several]
+    if legs.orders.given or legs.resonances or any(is_coloured(leg[0]) for leg in others):
         return None
-    try:
-        return flavour_table(process, model, flavours)
-    except AmplitudeError:
+    if any(len(leg) > 1 and not is_coloured(leg[0]) for leg in legs.initial):
         return None
+    subprocesses: list[SubProcess] = []
+    elements: dict[GeneratedElement, int] = {}
+    for choice in dict.fromkeys(tuple(codes[2 + place] for place in several) for codes in combinations(legs)):
+        final, alike = list(legs.final), list(legs.final)
+        for place, code in zip(several, choice, strict=True):
+            final[place] = alike[place] = (code,)
+        if not model.mass_tau and not any(is_lepton(leg[0]) for leg in legs.initial):
+            alike = _first_generations(final)
+        try:
+            table = table_of_legs(process, replace(legs, final=tuple(alike)), model)
+        except AmplitudeError:
+            return None
+        places = [elements.setdefault(element, len(elements)) for element in table.elements]
+        for item in table.subprocesses:
+            codes = tuple(leg[0] if len(leg) == 1 else code for leg, code in zip(final, item.final, strict=True))
+            subprocesses.append(replace(item, final=codes, element=places[item.element]))
+    return FlavourTable(process, legs, tuple(subprocesses), tuple(elements)) if subprocesses else None
+
+
+def _first_generations(final: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Leptons without mass, by generations in the order in which they appear."""
+    order: dict[int, int] = {}
+    found: list[tuple[int, ...]] = []
+    for leg in final:
+        size = abs(leg[0])
+        if is_lepton(size):
+            code = ELECTRON + 2 * order.setdefault((size - ELECTRON) // 2, len(order)) + (size - ELECTRON) % 2
+            found.append((code if leg[0] > 0 else -code,))
+        else:
+            found.append(leg)
+    return found
 
 
 def _alone(helicities: set[int]) -> float:

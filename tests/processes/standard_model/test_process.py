@@ -232,6 +232,25 @@ def test_bottom_quarks_with_a_mass_are_no_jets_and_couple_to_the_higgs() -> None
     assert process(torch.full((1, process.dim), 0.4, dtype=torch.float64)) > 0
 
 
+@pytest.mark.parametrize(
+    ("several", "one", "times"),
+    [
+        ("p p > vl vl~ j", "p p > ve ve~ j", 3),
+        ("p p > l+ l- j", "p p > e+ e- j", 2),
+        ("p p > l+ vl j", "p p > e+ ve j", 2),
+    ],
+)
+def test_generations_add_up_and_have_the_same_resonances(several: str, one: str, times: int) -> None:
+    added, alone = made(several, elements="summed"), made(one, elements="summed")
+    u = torch.rand(200, alone.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    assert added.setup.final_state == alone.setup.final_state and added.setup.final_state.decays
+    assert torch.allclose(added(u), times * alone(u), rtol=1e-9)
+
+
+def test_pairings_that_are_not_the_only_ones_are_no_decays() -> None:
+    assert made("p p > l+ l- l+ l-").setup.final_state.decays == ()
+
+
 WRONG: dict[str, tuple[str, dict[str, Any], type[NisamplerError], str]] = {
     "unknown parameter": ("p p > t t~", {"n_jets": 1}, ConfigError, "no setting n_jets"),
     "channels": ("p p > t t~", {"channels": "chili"}, ConfigError, "needs protons, and jets beside"),
