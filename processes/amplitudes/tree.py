@@ -1,9 +1,11 @@
-"""What the matrix elements share: their list of sub-processes, colour tags from colour lines, checks of the momenta."""
+"""What the matrix elements share: their list of sub-processes, colour tags from colour lines, checks of the momenta,
+and points that are evaluated by groups.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -193,3 +195,28 @@ class TreeAmplitude(ABC):
                 f"{type(self).__name__} takes incoming momenta (n, 2, 4) and outgoing ones (n, {final}, 4), "
                 f"got {tuple(incoming.shape)} and {tuple(outgoing.shape)}"
             )
+
+
+def by_number(numbers: Tensor, value: Callable[[int, Tensor], Tensor], like: Tensor) -> Tensor:
+    """Values (n,) of points that have numbers (n,), all points of one number together.
+
+    Parameters
+    ----------
+    numbers
+        Integers (n,).
+    value
+        Takes a number and the rows (k,) that have it, in rising order; returns their values (k,).
+    like
+        Whose type and device the values have.
+
+    Examples
+    --------
+    >>> by_number(torch.tensor([2, 5, 2]), lambda number, rows: 10.0 * number + rows, torch.ones(1))
+    tensor([20., 51., 22.])
+    """
+    order = torch.argsort(numbers, stable=True)
+    found, counts = torch.unique_consecutive(numbers[order], return_counts=True)
+    values = [
+        value(number, rows) for number, rows in zip(found.tolist(), torch.split(order, counts.tolist()), strict=True)
+    ]
+    return like.new_zeros(len(numbers)).index_copy(0, order, torch.cat(values)) if values else like.new_zeros(0)

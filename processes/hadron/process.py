@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -281,14 +281,11 @@ class HadronProcess(Process):
     def _survey(self, n: int) -> Sums:
         """All choices at those of n fixed points of all channels that lie inside the cuts; nothing is counted."""
         summed, choice = self._summed, self._require_choice()
-        tallies = [self.tally, getattr(self.setup.pdf, "tally", None)]
+        tally: Tally | None = getattr(self.setup.pdf, "tally", None)
         u = torch.rand(n, summed.dim, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
         if len(summed.channels) > 1:
             u[:, 0] = (torch.arange(n, dtype=torch.float64) + 0.5) / n
-        with ExitStack() as stack, torch.no_grad():
-            for tally in tallies:
-                if tally is not None:
-                    stack.enter_context(tally.paused())
+        with nullcontext() if tally is None else tally.paused(), torch.no_grad():
             channel, p, log_g = summed.points(u)
             inside = torch.nonzero(self.passes(p)).squeeze(1)
             channel, p, log_g = channel[inside], p[inside], log_g[inside]

@@ -43,7 +43,7 @@ from nisampler.processes.partons.point_beams import PointBeams
 from nisampler.processes.phase_space import TopologyChannel
 from nisampler.processes.phase_space.densities import propagator_weights
 from nisampler.processes.standard_model.channels import Region, chosen, diagram_channels, plain_channel
-from nisampler.processes.standard_model.diagrams import Branch, Diagram, diagrams, splittings
+from nisampler.processes.standard_model.diagrams import Diagram, Splitting, diagrams, splittings
 from nisampler.processes.standard_model.pairs import branches_of, pair_channels, pair_of, transverse_channels
 from nisampler.processes.standard_model.parameters import UMAMI, StringParameters
 
@@ -187,6 +187,7 @@ def _channels(
     if not isinstance(card.channels, str):
         return card.channels, list(range(len(card.channels)))
     found, couplings = _all_diagrams(amplitude), amplitude.couplings
+    decaying = {item for diagram in found for branch in diagram.emitted for item in splittings(branch)}
     strong = min(amplitude.strong, default=0) >= len(state.jets)
     possible = not region.fixed and not amplitude.legs.resonances
     pair, branches = (pair_of(state), branches_of(state, region)) if possible else (None, None)
@@ -194,8 +195,7 @@ def _channels(
     if card.channels == "auto":
         # Chili channels suit jets from no resonance: strong ones beside a pair, weak ones beside two and more bosons.
         suit = pair is not None if strong else branches is not None and len(branches) > _FEW
-        emitted = {branch for diagram in found for branch in diagram.emitted}
-        resonant = any(_resonant(branch, couplings, region, state.jets) for branch in emitted)
+        resonant = any(_resonant(item, couplings, region, state.jets) for item in decaying)
         along = not found or resonant or not suit or card.channel_weights != "densities"
     if along:
         return diagram_channels(found, couplings, region, state.jets) if found else ([plain_channel(region)], [0])
@@ -203,7 +203,8 @@ def _channels(
     if branches is not None and not (strong and pair):
         return transverse_channels(branches, state, region, card.eta_jet_max, alike)
     if pair is not None:
-        poles = _poles(found, state, pair, couplings)
+        codes = {item.code for item in decaying if {*item.legs} == {*pair}} if found else _codes_of_record(state, pair)
+        poles = [Pole(code, couplings.mass(code), couplings.width(code)) for code in sorted(codes)]
         return pair_channels(state, region, poles, card.delta_r_jj_min, card.eta_jet_max, alike)
     raise ConfigError(
         'channels = "chili" needs protons, and jets beside two other final legs or beside bosons, no decays; '
@@ -211,29 +212,16 @@ def _channels(
     )
 
 
-def _resonant(branch: Branch, couplings: Couplings, region: Region, jets: Sequence[int]) -> bool:
-    """Whether a branch of a diagram has a resonance that a jet comes from."""
-    return any(
-        couplings.width(item.code)
-        and region.least_mass(item.legs) < couplings.mass(item.code)
-        and not set(jets).isdisjoint(item.legs)
-        for item in splittings(branch)
-    )
+def _resonant(item: Splitting, couplings: Couplings, region: Region, jets: Sequence[int]) -> bool:
+    """Whether this is a resonance that a jet comes from."""
+    reached = couplings.width(item.code) and region.least_mass(item.legs) < couplings.mass(item.code)
+    return bool(reached) and not set(jets).isdisjoint(item.legs)
 
 
-def _poles(found: Sequence[Diagram], state: FinalState, pair: tuple[int, int], couplings: Couplings) -> list[Pole]:
-    """What the two legs of a pair may come from, a photon or a gluon with mass 0."""
-    codes = {
-        item.code
-        for diagram in found
-        for branch in diagram.emitted
-        for item in splittings(branch)
-        if set(item.legs) == set(pair)
-    }
-    if not found:
-        codes = {pole.code for decay in state.decays if set(decay.legs) == set(pair) for pole in decay.poles}
-        codes |= {PHOTON} if Z_BOSON in codes else set()
-    return [Pole(code, couplings.mass(code), couplings.width(code)) for code in sorted(codes)]
+def _codes_of_record(state: FinalState, pair: tuple[int, int]) -> set[int]:
+    """What two legs may come from by the event record, where there are no diagrams; beside a Z a photon."""
+    codes = {pole.code for decay in state.decays if {*decay.legs} == {*pair} for pole in decay.poles}
+    return codes | ({PHOTON} if Z_BOSON in codes else set())
 
 
 def _with_the_best(setup: HadronSetup, card: StringParameters) -> HadronProcess:

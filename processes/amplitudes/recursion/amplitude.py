@@ -19,7 +19,7 @@ from nisampler.processes.amplitudes.recursion.model import Couplings, Mixing, Sc
 from nisampler.processes.amplitudes.recursion.resonances import Shape
 from nisampler.processes.amplitudes.recursion.subprocesses import OrderTable, combinations
 from nisampler.processes.amplitudes.strings import ProcessLegs, parse_process
-from nisampler.processes.amplitudes.tree import colour_tags, joined_momenta
+from nisampler.processes.amplitudes.tree import by_number, colour_tags, joined_momenta
 from nisampler.processes.constants import ELECTRON, MASSLESS_QUARKS
 from nisampler.processes.parameters import StandardModel
 from nisampler.processes.particles import is_coloured, is_lepton
@@ -157,14 +157,13 @@ class RecursiveAmplitude:
         """
         momenta = self._momenta(incoming, outgoing)
         places = self._places.on(momenta.device)
-        order = torch.argsort(places.matrix[choice], stable=True)
-        own = choice[order]
-        placed = torch.take_along_dim(momenta[order], places.permutation[own].unsqueeze(2), 1)
-        placed = placed * places.signs[own].unsqueeze(1).to(placed)
-        counts = torch.bincount(places.matrix[choice], minlength=len(self._matrices)).tolist()
-        parts = zip(self._matrices, torch.split(placed, counts), torch.split(alpha_s[order], counts), strict=True)
-        values = torch.cat([matrix.squared(p, coupling) for matrix, p, coupling in parts if len(p)])
-        return torch.empty_like(values).index_copy(0, order, values)
+        placed = torch.take_along_dim(momenta, places.permutation[choice].unsqueeze(2), 1)
+        placed = placed * places.signs[choice].unsqueeze(1).to(placed)
+
+        def value(matrix: int, rows: Tensor) -> Tensor:
+            return self._matrices[matrix].squared(placed[rows], alpha_s[rows])
+
+        return by_number(places.matrix[choice], value, placed)
 
     def colour_flows(self, element: int, incoming: Tensor, outgoing: Tensor, alpha_s: Tensor) -> tuple[Tensor, Tensor]:
         """Weights (n, flows), the squares of the flows without interference, and tags (flows, 2 + m, 2) of an element.

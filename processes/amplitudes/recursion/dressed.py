@@ -19,6 +19,7 @@ from nisampler.processes.amplitudes.recursion.matrix_element import MatrixElemen
 from nisampler.processes.amplitudes.recursion.model import Couplings
 from nisampler.processes.amplitudes.recursion.skeleton import strong_powers
 from nisampler.processes.amplitudes.recursion.vertices import Vertices
+from nisampler.processes.amplitudes.tree import by_number
 from nisampler.processes.constants import GLUON
 from nisampler.processes.particles import conjugate, is_quark
 
@@ -128,15 +129,12 @@ class SampledColours:
             )
         keys, order = self._canonical(colours)
         placed, alpha_s = torch.take_along_dim(p, order.unsqueeze(2), 1), alpha_s.expand(len(p))
-        found, inverse = torch.unique(keys, return_inverse=True)
-        parts = [(inverse.new_empty(0), p.new_empty(0))]
-        for number, key in enumerate(found.tolist()):
-            rows = torch.nonzero(inverse == number).squeeze(1)
+
+        def value(key: int, rows: Tensor) -> Tensor:
             element = self._element(key)
-            value = p.new_zeros(len(rows)) if element is None else element.squared(placed[rows], alpha_s[rows])
-            parts.append((rows, value))
-        where, values = (torch.cat(column) for column in zip(*parts, strict=True))
-        return p.new_zeros(len(p)).index_copy(0, where, values)
+            return p.new_zeros(len(rows)) if element is None else element.squared(placed[rows], alpha_s[rows])
+
+        return by_number(keys, value, p)
 
     def _canonical(self, colours: Tensor) -> tuple[Tensor, Tensor]:
         """A number (n,) for each kind of colours, and which leg (n, legs) stands at each place of it."""

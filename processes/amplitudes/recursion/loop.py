@@ -78,9 +78,6 @@ class Loop:
             self._run(numbers, momenta)
         return numbers.index_select(0, self._places) * self._factors
 
-    def _sizes(self, n: int) -> tuple[tuple[int, ...], ...]:
-        return (self.plan.rows, n), (len(self.plan.sets), 4, n)
-
     def _run(self, numbers: Tensor, momenta: Tensor) -> None:
         """Add all operations; gradients need no number that is overwritten."""
         for kind, inverse, columns, outputs, coefficients in self._steps:
@@ -105,7 +102,8 @@ class Loop:
             from nisampler.processes.amplitudes.recursion.compiled.triton_steps import Steps
 
             steps = Steps(self.plan, self.device, self.dtype)
-            steps(*(torch.ones(size, dtype=self.dtype, device=self.device) for size in self._sizes(1)))
+            sizes = (self.plan.rows, 1), (len(self.plan.sets), 4, 1)
+            steps(*(torch.ones(size, dtype=self.dtype, device=self.device) for size in sizes))
             return steps
 
         return tried(load, _SLOW, "triton")

@@ -24,7 +24,7 @@ from nisampler.processes.amplitudes.recursion.probes import probe_momenta
 from nisampler.processes.amplitudes.recursion.resonances import Chains, Shape, identical
 from nisampler.processes.amplitudes.recursion.waves import Leg, light_cone, wave
 from nisampler.processes.amplitudes.strings import Product, Resonance
-from nisampler.processes.amplitudes.tree import ColourFlow
+from nisampler.processes.amplitudes.tree import ColourFlow, by_number
 from nisampler.processes.constants import GLUON, HIGGS
 from nisampler.processes.particles import conjugate, is_fermion, is_quark
 
@@ -262,13 +262,7 @@ class MatrixElement:
         if helicities.shape != p.shape[:1] or helicities.is_floating_point():
             raise ShapeError(f"classes must be ({len(p)},) integers, got {helicities.dtype} {tuple(helicities.shape)}")
         alpha_s = alpha_s.expand(len(p))
-        order = torch.argsort(helicities, stable=True)
-        found, counts = torch.unique_consecutive(helicities[order], return_counts=True)
-        values = [
-            self.of_class(kept).squared(p[rows], alpha_s[rows])
-            for kept, rows in zip(found.tolist(), torch.split(order, counts.tolist()), strict=True)
-        ]
-        return p.new_zeros(len(p)).index_copy(0, order, torch.cat(values)) if values else p.new_zeros(0)
+        return by_number(helicities, lambda kept, rows: self.of_class(kept).squared(p[rows], alpha_s[rows]), p)
 
     @cached_property
     def colour_lines(self) -> list[ColourFlow]:

@@ -71,14 +71,9 @@ class Cuts:
 
     def distance(self, first: int, second: int) -> float:
         """Least distance in rapidity and azimuth of two legs, 0 where nothing is asked for."""
-        found = [0.0]
-        for cut in self.cuts:
-            match cut:
-                case SeparationCut() if {first, second} <= {*cut.legs}:
-                    found.append(cut.minimum)
-                case DistanceCut() if any({first, second} == {a, b} for a in cut.legs for b in cut.others):
-                    found.append(cut.minimum)
-        return max(found)
+        apart = (cut for cut in self.cuts if isinstance(cut, SeparationCut | DistanceCut))
+        asked = [cut.minimum for cut in apart if any({first, second} == {*pair} for pair in cut.pairs)]
+        return max(asked, default=0.0)
 
     def edges(self, p: Tensor) -> dict[str, Tensor]:
         """How near final states p (n, m, 4) are to the cuts: least pT and Delta R over their minima (n,), by name.
@@ -147,11 +142,8 @@ class Cuts:
                     require(cut.minimum < limit, f"pT > {cut.minimum} is above the kinematic limit of {limit} GeV")
                 case MassCut():
                     self._check_mass(cut)
-                case SeparationCut():
-                    for first, second in itertools.combinations(cut.legs, 2):
-                        self._check_separation(first, second, cut.minimum)
-                case DistanceCut():
-                    for first, second in itertools.product(cut.legs, cut.others):
+                case SeparationCut() | DistanceCut():
+                    for first, second in cut.pairs:
                         self._check_separation(first, second, cut.minimum)
         self.mass_windows()
         for leg in legs:

@@ -123,10 +123,15 @@ class SeparationCut:
     legs: Row[Natural]
     minimum: NonNegative
 
+    @property
+    def pairs(self) -> tuple[tuple[int, int], ...]:
+        """The pairs of legs that are kept apart."""
+        return tuple(itertools.combinations(self.legs, 2))
+
     def mask(self, p: Tensor) -> Tensor:
         """Whether the final states p (n, m, 4) pass, shape (n,)."""
         passed = torch.ones(len(p), dtype=torch.bool, device=p.device)
-        for first, second in itertools.combinations(self.legs, 2):
+        for first, second in self.pairs:
             passed = passed & (separation2(p[:, first], p[:, second]) > self.minimum**2)
         return passed
 
@@ -217,6 +222,11 @@ class DistanceCut:
     legs: Row[Natural]
     others: Row[Natural]
     minimum: NonNegative
+
+    @property
+    def pairs(self) -> tuple[tuple[int, int], ...]:
+        """The pairs of legs that are kept apart."""
+        return tuple(itertools.product(self.legs, self.others))
 
     def mask(self, p: Tensor) -> Tensor:
         """Whether the final states p (n, m, 4) pass, shape (n,)."""
