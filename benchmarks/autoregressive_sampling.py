@@ -1,6 +1,6 @@
 """Sampling an autoregressive flow coordinate by coordinate: stored hidden units against whole passes of the network.
 
-    pip install "nisampler[bench]" && python benchmarks/autoregressive_sampling.py
+    pip install ".[bench]" && python benchmarks/autoregressive_sampling.py
 
 The plain way runs the whole network once for each coordinate and keeps one row of its output. nisampler computes every
 hidden unit once, when the coordinates that it sees are known. nflows is timed as it is. All of them sample flows of the

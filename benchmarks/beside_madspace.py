@@ -1,6 +1,6 @@
 """Flows, phase space, parton densities and event files beside MadSpace, the engine of MadGraph7 (2602.06895).
 
-    pip install -c constraints.txt "nisampler[bench,fast,shower]"
+    pip install -c constraints.txt -c benchmarks/constraints.txt ".[bench,fast,shower]"
     python benchmarks/beside_madspace.py --output benchmarks/results/madspace.json
 
 Both work in one process on one thread, in turns, on the same points where they can. Rows are kept in a JSON file, with

@@ -1,6 +1,6 @@
 """CPU-seconds to the same error, and to the same number of events, beside the vegas package, for budgets of every size.
 
-    pip install "nisampler[bench]"
+    pip install ".[bench]"
     python benchmarks/budgets.py --output benchmarks/results/budgets.json
 
 Each function and budget is measured in a process of its own, warm, by nisampler with its default choice and by vegas in

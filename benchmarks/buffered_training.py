@@ -1,6 +1,6 @@
 """Stored matrix elements against fresh ones: the same efficiency with fewer calls of a costly matrix element.
 
-    pip install "nisampler[shower]" && python benchmarks/buffered_training.py --output benchmarks/results/buffered.json
+    pip install ".[shower]" && python benchmarks/buffered_training.py --output benchmarks/results/buffered.json
 
 Online training uses every point once, buffered training again and again (`FlowSettings.reuse`). The matrix element
 is charged a fixed time for each call, one millisecond by default, on top of the measured CPU time; with `--wait` the

@@ -1,6 +1,6 @@
 """One causal flow of a chain at its published size: showers per second in training, memory, cost of the whole recipe.
 
-    pip install "nisampler[bench]" && python benchmarks/calo_causal_flow.py --model convl2l-ds3=ds3
+    pip install ".[bench]" && python benchmarks/calo_causal_flow.py --model convl2l-ds3=ds3
 
 The flows of a chain train independently, so that one of them tells the cost of all. Its weights are fresh and the
 showers are those of the built-in simulator: steps cost the same whatever they learn.

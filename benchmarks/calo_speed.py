@@ -1,6 +1,6 @@
 """Milliseconds for each generated shower: models at their published sizes and small ones, beside published figures.
 
-    pip install "nisampler[bench]" && python benchmarks/calo_speed.py --model convl2l-ds2=ds2 --output results.json
+    pip install ".[bench]" && python benchmarks/calo_speed.py --model convl2l-ds2=ds2 --output results.json
 
 The time does not depend on what a model has learned, so that the weights are fresh ones. Every model is timed in a
 process of its own; rows are kept in a JSON file and can be measured in any order.

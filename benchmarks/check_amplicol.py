@@ -4,7 +4,7 @@ For every matrix element that flavour combinations of a process share, one of th
 literally, without any symmetry; both are evaluated at the same points of phase space, boosted along the beam. W and Z
 with one jet are compared with the library's own matrix elements, CKM factors included. Fails above 1e-8.
 
-    pip install "nisampler[sm]" && python benchmarks/check_amplicol.py ["p p > e+ ve j j" ...]
+    pip install ".[sm]" && python benchmarks/check_amplicol.py ["p p > e+ ve j j" ...]
 """
 
 from __future__ import annotations

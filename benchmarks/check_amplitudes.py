@@ -7,7 +7,7 @@ weights those of four quarks with terms beyond leading colour.
 `--write DIR` stores the points with pyamplicol's values, for the tests that need no pyamplicol;
 `--artifacts DIR` keeps what was generated there and uses what is there already.
 
-    pip install "nisampler[sm]" && python benchmarks/check_amplitudes.py
+    pip install ".[sm]" && python benchmarks/check_amplitudes.py
 
 One process at a time: symbolica, which generates the amplitudes, allows one without a licence.
 """
@@ -33,6 +33,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from nisampler.base.extras import install
 from nisampler.errors import MissingExtraError, ProcessError
 from nisampler.processes.amplitudes.currents import ChargedCurrent, LeptonicCurrent, NeutralCurrent
 from nisampler.processes.amplitudes.drell_yan import DrellYan
@@ -164,7 +165,7 @@ def generate(process: str, folder: Path, colour: str = "full") -> None:
         return
     spec = importlib.util.find_spec("pyamplicol")
     if spec is None or spec.origin is None:
-        raise MissingExtraError('pyamplicol is not installed: pip install "nisampler[sm]"')
+        raise MissingExtraError(f"pyamplicol is not installed: {install('sm')}")
     model = Path(spec.origin).parent / "assets/models/json/sm/sm.json"
     program = Path(sysconfig.get_path("scripts")) / "pyamplicol"
     options = ["--restriction", "no_b_mass", "--execution-mode", "compiled", "--color-accuracy", colour]

@@ -1,6 +1,6 @@
 """Cross-sections of proton-proton processes against Pythia 8, a published table, and other phase-space channels.
 
-    pip install "nisampler[shower,sm]" && python benchmarks/cross_sections.py
+    pip install ".[shower,sm]" && python benchmarks/cross_sections.py
 
 Pythia runs at leading order without shower, with the same parton densities, couplings, scale and cuts. What cannot be
 set to the same value is divided out and printed: its widths of W and Z, which it computes itself, and its running
@@ -24,6 +24,7 @@ from peers import Outcome, run_nisampler
 from rich.console import Console
 from rich.table import Table
 
+from nisampler.base.extras import install
 from nisampler.base.notation import format_with_error
 from nisampler.errors import ConfigError, MissingExtraError, NisamplerError
 from nisampler.processes.hadron.process import HadronProcess
@@ -278,7 +279,7 @@ def run_pythia(comparison: Comparison, events: int, seed: int, strong: float) ->
     try:
         peer: Any = importlib.import_module("pythia8mc")
     except ImportError as error:
-        raise MissingExtraError("Pythia is not installed; pip install 'nisampler[shower]'") from error
+        raise MissingExtraError(f"Pythia is not installed: {install('shower')}") from error
     pythia = peer.Pythia("", False)
     for line in (*COMMON, f"Random:seed = {seed}", *comparison.pythia):
         if not pythia.readString(line):

@@ -1,6 +1,6 @@
 """Seconds to unweighted events, training included: nisampler, its VEGAS alone, the vegas package and madnis.
 
-    pip install "nisampler[bench,shower,sm]"
+    pip install ".[bench,shower,sm]"
     python benchmarks/end_to_end.py --output benchmarks/results/end_to_end.json
 
 All methods use the same integrand, the same rule for the number of integration points and the same maximal weight:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nisampler.base.extras import install
 from nisampler.errors import MissingExtraError
 from nisampler.flows import CouplingConfig, NetConfig, Spline, binary_masks, coupling_flow
 from nisampler.flows.coupling import split_parameters
@@ -105,7 +106,7 @@ def library(name: str) -> Any:
             warnings.simplefilter("ignore")
             return importlib.import_module(name)
     except ImportError as error:
-        raise MissingExtraError(f"{name.partition('.')[0]} is not installed; pip install 'nisampler[bench]'") from error
+        raise MissingExtraError(f"{name.partition('.')[0]} is not installed: {install('bench')}") from error
 
 
 def _nisampler(shape: FlowShape, device: str) -> Contestant:

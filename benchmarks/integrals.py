@@ -1,6 +1,6 @@
 """Compare nisampler with vegas and madnis: the same functions, the same number of calls, one table.
 
-    pip install "nisampler[bench]" && python benchmarks/integrals.py
+    pip install ".[bench]" && python benchmarks/integrals.py
 
 Every row (function, sampler, seed) runs in a process of its own with a fixed number of threads. The table has medians
 over the seeds; `benchmarks/README.md` explains its columns.

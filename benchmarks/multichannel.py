@@ -1,6 +1,6 @@
 """What flows and learned channel weights are worth: pp -> photon, Z, Z' -> e+ e- through three channels.
 
-    pip install "nisampler[shower]" && python benchmarks/multichannel.py --output benchmarks/results/multichannel.json
+    pip install ".[shower]" && python benchmarks/multichannel.py --output benchmarks/results/multichannel.json
 
 Four variants with the same calls: VEGAS grids with prior weights, flows with prior weights, flows with learned weights
 that start flat, and flows with learned weights that start at the prior. The figure shows the weights of the last one

@@ -22,6 +22,7 @@ import vegas
 from torch import Tensor
 
 from nisampler import Integrand, IntegrationConfig, TrainingConfig
+from nisampler.base.extras import install
 from nisampler.base.rng import Streams
 from nisampler.base.weights import efficiencies_at, kish_ess
 from nisampler.density.channels import Multichannel
@@ -324,7 +325,7 @@ def require(samplers: list[str]) -> None:
         if name not in SAMPLERS:
             raise ConfigError(f"no sampler {name!r}; known: {', '.join(SAMPLERS)}")
         if importlib.util.find_spec(name) is None:
-            raise MissingExtraError(f"{name} is not installed; pip install 'nisampler[bench]'")
+            raise MissingExtraError(f"{name} is not installed: {install('bench')}")
 
 
 def measure(function: str, sampler: str, seed: int, calls: int, points: int) -> dict[str, Any]:

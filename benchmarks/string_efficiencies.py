@@ -1,6 +1,6 @@
 """Unweighting efficiencies of processes from strings: nisampler, its VEGAS grids, the vegas package and madnis.
 
-    pip install "nisampler[bench,shower]"
+    pip install ".[bench,shower]"
     python benchmarks/string_efficiencies.py --output benchmarks/results/string_efficiencies.json
 
 All methods use the same channels, prior weights, calls of training and number of fresh points. The vegas package knows

@@ -1,6 +1,6 @@
 """Samples per CPU-second of coupling flows and of their splines: nisampler, madnis, nflows, zuko and normflows.
 
-    pip install "nisampler[bench]" && python benchmarks/throughput.py --output benchmarks/results/throughput.json
+    pip install ".[bench]" && python benchmarks/throughput.py --output benchmarks/results/throughput.json
 
 All libraries run in one process for each row, in turns, with the same masks, hidden sizes and bins, together with the
 matrix products of the networks alone (the roofline). Rows are kept in a JSON file and can be measured in any order.

@@ -1,6 +1,6 @@
 """Two-stage against plain unweighting with a costly matrix element: calls per event, and the same distributions.
 
-    pip install "nisampler[shower,sm]" && python benchmarks/two_stage.py --output benchmarks/results/two_stage.json
+    pip install ".[shower,sm]" && python benchmarks/two_stage.py --output benchmarks/results/two_stage.json
 
 Both make the events from the same frozen sampler at the same overweight. Calls are matrix elements inside the cuts,
 each charged a fixed time, one millisecond by default, on top of the CPU time of everything else. The observables of the

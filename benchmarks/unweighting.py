@@ -1,6 +1,6 @@
 """Unweighting efficiencies of W+, W- and Z with 0 to 3 jets: channels alone, VEGAS, madnis and nisampler.
 
-    pip install "nisampler[bench,shower,sm]" && python benchmarks/unweighting.py --jets 0 1
+    pip install ".[bench,shower,sm]" && python benchmarks/unweighting.py --jets 0 1
 
 All methods use the same channels, prior weights, calls and number of fresh points. Every row (process, jets, method,
 seed) runs in a process of its own; rows are kept in a JSON file and can be measured in any order. The table has

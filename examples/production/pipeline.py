@@ -1,6 +1,6 @@
 """W+ and two jets, from a card to one picture with its uncertainties: a production in small.
 
-    pip install 'nisampler[dask,lhe,shower,sm]'
+    pip install '.[dask,lhe,shower,sm]'
     python examples/production/pipeline.py runs/production --events 40000
 
 Trains once, packs the run, makes events by two jobs by hand and two workers of Dask, merges them, adds weights of other

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
+from nisampler.base.extras import install
 from nisampler.base.storage import naming
 from nisampler.errors import ConfigError, MissingExtraError
 
@@ -33,7 +34,7 @@ def _zstd() -> Any:
     try:
         return importlib.import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
     except ImportError as error:
-        raise MissingExtraError("files in .zst need backports.zstd: pip install 'nisampler[zstd]'") from error
+        raise MissingExtraError(f"files in .zst need backports.zstd: {install('zstd')}") from error
 
 
 def packing_of(name: str) -> str:

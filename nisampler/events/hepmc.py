@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nisampler._version import __version__
+from nisampler.base.extras import install
 from nisampler.base.storage import atomic_write
 from nisampler.errors import EventCountError, EventFormatError, MissingExtraError
 from nisampler.events.batch import EventBatch
@@ -76,7 +77,7 @@ def write_hepmc(
         import pyhepmc
         from pyhepmc.io import WriterAscii, pyiostream
     except ImportError as error:
-        raise MissingExtraError("HepMC files need pyhepmc: pip install 'nisampler[hepmc]'") from error
+        raise MissingExtraError(f"HepMC files need pyhepmc: {install('hepmc')}") from error
     if isinstance(batches, EventBatch) and n_events is None:
         n_events = len(batches)
     source = CheckedBatches(batches, info, target)

@@ -18,6 +18,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from nisampler.base.extras import install
 from nisampler.base.hdf5_output import new_hdf5
 from nisampler.base.kernels import at_work
 from nisampler.base.storage import atomic_write
@@ -62,9 +63,7 @@ def _import_pylhe() -> Any:
     try:
         import pylhe
     except ImportError as error:
-        raise MissingExtraError(
-            "reading LHE files, and writing LHEH5, needs pylhe: pip install 'nisampler[lhe]'"
-        ) from error
+        raise MissingExtraError(f"reading LHE files, and writing LHEH5, needs pylhe: {install('lhe')}") from error
     return pylhe
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from nisampler.api import ChainConfig
 from nisampler.base.device import resolve_device
 from nisampler.base.estimate import Estimate
+from nisampler.base.extras import install
 from nisampler.base.rng import Streams
 from nisampler.density.integrand import Integrand
 from nisampler.errors import CardError, ConfigError, MissingExtraError, PdfError, ProcessError, UnknownProcessError
@@ -235,7 +236,8 @@ def _check_events(job: Job) -> None:
     for start, extra, package in (("lheh5", "lhe", "pylhe"), ("hepmc", "hepmc", "pyhepmc")):
         needed = card.events.n and any(ending.startswith(start) for ending in job.formats)
         if needed and importlib.util.find_spec(package) is None:
-            mend = f"pip install 'nisampler[{extra}]', or use formats = [\"h5\"]"
-            raise MissingExtraError(f"events.formats: {start} needs {package}: {mend}")
+            raise MissingExtraError(
+                f'events.formats: {start} needs {package}: {install(extra)}, or use formats = ["h5"]'
+            )
     for ending in job.formats if card.events.n else ():
         require_packing(ending)

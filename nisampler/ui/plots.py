@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nisampler.base.extras import install
 from nisampler.errors import ConfigError, MissingExtraError
 from nisampler.ui.distributions import Comparison
 from nisampler.ui.palette import BLUE as BLUE
@@ -93,7 +94,7 @@ def style_sheet(name: str | None) -> Sheet:
     try:
         sheets = importlib.import_module("mplhep").style
     except ImportError as error:
-        raise MissingExtraError(f"the style {name} needs mplhep: pip install 'nisampler[plots]'") from error
+        raise MissingExtraError(f"the style {name} needs mplhep: {install('plots')}") from error
     sheet: Sheet = getattr(sheets, STYLES[name])
     kept = {key: value for key, value in sheet.items() if not key.startswith(_OF_SIZE) and not key.endswith(_SIZES)}
     return {**PLAIN, **_FRAMED, **kept}

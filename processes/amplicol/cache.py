@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from nisampler.base.extras import install
 from nisampler.base.kept import cache_folder
 from nisampler.base.storage import read_sealed, sha256, write_sealed
 from nisampler.errors import AmplitudeError, CorruptFileError, MissingExtraError, NisamplerError, StorageError
@@ -90,8 +91,8 @@ def _model_file() -> Path:
     found = importlib.util.find_spec("pyamplicol")
     if found is None or not found.submodule_search_locations:
         raise MissingExtraError(
-            "matrix elements of general Standard Model processes need pyamplicol: pip install 'nisampler[sm]'; those "
-            "of a pack are only evaluated, for which `pip install --no-deps pyamplicol` is enough"
+            f"matrix elements of general Standard Model processes need pyamplicol: {install('sm')}; those of"
+            " of a pack are only evaluated, for which `pip install --no-deps pyamplicol` is enough"
         )
     return Path(found.submodule_search_locations[0]) / "assets" / "models" / "json" / "sm" / "sm.json"
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from nisampler.base.extras import install
 from nisampler.errors import ConfigError, MissingExtraError, PdfError
 from nisampler.processes.constants import MASS_Z
 from nisampler.processes.partons.alpha_s import AlphaS, RunningAlphaS, TabulatedAlphaS
@@ -167,7 +168,7 @@ def _pythia_folder() -> Path:
         installed = importlib.metadata.distribution("pythia8mc")
     except importlib.metadata.PackageNotFoundError as error:
         raise MissingExtraError(
-            "PDF sets by name come with pythia8mc: pip install 'nisampler[shower]', or give the path of a .dat file"
+            f"PDF sets by name come with pythia8mc: {install('shower')}; or give the path of a .dat file"
         ) from error
     # The list of its 2,000 files as text: to parse it takes longer than to read a grid.
     found = re.search(r"^[^,\n]*/pdfdata/(?=[^/,\n]*,)", installed.read_text("RECORD") or "", re.MULTILINE)

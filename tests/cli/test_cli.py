@@ -16,6 +16,7 @@ from commands import call, shell
 from typer.testing import CliRunner
 
 from nisampler import __version__
+from nisampler.base.extras import install
 from nisampler.cli import Style, app
 from nisampler.ui import plots
 
@@ -130,7 +131,7 @@ def test_report(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert call("report", run, "--style", "opal")[0] == 2
     monkeypatch.setitem(sys.modules, "mplhep", None)
     code, out, err = call("report", run, "--style", "cms")
-    assert code == 1 and out == "" and "pip install 'nisampler[plots]'" in err
+    assert code == 1 and out == "" and install("plots") in err
 
 
 def test_styles_are_those_of_the_plots() -> None:

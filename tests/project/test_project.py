@@ -21,6 +21,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import nisampler
+from nisampler.base.extras import EXTRAS
 
 ROOT = Path(__file__).resolve().parents[2]
 TREES = {"nisampler": "nisampler", "processes": "nisampler.processes", "calo": "nisampler.calo"}
@@ -162,29 +163,39 @@ def test_typed_marker_is_installed() -> None:
     assert "nisampler" in project()["tool"]["setuptools"]["package-data"]
 
 
-def requirements() -> Iterator[Requirement]:
+def requirements(peers: bool | None = None) -> Iterator[Requirement]:
+    """All of them, or those of the peers that benchmarks compare with, or all others."""
     table = project()["project"]
-    for line in [
-        *table["dependencies"],
-        *(r for extra in table["optional-dependencies"].values() for r in extra),
-    ]:
+    extras = table["optional-dependencies"].items()
+    own = [*table["dependencies"], *(line for name, lines in extras if name != "bench" for line in lines)]
+    bench = table["optional-dependencies"]["bench"]
+    for line in [*own, *bench] if peers is None else bench if peers else own:
         requirement = Requirement(line)
         if requirement.name != "nisampler":
             yield requirement
 
 
-def constraints() -> dict[str, Version]:
-    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+def constraints(folder: Path = ROOT) -> dict[str, Version]:
+    lines = [line for line in (folder / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     pins = dict(line.split("==") for line in lines)
     assert len(pins) == len(lines)
     return {canonicalize_name(name): Version(version) for name, version in pins.items()}
 
 
-def test_constraints_pin_every_requirement_within_its_range() -> None:
-    pins = constraints()
-    for requirement in requirements():
+@pytest.mark.parametrize(("folder", "peers"), [(ROOT, False), (ROOT / "benchmarks", True)])
+def test_constraints_pin_every_requirement_within_its_range(folder: Path, peers: bool) -> None:
+    pins = constraints(folder)
+    for requirement in requirements(peers):
         pinned = pins[canonicalize_name(requirement.name)]
         assert pinned in requirement.specifier, f"{requirement} excludes the tested {pinned}"
+
+
+def test_peers_are_pinned_beside_the_benchmarks_alone() -> None:
+    assert not constraints().keys() & constraints(ROOT / "benchmarks").keys()
+
+
+def test_each_extra_says_what_it_is_for() -> None:
+    assert set(EXTRAS) == set(project()["project"]["optional-dependencies"])
 
 
 def test_ranges_state_a_lowest_version() -> None:
@@ -312,6 +323,37 @@ def test_nothing_forbidden() -> None:
 )
 def test_forbidden_check_can_fail(code: str) -> None:
     assert violations(ast.parse(code))
+
+
+ADVICE = re.compile(r"nisampler\[[a-z]|pip install (-e )?['\"]?\.\[")
+"""How to install an extra: from the folder of a clone, or by the name of the package, depends on the installation."""
+
+
+def advice_by_hand() -> list[str]:
+    """Strings of the packages that advise extras otherwise than by `nisampler.base.extras.install`."""
+    texts = {name: path.read_text() for name, path in MODULES.items()}
+    scripts = {str(path.relative_to(ROOT)): path.read_text() for path in (ROOT / "benchmarks").glob("*.py")}
+    return [
+        f"{name}: {node.value}"
+        for name, text in (texts | scripts).items()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and ADVICE.search(node.value)
+        if not ("\n" in node.value and ast.get_docstring(ast.parse(text), clean=False) == node.value)
+    ]
+
+
+def test_messages_advise_extras_by_one_function() -> None:
+    assert advice_by_hand() == []
+    pages = [*(ROOT / "examples").rglob("*.*"), *(ROOT / "benchmarks").glob("*.md"), ROOT / "README.md"]
+    texts = {path.name: path.read_text() for path in pages if path.suffix in {".md", ".py", ".toml", ".ipynb"}}
+    assert [name for name, text in texts.items() if "nisampler[" in text] == []
+
+
+@pytest.mark.parametrize(
+    "text", ["pip install 'nisampler[lhe]'", 'pip install "nisampler[lhe]"', "pip install '.[lhe]'"]
+)
+def test_advice_check_can_fail(text: str) -> None:
+    assert ADVICE.search(text)
 
 
 def test_modules_have_a_docstring() -> None:

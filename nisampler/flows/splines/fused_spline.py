@@ -28,6 +28,7 @@ from torch import Tensor
 from nisampler.base import notices
 from nisampler.base.checks import checked
 from nisampler.base.device import threads_for_points
+from nisampler.base.extras import install
 from nisampler.base.kernels import FastPathWarning as FastPathWarning
 from nisampler.base.machine_code import Kernel
 from nisampler.errors import ConfigError
@@ -140,7 +141,7 @@ COMPILING = "compiling the kernels of flows for this machine, once; `nisampler w
 @cache
 def _works(compiler: str, single: bool) -> bool:
     """Looks for a compiler and, on the CPU, tries its kernels in this precision; says once what is wrong."""
-    command = "pip install 'nisampler[fast]'" if compiler == "llvmlite" else "pip install triton"
+    command = install("fast") if compiler == "llvmlite" else "pip install triton"
     try:
         if importlib.util.find_spec(compiler) is None:
             reason = f"than with {compiler}: {command}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from nisampler.base.extras import install
 from nisampler.errors import ConfigError, MissingExtraError, WorkerError
 from nisampler.run.generation.workers import Crew, processes
 from nisampler.ui.monitor import Monitor
@@ -164,4 +165,4 @@ def _extra(name: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise MissingExtraError(f"{name} is not installed: pip install 'nisampler[{extra}]'") from error
+        raise MissingExtraError(f"{name} is not installed: {install(extra)}") from error
