@@ -34,6 +34,7 @@ from nisampler.flows.nets.vit import VelocityViT
 from nisampler.flows.saving import Saved, assembly
 from nisampler.flows.splines.families import Spline
 from nisampler.flows.symmetry import Symmetry
+from nisampler.flows.torch_distribution import FlowDistribution
 from nisampler.flows.transforms import (
     ActNorm,
     Affine,
@@ -64,6 +65,7 @@ __all__ = [
     "CudaGraphs",
     "Embedded",
     "Flow",
+    "FlowDistribution",
     "FourierFeatures",
     "GridSpline",
     "GroupedFlow",

@@ -14,6 +14,7 @@ from nisampler.flows.cuda_graphs import CudaGraphs
 from nisampler.flows.distributions import Base, UniformCube, traced
 from nisampler.flows.fused.chain import coupling_chain
 from nisampler.flows.saving import Saved
+from nisampler.flows.torch_distribution import FlowDistribution
 from nisampler.flows.transforms import Transform
 
 Domain = Literal["unit", "line"]
@@ -144,6 +145,15 @@ class Flow(Saved):
         weight = next((p for p in self.parameters() if p.is_floating_point()), torch.empty(0))
         z = self.base.sample(n, generator, device=weight.device, dtype=dtype or weight.dtype)
         return self.from_latent(z, context, products)
+
+    def distribution(self, context: Tensor | None = None, validate_args: bool | None = None) -> FlowDistribution:
+        """The flow, given contexts (*batch_shape, context_dim), as a `torch.distributions.Distribution`.
+
+        >>> from nisampler.flows import coupling_flow
+        >>> coupling_flow(2).distribution().rsample((3,)).shape
+        torch.Size([3, 2])
+        """
+        return FlowDistribution(self, context, validate_args)
 
     def _tiled(self, x: Tensor, context: Tensor | None, inverse: bool) -> tuple[Tensor, Tensor]:
         """Apply one direction of the transform, tile by tile and without any records where that is faster."""
