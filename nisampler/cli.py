@@ -1,4 +1,4 @@
-"""The command line: run, resume, generate, report, explain, check, processes, and those of installed packages."""
+"""The command line: the commands of runs and event files, and those of installed packages."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from nisampler._version import __version__
 from nisampler.errors import command
 from nisampler.run import explaining
+from nisampler.run.advice import commands as advice
 from nisampler.ui.console import FAILED, errors, show
 from nisampler.ui.progress import make_console, monitor_for
 
@@ -41,7 +42,6 @@ app = typer.Typer(
     name="nisampler",
     cls=_Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Learn a proposal for a density, integrate it, and write unweighted events.",
@@ -248,7 +248,12 @@ def scan(
     context: typer.Context,
     card: CardPath,
     values: Annotated[
-        list[str], typer.Option("--set", help="KEY=VALUE,VALUE...: a run for each, or each combination; repeatable.")
+        list[str],
+        typer.Option(
+            "--set",
+            help="KEY=VALUE,VALUE...: a run for each, or each combination; repeatable.",
+            autocompletion=advice.complete_key,
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder of the runs.")],
     seed: Seed = None,
@@ -354,15 +359,7 @@ def report(
 
 
 app.add_typer(explaining.app)
-
-
-@app.command()
-def processes(context: typer.Context) -> None:
-    """List the processes that a card can name."""
-    with errors(context):
-        from nisampler.run.lookup import available
-
-        show([*sorted(available().items()), ("module:object", "your own callable with an attribute dim")])
+app.add_typer(advice.app)
 
 
 @app.command()

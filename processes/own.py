@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any, get_type_hints
 
 from nisampler.base.blame import blaming
+from nisampler.base.described import Setting, described
 from nisampler.errors import ConfigError, ProcessError, UnknownProcessError
 from nisampler.processes.base import CallableProcess, FunctionProcess, Process
 from nisampler.processes.functions.functions import TestFunction
@@ -61,6 +62,23 @@ def own_process(name: str, parameters: dict[str, Any]) -> Process:
     with blaming(f"{name} failed", ProcessError):
         made = target(**parameters)
     return _adopt(made, shown)
+
+
+def own_parameters(name: str) -> tuple[Setting, ...]:
+    """The parameters that ``file.py:object`` or ``module:object`` takes, none of a ready callable; runs its code.
+
+    Raises
+    ------
+    UnknownProcessError, ProcessError
+        As `own_process` does where the object cannot be found.
+
+    Examples
+    --------
+    >>> [found.name for found in own_parameters("nisampler.processes.functions.functions:camel")]
+    ['dim', 'sigma']
+    """
+    target = _named(name)[1]
+    return () if _is_ready(target) else described(target)
 
 
 def own_function(name: str) -> Callable[..., Any]:

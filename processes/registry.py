@@ -7,28 +7,57 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
+from nisampler.base.described import Setting, described
 from nisampler.errors import ProcessError, UnknownProcessError
 from nisampler.processes.base import FunctionProcess, Process
 from nisampler.processes.functions import functions
-from nisampler.processes.own import check_parameters, own_process
+from nisampler.processes.own import check_parameters, own_parameters, own_process
 
 Factory = Callable[..., Process]
 
 _LHC, _EE = "nisampler.processes.hadron.lhc", "nisampler.processes.lepton.ee_to_3jets"
-# Module and function that build each process, imported when it is asked for, and a line about it.
+_CARDS = "nisampler.processes.hadron.lhc_parameters"
+# Module and function that build each process, imported when it is asked for, a line about it, and module and class of
+# its parameters.
 _BUILT_IN = {
     "ee_to_3jets": (
         _EE,
         "create_ee_to_3jets",
         "e- e+ -> q qbar g at leading order, photon and Z, Durham cut, in pb",
+        ("nisampler.processes.lepton.ee_matrix_element", "EEToThreeJetsParameters"),
     ),
-    "z_prime": (_LHC, "create_z_prime", "p p -> e+ e- through photon, Z and a narrow Z', m_ll 50-1000 GeV, in pb"),
-    "drell_yan": (_LHC, "create_drell_yan", "p p -> e+ e- through photon and Z, m_ll > 50 GeV, in pb"),
-    "w_plus_jets": (_LHC, "create_w_plus_jets", "p p -> W+ (e+ nu_e) + n_jets = 0 to 3 jets, in pb"),
-    "w_minus_jets": (_LHC, "create_w_minus_jets", "p p -> W- (e- nubar_e) + n_jets = 0 to 3 jets, in pb"),
-    "z_jets": (_LHC, "create_z_jets", "p p -> photon, Z (e+ e-) + n_jets = 0 to 3 jets, in pb"),
-    "ttbar": (_LHC, "create_ttbar", "p p -> t tbar, stable tops, in pb"),
-    "ttbar_jet": (_LHC, "create_ttbar_jet", "p p -> t tbar jet, stable tops, in pb"),
+    "z_prime": (
+        _LHC,
+        "create_z_prime",
+        "p p -> e+ e- through photon, Z and a narrow Z', m_ll 50-1000 GeV, in pb",
+        (_CARDS, "ZPrimeParameters"),
+    ),
+    "drell_yan": (
+        _LHC,
+        "create_drell_yan",
+        "p p -> e+ e- through photon and Z, m_ll > 50 GeV, in pb",
+        (_CARDS, "LeptonPairParameters"),
+    ),
+    "w_plus_jets": (
+        _LHC,
+        "create_w_plus_jets",
+        "p p -> W+ (e+ nu_e) + n_jets = 0 to 3 jets, in pb",
+        (_CARDS, "WJetsParameters"),
+    ),
+    "w_minus_jets": (
+        _LHC,
+        "create_w_minus_jets",
+        "p p -> W- (e- nubar_e) + n_jets = 0 to 3 jets, in pb",
+        (_CARDS, "WJetsParameters"),
+    ),
+    "z_jets": (
+        _LHC,
+        "create_z_jets",
+        "p p -> photon, Z (e+ e-) + n_jets = 0 to 3 jets, in pb",
+        (_CARDS, "ZJetsParameters"),
+    ),
+    "ttbar": (_LHC, "create_ttbar", "p p -> t tbar, stable tops, in pb", (_CARDS, "TopPairParameters")),
+    "ttbar_jet": (_LHC, "create_ttbar_jet", "p p -> t tbar jet, stable tops, in pb", (_CARDS, "TopPairParameters")),
 }
 _FACTORIES: dict[str, tuple[Factory, str]] = {}
 """Those that others have registered."""
@@ -63,7 +92,7 @@ def available() -> dict[str, str]:
     >>> available()["ttbar"]
     'p p -> t tbar, stable tops, in pb'
     """
-    built_in = {name: text for name, (_, _, text) in _BUILT_IN.items()}
+    built_in = {name: text for name, (_, _, text, _) in _BUILT_IN.items()}
     return built_in | {name: text for name, (_, text) in _FACTORIES.items()} | functions.names()
 
 
@@ -104,6 +133,42 @@ def create(name: str, /, **parameters: Any) -> Process:
     return process
 
 
+def parameters(name: str, /) -> tuple[Setting, ...]:
+    """What `create` takes for a process besides its name; code of one's own is run.
+
+    Raises
+    ------
+    UnknownProcessError, ProcessError
+        As `create` does where there is no such process.
+
+    Examples
+    --------
+    >>> [found.name for found in parameters("ee_to_3jets")][:2], parameters("ttbar")[-1].default
+    (['sqrt_s', 'y_cut'], 173.0)
+    """
+    if ">" in name or name.startswith("umami:"):
+        from nisampler.processes.standard_model.process import string_parameters
+
+        return string_parameters(name)
+    if ":" in name:
+        return own_parameters(name)
+    if name in _BUILT_IN:
+        module, attribute = _BUILT_IN[name][3]
+        return described(getattr(import_module(module), attribute))
+    if name in _FACTORIES:
+        return described(_FACTORIES[name][0])
+    if functions.is_test_function(name):
+        return functions.parameters(name)
+    raise _unknown(name)
+
+
+def _unknown(name: str) -> UnknownProcessError:
+    known = ", ".join(sorted(available()))
+    return UnknownProcessError(
+        f"no process {name!r}; known: {known}; particles such as 'p p > e+ ve j'; or module:object for one of your own"
+    )
+
+
 def _built(name: str, parameters: dict[str, Any]) -> Process:
     if ">" in name or name.startswith("umami:"):
         return _from_string(name, parameters)
@@ -115,10 +180,7 @@ def _built(name: str, parameters: dict[str, Any]) -> Process:
         return factory(**parameters)
     if functions.is_test_function(name):
         return FunctionProcess(functions.test_function(name, **parameters))
-    known = ", ".join(sorted(available()))
-    raise UnknownProcessError(
-        f"no process {name!r}; known: {known}; particles such as 'p p > e+ ve j'; or module:object for one of your own"
-    )
+    raise _unknown(name)
 
 
 def _from_string(name: str, parameters: dict[str, Any]) -> Process:
@@ -130,6 +192,6 @@ def _from_string(name: str, parameters: dict[str, Any]) -> Process:
 def _factory(name: str) -> Factory:
     if name in _FACTORIES:
         return _FACTORIES[name][0]
-    module, attribute, _ = _BUILT_IN[name]
+    module, attribute, *_ = _BUILT_IN[name]
     found: Factory = getattr(import_module(module), attribute)
     return found

@@ -45,7 +45,7 @@ class IntegrationConfig:
     Parameters
     ----------
     points
-        Integrand calls of one round, at least 48; rounded down to a whole number of equal batches. None takes
+        Integrand calls of one round, at least 48; rounded down to a whole number of equal batches. By default
         1,000,000, or, where the sampler was chosen for a number of events, as many as these need
         (`nisampler.training.costs.integration_calls`).
     method

@@ -163,6 +163,22 @@ class EventSettings:
 class Card(BaseModel):
     """A checked run card; `load_card` makes it.
 
+    Parameters
+    ----------
+    process
+        One that `nisampler processes` lists, particles such as "p p > e+ ve j", or "file.py:object" or "module:object"
+        for one of your own.
+    seed
+        The same card, seed and versions give the same bytes.
+    device
+        "cpu", "cuda", "cuda:1" ..., or "auto": a GPU where there is one.
+    threads
+        Threads of the CPU; the batches are small, so that more than one gain little.
+    parameters
+        Of the process.
+    integrand, training, integration, unweighting, events
+        The parts of a run.
+
     >>> Card(process="camel4").events.n
     10000
     """

@@ -7,7 +7,8 @@ import hashlib
 import importlib.util
 import itertools
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nisampler.base.described import Setting
 from nisampler.base.storage import sha256
 from nisampler.errors import ProcessError, UnknownProcessError
 from nisampler.events import EventBatch, Observable
@@ -142,6 +144,38 @@ def available() -> dict[str, str]:
     return dict(_load("available")())
 
 
+def parameters_of(name: str) -> tuple[Setting, ...]:
+    """The parameters of a process, as the module beside whose `create` they stand describes them; runs one's own code.
+
+    Raises
+    ------
+    UnknownProcessError
+        If there is none of that name; the nearest one is suggested.
+    ProcessError
+        If the string of a process cannot be read, or code of one's own fails.
+
+    Examples
+    --------
+    >>> [found.name for found in parameters_of("camel4")]
+    ['sigma']
+    """
+    registry = sys.modules[_load("create").__module__]
+    with _suggesting(name):
+        return cast(tuple[Setting, ...], registry.parameters(name)) if hasattr(registry, "parameters") else ()
+
+
+@contextmanager
+def _suggesting(name: str) -> Iterator[None]:
+    """Add the nearest known name to the message about an unknown one."""
+    try:
+        yield
+    except UnknownProcessError as error:
+        near = difflib.get_close_matches(name, available(), n=1) if ":" not in name else []
+        if near:
+            raise UnknownProcessError(f"{error}. Did you mean {near[0]!r}?") from error
+        raise
+
+
 def create(name: str, parameters: Mapping[str, Any] | None = None) -> RunProcess:
     """The process `name`, or ``module:object`` / ``file.py:object`` for a callable of one's own.
 
@@ -160,13 +194,8 @@ def create(name: str, parameters: Mapping[str, Any] | None = None) -> RunProcess
     Traceback (most recent call last):
     nisampler.errors.UnknownProcessError: ...Did you mean 'camel'?
     """
-    try:
+    with _suggesting(name):
         return cast(RunProcess, _load("create")(name, **dict(parameters or {})))
-    except UnknownProcessError as error:
-        near = difflib.get_close_matches(name, available(), n=1) if ":" not in name else []
-        if near:
-            raise UnknownProcessError(f"{error}. Did you mean {near[0]!r}?") from error
-        raise
 
 
 def variations(

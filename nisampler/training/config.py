@@ -36,8 +36,10 @@ class FlowSettings:
 
     Parameters
     ----------
-    bins, hidden, layers
-        Of the splines and their networks.
+    bins
+        Of the splines.
+    hidden, layers
+        Width and number of hidden layers of the networks.
     fourier
         Fourier features of the networks; -1 decides by a short trial between none and four.
     vegas_start
@@ -46,10 +48,10 @@ class FlowSettings:
         "auto": "under" where a uniform start finds next to nothing, else "bins" for the flows of channels, and "never"
         for a single flow.
     batch
-        Fresh points per step. None takes calls/4000, from 128 to 1024; for channels calls/2000, from 128 to 512, and
+        Fresh points per step. By default calls/4000, from 128 to 1024; for channels calls/2000, from 128 to 512, and
         calls/800 with `events`.
     reuse
-        Steps on stored points after each step on fresh ones. Costs time but no integrand calls. None takes one; for
+        Steps on stored points after each step on fresh ones. Costs time but no integrand calls. By default one; for
         channels three, as their flows share the calls.
     buffer
         Number of points that are kept for reuse.
@@ -185,10 +187,10 @@ class TrainingConfig:
         Unweighted events that will be asked for. With a number, "auto" takes the sampler that makes them in the least
         time, training included, and trains it no longer than that needs, by the seconds that a call, a point and a
         training step cost; the decision is stored, and a resumed training does not take it again. "vegas" shortens its
-        training likewise, by counting calls alone; "flow" spends them all. None is for the integral: "auto" trains a
-        flow only where VEGAS takes longer to the same error, by the same seconds, and no tree grows behind a grid,
-        since it takes more from even points than it gives. In a run card None is the number of events of the card. 0
-        chooses by the efficiency alone.
+        training likewise, by counting calls alone; "flow" spends them all. In a run card it is that of `[events]` by
+        default. Without a number, in Python, it is the integral that counts: "auto" trains a flow only where VEGAS
+        takes longer to the same error, by the same seconds, and no tree grows behind a grid, since it takes more from
+        even points than it gives. 0 chooses by the efficiency alone.
     costs
         Seconds to choose by; see `ChoiceSettings` for what is taken where they are not given.
     choice, flow, tree, channels

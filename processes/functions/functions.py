@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from nisampler.base.checks import Dimension, Positive, checked
+from nisampler.base.described import Setting, described
 from nisampler.errors import ConfigError, ShapeError, UnknownProcessError
 from nisampler.processes.functions.genz import GENZ_FAMILIES, Family, GenzFamily
 
@@ -123,6 +124,13 @@ def gauss(dim: int = 4, sigma: float = 0.2) -> TestFunction:
 
     Integral erf(1 / (2 sigma))^dim.
 
+    Parameters
+    ----------
+    dim
+        Number of coordinates.
+    sigma
+        Width.
+
     Raises
     ------
     ConfigError
@@ -147,6 +155,13 @@ def camel(dim: int = 4, sigma: float = 0.2) -> TestFunction:
     """Two Gaussians at 1/3 and 2/3 on the diagonal, half the weight each (2001.05486).
 
     Integral ((erf(1/(3 sigma)) + erf(2/(3 sigma))) / 2)^dim.
+
+    Parameters
+    ----------
+    dim
+        Number of coordinates.
+    sigma
+        Width of each Gaussian.
 
     Raises
     ------
@@ -175,6 +190,11 @@ def circles() -> TestFunction:
 
 def annulus(inner: float = 0.2, outer: float = 0.45) -> TestFunction:
     """One between two radii around the centre of the square, zero elsewhere (2001.05486).
+
+    Parameters
+    ----------
+    inner, outer
+        The radii, at most 1/2.
 
     Raises
     ------
@@ -214,6 +234,11 @@ def box() -> TestFunction:
 def poly(dim: int = 18) -> TestFunction:
     """Polynomial sum_i (x_i - x_i^2), integral dim / 6; dim = 18, 54, 96 in the paper (2001.05486).
 
+    Parameters
+    ----------
+    dim
+        Number of coordinates.
+
     >>> poly(54).integral
     9.0
     """
@@ -223,6 +248,15 @@ def poly(dim: int = 18) -> TestFunction:
 
 def genz(family: Family, dim: int = 5, difficulty: float | None = None) -> TestFunction:
     """A member of one of Genz's families with fixed, documented parameters (see `GenzFamily.default`).
+
+    Parameters
+    ----------
+    family
+        Which one.
+    dim
+        Number of coordinates.
+    difficulty
+        Sum of the parameters that make the function vary; by default that of the family.
 
     Raises
     ------
@@ -241,6 +275,16 @@ def genz(family: Family, dim: int = 5, difficulty: float | None = None) -> TestF
     member = GenzFamily.default(family, dim, difficulty)
     integral, error = member.integral()
     return TestFunction(f"genz_{family}{dim}", dim, member, integral, error, GenzFamily.source)
+
+
+def parameters(name: str) -> tuple[Setting, ...]:
+    """The parameters of a test function; none where the name has its dimension, and the function no other.
+
+    >>> [found.name for found in parameters("camel")], [found.name for found in parameters("camel4")]
+    (['dim', 'sigma'], ['sigma'])
+    """
+    base, in_name = _split(name)
+    return tuple(item for item in described(_TABLE[base].build) if in_name is None or item.name != "dim")
 
 
 @dataclass(frozen=True)

@@ -28,15 +28,16 @@ class CollisionParameters:
     Attributes
     ----------
     sqrt_s
-        Energy of the collision.
+        Energy of the collision in GeV.
     pdf
         Name of a set that an installed pythia8mc brings, or path of an LHAPDF grid file (.dat).
     scale
-        Central scale: a number in GeV, or the name of a function, see `nisampler.processes.hadron.scales.make_scales`.
+        Central scale: a number in GeV, or the name of a function such as "m_Z", "m_ll", "m_T" or "H_T/2", see
+        `nisampler.processes.hadron.scales.make_scales`.
     mu_r_factor, mu_f_factor
         Renormalisation and factorisation scale in units of the central one.
     alpha_s
-        Strong coupling at the Z mass, run from there; that of the parton densities if None.
+        Strong coupling at the Z mass, run from there; by default that of the parton densities.
     alpha_s_loops
         Order of the running where `alpha_s` is given.
     channels
@@ -53,7 +54,7 @@ class CollisionParameters:
     workers
         Processes that evaluate matrix elements of pyamplicol, 0 for none beside the caller's.
     pt_jet_min, eta_jet_max
-        Cuts on each jet; an infinite `eta_jet_max` is none.
+        Transverse momentum in GeV and |eta| of each jet; an infinite `eta_jet_max` is no cut.
     cuts
         More cuts, such as "m(j1, j2) > 500": see `nisampler.processes.hadron.cuts.texts.cuts_of`.
 
@@ -98,13 +99,14 @@ class LeptonPairParameters(CollisionParameters):
     n_jets
         Number of jets.
     m_min, m_max
-        Window of the mass of the lepton pair; the photon's propagator diverges at zero, an infinite `m_max` is no cut.
+        Window of the mass of the lepton pair in GeV; the photon's propagator diverges at zero, an infinite `m_max` is
+        no cut.
     pt_lepton_min, eta_lepton_max
-        Cuts on each charged lepton.
+        Transverse momentum in GeV and |eta| of each charged lepton.
     pt_missing_min
-        Cut on the transverse momentum of the neutrino.
+        Transverse momentum of the neutrino in GeV.
     delta_r_jj_min
-        Cut on the distance of each pair of jets.
+        Distance of each pair of jets.
 
     Raises
     ------
@@ -174,10 +176,10 @@ class ZPrimeParameters(LeptonPairParameters):
     Attributes
     ----------
     m_z_prime, width_z_prime
-        Mass and width of the Z'.
+        Mass and width of the Z' in GeV.
     z_prime_up, z_prime_down, z_prime_lepton
         Couplings (vector, axial) of quarks of charge 2/3 and -1/3 and of charged leptons, see
-        `nisampler.processes.parameters.ZPrime`; those of the Z if None. They do not change the width.
+        `nisampler.processes.parameters.ZPrime`; by default those of the Z. They do not change the width.
 
     Examples
     --------

@@ -38,7 +38,7 @@ class EEToThreeJetsParameters:
     Parameters
     ----------
     sqrt_s
-        Centre-of-mass energy.
+        Centre-of-mass energy in GeV.
     y_cut
         Lower bound on every Durham distance of the three partons, between 0 and 1/3.
     alpha_s
@@ -46,7 +46,7 @@ class EEToThreeJetsParameters:
     alpha_em
         Electromagnetic coupling at the scale of the process.
     m_z, gamma_z
-        Mass and width of the Z boson; the propagator is 1 / (s - m_z^2 + i m_z gamma_z).
+        Mass and width of the Z boson in GeV; the propagator is 1 / (s - m_z^2 + i m_z gamma_z).
     sin2_theta_w
         Weak mixing angle sin^2(theta_W).
     flavours

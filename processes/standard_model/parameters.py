@@ -42,24 +42,27 @@ class StringParameters(CollisionParameters):
         "topology": along the diagrams; "chili": in transverse momenta and rapidities of jets, against which two other
         legs recoil, or of jets and bosons; "auto": "chili" where no jet comes from a resonance and each jet costs a
         strong coupling, or there are two and more bosons beside electroweak jets.
+    matrix_element
+        "recursion" alone.
     delta_r_jj_min, delta_r_ll_min, delta_r_jl_min
         Least distance of two jets, two charged leptons, a jet and a charged lepton; photons count as leptons.
     pt_lepton_min, eta_lepton_max
-        Cuts on each charged lepton.
+        Transverse momentum in GeV and |eta| of each charged lepton.
     pt_photon_min, eta_photon_max
-        Cuts on each photon.
+        Transverse momentum in GeV and |eta| of each photon.
     m_ll_min, m_ll_max
-        Mass of each pair of a charged lepton and its antiparticle.
+        Mass in GeV of each pair of a charged lepton and its antiparticle; an infinite `m_ll_max` is no cut.
     m_jj_min, delta_eta_jj_min
-        Mass and distance in pseudorapidity of the two jets of highest transverse momentum.
+        Mass in GeV and distance in pseudorapidity of the two jets of highest transverse momentum.
     pt_missing_min
-        Transverse momentum of all neutrinos together.
+        Transverse momentum of all neutrinos together in GeV.
     alpha_em
         Electromagnetic coupling.
     mass_w, width_w, mass_z, width_z, mass_top, width_top, mass_higgs, width_higgs
-        Masses and widths; sin^2(theta_W) = 1 - m_W^2 / m_Z^2.
+        Masses and widths in GeV; sin^2(theta_W) = 1 - m_W^2 / m_Z^2.
     mass_bottom, mass_tau
-        Masses of the bottom quark, with four flavours or fewer in protons, and of the tau; they couple to the Higgs.
+        Masses in GeV of the bottom quark, with four flavours or fewer in protons, and of the tau; they couple to the
+        Higgs.
     flavours
         Massless quarks that ``p`` and ``j`` stand for.
     scheme

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from nisampler.base.described import Setting, described
 from nisampler.density.maps import Channel
 from nisampler.errors import AmplitudeError, ConfigError, PdfError
 from nisampler.processes.amplitudes.own.combinations import couplings_of
@@ -19,7 +20,7 @@ from nisampler.processes.amplitudes.recursion.amplitude import RecursiveAmplitud
 from nisampler.processes.amplitudes.recursion.model import Couplings
 from nisampler.processes.amplitudes.recursion.resonances import mass_window
 from nisampler.processes.amplitudes.recursion.vertices import Vertices
-from nisampler.processes.amplitudes.strings import PARTONS, Resonance
+from nisampler.processes.amplitudes.strings import PARTONS, Resonance, parse_process
 from nisampler.processes.constants import ALPHA_S, PHOTON, Z_BOSON
 from nisampler.processes.hadron.cuts import (
     Cut,
@@ -47,6 +48,7 @@ from nisampler.processes.standard_model.diagrams import Diagram, Splitting, diag
 from nisampler.processes.standard_model.pairs import branches_of, pair_channels, pair_of, transverse_channels
 from nisampler.processes.standard_model.parameters import UMAMI, StringParameters
 
+_ENERGY, _OF_BEAMS = 500.0, "Energy of both beams together in GeV; it has no default, this one is an example."
 # Branches of events that diagrams describe better.
 _FEW = 3
 
@@ -125,6 +127,29 @@ def create_from_string(process: str, **parameters: Any) -> HadronProcess:
     )
     setup = wired(parts, card, model, pdf)
     return _with_the_best(setup, card) if isinstance(card.channels, str) else HadronProcess(setup, card)
+
+
+def string_parameters(process: str) -> tuple[Setting, ...]:
+    """The parameters of a process string: of collisions at fixed energy `sqrt_s` and no densities.
+
+    Raises
+    ------
+    AmplitudeError
+        If the string cannot be read.
+
+    Examples
+    --------
+    >>> [found.name for found in string_parameters("e+ e- > mu+ mu-")][:2]
+    ['sqrt_s', 'scale']
+    """
+    library, string = _library(process)
+    found = {item.name: item for item in described(StringParameters)}
+    if library:
+        found.pop("amplitude")
+    if not {code for leg in parse_process(string).initial for code in leg} <= set(PARTONS):
+        found.pop("pdf")
+        found["sqrt_s"] = replace(found["sqrt_s"], default=_ENERGY, text=_OF_BEAMS)
+    return tuple(found.values())
 
 
 def _library(process: str) -> tuple[str, str]:
