@@ -44,7 +44,7 @@ from nisampler.flows.splines.families import Spline
 from nisampler.processes.partons.pdf import load_pdf
 from nisampler.processes.registry import create
 from nisampler.result import Result
-from nisampler.run.card import EventSettings, IntegrandSettings
+from nisampler.run.sections import EventSettings, IntegrandSettings
 from nisampler.samplers.base import UniformSampler
 from nisampler.samplers.tree import TreeConfig
 from nisampler.training.buffer import Buffer

@@ -10,7 +10,8 @@ import pytest
 
 from nisampler.errors import CardError
 from nisampler.integration.integrator import IntegrationConfig
-from nisampler.run.card import Card, EventSettings, allowed_keys, load_card, parse_card
+from nisampler.run.card import Card, allowed_keys, load_card, parse_card
+from nisampler.run.sections import EventSettings
 from nisampler.training.config import FlowSettings, TrainingConfig
 from nisampler.unweighting.unweighter import UnweightingConfig
 
