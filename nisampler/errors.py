@@ -30,6 +30,10 @@ class ConfigError(NisamplerError, ValueError):
     """A setting is outside its range or contradicts another one; the message names the setting."""
 
 
+class UnsupportedError(ConfigError, AttributeError):
+    """The face of another package lacks a name or an option of it; the message says what to use instead."""
+
+
 class CardError(ConfigError):
     """A run card cannot be read or a key in it is wrong; the message names the key."""
 
