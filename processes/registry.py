@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import import_module
 from typing import Any
 
 from nisampler.base.described import Setting, described
+from nisampler.base.findings import Finding, kernel
 from nisampler.errors import ProcessError, UnknownProcessError
 from nisampler.processes.base import FunctionProcess, Process
 from nisampler.processes.functions import functions
@@ -160,6 +161,21 @@ def parameters(name: str, /) -> tuple[Setting, ...]:
     if functions.is_test_function(name):
         return functions.parameters(name)
     raise _unknown(name)
+
+
+def findings() -> Iterator[Finding]:
+    """Whether the compiled kernels of processes work here, and which parton densities are found.
+
+    >>> [found.name for found in findings() if found.part == "kernels"]
+    ['matrix elements', 'parton densities']
+    """
+    from nisampler.processes.amplitudes.recursion.compiled import tiles
+    from nisampler.processes.partons.interpolation.compiled import compiled
+    from nisampler.processes.partons.sets import stored_sets
+
+    yield kernel("matrix elements", tiles.kernel)
+    yield kernel("parton densities", compiled)
+    yield from stored_sets()
 
 
 def _unknown(name: str) -> UnknownProcessError:

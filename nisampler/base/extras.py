@@ -28,7 +28,7 @@ EXTRAS = {
 
 
 def install(*extras: str) -> str:
-    """The command that installs extras, as a shell takes it.
+    """The command that installs extras, or the package without any, as a shell takes it.
 
     A package that was installed from a folder, such as a clone, is named by that folder, seen from the working
     directory; one from a repository or a file by its address; any other one by its name.
@@ -50,7 +50,7 @@ def install(*extras: str) -> str:
     """
     for extra in extras:
         EXTRAS[extra]
-    wanted = f"[{','.join(extras)}]"
+    wanted = f"[{','.join(extras)}]" if extras else ""
     origin = _origin()
     url = str(origin.get("url", ""))
     if "dir_info" in origin:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nisampler.base.described import Setting
+from nisampler.base.findings import Finding
 from nisampler.base.storage import sha256
 from nisampler.errors import ProcessError, UnknownProcessError
 from nisampler.events import EventBatch, Observable
@@ -162,6 +163,16 @@ def parameters_of(name: str) -> tuple[Setting, ...]:
     registry = sys.modules[_load("create").__module__]
     with _suggesting(name):
         return cast(tuple[Setting, ...], registry.parameters(name)) if hasattr(registry, "parameters") else ()
+
+
+def findings() -> list[Finding]:
+    """What processes need of the machine, as the module that `create` is in found it; nothing if it does not say.
+
+    >>> {found.part for found in findings()}
+    {...'parton densities'...}
+    """
+    registry = sys.modules[_load("create").__module__]
+    return list(registry.findings()) if hasattr(registry, "findings") else []
 
 
 @contextmanager

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from nisampler.base.extras import install
+from nisampler.base.findings import Finding
 from nisampler.errors import ConfigError, MissingExtraError, PdfError
 from nisampler.processes.constants import MASS_Z
 from nisampler.processes.partons.alpha_s import AlphaS, RunningAlphaS, TabulatedAlphaS
@@ -30,6 +31,7 @@ LHAPDF_IDS = {
 }
 # Charm, bottom and top masses in GeV of the fits, by the beginning of their names; five flavours at most.
 _FAMILY_MASSES = {"NNPDF23": (1.414214, 4.75, float("inf")), "NNPDF31": (1.51, 4.92, float("inf"))}
+_PATH = "LHAPDF_DATA_PATH"
 _LOOPS = {"lo": 1, "nlo": 2, "nnlo": 3}
 _COUPLING_KEYS = frozenset(
     ("AlphaS_MZ", "AlphaS_OrderQCD", "AlphaS_Qs", "AlphaS_Vals", "MZ", "MCharm", "MBottom", "MTop")
@@ -131,6 +133,28 @@ def members_of(name: str | Path) -> int:
     return max(count, 1)
 
 
+def stored_sets() -> Iterator[Finding]:
+    """Where sets of parton densities are looked for by name, in this order, and which are there.
+
+    >>> {found.part for found in stored_sets()}
+    {'parton densities'}
+    """
+    part = "parton densities"
+    folders = _search_path()
+    if not folders:
+        yield Finding(part, f"${_PATH}", "note", "not set: it may name folders with sets as LHAPDF stores them")
+    for folder in folders:
+        names = sorted(path.name for path in folder.glob("*") if (path / f"{path.name}_0000.dat").is_file())
+        yield Finding(part, str(folder), "good" if names else "note", ", ".join(names) or "no sets")
+    try:
+        folder = _pythia_folder()
+    except (MissingExtraError, PdfError) as error:
+        mend = install("shower") if isinstance(error, MissingExtraError) else ""
+        yield Finding(part, "pythia8mc", "missing", "brings sets by name, the default one among them", mend)
+    else:
+        yield Finding(part, str(folder), "good", ", ".join(_members(folder)))
+
+
 def _set_name(path: Path) -> str:
     return re.sub(r"_\d{4}$", "", path.stem)
 
@@ -148,15 +172,24 @@ def _member_of(path: Path, member: int) -> Path:
 
 
 def _find(name: str, member: int) -> Path:
-    folders = [Path(entry) for entry in os.environ.get("LHAPDF_DATA_PATH", "").split(os.pathsep) if entry]
-    for folder in folders:
+    for folder in _search_path():
         if (folder / name).is_dir():
             return _member_of(folder / name, member)
     folder = _pythia_folder()
     if (folder / f"{name}_0000.dat").is_file():
         return _member_of(folder / f"{name}_0000.dat", member)
-    known = sorted(path.name.removesuffix("_0000.dat") for path in folder.glob("*_0000.dat"))
-    raise PdfError(f"no PDF set {name!r}: {folder} holds {', '.join(known)}; a path to a .dat file works too")
+    raise PdfError(
+        f"no PDF set {name!r}: {folder} holds {', '.join(_members(folder))}; a path to a .dat file works too"
+    )
+
+
+def _search_path() -> list[Path]:
+    return [Path(entry) for entry in os.environ.get(_PATH, "").split(os.pathsep) if entry]
+
+
+def _members(folder: Path) -> list[str]:
+    """Sets whose grids lie in a folder themselves."""
+    return sorted(path.name.removesuffix("_0000.dat") for path in folder.glob("*_0000.dat"))
 
 
 def _pythia_folder() -> Path:

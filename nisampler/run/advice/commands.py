@@ -1,7 +1,8 @@
-"""The commands `new`, `card` and `processes`: what people ask before a run."""
+"""The commands `new`, `card`, `processes` and `doctor`: what people ask before a run."""
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nisampler.errors import NisamplerError
-from nisampler.ui.console import errors, show, table
+from nisampler.ui.console import FAILED, errors, show, table
 
 if TYPE_CHECKING:
     from nisampler.run.advice.keys import Key
@@ -105,6 +106,24 @@ def card(
             if found.is_table:
                 typer.echo()
                 table(list(_lines(inside(found, process))))
+
+
+@app.command()
+def doctor(
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what is installed, what is missing and how to mend it: packages, extras, kernels, GPU, caches, densities."""
+    with errors(context):
+        from nisampler.run.advice.doctor import as_data, examined, is_healthy, rows
+
+        found = examined()
+        if as_json:
+            typer.echo(json.dumps(as_data(found), indent=2, ensure_ascii=False))
+        else:
+            table(list(rows(found)))
+        if not is_healthy(found):
+            raise typer.Exit(FAILED)
 
 
 def _story(key: Key) -> Iterator[tuple[str, str]]:
