@@ -151,7 +151,7 @@ def test_the_error_of_a_row_is_passed_on(integrals: ModuleType, monkeypatch: pyt
 def test_a_peer_that_is_not_installed_is_named(integrals: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     peers = sys.modules["peers"]
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"madnis.*nisampler\[bench\]"):
+    with pytest.raises(MissingExtraError, match=r"madnis.*pip install .*\[bench\]"):
         peers.require(["madnis"])
     with pytest.raises(ConfigError, match="foam"):
         peers.require(["foam"])

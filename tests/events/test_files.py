@@ -302,9 +302,9 @@ def test_missing_zstandard_names_the_extra(events, info, tmp_path, monkeypatch):
         raise ImportError(name)
 
     monkeypatch.setattr("nisampler.events.compression.importlib.import_module", refuse)
-    with pytest.raises(MissingExtraError, match=r"pip install 'nisampler\[zstd\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install .*\[zstd\]"):
         write_events(tmp_path / "b.lhe.zst", events(2), info)
-    with pytest.raises(MissingExtraError, match=r"pip install 'nisampler\[zstd\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install .*\[zstd\]"):
         EventFile.open(tmp_path / "a.lhe.zst")
     assert not (tmp_path / "b.lhe.zst").exists()
 
@@ -364,7 +364,7 @@ def test_missing_pylhe_names_the_extra(events, info, tmp_path, monkeypatch):
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(MissingExtraError, match=r"pip install 'nisampler\[lhe\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install .*\[lhe\]"):
         write_events(tmp_path / "b.lheh5", events(1), info)
     with pytest.raises(MissingExtraError):
         EventFile.open(tmp_path / "a.lhe")

@@ -90,10 +90,10 @@ def test_process_with_events() -> None:
 
 def test_lhe_without_pylhe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"lheh5 needs pylhe: pip install 'nisampler\[lhe\]'"):
+    with pytest.raises(MissingExtraError, match=r"lheh5 needs pylhe: pip install .*\[lhe\]"):
         job_of('process = "ee_to_3jets"\n[events]\nformats = ["lheh5"]')
     assert job_of('process = "ee_to_3jets"').formats == ("lhe.gz",)
-    with pytest.raises(MissingExtraError, match=r"nisampler\[hepmc\]"):
+    with pytest.raises(MissingExtraError, match=r"pip install .*\[hepmc\]"):
         job_of('process = "ee_to_3jets"\n[events]\nformats = ["hepmc"]')
 
 

@@ -257,7 +257,7 @@ def test_a_generation_that_fails_says_why(
 
 def test_without_pyamplicol_the_extra_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"nisampler\[sm\]"):
+    with pytest.raises(MissingExtraError, match=r"pip install .*\[sm\]"):
         AmplicolAmplitude(PROCESS, cache=cache)
 
 

@@ -290,7 +290,7 @@ def test_without_pythia_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.delenv("PYTHIA8DATA", raising=False)
     monkeypatch.setattr(importlib.metadata, "distribution", absent)
-    with pytest.raises(MissingExtraError, match=r"nisampler\[shower\]"):
+    with pytest.raises(MissingExtraError, match=r"pip install .*\[shower\]"):
         load_pdf("NNPDF31_lo_as_0118")
     empty = SimpleNamespace(read_text=lambda name: "pythia8.py,,\n")
     monkeypatch.setattr(importlib.metadata, "distribution", lambda name: empty)
