@@ -45,7 +45,8 @@ def joint_channels(function: Joint, dim: int, channels: int, groups: Sequence[in
 
     This is the contract of MadNIS (2311.01548) and MadGraph. The channels have no inverse, so mixture weights are not
     tried, and the self-test sees shapes and numbers alone; it and the scales of the features call the function for 512
-    points of each channel and 4096 points more, which no counter holds. A surrogate does not spare calls.
+    points of each channel and 4096 points more, which no counter holds. A surrogate does not spare calls. What a user
+    gets to see of a point are its features.
 
     Parameters
     ----------
@@ -82,6 +83,7 @@ def joint_channels(function: Joint, dim: int, channels: int, groups: Sequence[in
         features=_Features(count),
         prior=_LogWeights(count),
         groups=groups,
+        shown=_Features(count),
     )
     made.name = str(getattr(function, "name", getattr(function, "__name__", "joint channels")))
     made.unit = str(getattr(function, "unit", ""))

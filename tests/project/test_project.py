@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -461,6 +462,15 @@ def test_readme_uses_existing_subcommands_and_options(tmp_path: Path) -> None:
         assert done.returncode == 0, f"{subcommand}: {done.stderr}"
         missing = {option for option in options if option not in done.stdout}
         assert not missing, f"{subcommand} has no {missing}"
+
+
+def test_readme_shows_how_to_come_from_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
+    section = readme().split("## Coming from vegas, madnis or torch")[1].split("\n## ")[0]
+    (code,) = re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    assert code.count("\n") <= 12
+    exec(compile(code, "README.md", "exec"), {"nisampler": nisampler, "torch": torch})
+    told = capsys.readouterr().out
+    assert "chi2/dof" in told and "tensor([" in told
 
 
 def test_readme_names_the_licences() -> None:

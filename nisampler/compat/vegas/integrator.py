@@ -19,6 +19,7 @@ from nisampler.base.checks import checked
 from nisampler.base.device import resolve_device
 from nisampler.base.rng import Streams
 from nisampler.base.weights import importance_weights
+from nisampler.compat.starting import start_of
 from nisampler.compat.vegas import results
 from nisampler.compat.vegas.functions import Points, name_of, standard
 from nisampler.compat.vegas.options import Options
@@ -27,10 +28,8 @@ from nisampler.compat.vegas.strata import Batch, Strata
 from nisampler.density.integrand import Integrand
 from nisampler.errors import ConfigError, UnsupportedError
 from nisampler.samplers.base import Sampler, State, UniformSampler
-from nisampler.samplers.chain import ChainSampler
 from nisampler.samplers.grid import VegasAdapter, VegasSampler
 from nisampler.samplers.registry import sampler_from_state
-from nisampler.samplers.trainable import TrainableSampler
 from nisampler.training.config import TrainingConfig
 from nisampler.training.records import TrainingResult
 from nisampler.training.trainer import Trainer
@@ -285,8 +284,7 @@ class Integrator:
 
     def _learn(self, integrand: Integrand, calls: int) -> None:
         """Train a flow, from the one that is there where that is possible."""
-        first = self.sampler.samplers[0] if isinstance(self.sampler, ChainSampler) else self.sampler
-        start = first if isinstance(first, TrainableSampler) else None
+        start = start_of(self.sampler)
         streams = Streams(int(2**62 * float(self._random((1,))[0])))
         config = TrainingConfig(calls=max(_FEWEST_CALLS, calls), sampler="auto" if start else "flow")
         device = resolve_device(self._options.device)
