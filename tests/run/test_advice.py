@@ -19,34 +19,43 @@ from nisampler.errors import AmplitudeError, CardError, UnknownProcessError
 from nisampler.run.advice.cards import card_text
 from nisampler.run.advice.keys import PARTICLES, all_parameters, card_keys, find, inside, parameter_keys, toml
 from nisampler.run.card import Card, allowed_keys, parse_card
-from nisampler.run.job import build_job
 from nisampler.run.lookup import available, create
+from nisampler.run.pipeline import execute, start
+from nisampler.ui.monitor import SILENT
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN = f"{ROOT / 'examples' / 'my_matrix_element.py'}:MuonPair"
 STRINGS = [PARTICLES, "p p > t t~ j", "e+ e- > mu+ mu- h", "p p > t t~, t > b e+ ve, t~ > b~ mu- vm~"]
 PROCESSES = [*sorted(available()), "camel4", "genz_gaussian3", *STRINGS, OWN]
 # Nothing but the size of the run.
-SMALL = {"training.calls": 3000, "training.sampler": "vegas", "integration.points": 2000, "events.n": 20}
+SMALL: dict[str, Any] = {
+    "training.calls": 3000,
+    "training.sampler": "vegas",
+    "integration.points": 2000,
+    "events.n": 20,
+}
 
 
 @pytest.mark.parametrize("process", PROCESSES)
 def test_a_card_of_every_process_says_its_defaults(process: str) -> None:
-    """What is written is what is taken where nothing is written, in the card and in the process; the job can start."""
+    """What is written is what is taken where nothing is written, in the card and in the process."""
     card = parse_card(card_text(process))
     plain = Card(process=process)
     for name in set(Card.model_fields) - {"process", "parameters"}:
         assert getattr(card, name) == getattr(plain, name), name
-    small = parse_card(card_text(process), overrides=SMALL)
-    job = build_job(small, process, "cpu")
     energy = {"sqrt_s": 500.0} if process.startswith("e+") else {}
-    if job.process.parameters is not None:
-        assert job.process.parameters == create(process, energy).parameters
+    assert create(process, card.parameters).parameters == create(process, energy).parameters
 
 
-@pytest.mark.parametrize("process", ["circles", "ee_to_3jets", "e+ e- > mu+ mu-", OWN])
-def test_cards_of_quick_processes_run_to_the_end(process: str, tmp_path: Path) -> None:
-    text = card_text(process)
+@pytest.mark.parametrize("process", PROCESSES)
+def test_a_card_of_every_process_runs_to_the_end(process: str, tmp_path: Path) -> None:
+    (tmp_path / "card.toml").write_text(card_text(process))
+    with start(tmp_path / "card.toml", tmp_path / "run", SMALL, SILENT) as directory:
+        assert execute(directory, SILENT)["unweighting"]["n_events"] == SMALL["events.n"]
+
+
+def test_a_card_with_small_numbers_written_into_it_runs(tmp_path: Path) -> None:
+    text = card_text("ee_to_3jets")
     for key, value in SMALL.items():
         name = key.rpartition(".")[2]
         table = text.index(f"[{key.partition('.')[0]}]")
