@@ -189,8 +189,9 @@ def _plain(hint: Any) -> Any:
         inner = None if any(isinstance(part, _OBJECT) for part in arguments[1:]) else _plain(arguments[0])
         return None if inner is None else Annotated[(inner, *arguments[1:])]
     if origin in (tuple, list):
-        inside = [part if part is Ellipsis else _plain(part) for part in arguments]
+        # A list of anything is one of objects that Python gives.
+        inside = [None if part is Any else part if part is Ellipsis else _plain(part) for part in arguments]
         return None if None in inside else origin[tuple(inside)]
-    if inspect.isclass(hint) and origin is None:
+    if hint is not Any and inspect.isclass(hint) and origin is None:
         return hint if hint in _PLAIN or is_dataclass(hint) or hint is dict or _is_model(hint) else None
     return hint

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -146,7 +146,7 @@ def available() -> dict[str, str]:
 
 
 def parameters_of(name: str) -> tuple[Setting, ...]:
-    """The parameters of a process, as the module beside whose `create` they stand describes them; runs one's own code.
+    """The parameters of a process, none where its registry does not describe them; code of one's own is run.
 
     Raises
     ------
@@ -160,19 +160,24 @@ def parameters_of(name: str) -> tuple[Setting, ...]:
     >>> [found.name for found in parameters_of("camel4")]
     ['sigma']
     """
-    registry = sys.modules[_load("create").__module__]
+    describe = getattr(_registry(), "parameters", None)
     with _suggesting(name):
-        return cast(tuple[Setting, ...], registry.parameters(name)) if hasattr(registry, "parameters") else ()
+        return cast(tuple[Setting, ...], describe(name)) if describe is not None else ()
 
 
 def findings() -> list[Finding]:
-    """What processes need of the machine, as the module that `create` is in found it; nothing if it does not say.
+    """What processes need of the machine and how that is, nothing where their registry does not look.
 
     >>> {found.part for found in findings()}
     {...'parton densities'...}
     """
-    registry = sys.modules[_load("create").__module__]
-    return list(registry.findings()) if hasattr(registry, "findings") else []
+    look = getattr(_registry(), "findings", None)
+    return list(look()) if look is not None else []
+
+
+def _registry() -> ModuleType:
+    """The module of the entry point `create`; beside it may stand ``parameters(name)`` and ``findings()``."""
+    return sys.modules[_load("create").__module__]
 
 
 @contextmanager

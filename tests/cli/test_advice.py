@@ -22,6 +22,9 @@ def test_new_prints_a_card(tmp_path: Path) -> None:
     assert (code, err) == (0, "") and out == card_text("z_jets")
     (tmp_path / "card.toml").write_text(out)
     assert load_card(tmp_path / "card.toml").parameters["n_jets"] == 0
+    own = f"{Path(__file__).parents[2] / 'examples' / 'my_matrix_element.py'}:MuonPair"
+    code, out, err = call("new", own)
+    assert code == 0 and out == card_text(own) and err == f"runs code from {own.rpartition(':')[0]}\n"
     code, out, err = call("new", "z_jet")
     assert code == 1 and out == "" and "Did you mean 'z_jets'" in err
     code, out, err = call("new", "p p > e+ nu")

@@ -123,6 +123,27 @@ def test_texts_are_about_something() -> None:
     assert [str(key) for key in keys if re.search(r"\bNone\b|``|:\w+:`", key.meaning)] == []
 
 
+def test_own_code_without_types(tmp_path: Path) -> None:
+    """Its parameters are in the card, one that has no default as needed; a ready callable has none."""
+    lines = (
+        "class Slope:",
+        "    dim = 1",
+        "    def __init__(self, power, scale=2.0, label=None):",
+        "        self.power = power",
+    )
+    (tmp_path / "mine.py").write_text(
+        "\n".join([*lines, "    def __call__(self, u):", "        return u[:, 0] ** self.power", ""])
+    )
+    text = card_text(f"{tmp_path / 'mine.py'}:Slope")
+    assert re.search(r"^power = +# a value, needed$", text, re.MULTILINE)
+    assert "\nscale = 2.0" in text and "\n# label =" in text
+    with pytest.raises(CardError, match="not valid TOML"):
+        parse_card(text)
+    assert parse_card(text.replace("power = ", "power = 3 ")).parameters == {"power": 3, "scale": 2.0}
+    (tmp_path / "ready.py").write_text("def flat(u):\n    return u[:, 0]\nflat.dim = 1\n")
+    assert "[parameters]" not in card_text(f"{tmp_path / 'ready.py'}:flat")
+
+
 def test_unknown_processes_are_named() -> None:
     with pytest.raises(UnknownProcessError, match="Did you mean 'drell_yan'"):
         card_text("drell_yam")
@@ -209,6 +230,7 @@ def test_described() -> None:
         Callable[[], int],
         Card | None,
         InstanceOf[Path],
+        tuple[Any, ...],
         tuple[Callable[[], int], ...],
         Path,
         Callable[[], int] | None,

@@ -75,7 +75,10 @@ def new(
     """Print a card of a process with every key, its default and what it means: nisampler new z_jets > card.toml."""
     with errors(context):
         from nisampler.run.advice.cards import card_text
+        from nisampler.run.lookup import sources
 
+        for file in sources(process, {}) if ">" not in process else ():
+            typer.echo(f"runs code from {file}", err=True)
         typer.echo(card_text(process), nl=False)
 
 
