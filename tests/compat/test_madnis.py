@@ -15,7 +15,7 @@ import nisampler
 from nisampler.compat import madnis
 from nisampler.compat.madnis.integrator import _INSTEAD
 from nisampler.density.channels import multichannel_of
-from nisampler.errors import ChannelError, ConfigError, UnsupportedError
+from nisampler.errors import ChannelError, ConfigError, NonFiniteError, UnsupportedError
 
 WIDTH = 0.02
 RANGE = 2 * math.atan(0.5 / WIDTH)
@@ -203,6 +203,17 @@ def test_weights_and_shapes_that_do_not_fit() -> None:
         madnis.as_integrand(short)(torch.rand(5, 2))
     with pytest.raises(ConfigError, match="2 pairs low < high"):
         madnis.Integrand(ridges, 2, bounds=[[0.0, 1.0]])
+
+
+def test_samples_are_counted_and_finite() -> None:
+    integrator = madnis.Integrator(own())
+    integrator.sample(100, batch_size=30)
+    assert integrator.integrand.calls == 100
+    wrong = StandIn(lambda x, c: (x[:, 0] / 0, x, None), 1, 2)
+    with pytest.raises(NonFiniteError, match="NaN or infinity"):
+        madnis.Integrator(wrong).sample(10)
+    with pytest.raises(ConfigError, match="batch_size"):
+        integrator.sample(10, batch_size=0)
 
 
 def test_points_that_are_cut_away_need_no_sense() -> None:

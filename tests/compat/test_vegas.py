@@ -390,6 +390,7 @@ def test_functions_that_fail(f: Callable[..., Any], error: type[Exception], mess
         (BOX, {"nval": 10}, "nval is no option"),
         (BOX, {"sampler": "flows"}, "sampler"),
         (BOX, {"alpha": -1.0}, "alpha"),
+        (BOX, {"executor": 3}, "must have map"),
     ],
 )
 def test_wrong_settings(region: Any, options: dict[str, Any], message: str) -> None:

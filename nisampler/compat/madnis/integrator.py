@@ -18,7 +18,7 @@ from nisampler.compat.madnis.integrand import Integrand, as_integrand
 from nisampler.compat.madnis.records import IntegrationMetrics, SampleBatch, UnweightingMetrics
 from nisampler.compat.starting import start_of
 from nisampler.density.channels import Multichannel, multichannel_of
-from nisampler.errors import ConfigError, UnsupportedError
+from nisampler.errors import ConfigError, NonFiniteError, UnsupportedError
 from nisampler.integration.integrator import IntegrationConfig, IntegrationResult
 from nisampler.integration.integrator import Integrator as FrozenIntegrator
 from nisampler.samplers.base import Sampler, UniformSampler
@@ -163,11 +163,15 @@ class Integrator:
     def sample(self, n: int, batch_size: int = 100_000) -> SampleBatch:
         """n independent points with their weights; the function gets at most `batch_size` of them at once.
 
-        `integrand.calls` does not count those of an integrand with channels.
+        Raises
+        ------
+        NonFiniteError
+            If a value is NaN or infinite.
         """
+        size = checked("batch_size", batch_size, Count)
         generator = self._next().generator("sample", device=self.sampler.device)
         u, log_q = self.sampler.sample(n, generator)
-        pieces = zip(torch.split(u, batch_size), torch.split(log_q, batch_size), strict=True)
+        pieces = zip(torch.split(u, size), torch.split(log_q, size), strict=True)
         return SampleBatch.cat([self._weighted(*piece) for piece in pieces])
 
     def _weighted(self, u: Tensor, log_q: Tensor) -> SampleBatch:
@@ -177,7 +181,11 @@ class Integrator:
             values = self.integrand(u).to(u.device)
             return SampleBatch(u, None, density, values, None, None, values / density)
         channel, rows, log_g = own.points(u)
-        values, alphas = rows[:, 0], _alphas(own, rows, channel, log_g)
+        values = rows[:, 0]
+        self.integrand.restore_counts({"calls": self.integrand.calls + len(u)})
+        if not bool(torch.isfinite(values).all()):
+            raise NonFiniteError(f"{self.integrand.name} returned NaN or infinity: mend the function there")
+        alphas = _alphas(own, rows, channel, log_g)
         density = density / len(own.channels)
         weights = alphas.gather(1, channel[:, None])[:, 0] * values / density
         x = u if len(own.channels) == 1 else u[:, 1:]

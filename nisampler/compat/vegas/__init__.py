@@ -7,7 +7,7 @@ reads what they saved. Results, decorators and maps are those of vegas (Lepage, 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, NoReturn
 
 import vegas as _vegas
 from vegas import (
@@ -65,9 +65,14 @@ _INSTEAD = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def _refuse(name: str) -> NoReturn:
     """Say what to use in place of what is not here."""
     if name in _INSTEAD or (hasattr(_vegas, name) and not name.startswith("_")):
         advice = _INSTEAD.get(name, f"import it from vegas itself: from vegas import {name}")
         raise UnsupportedError(f"{name} of vegas is not here: {advice}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+if not TYPE_CHECKING:
+    # A type checker is not to take any name for a public one.
+    __getattr__ = _refuse

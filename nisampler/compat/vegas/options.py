@@ -106,6 +106,10 @@ class Options:
     executor: Any = None
     device: str = "auto"
 
+    def __post_init__(self) -> None:
+        if self.executor is not None and not callable(getattr(self.executor, "map", None)):
+            raise ConfigError(f"executor = {self.executor!r}: must have map, as those of concurrent.futures do")
+
     def changed(self, values: Mapping[str, Any]) -> Options:
         """The same with other values, as `Integrator.set` takes them.
 
