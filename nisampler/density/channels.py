@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from nisampler.base.rng import Streams
+from nisampler.density.factors import Factors
 from nisampler.density.maps import Channel, all_invertible, as_torch, channel_of, inverses, invertible, require_channels
 from nisampler.density.self_test import check_channels
 from nisampler.density.spread import Call
@@ -174,6 +175,9 @@ class Multichannel:
         What the weights of the channels are; the prior by default.
     shown
         What a user gets to see of points x; all of it by default.
+    factors
+        What is known of f at points x without calling it, from and in torch tensors: a surrogate learns the rest. By
+        default nothing is, and it learns f from the features.
 
     Raises
     ------
@@ -211,6 +215,7 @@ class Multichannel:
         support: Callable[[Tensor], Tensor] | None = None,
         weights: Weights | None = None,
         shown: Callable[[Tensor], Tensor] | None = None,
+        factors: Callable[[Tensor], Factors] | None = None,
     ) -> None:
         require_channels(channels)
         self.function, self.channels = function, tuple(as_torch(channel) for channel in channels)
@@ -221,6 +226,7 @@ class Multichannel:
             all_invertible(self.channels)
         self.features = features or _flat
         self._prior, self._densities, self._support, self._shown = prior, densities, support, shown
+        self._factors = factors
         self.kind: Kind = "torch"
         self.call: Call = ADAPTERS["torch"]
         self.weights = weights
@@ -351,6 +357,13 @@ class Multichannel:
                 "where the function is zero: clamp their arguments"
             )
         return features
+
+    def factors_of(self, x: Tensor) -> Factors:
+        """What is known of f at points x, the features alone where nothing else is; ChannelError if it cannot be."""
+        if self._factors is not None:
+            return self._factors(x)
+        nothing = x.new_zeros(len(x), dtype=torch.float64)
+        return Factors(nothing, self.checked_features(x).double(), nothing.long(), 1)
 
     def log_densities(self, x: Tensor) -> Tensor:
         """log g_i(x) of every channel, shape (n, K)."""

@@ -114,7 +114,7 @@ class TwoStageGain:
 
 
 def worth_preparing(events: int, single: float, inside: float, costs: StageCosts, preparation: float) -> bool:
-    """Whether two stages could pay at all for so many events, if the surrogate were perfect.
+    """Whether two stages could pay at all for so many events, with a surrogate that follows every weight.
 
     Parameters
     ----------
@@ -125,12 +125,16 @@ def worth_preparing(events: int, single: float, inside: float, costs: StageCosts
     inside
         Fraction of the points that cost a call.
     costs, preparation
-        Seconds of a call, and of a preparation as far as they can be foreseen.
+        Seconds of a call and of the surrogate at every point, and of a preparation as far as they can be foreseen.
 
     >>> worth_preparing(100_000, single=0.1, inside=1.0, costs=StageCosts(call=1e-3), preparation=60.0)
     True
+    >>> worth_preparing(10**9, single=0.1, inside=1.0, costs=StageCosts(call=1e-5), preparation=60.0)
+    False
     """
-    return events * max(0.0, inside / max(single, 1e-9) - 1.0) * costs.call > preparation
+    surrogate = costs.surrogate or tuning.SURROGATE_POINT
+    saved = (inside * costs.call - surrogate) / max(single, 1e-9) - costs.call
+    return events * saved > preparation
 
 
 class TwoStageUnweighter(Unweighter):
@@ -224,6 +228,7 @@ def prepare_two_stage(
     integration: IntegrationConfig | None = None,
     unweighting: UnweightingConfig | None = None,
     config: SurrogateConfig | None = None,
+    kind: type[Surrogate] = Surrogate,
 ) -> TwoStageUnweighter:
     """Fit a surrogate to the points of an integration, and set the maxima by points that it has not seen.
 
@@ -241,8 +246,8 @@ def prepare_two_stage(
         Those of the integration.
     unweighting
         Policy for the maxima: the fraction `overweight` of the integral lies above s_max r_max altogether.
-    config
-        Of the surrogate.
+    config, kind
+        Of the surrogate, and its class.
 
     Raises
     ------
@@ -273,7 +278,7 @@ def prepare_two_stage(
     if size.shape != log_q.shape:
         raise ShapeError(f"expected weights of shape (n,), got {tuple(weights.shape)}")
     seen = _seen(len(u))
-    surrogate = Surrogate(integrand, sampler)
+    surrogate = kind(integrand, sampler)
     surrogate.fit(u[:seen], log_q[:seen], size[:seen], config or SurrogateConfig(), streams)
     with meter.timed("surrogate", len(u) - seen):
         values = surrogate(u[seen:], log_q[seen:])

@@ -78,6 +78,32 @@ Point = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """One choice at each of n points, not evaluated.
+
+    Attributes
+    ----------
+    choice, element
+        Its number (n,), and that of the matrix element (n,) that it is a part of.
+    luminosity
+        Summed products of parton densities (n,) of that element.
+    probability
+        With which it was chosen, (n,).
+
+    Examples
+    --------
+    >>> one = torch.ones(1)
+    >>> Drawn(one.long(), one.long(), one, one).choice
+    tensor([1])
+    """
+
+    choice: Tensor
+    element: Tensor
+    luminosity: Tensor
+    probability: Tensor
+
+
+@dataclass(frozen=True)
 class Chosen:
     """One choice at each of n points.
 
@@ -149,10 +175,14 @@ class ElementChoice:
 
     def evaluate(self, features: Tensor, luminosities: Tensor, u: Tensor, point: Point) -> Chosen:
         """The choices that numbers u (n,) of [0, 1] make, evaluated; AmplitudeError if they have another shape."""
+        drawn = self.draw(features, luminosities, u)
+        return Chosen(drawn.element, drawn.luminosity, self._values(drawn.choice, point), drawn.probability)
+
+    def draw(self, features: Tensor, luminosities: Tensor, u: Tensor) -> Drawn:
+        """The choices that numbers u (n,) of [0, 1] make, from features (n, F) and luminosities (n, elements)."""
         choice, probability = self._choice.draw(features, self.sizes(luminosities), u)
         element = self.element.to(choice.device)[choice]
-        own = luminosities.gather(1, element.unsqueeze(1)).squeeze(1)
-        return Chosen(element, own, self._values(choice, point), probability)
+        return Drawn(choice, element, luminosities.gather(1, element.unsqueeze(1)).squeeze(1), probability)
 
     def all(self, luminosities: Tensor, point: Point) -> tuple[Tensor, Tensor]:
         """Sizes and contributions (n, choices) of every choice."""

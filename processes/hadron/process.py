@@ -5,14 +5,16 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from nisampler.base import tuning
 from nisampler.density.channels import ChannelWeights, Multichannel
+from nisampler.density.factors import Factors
 from nisampler.density.maps import Channel
 from nisampler.errors import AmplitudeError, DomainError, ShapeError
 from nisampler.events.batch import EventBatch
@@ -21,7 +23,8 @@ from nisampler.flows import Symmetry
 from nisampler.processes.amplitudes.protocol import Amplitude
 from nisampler.processes.base import BeamInfo, Process
 from nisampler.processes.constants import GEV2_PB, PROTON
-from nisampler.processes.discrete.elements import Chosen, ElementChoice, Elements, sampled_amplitude
+from nisampler.processes.discrete.elements import Chosen, ElementChoice, Elements, Point, sampled_amplitude
+from nisampler.processes.discrete.factors import GroupShares, factors_of_choice, factors_of_sum
 from nisampler.processes.discrete.learning import Sums
 from nisampler.processes.discrete.points import choice_of, momenta_of, on_momenta, with_choice
 from nisampler.processes.hadron.cuts import Cuts
@@ -172,7 +175,9 @@ class HadronProcess(Process):
             prior=setup.prior,
             densities=joint_densities(setup.channels),
             support=self.passes,
+            factors=self.factors,
         )
+        self._shares = GroupShares(setup.amplitude.subprocesses, setup.amplitude.elements)
         self.choice: ElementChoice | None = None
         self.multichannel = self._summed
         if sampled is not None:
@@ -186,7 +191,11 @@ class HadronProcess(Process):
                 densities=on_momenta(self._summed.log_densities),
                 support=on_momenta(self.passes),
                 shown=momenta_of,
+                factors=self.factors_of_choice,
             )
+        operations: Sequence[float] = getattr(setup.amplitude, "operations", ())
+        evaluated = sum(operations) / (1 if self.choice is None else len(operations))
+        self.seconds_assumed = tuning.ASSUMED_CALL + tuning.OPERATION * evaluated
         self.multichannel.name, self.multichannel.unit = self.name, self.unit
         self.dim = self.multichannel.dim
 
@@ -281,11 +290,10 @@ class HadronProcess(Process):
     def _survey(self, n: int) -> Sums:
         """All choices at those of n fixed points of all channels that lie inside the cuts; nothing is counted."""
         summed, choice = self._summed, self._require_choice()
-        tally: Tally | None = getattr(self.setup.pdf, "tally", None)
         u = torch.rand(n, summed.dim, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
         if len(summed.channels) > 1:
             u[:, 0] = (torch.arange(n, dtype=torch.float64) + 0.5) / n
-        with nullcontext() if tally is None else tally.paused(), torch.no_grad():
+        with self._uncounted(), torch.no_grad():
             channel, p, log_g = summed.points(u)
             inside = torch.nonzero(self.passes(p)).squeeze(1)
             channel, p, log_g = channel[inside], p[inside], log_g[inside]
@@ -336,6 +344,32 @@ class HadronProcess(Process):
         densities = setup.pdf.xf(x, q2)
         alpha_s = self._alpha_s(mu_r.square())
         return PartonPoints(p, incoming, x, mu_r, mu_f, alpha_s, densities, p.new_empty(len(p), 0))
+
+    def factors(self, p: Tensor) -> Factors:
+        """All but the matrix elements at momenta p (n, m, 4) inside the cuts; nothing is counted."""
+        log_common, luminosities, _ = self._without_elements(p)
+        return factors_of_sum(log_common, luminosities, self.features(p), self._shares)
+
+    def factors_of_choice(self, x: Tensor) -> Factors:
+        """The same of the matrix element that points x (n, m + 1, 4) choose, see `differential_of_choice`."""
+        p, choice = momenta_of(x), self._require_choice()
+        features = self.features(p)
+        log_common, luminosities, point = self._without_elements(p)
+        drawn = choice.draw(features, luminosities, choice_of(x))
+        return factors_of_choice(log_common, drawn, features, choice.amplitude, point)
+
+    def _without_elements(self, p: Tensor) -> tuple[Tensor, Tensor, Point]:
+        """Log of what all elements have in common (n,), luminosities (n, elements), and the point of the amplitude."""
+        with self._uncounted():
+            found = self._parts(p)
+        power = self.setup.nominal.alpha_s_power if self.setup.nominal else 0
+        common = self._in_pb(found.alpha_s**power, found.x)
+        return torch.log(common), self.luminosity.by_element(found.densities), (found.incoming, p, found.alpha_s)
+
+    def _uncounted(self) -> AbstractContextManager[None]:
+        """Until the block ends no densities are counted."""
+        tally: Tally | None = getattr(self.setup.pdf, "tally", None)
+        return nullcontext() if tally is None else tally.paused()
 
     def limits(self) -> dict[str, int]:
         """Points evaluated so far, and how often a scale, the coupling or a density was at the end of its range.

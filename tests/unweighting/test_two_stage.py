@@ -18,8 +18,10 @@ from windows import limit
 from nisampler.base.checkpoints import load_checkpoint, save_checkpoint
 from nisampler.base.rng import Streams
 from nisampler.density.channels import Multichannel
+from nisampler.density.factors import Factors
 from nisampler.density.integrand import Integrand
 from nisampler.errors import (
+    ChannelError,
     ConfigError,
     CorruptFileError,
     EventCountError,
@@ -163,6 +165,7 @@ def test_a_costly_integrand_pays_and_a_cheap_one_does_not() -> None:
     costs = StageCosts(1e-3)
     assert worth_preparing(20_000, 0.2, 1.0, costs, 60.0) and not worth_preparing(10_000, 0.2, 1.0, costs, 60.0)
     assert not worth_preparing(10**9, 1.0, 0.9, costs, 1.0)
+    assert not worth_preparing(10**9, 0.1, 1.0, StageCosts(1e-5, surrogate=1e-5), 1.0)
 
 
 def test_no_clock_decides_unless_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,11 +221,11 @@ def test_a_stored_surrogate_makes_the_same_events(tmp_path: Any) -> None:
     assert torch.equal(one.x, other.x) and torch.equal(one.weights, other.weights)
 
 
-@pytest.mark.parametrize("key", ["gain", "max_ratio", "surrogate", "features"])
+@pytest.mark.parametrize("key", ["gain", "max_ratio", "surrogate", "features", "kinds"])
 def test_a_damaged_state_is_named(key: str) -> None:
     tensors, meta = good().state()
-    if key == "features":
-        meta["surrogate"]["features"] = 3
+    if key in ("features", "kinds"):
+        meta["surrogate"][key] = 3
     else:
         del meta[key]
     with pytest.raises(CorruptFileError, match="cannot be rebuilt"):
@@ -284,8 +287,67 @@ def test_what_is_known_does_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("nisampler.unweighting.surrogate._CHUNK", 300)
     again = surrogate.known(x, log_q)
     assert torch.equal(again.inside, whole.inside)
-    torch.testing.assert_close(again.features, whole.features)
-    torch.testing.assert_close(again.log_factor, whole.log_factor)
+    torch.testing.assert_close(again.factors.features, whole.factors.features)
+    torch.testing.assert_close(again.factors.log_factor, whole.factors.log_factor)
+
+
+KNOWN = torch.tensor([1.0, 30.0])
+
+
+def jumping(factors: bool = True, kind: Tensor | None = None) -> Multichannel:
+    """Two lines in x_1, one for each half of x_0, times a factor of this half and a comb in x_1 that may be known."""
+
+    def half(x: Tensor) -> Tensor:
+        return (x[:, 0] > 0.5).long()
+
+    def comb(x: Tensor) -> Tensor:
+        return KNOWN[half(x)] * (1.0 + 20.0 * torch.sin(40.0 * x[:, 1]) ** 2)
+
+    def value(x: Tensor) -> Tensor:
+        return comb(x) * torch.where(half(x) == 0, 1.0 + x[:, 1], 3.0 - 2.0 * x[:, 1])
+
+    def known(x: Tensor) -> Factors:
+        return Factors(torch.log(comb(x)), x[:, 1:], half(x) if kind is None else kind.expand(len(x)), 2)
+
+    return Multichannel(value, [Square()], factors=known if factors else None)
+
+
+class Square:
+    name, dim = "square", 2
+
+    def forward(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        return u, torch.zeros_like(u[:, 0])
+
+
+def test_a_surrogate_learns_what_is_not_known() -> None:
+    knowing, one, none = (
+        prepared(Integrand(function))
+        for function in (jumping(), jumping(kind=torch.zeros(1).long()), jumping(factors=False))
+    )
+    assert knowing.gain.second > 0.95
+    assert knowing.gain.second > 1.2 * one.gain.second > 1.2 * none.gain.second
+    for tool in (knowing, none):
+        assert float(pulls(tool.generate(20_000), jumping().function).abs().max()) < LIMIT
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "text"),
+    [
+        ("log_factor", torch.zeros(3), "expected log_factor"),
+        ("kind", torch.zeros(2, 1).long(), "expected log_factor"),
+        ("features", torch.zeros(2), "expected log_factor"),
+        ("features", torch.tensor([[0.0], [math.nan]]), "feature is not finite"),
+        ("log_factor", torch.tensor([0.0, math.nan]), "NaN or"),
+        ("log_factor", torch.tensor([0.0, math.inf]), "NaN or"),
+        ("kind", torch.tensor([0, 2]), "kind must be from 0 to 1, got 0 to 2"),
+        ("kind", torch.tensor([-1, 0]), "kind must be from 0 to 1, got -1 to 0"),
+    ],
+)
+def test_factors_that_cannot_be(name: str, bad: Tensor, text: str) -> None:
+    good = {"log_factor": torch.tensor([0.0, -math.inf]), "features": torch.zeros(2, 1), "kind": torch.zeros(2).long()}
+    Factors(**good, kinds=2)
+    with pytest.raises(ChannelError, match=text):
+        Factors(**{**good, name: bad}, kinds=2)
 
 
 def test_a_wrong_support_is_found() -> None:
@@ -331,9 +393,9 @@ def test_the_surrogate_stays_within_what_it_has_seen() -> None:
     tool = good()
     net = tool.surrogate.net
     assert net is not None
-    far = net.log_f(torch.tensor([[1e30, -1e30], [0.0, 1e9]], dtype=torch.float64))
+    far = net.log_r(torch.tensor([[1e30, -1e30], [0.0, 1e9]], dtype=torch.float64), torch.zeros(2).long())
     assert bool(((far >= net.low) & (far <= net.high)).all())
-    assert net.log_f(torch.zeros(0, 2, dtype=torch.float64)).shape == (0,)
+    assert net.log_r(torch.zeros(0, 2, dtype=torch.float64), torch.zeros(0).long()).shape == (0,)
 
 
 @pytest.mark.parametrize(("name", "bad"), [("max_surrogate", 0.0), ("max_ratio", math.inf), ("max_ratio", math.nan)])
@@ -372,5 +434,5 @@ def test_maxima_of_weights_that_stand_for_several_points(policy: str) -> None:
 
 
 def test_steps_of_a_surrogate_follow_the_points_unless_they_are_given() -> None:
-    assert [SurrogateConfig().steps_for(n) for n in (300, 36_000, 10**6)] == [1000, 2812, 10_000]
+    assert [SurrogateConfig().steps_for(n) for n in (300, 36_000, 10**6)] == [1000, 5625, 20_000]
     assert SurrogateConfig(steps=50).steps_for(10**6) == 50

@@ -123,6 +123,11 @@ class RecursiveAmplitude:
         return found
 
     @property
+    def kinds(self) -> int:
+        """Number of matrix elements that are no other one with its legs in another order."""
+        return len(self._matrices)
+
+    @property
     def strong(self) -> set[int]:
         """Powers of g_s that occur in amplitudes."""
         return {power for item in self.matrices.values() for power in item.strong}
@@ -155,15 +160,22 @@ class RecursiveAmplitude:
 
         Points of elements that are one matrix element with its legs in another order are evaluated together.
         """
-        momenta = self._momenta(incoming, outgoing)
-        places = self._places.on(momenta.device)
-        placed = torch.take_along_dim(momenta, places.permutation[choice].unsqueeze(2), 1)
-        placed = placed * places.signs[choice].unsqueeze(1).to(placed)
+        kind, placed = self.placed(choice, incoming, outgoing)
 
         def value(matrix: int, rows: Tensor) -> Tensor:
             return self._matrices[matrix].squared(placed[rows], alpha_s[rows])
 
-        return by_number(places.matrix[choice], value, placed)
+        return by_number(kind, value, placed)
+
+    def placed(self, choice: Tensor, incoming: Tensor, outgoing: Tensor) -> tuple[Tensor, Tensor]:
+        """The number (n,) of the matrix element of each point's choice (n,), and its momenta (n, 2 + m, 4) in order.
+
+        Elements that are one matrix element with its legs in another order have the same number; see `squared`.
+        """
+        momenta = self._momenta(incoming, outgoing)
+        places = self._places.on(momenta.device)
+        placed = torch.take_along_dim(momenta, places.permutation[choice].unsqueeze(2), 1)
+        return places.matrix[choice], placed * places.signs[choice].unsqueeze(1).to(placed)
 
     def colour_flows(self, element: int, incoming: Tensor, outgoing: Tensor, alpha_s: Tensor) -> tuple[Tensor, Tensor]:
         """Weights (n, flows), the squares of the flows without interference, and tags (flows, 2 + m, 2) of an element.

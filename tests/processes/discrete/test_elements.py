@@ -4,65 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from sampled_elements import Halves, points, setup
 from torch import Tensor
 
 import nisampler
-from nisampler import IntegrationConfig, TrainingConfig, integrate
+from nisampler import Integrand, IntegrationConfig, TrainingConfig, integrate
+from nisampler.base import tuning
 from nisampler.base.rng import Streams
 from nisampler.errors import AmplitudeError, ConfigError, CorruptFileError
 from nisampler.events.rules import violations
-from nisampler.processes.amplitudes.currents import NeutralCurrent
 from nisampler.processes.amplitudes.protocol import SampledAmplitude
 from nisampler.processes.amplitudes.qcd import Qcd
 from nisampler.processes.amplitudes.recursion.amplitude import RecursiveAmplitude
-from nisampler.processes.amplitudes.vector_jet import VectorJet
 from nisampler.processes.discrete.choice import Choice, fresh_weights
-from nisampler.processes.hadron.cuts import Cuts, MassCut, leg_cuts
-from nisampler.processes.hadron.events import FinalState
-from nisampler.processes.hadron.process import HadronProcess, HadronSetup
-from nisampler.processes.hadron.scales import Scales
-from nisampler.processes.partons.toy import ToyDensity
-from nisampler.processes.phase_space import Boson, PowerLaw, chili_channels
-from nisampler.processes.phase_space.jets import JetRegion
+from nisampler.processes.hadron.process import HadronProcess
 from nisampler.processes.registry import create
-
-PARTS = (0.25, 0.75)
-
-
-class Halves:
-    """A hand-written amplitude whose elements are sums of two parts each, such as helicities."""
-
-    def __init__(self) -> None:
-        self.whole = VectorJet(NeutralCurrent())
-        self.subprocesses, self.elements = self.whole.subprocesses, self.whole.elements
-        self.choices = tuple(k for k in range(self.elements) for _ in PARTS)
-        self.operations = (3000.0,) * len(self.choices)
-        self.colour_flows = self.whole.colour_flows
-        self.squared = self.whole.squared
-
-    def chosen(self, choice: Tensor, incoming: Tensor, outgoing: Tensor, alpha_s: Tensor) -> Tensor:
-        table = self.whole.squared(incoming, outgoing, alpha_s)
-        element = torch.tensor(self.choices)[choice]
-        return table.gather(1, element.unsqueeze(1)).squeeze(1) * torch.tensor(PARTS).double()[choice % 2]
-
-
-def setup(**changes: Any) -> HadronSetup:
-    region = JetRegion(20.0, 5.0, 0.4)
-    channels, groups = chili_channels(Boson(PowerLaw(2.0), 50.0), 1, region=region, sqrt_s=13000.0)
-    state = FinalState(masses=(0.0,) * 3, jets=(2,))
-    cuts = Cuts([MassCut((0, 1), 50.0), *leg_cuts((2,), 20.0, 5.0)], 13000.0)
-    made = HadronSetup("toy", state, Halves(), ToyDensity(), Scales("fixed", 91.2), cuts, channels, groups)
-    return replace(made, **changes)
-
-
-def points(process: HadronProcess, n: int, seed: int) -> Tensor:
-    return torch.rand(n, process.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def pull(differences: Tensor) -> float:
@@ -151,6 +112,15 @@ def test_one_element_of_a_recursion_is_that_of_all(name: str) -> None:
     wanted = amplitude.squared(*at).gather(1, choice.unsqueeze(1)).squeeze(1)
     assert len(set(choice.tolist())) == amplitude.elements
     assert torch.allclose(amplitude.chosen(choice, *at), wanted, rtol=1e-12, atol=0.0)
+
+
+def test_a_call_is_taken_to_cost_what_its_operations_do() -> None:
+    process = HadronProcess(setup())
+    assert process.seconds_assumed == pytest.approx(tuning.ASSUMED_CALL + 3000 * tuning.OPERATION)
+    summed = HadronProcess(setup(elements="summed"))
+    every = 3000 * len(Halves().choices)
+    assert Integrand(summed).expected_seconds == pytest.approx(tuning.ASSUMED_CALL + every * tuning.OPERATION)
+    assert HadronProcess(setup(amplitude=Qcd())).seconds_assumed == tuning.ASSUMED_CALL
 
 
 def test_auto_counts_operations() -> None:
