@@ -15,6 +15,8 @@ from nisampler._version import __version__
 from nisampler.errors import command
 from nisampler.run import explaining
 from nisampler.run.advice import commands as advice
+from nisampler.run.plotting import command as plotting
+from nisampler.run.plotting.command import Style as Style
 from nisampler.ui.console import FAILED, errors, show
 from nisampler.ui.progress import make_console, monitor_for
 
@@ -46,19 +48,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Learn a proposal for a density, integrate it, and write unweighted events.",
 )
-
-
-class Style(StrEnum):
-    """Experiments whose style the report can take.
-
-    >>> [style.value for style in Style]
-    ['atlas', 'cms', 'lhcb', 'alice']
-    """
-
-    ATLAS = "atlas"
-    CMS = "cms"
-    LHCB = "lhcb"
-    ALICE = "alice"
 
 
 class Crews(StrEnum):
@@ -359,6 +348,7 @@ def report(
 
 
 app.add_typer(explaining.app)
+app.add_typer(plotting.app)
 app.add_typer(advice.app)
 
 

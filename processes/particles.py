@@ -4,22 +4,11 @@ from __future__ import annotations
 
 from functools import cache
 
+from nisampler.events.pdg import BY_LOWER_CASE as BY_LOWER_CASE
+from nisampler.events.pdg import CODES as CODES
+from nisampler.events.pdg import NAMES as NAMES
 from nisampler.processes.constants import GLUON, HIGGS, PHOTON, TOP, W_BOSON, Z_BOSON
 
-CODES = {
-    "g": GLUON,
-    "a": PHOTON,
-    "Z": Z_BOSON,
-    "W+": W_BOSON,
-    "W-": -W_BOSON,
-    "H": HIGGS,
-    **{name: code for code, name in enumerate("duscbt", 1)},
-    **{f"{name}~": -code for code, name in enumerate("duscbt", 1)},
-    **{name: code for name, code in (("e-", 11), ("mu-", 13), ("ta-", 15), ("e+", -11), ("mu+", -13), ("ta+", -15))},
-    **{name: code for name, code in (("ve", 12), ("vm", 14), ("vt", 16), ("ve~", -12), ("vm~", -14), ("vt~", -16))},
-}
-NAMES = {code: name for name, code in CODES.items()}
-BY_LOWER_CASE = {name.lower(): code for name, code in CODES.items()}
 _SELF_CONJUGATE = (GLUON, PHOTON, Z_BOSON, HIGGS)
 
 

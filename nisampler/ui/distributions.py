@@ -97,20 +97,33 @@ class NamedSums:
     def __init__(self, axes: Sequence[Axis], groups: Sequence[WeightGroup]) -> None:
         self._axes, self._groups, count = axes, groups, sum(len(group.weights) for group in groups)
         self._sums = [np.zeros((count, len(axis.edges) - 1)) for axis in axes]
+        self._totals = np.zeros((len(axes), count))
 
     def fill(self, observables: Sequence[Observable], batch: EventBatch) -> None:
         """Add events."""
-        for axis, sums, observable in zip(self._axes, self._sums, observables, strict=True):
-            place = axis.bins(observable(batch))
-            for row, weights in zip(sums, batch.named_weights.T, strict=True):
-                row += np.bincount(place, weights, minlength=len(axis.edges) + 1)[1:-1]
+        for index, observable in enumerate(observables):
+            self.add(index, observable(batch), batch.named_weights)
 
-    def shades(self, index: int, nominal: Histogram) -> list[Shade]:
-        """Uncertainties of an observable in units of sums of weights, one for each group that has a rule."""
+    def add(self, index: int, values: Floats, named_weights: Floats) -> None:
+        """Add values (n,) of one observable with the named weights (n, k) of their events."""
+        self._totals[index] += named_weights.sum(axis=0)
+        place, size = self._axes[index].bins(values), len(self._axes[index].edges) + 1
+        for row, weights in zip(self._sums[index], named_weights.T, strict=True):
+            row += np.bincount(place, weights, minlength=size)[1:-1]
+
+    def shades(self, index: int, nominal: Histogram, shape: bool = False) -> list[Shade]:
+        """Uncertainties of an observable in units of sums of weights, one for each group that has a rule.
+
+        Of the shape alone, each weight is scaled to the sum of the weights of all events.
+        """
         shades, start = [], 0
         for group in self._groups:
-            part = self._sums[index][start : start + len(group.weights)]
-            start += len(group.weights)
+            own = slice(start, start + len(group.weights))
+            start = own.stop
+            part = self._sums[index][own]
+            if shape:
+                with np.errstate(all="ignore"):
+                    part = part * (nominal.sum_weights / self._totals[index][own])[:, None]
             try:
                 bands = [band_of(group, column, value) for column, value in zip(part.T, nominal.inside, strict=True)]
             except EventFormatError:  # members that the rule needs are missing

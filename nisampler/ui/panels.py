@@ -153,8 +153,10 @@ def titled(figure: Drawing, title: str, style: Mapping[Any, Any]) -> Drawing:
     return figure
 
 
-def ratio_panels(entries: int, style: Mapping[Any, Any] | None = MappingProxyType({})) -> tuple[Drawing, Axes, Axes]:
-    """A main panel, one for ratios below it, and room above for a legend of so many entries in two columns.
+def ratio_panels(
+    entries: int, style: Mapping[Any, Any] | None = MappingProxyType({}), columns: int = 2
+) -> tuple[Drawing, Axes, Axes]:
+    """A main panel, one for ratios below it, and room above for a legend of so many entries in its columns.
 
     Examples
     --------
@@ -162,13 +164,19 @@ def ratio_panels(entries: int, style: Mapping[Any, Any] | None = MappingProxyTyp
     >>> bool(main.get_position().height > ratio.get_position().height)
     True
     """
-    room = 0.2 + _ROW * -(-entries // 2)
+    room = 0.2 + _ROW * -(-entries // columns)
     figure, (main, lower) = panels((3.0, 1.2), 6.0 + room, room, style=style)
     return figure, main, lower
 
 
 def draw_ratio(
-    main: Axes, lower: Axes, axis: Axis, reference: Curve, others: Sequence[Curve], logarithmic: float = 50.0
+    main: Axes,
+    lower: Axes,
+    axis: Axis,
+    reference: Curve,
+    others: Sequence[Curve],
+    logarithmic: float = 50.0,
+    columns: int = 2,
 ) -> None:
     """Curves over a reference in the main panel, and below it their ratios with the error of the reference as a band.
 
@@ -182,6 +190,8 @@ def draw_ratio(
         The curves; where the reference is zero there is no ratio.
     logarithmic
         The main panel is logarithmic if the positive values span this factor and none is negative.
+    columns
+        Of the legend.
 
     Examples
     --------
@@ -211,7 +221,7 @@ def draw_ratio(
     lower.set_xlim(axis.edges[0], axis.edges[-1])
     lower.set_xlabel(axis.label)
     lower.set_ylabel("ratio")
-    _legend(main, [reference, *others])
+    _legend(main, [reference, *others], columns)
 
 
 def ticks(scale: Ruler, kind: Kind) -> None:
@@ -319,9 +329,9 @@ def _limits(axes: Axes, curves: Sequence[Curve], logarithmic: float) -> None:
     axes.set_ylim(low - (room if low < 0.0 else 0.0), high + (room if high > 0.0 or low == 0.0 else 0.0))
 
 
-def _legend(axes: Axes, curves: Sequence[Curve]) -> None:
+def _legend(axes: Axes, curves: Sequence[Curve], columns: int) -> None:
     """Above the panel, where it hides nothing; a line with a band has both in its entry."""
-    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "ncols": 2, "borderaxespad": 0.3}
+    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "ncols": columns, "borderaxespad": 0.3}
     if isinstance(cast(object, axes), Panel):
         axes.legend(**place)
         return

@@ -37,6 +37,8 @@ Sheet = dict[Any, Any]
 STYLES = {"atlas": "ATLAS", "cms": "CMS", "lhcb": "LHCb2", "alice": "ALICE"}
 
 _HEIGHT = 5.2
+_DPI = 200
+_UNDATED: dict[str, Any] = {"CreationDate": None}
 PLAIN: Sheet = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
@@ -111,6 +113,35 @@ def svg(figure: Figure | Sketch, style: Sheet | None = PLAIN) -> bytes:
     buffer = io.BytesIO()
     with drawn_with(style):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
+
+
+def image(figure: Figure, kind: str, style: Sheet = PLAIN) -> bytes:
+    """The figure as "svg", "png" or "pdf"; equal figures give equal bytes.
+
+    >>> image(batches([1.0, 1.1], [0.1, 0.1], (1.05, 0.07), "pb"), "png")[1:4]
+    b'PNG'
+    """
+    if kind == "svg":
+        return svg(figure, style)
+    buffer = io.BytesIO()
+    with drawn_with(style):
+        figure.savefig(buffer, format=kind, dpi=_DPI, metadata=_UNDATED if kind == "pdf" else None)
+    return buffer.getvalue()
+
+
+def pages(figures: Sequence[Figure], style: Sheet = PLAIN) -> bytes:
+    """A PDF with a page for each figure.
+
+    >>> pages([batches([1.0, 1.1], [0.1, 0.1], (1.05, 0.07), "pb")] * 2)[:4]
+    b'%PDF'
+    """
+    from matplotlib.backends.backend_pdf import PdfPages
+
+    buffer = io.BytesIO()
+    with drawn_with(style), PdfPages(buffer, metadata=_UNDATED) as book:
+        for figure in figures:
+            book.savefig(figure)
     return buffer.getvalue()
 
 
@@ -343,7 +374,7 @@ def comparison(item: Comparison, unit: str, style: Sheet | None = PLAIN) -> Draw
         figure, main, lower = ratio_panels(2, style)
         draw_ratio(main, lower, item.axis, weighted, [unweighted])
         _shades(lower, item)
-        main.set_ylabel(f"$d\\sigma / dx$ [{_per(unit, item.axis.label)}]" if unit else "density")
+        main.set_ylabel(f"$d\\sigma / dx$ [{per(unit, item.axis.label)}]" if unit else "density")
     return figure
 
 
@@ -362,10 +393,10 @@ def _shades(lower: Axes, item: Comparison) -> None:
         lower.legend(loc="upper left", fontsize="x-small", ncols=len(item.shades))
 
 
-def _per(unit: str, label: str) -> str:
+def per(unit: str, label: str) -> str:
     """The unit of a distribution in an observable whose label may end in its own unit: pb, or pb / GeV.
 
-    >>> _per("pb", "$p_T$ [GeV]")
+    >>> per("pb", "$p_T$ [GeV]")
     'pb / GeV'
     """
     own = re.search(r"\[([^\[\]]+)\]\s*$", label)

@@ -7,24 +7,12 @@ import re
 from collections.abc import Iterable, Sequence
 
 from nisampler.errors import ConfigError
+from nisampler.events.pdg import CHARGED_LEPTONS, KINDS, NEUTRINOS
 from nisampler.processes.constants import ELECTRON, PHOTON, W_BOSON, Z_BOSON
 from nisampler.processes.hadron.events import Decay, FinalState, Pole
 from nisampler.processes.parameters import StandardModel
-from nisampler.processes.particles import BY_LOWER_CASE, CODES, NAMES, is_coloured, is_lepton, thrice_charge
+from nisampler.processes.particles import BY_LOWER_CASE, NAMES, is_coloured, is_lepton, thrice_charge
 
-_CHARGED = tuple(code for code in CODES.values() if is_lepton(code) and code % 2)
-_NEUTRAL = tuple(code for code in CODES.values() if is_lepton(code) and not code % 2)
-_SETS = {
-    "l": _CHARGED,
-    "l+": tuple(code for code in _CHARGED if code < 0),
-    "l-": tuple(code for code in _CHARGED if code > 0),
-    "v": _NEUTRAL,
-    "vl": tuple(code for code in _NEUTRAL if code > 0),
-    "vl~": tuple(code for code in _NEUTRAL if code < 0),
-    "w": (W_BOSON, -W_BOSON),
-    "b": (5, -5),
-    "t": (6, -6),
-}
 _RANKED = re.compile(r"(.+?)(\d+)")
 
 
@@ -61,7 +49,7 @@ class Legs:
         self.sums = tuple(legs for _, legs in resonances)
         self._decayed = [code for code, _ in resonances]
         self.codes = [frozenset(column) for column in zip(*self.finals, strict=True)]
-        self.leptons, self.neutrinos = self._within(_CHARGED), self._within(_NEUTRAL)
+        self.leptons, self.neutrinos = self._within(CHARGED_LEPTONS), self._within(NEUTRINOS)
         self.photons = self._within((PHOTON,))
         self.jets = tuple(
             leg for leg, codes in enumerate(self.codes) if all(map(is_coloured, codes)) and not self.masses[leg]
@@ -88,7 +76,7 @@ class Legs:
         """
         found = self._found(label.lower())
         if not found:
-            others = ", ".join(name for name in ("j", *_SETS, "all") if self._found(name))
+            others = ", ".join(name for name in ("j", *KINDS, "all") if self._found(name))
             names = [*map(self._name, range(len(self.codes))), *(NAMES[code] for code in self._decayed)]
             there = ", ".join(dict.fromkeys(names))
             raise ConfigError(f"no leg is always {label!r}; there are {there}; and {others}")
@@ -118,7 +106,7 @@ class Legs:
             return tuple(range(len(self.codes)))
         if name == "j":
             return self.jets
-        codes = _SETS.get(name, (BY_LOWER_CASE.get(name, 0),))
+        codes = KINDS.get(name, (BY_LOWER_CASE.get(name, 0),))
         decayed = (place for place, code in enumerate(self._decayed, len(self.codes)) if code in codes)
         return self._within(codes) + tuple(decayed)
 

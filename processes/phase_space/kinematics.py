@@ -8,36 +8,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from nisampler.base.four_vectors import delta_phi as delta_phi
+from nisampler.base.four_vectors import dot as dot
+from nisampler.base.four_vectors import eta as eta
+from nisampler.base.four_vectors import mass as mass
+from nisampler.base.four_vectors import mass2 as mass2
+from nisampler.base.four_vectors import phi as phi
+from nisampler.base.four_vectors import pt as pt
+from nisampler.base.four_vectors import rapidity as rapidity
 from nisampler.errors import ShapeError
 
 MAX_THRUST_PARTICLES = 16
-
-
-def dot(a: Tensor, b: Tensor) -> Tensor:
-    """Minkowski product a.b = E_a E_b - p_a . p_b; (..., 4) and (..., 4) to (...).
-
-    >>> dot(torch.tensor([5.0, 0.0, 0.0, 4.0]), torch.tensor([1.0, 0.0, 0.0, 1.0]))
-    tensor(1.)
-    """
-    return a[..., 0] * b[..., 0] - (a[..., 1:] * b[..., 1:]).sum(-1)
-
-
-def mass2(p: Tensor) -> Tensor:
-    """Invariant mass squared E^2 - |p|^2; may be slightly negative by rounding.
-
-    >>> mass2(torch.tensor([5.0, 0.0, 0.0, 4.0]))
-    tensor(9.)
-    """
-    return dot(p, p)
-
-
-def mass(p: Tensor) -> Tensor:
-    """Invariant mass sqrt(max(E^2 - |p|^2, 0)).
-
-    >>> mass(torch.tensor([5.0, 0.0, 0.0, 4.0]))
-    tensor(3.)
-    """
-    return mass2(p).clamp(min=0).sqrt()
 
 
 def momentum(p: Tensor) -> Tensor:
@@ -49,42 +30,6 @@ def momentum(p: Tensor) -> Tensor:
     return p[..., 1:].square().sum(-1).sqrt()
 
 
-def pt(p: Tensor) -> Tensor:
-    """Transverse momentum sqrt(px^2 + py^2).
-
-    >>> pt(torch.tensor([6.0, 3.0, 4.0, 1.0]))
-    tensor(5.)
-    """
-    return torch.hypot(p[..., 1], p[..., 2])
-
-
-def phi(p: Tensor) -> Tensor:
-    """Azimuth atan2(py, px) in (-pi, pi].
-
-    >>> phi(torch.tensor([1.0, 0.0, 1.0, 0.0]))
-    tensor(1.5708)
-    """
-    return torch.atan2(p[..., 2], p[..., 1])
-
-
-def eta(p: Tensor) -> Tensor:
-    """Pseudorapidity asinh(pz / pT); infinite along the beam.
-
-    >>> eta(torch.tensor([1.0, 1.0, 0.0, 0.0]))
-    tensor(0.)
-    """
-    return torch.asinh(p[..., 3] / pt(p))
-
-
-def rapidity(p: Tensor) -> Tensor:
-    """Rapidity atanh(pz / E).
-
-    >>> rapidity(torch.tensor([5.0, 0.0, 0.0, 0.0]))
-    tensor(0.)
-    """
-    return torch.atanh(p[..., 3] / p[..., 0])
-
-
 def cos_theta(p: Tensor) -> Tensor:
     """Cosine of the polar angle, pz / |p|.
 
@@ -92,16 +37,6 @@ def cos_theta(p: Tensor) -> Tensor:
     tensor(0.8000)
     """
     return p[..., 3] / momentum(p)
-
-
-def delta_phi(a: Tensor, b: Tensor) -> Tensor:
-    """Azimuthal difference phi_a - phi_b wrapped to [-pi, pi).
-
-    >>> delta_phi(torch.tensor([1.0, 0.0, 1.0, 0.0]), torch.tensor([1.0, 1.0, 0.0, 0.0]))
-    tensor(1.5708)
-    """
-    difference = phi(a) - phi(b)
-    return torch.remainder(difference + torch.pi, 2 * torch.pi) - torch.pi
 
 
 def delta_r(a: Tensor, b: Tensor) -> Tensor:

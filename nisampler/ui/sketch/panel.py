@@ -232,6 +232,10 @@ class Panel:
         """Linear or log."""
         self.yaxis.log = name == "log"
 
+    def get_yscale(self) -> str:
+        """Linear or log."""
+        return "log" if self.yaxis.log else "linear"
+
     def set_yticks(self, places: ArrayLike) -> None:
         """Where the vertical axis has ticks."""
         self.yaxis.ticks = np.round(np.asarray(places, dtype=np.float64), 12).tolist()

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from nisampler.base.checks import Limit, Natural, NonNegative, Positive, Row, settings
+from nisampler.base.four_vectors import separation2 as separation2
 from nisampler.errors import ConfigError
 from nisampler.processes.phase_space.kinematics import eta, mass2, pt
-
-_TINY = 1e-300
 
 
 class Cut(Protocol):
@@ -262,20 +261,6 @@ class LeadingPairCut:
         rapidities = eta(jets)
         far = (rapidities[:, 0] - rapidities[:, 1]).abs() >= self.delta_eta
         return far & (mass2(jets.sum(1)) >= self.mass**2)
-
-
-def separation2(a: Tensor, b: Tensor) -> Tensor:
-    """Delta R^2 of two momenta (..., 4), finite (though large) for a momentum along the beam.
-
-    >>> separation2(torch.tensor([1.0, 1.0, 0.0, 0.0]), torch.tensor([1.0, 0.0, 1.0, 0.0])).sqrt()
-    tensor(1.5708)
-    """
-    azimuth = torch.atan2(a[..., 1] * b[..., 2] - a[..., 2] * b[..., 1], a[..., 1] * b[..., 1] + a[..., 2] * b[..., 2])
-    return (_finite_eta(a) - _finite_eta(b)).square() + azimuth.square()
-
-
-def _finite_eta(p: Tensor) -> Tensor:
-    return torch.asinh(p[..., 3] / _transverse2(p).clamp(min=_TINY).sqrt())
 
 
 def _transverse2(p: Tensor) -> Tensor:

@@ -12,14 +12,8 @@ from torch import Tensor
 
 from nisampler.base.blame import blaming
 from nisampler.errors import ConfigError, ProcessError
-from nisampler.processes.hadron.cuts.conditions import (
-    OF_EVENTS,
-    OF_PAIRS,
-    QUANTITIES,
-    Condition,
-    Pick,
-    choices,
-)
+from nisampler.events.quantities import OF_EVENTS, OF_PAIRS, QUANTITIES
+from nisampler.processes.hadron.cuts.conditions import Condition, Pick, choices
 from nisampler.processes.hadron.cuts.kinds import (
     Cut,
     DistanceCut,

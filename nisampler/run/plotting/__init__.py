@@ -1,0 +1,1 @@
+"""Figures of event files and of several runs beside each other. May use all below."""
