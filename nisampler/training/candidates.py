@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from nisampler.base import tuning
 from nisampler.base.moments import Moments, unit_scale
 from nisampler.samplers.base import Sampler
 from nisampler.samplers.chain import chain
-from nisampler.samplers.tree import TreeConfig, TreeSampler, grow_tree
+from nisampler.samplers.tree import DensityTree, TreeConfig, TreeSampler, explore_tree, grow_tree
 from nisampler.training.call_budget import CallBudget
 from nisampler.training.evaluation import Evaluation, rated
 from nisampler.training.records import Candidate
@@ -263,7 +264,9 @@ class Finish:
         n = min(n, most)
         if not settings.on or n < tuning.TREE_FEWEST:
             return
-        seen, learned = self.evaluate(grown.base, n, "tree")
+        explores = not self.budget.events and grown.base.dim <= tuning.EXPLORED
+        asked = int(tuning.EXPLORED_SHARE * n) if explores else 0
+        seen, learned = fresh = self.evaluate(grown.base, n - asked, "tree")
         importance = torch.ones_like(learned)
         if replay is not None:
             old_seen, old_learned, old_importance = replay(most - n)
@@ -271,6 +274,17 @@ class Finish:
             importance = torch.cat([importance, old_importance])
         for order in orders:
             tree = grow_tree(seen, learned, TreeConfig(leaves=settings.leaves, order=order), importance)
-            behind, density = TreeSampler(tree), tree.unmap(grown.unseen)[1].exp()
-            name = f"{grown.base.describe()} + {behind.describe()}, order {order:g}"
-            comparison.add(name, chain(grown.base, behind), grown.weights / density, grown.counts * density)
+            self._add_tree(comparison, grown, tree, f"order {order:g}")
+        if explores:
+            points, pseudo = tuning.EXPLORED_LEAVES
+            config = TreeConfig(settings.leaves, min_points=points, shrinkage=pseudo, order=orders[-1])
+            weigh = partial(self.evaluate.weights, grown.base)
+            generator = self.evaluate.streams.generator("exploration", device=self.evaluate.device)
+            tree = explore_tree(weigh, asked, fresh, config, generator=generator)
+            self._add_tree(comparison, grown, tree, f"order {orders[-1]:g}, explored")
+
+    def _add_tree(self, comparison: Comparison, grown: Grown, tree: DensityTree, kind: str) -> None:
+        """A tree behind a sampler, rated on the unseen points."""
+        behind, density = TreeSampler(tree), tree.unmap(grown.unseen)[1].exp()
+        name = f"{grown.base.describe()} + {behind.describe()}, {kind}"
+        comparison.add(name, chain(grown.base, behind), grown.weights / density, grown.counts * density)

@@ -114,11 +114,11 @@ class TreeSettings:
     Examples
     --------
     >>> TreeSettings(on=False).leaves
-    4000
+    20000
     """
 
     on: bool = True
-    leaves: Annotated[Whole, Field(ge=1, le=1_000_000)] = 4000
+    leaves: Annotated[Whole, Field(ge=1, le=1_000_000)] = 20_000
 
 
 @settings

@@ -48,17 +48,21 @@ class Evaluation:
     def __call__(self, sampler: Sampler, n: int, name: str, index: int = 0) -> tuple[Tensor, Tensor]:
         """Fresh latent points (n, dim) of a frozen sampler and their weights f/q (n,)."""
         generator = self.streams.generator(name, index, device=self.device)
-        with self.prices.timed("grid", n):
-            u = torch.rand(n, self.integrand.dim, generator=generator, dtype=torch.float64, device=self.device)
-            with spent.timed("networks"):
-                x, log_q = sampler.map(u)
+        u = torch.rand(n, self.integrand.dim, generator=generator, dtype=torch.float64, device=self.device)
+        return u, self.weights(sampler, u)
+
+    def weights(self, sampler: Sampler, u: Tensor) -> Tensor:
+        """Weights f/q (n,) of latent points u (n, dim) of a frozen sampler."""
+        n = len(u)
+        with self.prices.timed("grid", n), spent.timed("networks"):
+            x, log_q = sampler.map(u)
         view = sampler.view(self.integrand)
         with self.prices.timed("call", n), spent.timed("functions"):
             f = view(x).to(self.device)
         weights = importance_weights(f, log_q)
         if view is self.integrand:
             self.memory.add(x, f, weights)
-        return u, weights
+        return weights
 
 
 def rated(name: str, weights: Tensor, counts: Tensor | None = None) -> Candidate:

@@ -19,8 +19,8 @@ from nisampler.base.weights import efficiency_at, kish_ess
 from nisampler.density.integrand import Integrand
 from nisampler.errors import ConfigError
 from nisampler.processes.functions.functions import annulus
-from nisampler.samplers import tree as trees
-from nisampler.samplers.tree import DensityTree, TreeConfig, grow_tree
+from nisampler.samplers.tree import DensityTree, TreeConfig, explore_tree, grow_tree
+from nisampler.samplers.tree import growth as trees
 from nisampler.training.config import TrainingConfig
 from nisampler.training.trainer import Trainer
 
@@ -63,6 +63,36 @@ def test_more_leaves_gain_more() -> None:
     assert all(more > 1.1 * less for less, more in pairwise(gains))
     assert typical(TreeConfig(order=2.0))[0] > 0.95 * gains[-1]
     assert gains[0] == pytest.approx(annulus().integral, abs=0.015)
+
+
+def test_exploring_finds_an_edge_with_fewer_points() -> None:
+    """Beside trees that know as many uniform points, with as many points and pseudo-points in a leaf."""
+    function = annulus()
+    config = TreeConfig(20_000, min_points=10, shrinkage=3.0, order=8.0)
+    asked: list[Tensor] = []
+
+    def weigh(u: Tensor) -> Tensor:
+        asked.append(u)
+        return function(u)
+
+    found, plain = [], []
+    for seed in range(3):
+        u = rand(20_000, 2, seed)
+        generator = torch.Generator().manual_seed(seed)
+        tree = explore_tree(weigh, 20_000, (u[:6000], function(u[:6000])), config, generator=generator)
+        found.append(worth(tree, function, 2)[1])
+        plain.append(worth(grow_tree(u, function(u), config), function, 2)[1])
+    radius = (torch.cat(asked) - 0.5).norm(dim=1)
+    near = ((radius - 0.2).abs() < 0.03) | ((radius - 0.45).abs() < 0.03)
+    assert sum(len(u) for u in asked) == 60_000 and float(near.double().mean()) > 0.5
+    assert median(found) > 1.15 * median(plain)
+
+
+def test_exploring_keeps_what_is_even() -> None:
+    """Where all weights are equal there is nothing to ask for: points are uniform, and so is the density."""
+    u = rand(1000, 2, 1)
+    tree = explore_tree(lambda x: torch.ones(len(x)), 5003, (u, torch.ones(1000)), generator=torch.Generator())
+    assert torch.allclose(tree.unmap(rand(50, 2, 2))[1], torch.zeros(50).double(), atol=1e-9)
 
 
 def test_shrinkage_protects_the_tail() -> None:
