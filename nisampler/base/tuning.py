@@ -38,10 +38,13 @@ TREE_FEWEST, TREE_ORDERS = 1000, (2.0, 4.0, 8.0)
 it."""
 REPLAY = 300_000
 """Stored points of a training that a tree may learn from. Chosen; `benchmarks/unweighting.py` would show it."""
-EXPLORED, EXPLORED_LEAVES, EXPLORED_SHARE, ROUNDS = 3, (10, 3.0), 0.7, 8
-"""Most coordinates with which a tree explores its leaves, fewest points and pseudo-points of a leaf there, share of the
-points of trees that are drawn where they are needed, and in how many rounds. Chosen: the annulus and two circles gain,
-with five coordinates and more nothing does; `benchmarks/integrals.py` would show it."""
+EXPLORED, EXPLORED_TRAINING, EXPLORED_SHARE = 3, 0.4, 0.85
+"""Most coordinates with which a tree explores its leaves, share of the calls before the trees there, and share of the
+points of trees that are thrown where they are needed. Chosen: annulus and circles gain, from five coordinates on
+nothing does; `benchmarks/integrals.py` would show it."""
+EXPLORED_LEAVES, ROUNDS = (10, 3.0), 8
+"""Fewest points and pseudo-points of a leaf that is explored, and number of rounds. Chosen;
+`benchmarks/integrals.py` would show it."""
 
 # Comparison of the candidates
 

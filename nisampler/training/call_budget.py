@@ -39,6 +39,14 @@ class CallBudget:
         self.events = 0 if config.sampler == "flow" else config.events or 0
         self.for_integral = config.events is None and config.sampler != "flow"
 
+    def explores(self, dim: int) -> bool:
+        """Whether trees with so many coordinates throw points where they are needed: where efficiency alone counts."""
+        return self.config.tree.on and not (self.events or self.for_integral) and dim <= tuning.EXPLORED
+
+    def before_trees(self, dim: int) -> float:
+        """Share of the calls that are spent before trees and comparison."""
+        return tuning.EXPLORED_TRAINING if self.explores(dim) else tuning.TRAINING_SHARE
+
     def _wanted(self, share: float, efficiency: float) -> int:
         """This share of the points that the events take with an efficiency."""
         return int(share * self.events / max(efficiency, 1e-9))

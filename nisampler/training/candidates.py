@@ -199,7 +199,8 @@ class Finish:
             which has found what few points of its own may miss.
         """
         calls = self.budget.config.calls
-        rest = self.budget.finish(self.efficiency, max(min(200, calls // 5), min(left, calls // 4)))
+        most = max(min(200, calls // 5), min(left, calls // 4))
+        rest = self.budget.finish(self.efficiency, most)
         test, comparison = rest // (2 * len(bases)), Comparison(self.budget)
         first, below, scale = Moments(), None, 1.0
         for number, base in enumerate(bases):
@@ -232,7 +233,8 @@ class Finish:
                 below = (number, Grown(base, unseen, weights, torch.ones_like(weights)))
             self._add_twin(comparison, base, unseen, weights)
         if below is not None and trees:
-            self._add_trees(comparison, below[1], rest - test * len(bases), replays.get(below[0]))
+            spared = left - most if self.budget.explores(below[1].base.dim) else 0
+            self._add_trees(comparison, below[1], rest + spared - test * len(bases), replays.get(below[0]))
         return comparison
 
     def _lost(self, first: Moments, found: Moments) -> bool:
@@ -264,7 +266,7 @@ class Finish:
         n = min(n, most)
         if not settings.on or n < tuning.TREE_FEWEST:
             return
-        explores = not self.budget.events and grown.base.dim <= tuning.EXPLORED
+        explores = self.budget.explores(grown.base.dim)
         asked = int(tuning.EXPLORED_SHARE * n) if explores else 0
         seen, learned = fresh = self.evaluate(grown.base, n - asked, "tree")
         importance = torch.ones_like(learned)

@@ -171,9 +171,13 @@ class Trainer:
         if blind:
             self.uniform_ess = record.ess_fraction / self.iteration
         enough = record.ess_fraction * len(weights) >= tuning.FEWEST_EFFECTIVE
-        known = self.calls >= (budget if enough else int(tuning.TRAINING_SHARE * self.config.calls))
+        known = self.calls >= (budget if enough else int(self._share() * self.config.calls))
         if known or _constant(weights) or not self.survey.refines:
             self._end_survey(record, enough)
+
+    def _share(self) -> float:
+        """Of the calls, before trees and comparison."""
+        return self.budget.before_trees(self.integrand.dim)
 
     def _end_survey(self, record: TrainingRecord, enough: bool) -> None:
         """Decide how the training goes on; `enough` points were worth something."""
@@ -185,7 +189,7 @@ class Trainer:
         saturated = record.efficiency_0p1 >= tuning.NOTHING_TO_GAIN or record.ess_fraction >= tuning.ESS_SATURATED
         little = saturated or not enough
         vegas_only = config.sampler == "vegas" or (config.sampler == "auto" and little)
-        calls = int(tuning.TRAINING_SHARE * (config.calls - self.calls))
+        calls = int(self._share() * (config.calls - self.calls))
         reason = "there is little to gain" if little else ""
         if self.budget.for_integral and config.sampler == "auto":
             self.chooser.for_integral(record, self.integrand.dim, reason)
@@ -214,9 +218,9 @@ class Trainer:
 
     def _vegas(self) -> None:
         """Longer VEGAS iterations on a finer grid, with what the survey and the validation leave."""
-        known, most = self.history[-1].efficiency_0p1, int(tuning.TRAINING_SHARE * self.config.calls)
+        known, most = self.history[-1].efficiency_0p1, int(self._share() * self.config.calls)
         enough = self.budget.vegas(known, most)
-        share = tuning.TRAINING_SHARE - tuning.SURVEY_SHARE
+        share = self._share() - tuning.SURVEY_SHARE
         points = int(share * self.config.calls / tuning.VEGAS_ITERATIONS) * enough // most
         if enough - self.calls < points // 2 or known >= tuning.ESS_SATURATED:
             self.stage = "finish"
