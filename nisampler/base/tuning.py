@@ -70,9 +70,12 @@ TRIAL_RATED, TRIAL_DECIDED = 0.08, 4.0
 root of their number, that ends it. Chosen; `benchmarks/integrals.py` would show it."""
 TRIAL_FOURIER = 4
 """Fourier features of the second network of the trial. Chosen; `benchmarks/integrals.py` would show it."""
-REUSE = (1, 3)
-"""Steps on stored points for each on fresh ones: of one flow, and where the flows of several channels share the calls.
-`benchmarks/buffered_training.py` measures it; the idea is that of 2212.06172."""
+INITIAL_GAIN = 3.0**0.5
+"""Of the initial weights of the networks: unit inputs keep their variance. `benchmarks/learning.py` measures it."""
+REUSE, REUSE_FROM = (1, 3), 8e-6
+"""Steps on stored points for each on fresh ones: of one flow, and where the flows of several channels share the calls,
+or a call costs so many seconds: three of them save half of the calls and take 1.7 times longer.
+`benchmarks/learning.py` measures it; the idea is that of 2212.06172."""
 STORED_POINTS = (1, 2)
 """Points of a step on stored points over those of one on fresh ones: of one flow, and of the flows of several channels,
 which share them. They cost no calls, and twice as many hardly more time. `benchmarks/learning.py` measures it."""

@@ -83,7 +83,8 @@ class FlowTrainer:
         several = self.arms[0].sampler.channels > 1
         if config.flow.fourier < 0 and not several:
             self.arms.append(self._arm(tuning.TRIAL_FOURIER))
-        self.reuse = tuning.REUSE[several] if config.flow.reuse is None else config.flow.reuse
+        costly = several or integrand.expected_seconds >= tuning.REUSE_FROM
+        self.reuse = tuning.REUSE[costly] if config.flow.reuse is None else config.flow.reuse
         self.batch = config.fresh_batch
         if several and config.flow.batch is None:
             # Several flows learn from it. Twice the points take hardly longer: where time counts, steps are fewer.

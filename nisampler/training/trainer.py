@@ -240,7 +240,9 @@ class Trainer:
 
         def fresh(fourier: int) -> TrainableSampler:
             flow = config.flow
-            net = NetConfig(hidden=flow.hidden, layers=flow.layers, fourier=fourier, centre=True)
+            net = NetConfig(
+                hidden=flow.hidden, layers=flow.layers, fourier=fourier, centre=True, gain=tuning.INITIAL_GAIN
+            )
             coupling = CouplingConfig(Spline(bins=flow.bins), net, symmetry=symmetry)
             sampler = survey.flow(coupling, self.streams, config.channels.learned_weights)
             if start == "bins":

@@ -88,6 +88,19 @@ def test_exploring_finds_an_edge_with_fewer_points() -> None:
     assert median(found) > 1.15 * median(plain)
 
 
+def test_training_explores_where_there_are_few_coordinates() -> None:
+    """And where efficiency alone counts: it then has more of the calls than the training of grids."""
+    chosen = {}
+    for events in (0, 10_000):
+        config = TrainingConfig(calls=60_000, sampler="vegas", events=events)
+        result = Trainer(Integrand(annulus()), config, Streams(1)).fit()
+        explored = [candidate for candidate in result.candidates if "explored" in candidate.name]
+        assert len(explored) == (events == 0)
+        chosen[events] = next(candidate for candidate in result.candidates if candidate.chosen)
+    assert "explored" in chosen[0].name
+    assert chosen[0].efficiency_0p1 > 1.2 * chosen[10_000].efficiency_0p1
+
+
 def test_exploring_keeps_what_is_even() -> None:
     """Where all weights are equal there is nothing to ask for: points are uniform, and so is the density."""
     u = rand(1000, 2, 1)

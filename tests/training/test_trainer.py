@@ -144,7 +144,7 @@ RESUMED: dict[str, dict[str, Any]] = {
     "vegas": {"sampler": "vegas"},
     "vegas under the flow": {"vegas_start": "under", "fourier": 0, "reuse": 0},
     "small buffer": {"buffer": 700, "reuse": 1, "fourier": 3, "weight_decay": 0.01},
-    "roll-backs": {"learning_rate": 3.0, "fourier": 0},
+    "roll-backs": {"learning_rate": 3.0, "fourier": 0, "calls": 20_000},
 }
 
 

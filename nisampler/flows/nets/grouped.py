@@ -21,13 +21,15 @@ class GroupedLinear(nn.Module):
     torch.Size([5, 4, 8])
     """
 
-    def __init__(self, groups: int, d_in: int, d_out: int, generator: torch.Generator | None) -> None:
+    def __init__(
+        self, groups: int, d_in: int, d_out: int, generator: torch.Generator | None, gain: float = 1.0
+    ) -> None:
         super().__init__()
         if generator is None:
             self.weight = nn.Parameter(torch.zeros(groups, d_out, d_in))
             self.bias = nn.Parameter(torch.zeros(groups, d_out))
         else:
-            layers = [make_linear(d_in, d_out, generator) for _ in range(groups)]
+            layers = [make_linear(d_in, d_out, generator, gain) for _ in range(groups)]
             self.weight = nn.Parameter(torch.stack([layer.weight.detach() for layer in layers]))
             self.bias = nn.Parameter(torch.stack([layer.bias.detach() for layer in layers]))
 
@@ -50,7 +52,7 @@ class GroupedMLP(nn.Module):
         super().__init__()
         self.features = FourierFeatures(d_in, config.fourier, config.centre)
         sizes = [self.features.d_out] + [config.hidden] * config.layers
-        self.hidden = nn.ModuleList(GroupedLinear(groups, a, b, generator) for a, b in pairwise(sizes))
+        self.hidden = nn.ModuleList(GroupedLinear(groups, a, b, generator, config.gain) for a, b in pairwise(sizes))
         self.output = GroupedLinear(groups, config.hidden, d_out, None)
         self.activation: Activation = config.activation
         self._activation = ACTIVATIONS[config.activation]

@@ -65,19 +65,19 @@ def join_context(x: Tensor, context: Tensor | None, context_dim: int) -> Tensor:
     return torch.cat([x, context.to(x.dtype)], dim=1)
 
 
-def make_linear(d_in: int, d_out: int, generator: torch.Generator) -> nn.Linear:
-    """A linear layer with the usual uniform weights in ±1/sqrt(d_in), drawn from `generator` only.
+def make_linear(d_in: int, d_out: int, generator: torch.Generator, gain: float = 1.0) -> nn.Linear:
+    """A linear layer with uniform weights in ±gain/sqrt(d_in), drawn from `generator` only.
 
     >>> make_linear(2, 3, torch.Generator().manual_seed(1)).weight.shape
     torch.Size([3, 2])
     """
     layer: nn.Linear = nn.utils.skip_init(nn.Linear, d_in, d_out)  # type: ignore[no-untyped-call]
-    _initialise(layer.weight, layer.bias, generator)
+    _initialise(layer.weight, layer.bias, generator, gain)
     return layer
 
 
-def _initialise(weight: Tensor, bias: Tensor, generator: torch.Generator) -> None:
-    scale = 1 / math.sqrt(weight.shape[1])
+def _initialise(weight: Tensor, bias: Tensor, generator: torch.Generator, gain: float) -> None:
+    scale = gain / math.sqrt(weight.shape[1])
     nn.init.uniform_(weight, -scale, scale, generator=generator)
     nn.init.uniform_(bias, -scale, scale, generator=generator)
 
@@ -91,12 +91,12 @@ class Linear(nn.Module):
     tensor([[0., 0., 0.]], grad_fn=<TBackward0>)
     """
 
-    def __init__(self, d_in: int, d_out: int, generator: torch.Generator | None = None) -> None:
+    def __init__(self, d_in: int, d_out: int, generator: torch.Generator | None = None, gain: float = 1.0) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(d_out, d_in))
         self.bias = nn.Parameter(torch.zeros(d_out))
         if generator is not None:
-            _initialise(self.weight, self.bias, generator)
+            _initialise(self.weight, self.bias, generator, gain)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.addmm(self.bias.unsqueeze(1), self.weight, x.t()).t()
@@ -187,9 +187,9 @@ class ResidualNet(nn.Module):
         self.features = FourierFeatures(d_in, config.fourier, config.centre)
         width = config.context_dim + self.features.d_out
         size = config.hidden
-        self.input = Linear(width, size, generator)
-        self.first = nn.ModuleList(Linear(size, size, generator) for _ in range(config.layers))
-        self.second = nn.ModuleList(Linear(size, size, generator) for _ in range(config.layers))
+        self.input = Linear(width, size, generator, config.gain)
+        self.first = nn.ModuleList(Linear(size, size, generator, config.gain) for _ in range(config.layers))
+        self.second = nn.ModuleList(Linear(size, size, generator, config.gain) for _ in range(config.layers))
         self.output = Linear(size, d_out)
         self._activation = ACTIVATIONS[config.activation]
 
@@ -219,6 +219,9 @@ class NetConfig:
         Length of the context vector.
     centre
         Feed coordinates of [0, 1] to the network as 2x - 1.
+    gain
+        Of the initial weights and biases, which are uniform in ±gain/sqrt(inputs), but of "bayesian". With √3, inputs
+        of unit variance keep it (LeCun et al., Efficient BackProp, 1998); 1 is the usual choice of torch.
     prior_precision, initial_log_variance
         For the weights of "bayesian" (2312.09290): 1 / variance of their prior, and log variance of their posterior at
         the start.
@@ -242,6 +245,7 @@ class NetConfig:
     fourier: Natural = 0
     context_dim: Natural = 0
     centre: bool = False
+    gain: Positive = 1.0
     prior_precision: Positive = 500.0
     initial_log_variance: Finite = -9.0
 
@@ -259,4 +263,4 @@ class NetConfig:
         """A layer of an MLP; without a generator an output layer, which starts at zero."""
         if self.kind == "bayesian":
             return VariationalLinear(d_in, d_out, self.prior_precision, self.initial_log_variance, generator)
-        return Linear(d_in, d_out, generator)
+        return Linear(d_in, d_out, generator, self.gain)

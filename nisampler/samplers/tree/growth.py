@@ -51,7 +51,7 @@ class TreeConfig:
     4.0
     """
 
-    leaves: Annotated[Whole, Field(ge=1, le=1_000_000)] = 20_000
+    leaves: Annotated[Whole, Field(ge=1, le=1_000_000)] = 50_000
     min_points: Count = 50
     shrinkage: NonNegative = 50.0
     order: Annotated[Finite, Field(ge=1.0)] = 4.0
