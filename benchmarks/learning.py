@@ -45,6 +45,7 @@ from nisampler.training.arm import Batch
 from nisampler.training.config import TrainingConfig
 from nisampler.training.evaluation import rated
 from nisampler.training.flow_trainer import FlowTrainer
+from nisampler.training.records import TrainingResult
 from nisampler.training.trainer import Trainer
 from nisampler.ui.palette import BLUE, GREY, INK, ORANGE
 from nisampler.ui.plots import PLAIN
@@ -192,7 +193,13 @@ def measure(job: Row) -> Row:
     seconds = time.process_time() - start
     efficiency, spread = judged(result.sampler, integrand, job["points"])
     alone = 0.0 if trainer.flow is None else judged(trainer.flow.sampler(), integrand, job["points"])[0]
-    return job | {"efficiency": efficiency, "flow": alone, "spread": spread, "seconds": seconds}
+    known = {"vegas": surveyed(result), "flows": trainer.survey.flows, "dim": integrand.dim}
+    return job | {"efficiency": efficiency, "flow": alone, "spread": spread, "seconds": seconds} | known
+
+
+def surveyed(result: TrainingResult) -> float:
+    """The efficiency at 0.1 % overweight of VEGAS at the end of its survey."""
+    return next((record.efficiency_0p1 for record in reversed(result.history) if record.stage == "vegas"), 0.0)
 
 
 def learned_from_store(job: Row, integrand: Integrand, config: TrainingConfig) -> Row:

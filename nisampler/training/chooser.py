@@ -100,10 +100,11 @@ class Chooser:
     def flow(self, name: str, vegas: float, most: int, costs: Mapping[str, float] | None = None) -> Option:
         """The flow whose costs have this name, with the best number of calls up to `most`."""
         known, events = self.prices.known if costs is None else costs, self.budget.events
-        prices = (self.prices.known["call"], known[name], known[f"{name}_training"], self.flows)
+        size = (self.flows, name == "small")
+        prices = (self.prices.known["call"], known[name], known[f"{name}_training"], *size)
         calls = best_flow_calls(events, vegas, most, *prices)
         seconds = flow_seconds(events, vegas, calls, *prices)
-        return Option(_flow_name(*self.sizes()[name]), calls, flow_efficiency(vegas, calls, self.flows), seconds)
+        return Option(_flow_name(*self.sizes()[name]), calls, flow_efficiency(vegas, calls, *size), seconds)
 
     def worth_timing(self, name: str, options: Sequence[Option], vegas: float, most: int) -> bool:
         """Whether this flow might be quicker than the options, if it costs no more than on a quick machine."""

@@ -121,11 +121,13 @@ class Choice:
         """One line for a summary.
 
         >>> Choice(1000, "VEGAS", "", [Option("VEGAS", 0, 0.5, 2.0), Option("flow 2x32", 9000, 0.8, 31.0)]).line()
-        'VEGAS for 1000 events; foreseen by stated costs: VEGAS 2 s, flow 2x32 31 s'
+        'VEGAS for 1000 events; foreseen by stated costs: VEGAS 2 s, flow 2x32 31 s (flows within a factor 1.5)'
         """
         times = ", ".join(f"{option.name} {option.seconds:.2g} s" for option in self.options)
         source = "measured" if self.measured else "stated"
         foreseen = f"foreseen by {source} costs: {times}" if times else ""
+        if any(option.name.startswith("flow") for option in self.options):
+            foreseen += f" (flows within a factor {tuning.EFFICIENCY_WITHIN:.2g})"
         aim = f"{self.events} events" if self.events else "the integral"
         parts = [f"{self.chosen} for {aim}", foreseen, self.reason]
         return "; ".join(part for part in parts if part)
@@ -196,15 +198,16 @@ def points_of(events: int, efficiency: float) -> float:
     return events / max(efficiency, 1e-9) + integration_calls(events, efficiency)
 
 
-def flow_efficiency(vegas: float, calls: int, flows: int = 1) -> float:
+def flow_efficiency(vegas: float, calls: int, flows: int = 1, small: bool = False) -> float:
     """What a flow may reach after a training with `calls` calls, from the efficiency of VEGAS on the same integrand.
 
-    `flows` share the calls in a multichannel sampler.
+    `flows` share the calls in a multichannel sampler; a `small` one learns less from them. It is an expectation: what
+    comes out is mostly within a factor `tuning.EFFICIENCY_WITHIN`.
 
     >>> round(flow_efficiency(0.01, 100_000), 3)
     0.275
     """
-    power = tuning.BEST_POWER + (1.0 - tuning.BEST_POWER) / (1.0 + calls / (tuning.HALF_WAY * flows))
+    power = tuning.BEST_POWER + (1.0 - tuning.BEST_POWER) / (1.0 + calls / (tuning.HALF_WAY[small] * flows))
     return float(max(vegas, 1e-9) ** power)
 
 
@@ -226,13 +229,20 @@ def integral_gain(spread: float, dim: int, calls: int, flows: int = 1) -> float:
 
 
 def flow_seconds(
-    events: int, vegas: float, calls: int, call: float, point: float, training: float, flows: int = 1
+    events: int,
+    vegas: float,
+    calls: int,
+    call: float,
+    point: float,
+    training: float,
+    flows: int = 1,
+    small: bool = False,
 ) -> float:
     """Seconds of a flow's training with `calls` calls, the integration and `events` events.
 
     Parameters
     ----------
-    events, vegas, calls, flows
+    events, vegas, calls, flows, small
         As for `flow_efficiency`.
     call, point, training
         Seconds of an integrand call, of a point of the flow, and of its training per call.
@@ -242,12 +252,19 @@ def flow_seconds(
     >>> round(flow_seconds(100_000, 0.01, 100_000, call=1e-4, point=1e-5, training=1e-4), 1)
     63.9
     """
-    after = points_of(events, flow_efficiency(vegas, calls, flows))
+    after = points_of(events, flow_efficiency(vegas, calls, flows, small))
     return calls * (call + training) + after * (call + point)
 
 
 def best_flow_calls(
-    events: int, vegas: float, most: int, call: float, point: float, training: float, flows: int = 1
+    events: int,
+    vegas: float,
+    most: int,
+    call: float,
+    point: float,
+    training: float,
+    flows: int = 1,
+    small: bool = False,
 ) -> int:
     """The training calls with the least `flow_seconds`: `most` or a half, a quarter ... of it.
 
@@ -255,4 +272,4 @@ def best_flow_calls(
     100000
     """
     options = [most >> k for k in range(12) if most >> k >= tuning.LEAST_TRAINING] or [most]
-    return min(options, key=lambda calls: flow_seconds(events, vegas, calls, call, point, training, flows))
+    return min(options, key=lambda calls: flow_seconds(events, vegas, calls, call, point, training, flows, small))

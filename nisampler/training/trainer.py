@@ -240,9 +240,8 @@ class Trainer:
 
         def fresh(fourier: int) -> TrainableSampler:
             flow = config.flow
-            net = NetConfig(
-                hidden=flow.hidden, layers=flow.layers, fourier=fourier, centre=True, gain=tuning.INITIAL_GAIN
-            )
+            gain = tuning.INITIAL_GAIN[survey.starts_in_bins]
+            net = NetConfig(hidden=flow.hidden, layers=flow.layers, fourier=fourier, centre=True, gain=gain)
             coupling = CouplingConfig(Spline(bins=flow.bins), net, symmetry=symmetry)
             sampler = survey.flow(coupling, self.streams, config.channels.learned_weights)
             if start == "bins":
