@@ -4,8 +4,9 @@
         --output benchmarks/results/planner.json
     python benchmarks/planner.py --rows benchmarks/results/planner.json --figure planner.svg
 
-A flow is expected to reach e_flow = e_vegas^γ with γ = γ∞ + (1 - γ∞) / (1 + calls / (h flows)), with the efficiency of
-VEGAS after its survey. γ∞ and h are fitted to log e_flow, h for each size of the flows.
+A flow is expected to reach e_flow = e_vegas^γ with γ = 1 / (1 + calls / (h flows)) and the efficiency of VEGAS after
+its survey; h is some factor c larger where several flows share the calls. h, for each size of the flows, and c are
+fitted to log e_flow.
 """
 
 from __future__ import annotations
@@ -50,18 +51,17 @@ def expected(row: Row) -> float:
 
 
 def fitted(rows: Sequence[Row]) -> tuple[list[float], float]:
-    """γ∞, h of the large and of the small flow, and the root mean square of log(measured/expected)."""
+    """h of the large and of the small flow, c, and the root mean square of log(measured/expected)."""
     calls = np.array([tuning.TRAINING_SHARE * row["calls"] / row["flows"] for row in rows])
-    small = np.array([is_small(row) for row in rows])
+    small, shared = np.array([is_small(row) for row in rows]), np.array([row["flows"] > 1 for row in rows])
     vegas, reached = (np.log([row[name] for row in rows]) for name in ("vegas", "efficiency"))
 
     def residuals(parameters: np.ndarray) -> np.ndarray:
-        best, large, little = np.exp(parameters)
-        power = best + (1.0 - best) / (1.0 + calls / np.where(small, little, large))
-        return power * vegas - reached
+        large, little, factor = np.exp(parameters)
+        half_way = np.where(small, little, large) * np.where(shared, factor, 1.0)
+        return vegas / (1.0 + calls / half_way) - reached
 
-    start = np.log([tuning.BEST_POWER, *tuning.HALF_WAY])
-    found = least_squares(residuals, start, loss="soft_l1", f_scale=0.2)
+    found = least_squares(residuals, np.log([*tuning.HALF_WAY, tuning.SHARED_HALF_WAY]), loss="soft_l1", f_scale=0.2)
     return np.exp(found.x).tolist(), math.sqrt(float(np.square(residuals(found.x)).mean()))
 
 
@@ -87,6 +87,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             own = [row for row in rows if is_small(row) == chosen]
             axis.plot([expected(row) for row in own], [row["efficiency"] for row in own], "o", color=colour, label=name)
         for row in rows:
+            if abs(math.log(row["efficiency"] / expected(row))) < 0.2:
+                continue  # those on the line need no name
             label = f" {row['case']} {row['calls'] // 1000}k"
             axis.annotate(label, (expected(row), row["efficiency"]), fontsize=7, color=GREY)
         axis.set(xscale="log", yscale="log", xlabel="expected efficiency at 0.1 %", ylabel="measured")
@@ -102,12 +104,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--figure", type=Path, help="draw measured over expected")
     options = parser.parse_args(arguments)
     rows = usable(json.loads(options.rows.read_text(encoding="utf-8"))["rows"])
-    (best, large, little), error = fitted(rows)
+    (large, little, factor), error = fitted(rows)
     now = math.sqrt(sum(math.log(row["efficiency"] / expected(row)) ** 2 for row in rows) / len(rows))
     text = (
         f"Rows of `benchmarks/learning.py` by `{SCRIPT}`. With the constants in use a measured efficiency is within a "
-        f"factor {math.exp(now):.2f} of the expected one (root mean square). A fit gives BEST_POWER {best:.3f} and "
-        f"HALF_WAY ({large:.0f}, {little:.0f}), with a factor {math.exp(error):.2f}."
+        f"factor {math.exp(now):.2f} of the expected one (root mean square). A fit gives HALF_WAY "
+        f"({large:.0f}, {little:.0f}) and SHARED_HALF_WAY {factor:.2f}, with a factor {math.exp(error):.2f}."
     )
     page = markdown("What the planner expects of flows", (text,), COLUMNS, lines(rows))
     options.rows.with_suffix(".md").write_text(page, encoding="utf-8")

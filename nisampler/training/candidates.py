@@ -233,9 +233,13 @@ class Finish:
                 below = (number, Grown(base, unseen, weights, torch.ones_like(weights)))
             self._add_twin(comparison, base, unseen, weights)
         if below is not None and trees:
-            spared = left - most if self.budget.explores(below[1].base.dim) else 0
+            spared = left - most if self._explores(below[1].base) else 0
             self._add_trees(comparison, below[1], rest + spared - test * len(bases), replays.get(below[0]))
         return comparison
+
+    def _explores(self, base: Sampler) -> bool:
+        """Whether trees behind a sampler throw points where they are needed; never at edges of what is not finite."""
+        return self.budget.explores(base.dim) and not self.evaluate.integrand.nonfinite
 
     def _lost(self, first: Moments, found: Moments) -> bool:
         deviation = math.hypot(found.standard_error, first.standard_error)
@@ -266,7 +270,7 @@ class Finish:
         n = min(n, most)
         if not settings.on or n < tuning.TREE_FEWEST:
             return
-        explores = self.budget.explores(grown.base.dim)
+        explores = self._explores(grown.base)
         asked = int(tuning.EXPLORED_SHARE * n) if explores else 0
         seen, learned = fresh = self.evaluate(grown.base, n - asked, "tree")
         importance = torch.ones_like(learned)

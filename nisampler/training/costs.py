@@ -121,7 +121,7 @@ class Choice:
         """One line for a summary.
 
         >>> Choice(1000, "VEGAS", "", [Option("VEGAS", 0, 0.5, 2.0), Option("flow 2x32", 9000, 0.8, 31.0)]).line()
-        'VEGAS for 1000 events; foreseen by stated costs: VEGAS 2 s, flow 2x32 31 s (flows within a factor 1.5)'
+        'VEGAS for 1000 events; foreseen by stated costs: VEGAS 2 s, flow 2x32 31 s (flows within a factor 1.4)'
         """
         times = ", ".join(f"{option.name} {option.seconds:.2g} s" for option in self.options)
         source = "measured" if self.measured else "stated"
@@ -205,10 +205,10 @@ def flow_efficiency(vegas: float, calls: int, flows: int = 1, small: bool = Fals
     comes out is mostly within a factor `tuning.EFFICIENCY_WITHIN`.
 
     >>> round(flow_efficiency(0.01, 100_000), 3)
-    0.275
+    0.398
     """
-    power = tuning.BEST_POWER + (1.0 - tuning.BEST_POWER) / (1.0 + calls / (tuning.HALF_WAY[small] * flows))
-    return float(max(vegas, 1e-9) ** power)
+    half_way = tuning.HALF_WAY[small] * (flows * tuning.SHARED_HALF_WAY if flows > 1 else 1.0)
+    return float(max(vegas, 1e-9) ** (1.0 / (1.0 + calls / half_way)))
 
 
 def integral_gain(spread: float, dim: int, calls: int, flows: int = 1) -> float:
@@ -250,7 +250,7 @@ def flow_seconds(
     Examples
     --------
     >>> round(flow_seconds(100_000, 0.01, 100_000, call=1e-4, point=1e-5, training=1e-4), 1)
-    63.9
+    50.4
     """
     after = points_of(events, flow_efficiency(vegas, calls, flows, small))
     return calls * (call + training) + after * (call + point)

@@ -293,6 +293,8 @@ class Trainer:
         plain = self.survey.plain()
         scouts = self._scouts(plain)
         left, simplest = config.calls - self.calls, None if config.sampler == "flow" else plain
+        if self.calls < 0.9 * self._share() * config.calls:
+            left = min(left, config.calls // 4)  # what ended early leaves no calls to trees
         trees = self.survey.trains and (flow is not None or not self.budget.for_integral)
         comparison = finish.run(bases, left, replays, trees, told, simplest)
         candidates, sampler = comparison.judged()

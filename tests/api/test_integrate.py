@@ -289,7 +289,7 @@ def test_a_training_is_stopped_by_a_callback() -> None:
 
     def stop(progress: Progress) -> bool:
         seen.append(progress)
-        return progress.done > 8000
+        return progress.done > 5000
 
     found = integrate(camel(2), callback=stop, **(QUICK | {"training": training(calls=20_000, sampler="flow")}))
     assert seen and any("stopped" in warning for warning in found.warnings) and found.calls["training"] < 20_000

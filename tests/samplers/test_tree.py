@@ -101,6 +101,16 @@ def test_training_explores_where_there_are_few_coordinates() -> None:
     assert chosen[0].efficiency_0p1 > 1.2 * chosen[10_000].efficiency_0p1
 
 
+def test_exploring_stands_a_peak_that_was_unknown() -> None:
+    """One that is 1e30 times higher than all that was known, so that powers of its weights would overflow."""
+    u = rand(500, 2, 1) * 0.5
+    peak = lambda x: torch.where((x > 0.75).all(1), 1e30, 1e-3 + x[:, 0])  # noqa: E731
+    config = TreeConfig(min_points=10, shrinkage=3.0, order=8.0)
+    tree = explore_tree(peak, 20_000, (u, peak(u)), config, generator=torch.Generator().manual_seed(1))
+    inside = tree.unmap(torch.tensor([[0.9, 0.9]], dtype=torch.float64))[1].exp()
+    assert 10.0 < float(inside) < 16.1
+
+
 def test_exploring_keeps_what_is_even() -> None:
     """Where all weights are equal there is nothing to ask for: points are uniform, and so is the density."""
     u = rand(1000, 2, 1)

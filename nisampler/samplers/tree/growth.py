@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Annotated, Any
 
@@ -24,6 +24,9 @@ from nisampler.base import kernels, tuning
 from nisampler.base.checks import Count, Finite, NonNegative, Whole, settings
 from nisampler.base.moments import power_of_two
 from nisampler.samplers.tree.density import Array, DensityTree
+
+# Weights, in units of the mean of those known first, whose powers and sums of powers stay far from an overflow.
+_LARGEST = 1e15
 
 
 @settings
@@ -276,6 +279,10 @@ class _Builder:
     def add(self, u: Tensor, weights: Tensor) -> None:
         """Take the points that were `wanted` into account, with their weights."""
         first, size = len(self.points), self._sizes(weights)
+        largest = float(size.max(initial=0.0))
+        if largest > _LARGEST:
+            size = size / largest
+            self._shrink(largest)
         self.points = np.concatenate([self.points, u.double().cpu().numpy()])
         self.size = np.concatenate([self.size, size])
         self.factor = np.concatenate([self.factor, np.ones(len(size))])
@@ -286,6 +293,17 @@ class _Builder:
             if len(new):
                 chosen = np.concatenate([leaf.points, new])
                 self.leaves[place] = self._leaf(leaf.number, leaf.low, leaf.high, chosen, leaf.parent, leaf.path)
+
+    def _shrink(self, by: float) -> None:
+        """Count weights in units that are so many times larger: powers of a peak that was unknown would overflow."""
+        order = self.config.order
+        self.scale *= by
+        self.size /= by
+        self.powers = self.factor * self.size**order
+        self.leaves = [
+            replace(leaf, priority=leaf.priority / by, parent=leaf.parent * by**-order, moment=leaf.moment * by**-order)
+            for leaf in self.leaves
+        ]
 
     def _excess(self, leaf: _Leaf) -> float:
         """Volume times density above the mean of the weights: what cuts of a leaf could gain at most."""
