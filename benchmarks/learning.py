@@ -100,7 +100,7 @@ def configured(job: Row, calls: int) -> TrainingConfig:
     ConfigError
         If the question names nothing.
     """
-    config = TrainingConfig(calls=calls, sampler="flow")
+    config = TrainingConfig(calls=calls, sampler="flow", events=0)
     if job["value"] == DEFAULT:
         return config
     try:

@@ -41,7 +41,7 @@ class CallBudget:
 
     def explores(self, dim: int) -> bool:
         """Whether trees with so many coordinates throw points where they are needed: where efficiency alone counts."""
-        return self.config.tree.on and not (self.events or self.for_integral) and dim <= tuning.EXPLORED
+        return self.config.tree.on and self.config.events == 0 and dim <= tuning.EXPLORED
 
     def before_trees(self, dim: int) -> float:
         """Share of the calls that are spent before trees and comparison."""

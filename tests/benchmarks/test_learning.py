@@ -38,7 +38,7 @@ def test_settings_and_constants_can_be_asked_for(learning: ModuleType, monkeypat
     job = {"question": "flow.bins", "value": "6"}
     assert learning.configured(job, 5000).flow.bins == 6
     assert learning.configured(job | {"question": "sampler", "value": "vegas"}, 5000).sampler == "vegas"
-    assert learning.configured(job | {"value": learning.DEFAULT}, 5000) == TrainingConfig(calls=5000, sampler="flow")
+    assert learning.configured(job | {"value": learning.DEFAULT}, 5000) == TrainingConfig(5000, "flow", events=0)
     monkeypatch.setattr(learning.tuning, "TAIL", 0.75)
     monkeypatch.setattr(learning.tuning, "REUSE", (1, 3))
     several = {"question": "several", "value": '{"flow.batch": 64, "flow.reuse": 2}'}

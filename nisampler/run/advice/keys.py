@@ -109,7 +109,11 @@ def parameter_keys(process: str) -> list[Key]:
 
 
 def all_parameters() -> list[Key]:
-    """The parameters of all registered processes and of process strings, those that agree as one."""
+    """The parameters of all registered processes and of process strings, those that agree as one.
+
+    >>> "w_plus_jets" in next(key for key in all_parameters() if str(key) == "parameters.n_jets").processes
+    True
+    """
     found: dict[tuple[str, ...], Key] = {}
     for process in [*available(), PARTICLES]:
         for key in parameter_keys(process):
