@@ -41,7 +41,8 @@ class CallBudget:
 
     def explores(self, dim: int) -> bool:
         """Whether trees with so many coordinates throw points where they are needed: where efficiency alone counts."""
-        return self.config.tree.on and self.config.events == 0 and dim <= tuning.EXPLORED
+        efficient = self.config.events is not None and not self.events
+        return self.config.tree.on and efficient and dim <= tuning.EXPLORED
 
     def before_trees(self, dim: int) -> float:
         """Share of the calls that are spent before trees and comparison."""

@@ -247,7 +247,7 @@ class _Builder:
 
     def grow(self) -> None:
         """Cut leaves as long as that is worth something."""
-        waiting, final = self.leaves, []
+        waiting, final = self.leaves, list[_Leaf]()
         heapq.heapify(waiting)
         while waiting and len(waiting) + len(final) < self.config.leaves:
             leaf = heapq.heappop(waiting)
@@ -309,7 +309,8 @@ class _Builder:
         """Volume times density above the mean of the weights: what cuts of a leaf could gain at most."""
         factor = self.factor[leaf.points]
         mean = float((self.size[leaf.points] * factor).sum() / max(factor.sum(), 1e-300))
-        return float(np.prod(leaf.high - leaf.low)) * max(leaf.moment ** (1.0 / self.config.order) - mean, 0.0)
+        norm: float = leaf.moment ** (1.0 / self.config.order)
+        return float(np.prod(leaf.high - leaf.low)) * max(norm - mean, 0.0)
 
     def tree(self) -> DensityTree:
         """The leaves with their densities."""
