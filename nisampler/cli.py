@@ -330,21 +330,35 @@ def merge(
 @app.command()
 def report(
     context: typer.Context,
-    run: RunPath,
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="A run directory; several with --compare.")],
+    compare: Annotated[bool, typer.Option("--compare", help="One page of several runs beside each other.")] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The page to write; RUN/report.html by default.")
+        Path | None,
+        typer.Option("--output", "-o", help="The page to write; RUN/report.html or comparison.html by default."),
     ] = None,
+    labels: Annotated[list[str] | None, typer.Option("--label", help="Of each run that is compared.")] = None,
     style: Annotated[Style | None, typer.Option(help="Style of the figures, from mplhep.")] = None,
 ) -> None:
-    """Draw the report of a finished run again, and look whether its events are as they were written."""
+    """Draw the report of a finished run again, and check its events; or one report that compares several runs."""
     with errors(context):
         from nisampler.base.outputs import new_file
+        from nisampler.errors import ConfigError
         from nisampler.run.directory import RunDirectory
         from nisampler.run.report.drawing import redraw
 
-        directory = RunDirectory.read(run)
-        wrong = redraw(directory, style, None if output is None else new_file(output))
-        show([("wrote", str(output or directory.report)), *(("warning", text) for text in wrong)])
+        target = None if output is None else new_file(output)
+        if compare:
+            from nisampler.run.plotting.comparing import compare as write_comparison
+
+            target = target or new_file("comparison.html")
+            write_comparison(runs, target, labels or (), style)
+            show([("wrote", str(target))])
+            return
+        if len(runs) > 1 or labels:
+            raise ConfigError("several runs, and their labels, are for --compare")
+        directory = RunDirectory.read(runs[0])
+        wrong = redraw(directory, style, target)
+        show([("wrote", str(target or directory.report)), *(("warning", text) for text in wrong)])
 
 
 app.add_typer(explaining.app)

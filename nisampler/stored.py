@@ -30,7 +30,7 @@ from nisampler.training.records import Candidate, Known, TrainingRecord, Trainin
 from nisampler.unweighting.unweighter import Efficiencies
 
 CHECKPOINT, SAMPLER, INTEGRATION, TWO_STAGE = "checkpoint", "sampler", "integration", "two_stage"
-SECONDS = "seconds.json"
+SECONDS, TIMELINE = "seconds.json", "timeline.json"
 # Before the names of tensors that the function learned itself.
 _FUNCTION = "function."
 # Names of limits that say how often there was one to meet.
@@ -363,3 +363,51 @@ def stored_seconds(folder: Path) -> dict[str, float]:
     with suppress(StorageError, TypeError, ValueError):
         return {str(name): float(value) for name, value in read_sealed(folder / SECONDS).items()}
     return {}
+
+
+@dataclass
+class Timeline:
+    """CPU-seconds of a training at numbers of calls, over all its sessions; they are told, and nothing depends on them.
+
+    Attributes
+    ----------
+    calls, seconds
+        Both increasing.
+
+    Examples
+    --------
+    >>> timeline = Timeline()
+    >>> for calls, seconds in ((100, 1.0), (200, 3.0), (150, 4.0)):
+    ...     timeline.note(calls, seconds)
+    >>> timeline.calls, timeline.seconds_at(np.array([50.0, 125.0])).tolist()
+    ([100, 150], [0.5, 2.5])
+    """
+
+    calls: list[int] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    def note(self, calls: int, seconds: float) -> None:
+        """Calls so far; what an earlier session did beyond them was lost, but its time was spent."""
+        while self.calls and self.calls[-1] >= calls:
+            self.calls.pop()
+            self.seconds.pop()
+        self.calls.append(calls)
+        self.seconds.append(round(seconds, 3))
+
+    def seconds_at(self, calls: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(n,) at these calls (n,), between what was noted."""
+        return np.interp(calls, [0, *self.calls], [0.0, *self.seconds])
+
+
+def stored_timeline(folder: Path) -> Timeline | None:
+    """The timeline of a training, None where it was not noted.
+
+    >>> stored_timeline(Path("nowhere")) is None
+    True
+    """
+    with suppress(StorageError, TypeError, ValueError, KeyError):
+        data = read_sealed(folder / TIMELINE)
+        calls, seconds = [int(n) for n in data["calls"]], [float(value) for value in data["seconds"]]
+        if len(calls) == len(seconds):
+            return Timeline(calls, seconds)
+    return None

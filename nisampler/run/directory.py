@@ -268,6 +268,10 @@ class RunDirectory:
         """Remember the seconds spent in each stage."""
         write_sealed(self.path / stored.SECONDS, seconds)
 
+    def store_timeline(self, timeline: stored.Timeline) -> None:
+        """Remember when the training had made how many calls."""
+        write_sealed(self.path / stored.TIMELINE, {"calls": timeline.calls, "seconds": timeline.seconds})
+
 
 def _run(path: str | Path) -> Path:
     target = Path(path)

@@ -1,4 +1,4 @@
-"""The command `explain`: what the largest weights of a finished run have in common, as tables, a list and a picture."""
+"""The command `explain`: what the largest weights of a finished run have in common, as tables, a list and pictures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nisampler.ui.progress import monitor_for
 if TYPE_CHECKING:
     from nisampler.unweighting.explanation import Explanation
 
-FIGURE, LIST = "explained.svg", "explained.csv"
+FIGURE, LOSSES, LIST = "explained.svg", "losses.svg", "explained.csv"
 
 
 app = typer.Typer()
@@ -26,8 +26,12 @@ def explain(
     points: Annotated[int, typer.Option(min=1, help="Fresh points of the frozen sampler, each a call.")] = 100_000,
     worst: Annotated[int, typer.Option(min=1, help="How many of them count as the worst.")] = 100,
     shard: Annotated[int, typer.Option(min=0, help="Another number draws other points.")] = 0,
+    pairs: Annotated[
+        list[str] | None,
+        typer.Option("--pair", help="A quantity of the picture of pairs, coordinates by default; repeatable."),
+    ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder of the picture and the list; RUN by default.")
+        Path | None, typer.Option("--output", "-o", help="Folder of the pictures and the list; RUN by default.")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing.")] = False,
 ) -> None:
@@ -41,15 +45,20 @@ def explain(
         with monitor_for(not quiet) as monitor, opened(run) as directory:
             directory.require_integral()
             found = generator_of(directory, 0, monitor)[2].explain(points, worst, shard)
+            pictures = {FIGURE: svg(found.figure()), LOSSES: svg(found.losses(pairs or ()))}
             folder = make_folder(output or (run if run.is_dir() else Path()))
-            with atomic_write(folder / FIGURE, "wb") as picture:
-                picture.write(svg(found.figure()))
+            for name, drawn in pictures.items():
+                with atomic_write(folder / name, "wb") as picture:
+                    picture.write(drawn)
             with atomic_write(folder / LIST, "w") as handle:
                 handle.write(listed(found))
         for rows in (found.rows(), found.channel_rows()):
             if rows:
                 table([*rows, [""] * len(rows[0])], quiet)
-        show([("", found.line()), ("wrote", str(folder / FIGURE)), ("", str(folder / LIST))], quiet)
+        show(
+            [("", found.line()), ("wrote", str(folder / FIGURE)), ("", str(folder / LOSSES)), ("", str(folder / LIST))],
+            quiet,
+        )
 
 
 def listed(found: Explanation) -> str:

@@ -27,7 +27,7 @@ from nisampler.run.job import Job, build_job, card_device
 from nisampler.run.report.drawing import Drawn, draw, report_page
 from nisampler.run.report.summary import integral_data, integral_text
 from nisampler.run.sharing import shared
-from nisampler.run.stages import Clock, chain
+from nisampler.run.stages import TRAINING, Clock, chain
 from nisampler.ui.monitor import SILENT, LogMonitor, Monitor, Monitors, log_end
 
 
@@ -180,7 +180,7 @@ def _execute(
 def _integrated(job: Job, directory: RunDirectory, clock: Clock, checkpoint_seconds: float, monitor: Monitor) -> Result:
     """The first two stages."""
     stages = chain(job, directory, monitor)
-    with clock.stage("training"):
+    with clock.stage(TRAINING):
         trained = stages.train(checkpoint_seconds)
     training = trained.result
     monitor.line(f"sampler: {training.sampler.describe()}, {trained.counts['calls']} calls")

@@ -106,28 +106,32 @@ def marginals(x: Floats, weights: Floats, axes: Sequence[Axis], style: Sheet = P
             panel.set_xlabel(axes[0].label)
             _legend(figure, names, panel.get_position().x0, 1.0 - 0.05 / 5.2)
         else:
-            figure, grid = _grid(len(axes))
+            figure, grid = square_grid(len(axes))
             for i, row in enumerate(grid):
                 for j, panel in enumerate(row):
                     if i == j:
                         _single(panel, axes[i], x[:, i], size)
                     else:
                         _pair(panel, (axes[j], axes[i]), x[:, [j, i]], size if i > j else None)
-                    _label(panel, axes, i, j)
+                    label_panel(panel, axes, i, j)
             _legend(figure, names, grid[0][0].get_position().x0, 1.0 - 0.1 / figure.get_figheight())
     return figure
 
 
-def _grid(k: int) -> tuple[Drawing, list[list[Axes]]]:
-    """k × k square panels."""
+def square_grid(k: int, above: float = _ABOVE) -> tuple[Drawing, list[list[Axes]]]:
+    """k × k square panels, and so many inches above them.
+
+    >>> len(square_grid(3)[1])
+    3
+    """
     side = max(WIDTH - _BESIDE - _MARGIN, _PANEL * k)
-    width, height = side + _BESIDE + _MARGIN, side + _BELOW + _ABOVE
+    width, height = side + _BESIDE + _MARGIN, side + _BELOW + above
     figure = Drawing(figsize=(width, height))
     place: Any = {
         "left": _BESIDE / width,
         "right": 1.0 - _MARGIN / width,
         "bottom": _BELOW / height,
-        "top": 1.0 - _ABOVE / height,
+        "top": 1.0 - above / height,
         "hspace": 0.08,
         "wspace": 0.08,
     }
@@ -161,9 +165,17 @@ def _pair(panel: Axes, axes: tuple[Axis, Axis], x: Floats, size: Floats | None) 
     panel.grid(False)
 
 
-def _label(panel: Axes, axes: Sequence[Axis], i: int, j: int) -> None:
-    """Numbers and names at the lower and left edge of all panels alone; densities have no scale."""
+def label_panel(panel: Axes, axes: Sequence[Axis], i: int, j: int, single: str = "density") -> None:
+    """Numbers and names at the lower and left edge of all panels alone; single coordinates have no scale.
+
+    >>> panel = square_grid(1)[1][0][0]
+    >>> label_panel(panel, [Axis("x", "$x$", np.linspace(0.0, 1.0, 3))], 0, 0)
+    >>> panel.get_xlabel(), panel.get_ylabel()
+    ('$x$', 'density')
+    """
     for scale, axis in ((panel.xaxis, axes[j]), (panel.yaxis, axes[i])):
+        if axis.log:
+            continue
         scale.set_major_locator(MaxNLocator(4, steps=[1, 2.5, 5, 10], prune="both"))
         if np.abs(axis.edges).max() >= _LONG:
             scale.set_major_formatter(EngFormatter(sep=""))
@@ -171,7 +183,7 @@ def _label(panel: Axes, axes: Sequence[Axis], i: int, j: int) -> None:
     if i == len(axes) - 1:
         panel.set_xlabel(axes[j].label)
     if j == 0:
-        panel.set_ylabel(axes[i].label if i else "density")
+        panel.set_ylabel(axes[i].label if i else single)
         inches = panel.get_window_extent().width / panel.figure.dpi
         panel.yaxis.set_label_coords(-(_BESIDE - 0.25) / inches, 0.5)
 

@@ -176,5 +176,5 @@ def _density(unit: str, label: str) -> str:
     """The label of the vertical axis."""
     own = re.search(r"\[([^\[\]]+)\]\s*$", label)
     if not unit:
-        return f"$(1/\\sigma)\\, d\\sigma / dx${f' [1 / {own[1]}]' if own else ''}"
+        return f"density [1 / {own[1]}]" if own else "density"
     return f"$d\\sigma / dx$ [{per(unit, label)}]"

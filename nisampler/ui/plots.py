@@ -253,7 +253,7 @@ def weights(edges: Floats, counts: Floats, w_max: float | None, style: Sheet | N
     with drawn_with(style):
         figure, (axis,) = panels((1.0,), _HEIGHT, style=style)
         low, high, lowest, highest = 0.1, 10.0, 0.1, 10.0
-        edges, counts = _coarser(edges, counts)
+        edges, counts = coarser(edges, counts)
         if counts.size:
             density = counts / counts.sum() / np.diff(np.log10(edges))
             floor = 0.5 * float(density[counts > 0].min())
@@ -277,8 +277,12 @@ def weights(edges: Floats, counts: Floats, w_max: float | None, style: Sheet | N
     return figure
 
 
-def _coarser(edges: Floats, counts: Floats, most: int = 60) -> tuple[Floats, Floats]:
-    """The part of a histogram that is filled, with at most about `most` bins."""
+def coarser(edges: Floats, counts: Floats, most: int = 60) -> tuple[Floats, Floats]:
+    """The part of a histogram that is filled, with at most about `most` bins.
+
+    >>> coarser(np.arange(5.0), np.array([0.0, 2.0, 3.0, 0.0]))[1].tolist()
+    [2.0, 3.0]
+    """
     filled = np.flatnonzero(counts)
     if not filled.size:
         return edges[:1], counts[:0]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ _QUANTILES = (0.1, 0.5, 0.9)
 # Distance that two samples of one law exceed once in a hundred times, in units of 1/√m for the smaller one of m points.
 _BY_CHANCE = 1.63
 _FEWEST = 10
+_COORDINATE = re.compile(r"u\d+")
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,28 @@ class Explanation:
         worst[self.order] = True
         shown = {item.name: self.quantities[item.name].numpy() for item in self.separations[: contrasts.MOST]}
         return contrasts.contrasts(shown, self.weights.numpy(), worst.numpy())
+
+    def losses(self, names: Sequence[str] = ()) -> Drawing:
+        """Mean weights and their spread over pairs of quantities: where the sampler draws too few points or too many.
+
+        Parameters
+        ----------
+        names
+            Of the quantities; by default the six coordinates of the cube that are most different for the worst points.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such quantity, there are too many, or one is the same for all points.
+        """
+        from nisampler.ui import losses
+
+        coordinates = [item.name for item in self.separations if _COORDINATE.fullmatch(item.name)]
+        wanted = list(dict.fromkeys(names)) or sorted(coordinates[: losses.MOST], key=lambda name: int(name[1:]))
+        unknown = [name for name in wanted if name not in self.quantities]
+        if unknown:
+            raise ConfigError(f"no quantity {unknown[0]!r}; there are {', '.join(self.quantities)}")
+        return losses.losses({name: self.quantities[name].numpy() for name in wanted}, self.weights.numpy())
 
 
 def explain(

@@ -68,7 +68,7 @@ def test_explain_writes_a_picture_and_a_list(folder: Path, tmp_path: Path) -> No
     assert (code, err) == (0, "")
     assert "the 20 largest of 2000 weights" in out and "y23" in out and "by chance" in out
     written = {path.name: path.read_bytes() for path in (tmp_path / "why").iterdir()}
-    assert set(written) == {"explained.svg", "explained.csv"}
+    assert set(written) == {"explained.svg", "losses.svg", "explained.csv"}
     assert written["explained.csv"].decode().count("\n") == 21
     assert call(*arguments, "--quiet") == (0, "", "")
     assert {path.name: path.read_bytes() for path in (tmp_path / "why").iterdir()} == written

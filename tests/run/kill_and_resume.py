@@ -29,7 +29,7 @@ from nisampler.run.directory import RunDirectory
 from nisampler.run.pipeline import execute, start
 from nisampler.run.report.page import RunReport
 
-CHANGING = {"run.log", "seconds.json", "result.json", "report.html", ".lock"}
+CHANGING = {"run.log", "seconds.json", "timeline.json", "result.json", "report.html", ".lock"}
 GIVE_UP = 400
 
 

@@ -27,7 +27,7 @@ from nisampler.run.report import drawing
 from nisampler.run.report.drawing import redraw
 from nisampler.training.trainer import Trainer
 
-CHANGING = {"run.log", "seconds.json", "result.json", "report.html", ".lock"}
+CHANGING = {"run.log", "seconds.json", "timeline.json", "result.json", "report.html", ".lock"}
 
 
 def contents(run: Path) -> dict[str, bytes]:

@@ -132,7 +132,7 @@ def test_a_run_stands_for_its_events(events_run: Path, tmp_path: Path) -> None:
     [
         (["a.h5", "-x", "pt_q"], "no particles 'q'"),
         (["a.h5", "-x", "n_j", "-x", "n_j"], "asked for twice"),
-        (["a.h5", "--label", "a", "--label", "b"], "2 labels for 1 files"),
+        (["a.h5", "--label", "a", "--label", "b"], "2 labels for 1 paths"),
         (["nowhere.h5"], "no such file"),
         (["a.root"], "an event file ends in one of"),
         (["empty.h5"], "has no events: there is nothing to draw"),

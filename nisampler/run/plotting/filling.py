@@ -97,7 +97,7 @@ def event_file(path: Path) -> Path:
 
 
 def labels_of(paths: Sequence[Path], given: Sequence[str]) -> list[str]:
-    """A label for each file: those given, or what tells the paths apart.
+    """A label for each file or run: those given, or what tells the paths apart.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def labels_of(paths: Sequence[Path], given: Sequence[str]) -> list[str]:
     """
     if given:
         if len(given) != len(paths):
-            raise ConfigError(f"{len(given)} labels for {len(paths)} files: give one for each, or none")
+            raise ConfigError(f"{len(given)} labels for {len(paths)} paths: give one for each, or none")
         return list(given)
     for names in ([path.name for path in paths], [path.parent.name for path in paths]):
         if len(set(names)) == len(names):

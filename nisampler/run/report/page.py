@@ -98,10 +98,10 @@ def _cards(result: Mapping[str, Any]) -> list[Card]:
         Card("integral", integral_text(result), f"{relative or ''}{integral['n_points']:,} points{agreement}"),
         Card(
             "unweighting efficiency",
-            _share(numbers["efficiency_0p1"]),
-            f"with 0.1 % of the integral overweight; {_share(numbers['efficiency_strict'])} at the largest weight",
+            share_text(numbers["efficiency_0p1"]),
+            f"with 0.1 % of the integral overweight; {share_text(numbers['efficiency_strict'])} at the largest weight",
         ),
-        Card("effective sample size", _share(numbers["ess_fraction"]), "of the points, after training"),
+        Card("effective sample size", share_text(numbers["ess_fraction"]), "of the points, after training"),
     ]
     if numbers["n_events"]:
         seconds = result["seconds"].get("generation", 0.0)
@@ -110,7 +110,12 @@ def _cards(result: Mapping[str, Any]) -> list[Card]:
     return [*cards, Card("time", f"{sum(result['seconds'].values()):.0f} s", "all stages")]
 
 
-def _share(value: float | None) -> str:
+def share_text(value: float | None) -> str:
+    """A share in percent.
+
+    >>> share_text(0.123), share_text(None)
+    ('12.3 %', 'unknown')
+    """
     return "unknown" if value is None else f"{100 * value:.1f} %"
 
 
@@ -137,11 +142,15 @@ def _run_pictures(data: RunReport) -> list[Picture]:
             lambda style: plots.batches(values, errors, (integral["value"], error), integral["unit"], note, style),
         ),
     }
-    return [Picture(name, caption, _svg(draw, data.style)) for name, (caption, draw) in figures.items()]
+    return [Picture(name, caption, svg_of(draw, data.style)) for name, (caption, draw) in figures.items()]
 
 
-def _svg(draw: _Draw, style: plots.Sheet | None) -> bytes:
-    """The figure; by matplotlib, too, where a label has mathematics that only it knows."""
+def svg_of(draw: _Draw, style: plots.Sheet | None) -> bytes:
+    """The figure; by matplotlib, too, where a label has mathematics that only it knows.
+
+    >>> svg_of(lambda style: plots.batches([1.0, 1.1], [0.1, 0.1], (1.05, 0.07), "pb", style=style), None)[:4]
+    b'<svg'
+    """
     try:
         return plots.svg(draw(style), style)
     except UnknownNotationError:
@@ -154,7 +163,7 @@ def _distribution_pictures(data: RunReport) -> list[Picture]:
         Picture(
             f"distribution-{item.axis.name}",
             item.axis.name.replace("_", " "),
-            _svg(partial(plots.comparison, item, unit), data.style),
+            svg_of(partial(plots.comparison, item, unit), data.style),
         )
         for item in data.comparisons
     ]
@@ -164,7 +173,7 @@ def _tables(result: Mapping[str, Any]) -> list[Table]:
     limits = result.get("limits", {})
     seconds = {**result["seconds"], "total": sum(result["seconds"].values())}
     candidates = [
-        (f"{item['name']}{' (chosen)' if item['chosen'] else ''}", _share(item["efficiency_0p1"]))
+        (f"{item['name']}{' (chosen)' if item['chosen'] else ''}", share_text(item["efficiency_0p1"]))
         for item in result["sampler"]["candidates"]
     ]
     return [
