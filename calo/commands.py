@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -117,6 +117,13 @@ def fit(
     seed: Seed = 1,
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the preset's, for every part.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Instead of the preset's, for every part.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(min=0, help="Epochs without gain after which a part ends, 0 for none.")
+    ] = None,
+    symmetry: Annotated[
+        Literal["auto", "on", "off"],
+        typer.Option(help="Turn and mirror training showers: auto tests whether they look alike from all sides."),
+    ] = "auto",
     showers: Annotated[int | None, typer.Option(min=1, help="Only the first showers of the file.")] = None,
     validation: Annotated[float, typer.Option(help="Share of the showers kept for validation.")] = 0.1,
     memory: Annotated[float, typer.Option(help="GB of showers to hold; what is larger is streamed.")] = 4.0,
@@ -130,7 +137,8 @@ def fit(
     `torchrun --nproc-per-node K -m nisampler calo fit ...` shares out its parts among K processes or GPUs.
     """
     words = ["--geometry", geometry, "--data", data, "--model", model, "--output", output, "--seed", seed]
-    sized = {"epochs": epochs, "batch": batch, "showers": showers, "validation": validation, "memory": memory}
+    sized = {"epochs": epochs, "batch": batch, "patience": patience, "symmetry": symmetry, "showers": showers}
+    sized |= {"validation": validation, "memory": memory}
     words += [word for name, value in sized.items() if value is not None for word in (f"--{name}", value)]
     words += ["--device", device, "--threads", threads, "--resume"]
     with errors(context, output / "model.json", command("calo", "fit", *words)):
@@ -140,7 +148,8 @@ def fit(
         from nisampler.calo.timing import count_parameters
 
         quiet = quiet or not is_first()
-        options, wanted = FitOptions(seed, epochs, batch), DataOptions(data, validation, showers, 1e9 * memory)
+        options = FitOptions(seed, epochs, batch, patience, symmetry)
+        wanted = DataOptions(data, validation, showers, 1e9 * memory)
         with monitor_for(not quiet) as monitor, machine(device, threads) as place:
             fitted = fit(wanted, _geometry(geometry), model, output, options, place, monitor, resume)
         training, generation = count_parameters(fitted.model)
@@ -156,6 +165,7 @@ def fit(
                     )
                     for part in fitted.parts
                 ),
+                *([] if fitted.symmetry is None else [("symmetry", fitted.symmetry.text)]),
                 ("time", f"{fitted.seconds:.0f} s, {fitted.cpu_seconds / 60:.1f} CPU-minutes{shared}"),
                 ("folder", str(output)),
                 *(("warning", text) for text in fitted.warnings),

@@ -17,7 +17,7 @@ from nisampler.calo.data.files import ShowerReader
 from nisampler.calo.data.showers import Showers, Voxels
 from nisampler.calo.data.writer import ShowerWriter
 from nisampler.calo.detector.geometry import Floats, Geometry
-from nisampler.calo.models import ShowerModel
+from nisampler.calo.models import ShowerModel, model_streams
 from nisampler.errors import ConfigError, ModelError
 from nisampler.ui.monitor import SILENT, Monitor
 
@@ -119,6 +119,9 @@ def freeze_draw(model: ShowerModel, seed: int, draw: int) -> None:
 class ShowerGenerator:
     """Draws shards of showers; shard k depends on the model, the seed and k alone.
 
+    Incident energies of a seed are the same for all models, showers are drawn independently for models of
+    different families or flows.
+
     Parameters
     ----------
     model
@@ -138,7 +141,8 @@ class ShowerGenerator:
     """
 
     def __init__(self, model: ShowerModel, seed: int, limit: int) -> None:
-        self.model, self.streams, self.limit = model, Streams(seed), limit
+        self.model, self.limit = model, limit
+        self.streams, self.own_streams = Streams(seed), model_streams(model.config, seed)
         self.device = next(model.parameters()).device
         self.redrawn = 0
 
@@ -172,7 +176,7 @@ class ShowerGenerator:
         return Showers(incident, voxels)
 
     def _sample(self, incident: Floats, shard: int, attempt: int) -> Voxels:
-        generator = self.streams.generator("showers", shard, attempt, device=self.device)
+        generator = self.own_streams.generator("showers", shard, attempt, device=self.device)
         energies = torch.as_tensor(incident, dtype=torch.float32, device=self.device)
         voxels: Voxels = self.model.sample(energies, generator).to("cpu", torch.float32).numpy()
         return voxels

@@ -14,6 +14,7 @@ from nisampler.base.checks import Count, Finite, Fraction, Natural, NonNegative,
 from nisampler.base.optim import RateSchedule
 
 Precision = Literal["float32", "tf32", "bfloat16"]
+SymmetryChoice = Literal["auto", "on", "off"]
 _Share = Annotated[Finite, Field(gt=0.0, lt=1.0)]
 
 # One-cycle: where it starts and ends, as shares of its peak. Exponential: where it ends.
@@ -136,8 +137,11 @@ class FitOptions:
     ----------
     seed
         Same seed, same model.
-    epochs, batch
+    epochs, batch, patience
         Instead of the recipe's.
+    symmetry
+        Whether training showers are turned and mirrored at random: "auto" does what the settings of the model say,
+        unless a test of the showers contradicts.
     checkpoint_seconds
         A checkpoint is written at the end of the first epoch after that time; nothing else depends on it.
 
@@ -155,9 +159,11 @@ class FitOptions:
     seed: Natural = 1
     epochs: Count | None = None
     batch: Count | None = None
+    patience: Natural | None = None
+    symmetry: SymmetryChoice = "auto"
     checkpoint_seconds: NonNegative = 30.0
 
     def recipe(self, part: Part) -> Recipe:
         """The recipe of a part with what is said here."""
-        changes = {"epochs": self.epochs, "batch": self.batch}
+        changes = {"epochs": self.epochs, "batch": self.batch, "patience": self.patience}
         return Recipe(**asdict(part.recipe) | {name: value for name, value in changes.items() if value is not None})

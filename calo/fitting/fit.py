@@ -17,7 +17,6 @@ from pydantic import Field
 from nisampler.base.checks import Count, Positive, settings
 from nisampler.base.locks import lock_folder
 from nisampler.base.outputs import new_folder
-from nisampler.base.rng import Streams
 from nisampler.base.storage import make_folder, remove_stale
 from nisampler.calo.data.batches import ShowerData, source
 from nisampler.calo.data.files import Indices, ShowerReader, split
@@ -26,7 +25,8 @@ from nisampler.calo.fitting.part_queue import PartQueue
 from nisampler.calo.fitting.ranks import ranks
 from nisampler.calo.fitting.records import PartResult
 from nisampler.calo.fitting.store import BASE, DESCRIPTION, describe, save_model
-from nisampler.calo.models import ModelConfig, ShowerModel, build_model
+from nisampler.calo.fitting.symmetry import Symmetry, choose_symmetry
+from nisampler.calo.models import ModelConfig, ShowerModel, build_model, model_streams
 from nisampler.calo.recipe import FitOptions
 from nisampler.errors import ConfigError, ShowerDataError, StorageError
 from nisampler.ui.monitor import SILENT, LogMonitor, Monitor, Monitors, log_end
@@ -76,7 +76,8 @@ class DataOptions:
 class Fitted:
     """A fitted model, how its parts were trained, the seconds that this process needed, and how many there were.
 
-    `warnings` say what of the showers was not used, or of no use.
+    `warnings` say what of the showers was not used, or of no use; `symmetry` whether they were
+    turned and mirrored, and why.
 
     >>> from nisampler.calo.detector.geometries import geometry
     >>> Fitted(build_model("small-inn", geometry("toy")), [], 1.0, 1.0).processes
@@ -89,6 +90,7 @@ class Fitted:
     cpu_seconds: float
     processes: int = 1
     warnings: tuple[str, ...] = ()
+    symmetry: Symmetry | None = None
 
 
 def fit(
@@ -150,16 +152,17 @@ def fit(
     with ranks() as group, ExitStack() as stack:
         with ShowerReader(data.path, geometry) as reader:
             training, validation, facts = _rows(reader, data, options.seed)
-            model = build_model(preset, geometry)
+            model = build_model(preset, geometry, options.seed)
             if group.rank == 0:
                 stack.enter_context(_claim(folder, resume))
             group.barrier()
             begun = (folder / DESCRIPTION).is_file()
             stack.enter_context(log_end(folder / LOG))
-            model, notes = _prepared(model, reader, training, data.memory, options.seed)
+            symmetry, notes = _prepare(model, reader, training, data.memory, options)
             model.trained_energies = (facts["incident_mev"][0], facts["incident_mev"][1])
         name = preset.family if isinstance(preset, ModelConfig) else preset
-        settings = {"seed": options.seed, "epochs": options.epochs, "batch": options.batch}
+        said = ("seed", "epochs", "batch", "patience", "symmetry")
+        settings = {key: getattr(options, key) for key in said}
         group.barrier()
         if begun:
             _check_same(folder, model, name, settings, facts)
@@ -167,6 +170,7 @@ def fit(
             save_model(folder, model, name, settings, facts)
         group.barrier()
         place, told = group.device(device), Monitors([LogMonitor(folder / LOG), SILENT if group.rank else monitor])
+        told.line(f"warning: {symmetry.text}" if symmetry.warning else symmetry.text)
         for note in notes:
             told.line(f"warning: {note}")
         memory = data.memory / (len(training) + len(validation))
@@ -176,7 +180,7 @@ def fit(
         queue = PartQueue(model.to(place), showers, folder, options, place, told, resume, group)
         results = queue.run()
     seconds = time.monotonic() - start, time.process_time() - cpu_start
-    return Fitted(model, results, *seconds, group.count, tuple(notes))
+    return Fitted(model, results, *seconds, group.count, tuple(notes), symmetry)
 
 
 def _claim(folder: Path, resume: bool) -> IO[str]:
@@ -211,10 +215,13 @@ def _rows(reader: ShowerReader, data: DataOptions, seed: int) -> tuple[Indices, 
     return training, validation, facts
 
 
-def _prepared(
-    model: ShowerModel, reader: ShowerReader, training: Indices, memory: float, seed: int
-) -> tuple[ShowerModel, list[str]]:
-    """The model with the constants of its standardisation, from as many showers as the memory allows, and warnings."""
+def _prepare(
+    model: ShowerModel, reader: ShowerReader, training: Indices, memory: float, options: FitOptions
+) -> tuple[Symmetry, list[str]]:
+    """Give a model its symmetry and the constants of its standardisation, from as many showers as the memory allows.
+
+    Returns what was decided about the symmetry, and warnings.
+    """
     # Evenly spaced, since a file may be sorted by energy.
     most = min(_MOST, max(1000, int(memory / (_COPIES * 4 * reader.geometry.n_voxels))))
     few = reader.select(training[:: math.ceil(len(training) / most)])
@@ -225,9 +232,11 @@ def _prepared(
     notes = reader.notes()
     if few.empty:
         notes.append(f"{few.empty} of {len(few)} showers that were looked at have no energy in any voxel")
-    model.prepare(few, Streams(seed).generator("prepare"))
+    symmetry = choose_symmetry(options.symmetry, model.symmetric, few, model.geometry)
+    model.turn(symmetry.turned)
+    model.prepare(few, model_streams(model.config, options.seed).generator("prepare"))
     model.training_size = len(training)
-    return model, notes
+    return symmetry, notes
 
 
 def _check_same(folder: Path, model: ShowerModel, name: str, settings: dict[str, Any], facts: dict[str, Any]) -> None:

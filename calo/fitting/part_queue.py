@@ -8,13 +8,12 @@ from pathlib import Path
 
 import torch
 
-from nisampler.base.rng import Streams
 from nisampler.calo.data.batches import ShowerData
 from nisampler.calo.fitting.ranks import Ranks
 from nisampler.calo.fitting.records import RECORD, PartResult, stage_of
 from nisampler.calo.fitting.store import load_base, part_folder, save_base
 from nisampler.calo.fitting.training import fit_part, restore_part
-from nisampler.calo.models import ShowerModel
+from nisampler.calo.models import ShowerModel, model_streams
 from nisampler.calo.recipe import FitOptions, Part
 from nisampler.errors import ModelError
 from nisampler.ui.monitor import Monitor
@@ -166,13 +165,15 @@ class PartQueue:
         if part.layers is not None:
             data = data.window(slice(starts[part.layers[0]], starts[part.layers[1]]))
         place = part_folder(self.folder, part.name)
-        return fit_part(part, data, place, self.options, self.device, self.monitor, self.resume)
+        streams = model_streams(self.model.config, self.options.seed)
+        return fit_part(part, data, place, self.options, self.device, self.monitor, self.resume, streams)
 
     def _finish(self) -> None:
         """What the model does after its parts are trained, once; the processes share the result."""
         self.model.eval()
         if self.ranks.rank == 0 and not load_base(self.folder, self.model):
-            generator = Streams(self.options.seed).generator("finish", device=self.device)
+            streams = model_streams(self.model.config, self.options.seed)
+            generator = streams.generator("finish", device=self.device)
             self.model.finish(self.data.training, generator)
             save_base(self.folder, self.model, finished=True)
         self.ranks.barrier()

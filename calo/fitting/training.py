@@ -30,6 +30,7 @@ def fit_part(
     device: torch.device | str = "cpu",
     monitor: Monitor = SILENT,
     resume: bool = False,
+    streams: Streams | None = None,
 ) -> PartResult:
     """Train one part; afterwards it holds the weights with the best validation loss.
 
@@ -47,6 +48,9 @@ def fit_part(
         Who is told the progress.
     resume
         Continue from the checkpoint, if there is one; the result has the same bytes as that of a training in one go.
+
+    streams
+        Of the model, since parts of other models have the same names; by default those of the seed.
 
     Returns
     -------
@@ -84,7 +88,7 @@ def fit_part(
     >>> len(result.history), restored == result
     (2, True)
     """
-    streams = Streams(options.seed).child(f"part {part.name}")
+    streams = (streams or Streams(options.seed)).child(f"part {part.name}")
     part.begin()
     trainer = PartTrainer(part, options.recipe(part), data, streams, device)
     if resume and has_checkpoint(directory):

@@ -7,14 +7,26 @@ from typing import Any
 from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.models.base import ModelPart, ShowerModel
 from nisampler.calo.models.build import build, register
-from nisampler.calo.models.config import FlowConfig, ModelConfig
+from nisampler.calo.models.config import FlowConfig, ModelConfig, model_streams
 from nisampler.calo.models.presets.catalogue import PRESETS, preset
 
-__all__ = ["PRESETS", "FlowConfig", "ModelConfig", "ModelPart", "ShowerModel", "build_model", "preset", "register"]
+__all__ = [
+    "PRESETS",
+    "FlowConfig",
+    "ModelConfig",
+    "ModelPart",
+    "ShowerModel",
+    "build_model",
+    "model_streams",
+    "preset",
+    "register",
+]
 
 
-def build_model(model: str | dict[str, Any] | ModelConfig, geometry: Geometry) -> ShowerModel:
+def build_model(model: str | dict[str, Any] | ModelConfig, geometry: Geometry, seed: int = 1) -> ShowerModel:
     """A fresh model for a geometry: from the name of a preset, from settings, or from their JSON form.
+
+    Its initial weights, permutations and masks belong to the seed and the settings.
 
     Raises
     ------
@@ -31,4 +43,4 @@ def build_model(model: str | dict[str, Any] | ModelConfig, geometry: Geometry) -
     """
     if isinstance(model, str):
         model = preset(model, geometry)
-    return build(model if isinstance(model, ModelConfig) else ModelConfig.from_dict(model), geometry)
+    return build(model if isinstance(model, ModelConfig) else ModelConfig.from_dict(model), geometry, seed)

@@ -101,7 +101,7 @@ class ShowerModel(nn.Module, ABC):
 
     def __init__(self, geometry: Geometry, preprocessing: PreprocessingConfig, symmetric: bool = False) -> None:
         super().__init__()
-        self.geometry, self.symmetric = geometry, symmetric
+        self.geometry, self.symmetric, self.config = geometry, symmetric, {}
         self.preprocessing = Preprocessing(geometry, preprocessing)
         self.incident = Standardise(1)
         self.register_buffer("symmetries", torch.as_tensor(symmetry_table(geometry)), persistent=False)
@@ -119,6 +119,10 @@ class ShowerModel(nn.Module, ABC):
         orbits = self.symmetries.amin(0) if self.symmetric else torch.arange(self.geometry.n_voxels)
         self.preprocessing.fit(self.preprocessing.cells.augment(voxels, generator), incident, orbits)
         self.incident.fit(incident.log())
+
+    def turn(self, symmetric: bool) -> None:
+        """Turn and mirror training showers from now on, or leave them as they are; before `prepare`."""
+        self.symmetric, self.config["symmetric"] = symmetric, symmetric
 
     def finish(self, training: ShowerSource, generator: torch.Generator) -> None:
         """Called once after all parts are trained; may set constants that no part holds, from those of `prepare` on."""

@@ -10,7 +10,7 @@ import torch
 from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.models.base import OneStepModel, ShowerModel, TwoStepModel, voxel_context
 from nisampler.calo.models.chain import ChainModel, layer_flow
-from nisampler.calo.models.config import FAMILIES, Kinds, ModelConfig
+from nisampler.calo.models.config import FAMILIES, Kinds, ModelConfig, model_streams
 from nisampler.calo.models.distillation import DistillationConfig
 from nisampler.calo.models.flows import build_flow
 from nisampler.calo.models.inductive import FIRST_CONTEXT, InductiveModel, InductiveStudentModel, next_context
@@ -19,22 +19,20 @@ from nisampler.calo.models.student import StudentModel
 from nisampler.errors import ConfigError
 from nisampler.flows import Flow
 
-# Initial weights are the same for every training; the seed of a training moves the order and the noise of its data.
-_WEIGHTS_SEED = 20240519
-
 Builder = Callable[[ModelConfig, Geometry, torch.Generator], ShowerModel]
 
 
-def build(config: ModelConfig, geometry: Geometry) -> ShowerModel:
-    """The model that settings describe, with fresh weights.
+def build(config: ModelConfig, geometry: Geometry, seed: int = 1) -> ShowerModel:
+    """The model that settings describe, with fresh weights of a seed.
 
     >>> from nisampler.calo.detector.geometries import geometry
     >>> from nisampler.calo.models.presets.catalogue import preset
     >>> type(build(preset("small-inn", geometry("toy")), geometry("toy"))).__name__
     'OneStepModel'
     """
-    model = _BUILDERS[config.family](config, geometry, torch.Generator().manual_seed(_WEIGHTS_SEED))
-    model.config = config.to_dict()
+    settings = config.to_dict()
+    model = _BUILDERS[config.family](config, geometry, model_streams(settings, seed).generator("weights"))
+    model.config = settings
     return model
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import field
 from typing import Any, Literal
 
 from nisampler.base.checks import Count, Natural, NonNegative, Row, from_data, must_be, settings, to_data
+from nisampler.base.rng import Streams
 from nisampler.calo.preprocessing.preprocessing import PreprocessingConfig
 from nisampler.calo.recipe import Recipe
 from nisampler.errors import ConfigError, ModelError
@@ -157,3 +161,15 @@ class ModelConfig:
             return from_data(cls, data)
         except ConfigError as error:
             raise ModelError(f"not the settings of a shower model: {error}") from error
+
+
+def model_streams(settings: Mapping[str, Any], seed: int) -> Streams:
+    """Random streams of a seed for models of this family and these flows, independent of those of all others.
+
+    >>> config = ModelConfig("one-step", PreprocessingConfig(), (FlowConfig(),), (Recipe(10, 100, 1e-3),))
+    >>> other = ModelConfig("one-step", PreprocessingConfig(), (FlowConfig(blocks=9),), (Recipe(10, 100, 1e-3),))
+    >>> model_streams(config.to_dict(), 1) == model_streams(other.to_dict(), 1)
+    False
+    """
+    text = json.dumps([settings.get("family"), settings.get("flows")], sort_keys=True)
+    return Streams(seed).child(f"model {hashlib.sha256(text.encode()).hexdigest()}")

@@ -288,7 +288,8 @@ class Distillation:
 
     def __init__(self, teacher: Flow, net: NetConfig, config: DistillationConfig, generator: torch.Generator) -> None:
         self.teacher, self.net, self.config = teacher, net, config
-        self.student = student_of(teacher, net, generator)
+        self._seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
+        self.student = student_of(teacher, net, torch.Generator().manual_seed(self._seed))
 
     def release(self) -> None:
         """Before the training of the teacher."""
@@ -297,7 +298,7 @@ class Distillation:
     def begin(self) -> None:
         """Before that of the student, which starts from the trained teacher as far as the networks are alike."""
         self.teacher.requires_grad_(False)
-        fresh = student_of(self.teacher, self.net, torch.Generator().manual_seed(0))
+        fresh = student_of(self.teacher, self.net, torch.Generator().manual_seed(self._seed))
         self.student.load_state_dict(fresh.state_dict())
 
     def loss(self, x: Tensor, context_x: Tensor, context_z: Tensor, generator: torch.Generator) -> dict[str, Tensor]:

@@ -244,7 +244,7 @@ def test_the_systems_request_to_end(folder: Path, tmp_path: Path, monkeypatch: p
     for place in (
         "simulation.simulator.Simulator.simulate",
         "generation.ShowerGenerator.draw",
-        "fitting.fit._prepared",
+        "fitting.fit._prepare",
     ):
         monkeypatch.setattr(f"nisampler.calo.{place}", end)
     monkeypatch.setattr("nisampler.calo.evaluation.evaluate.evaluate", end)

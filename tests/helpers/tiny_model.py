@@ -60,6 +60,7 @@ class TinyModel(nn.Module):
     def __init__(self, geometry: Geometry, broken: float = 0.0) -> None:
         super().__init__()
         self.geometry, self.config, self.broken = geometry, {"broken": broken}, broken
+        self.symmetric = False
         self.total, self.shape = Numbers(2), Numbers(geometry.n_voxels)
         self.register_buffer("mean", torch.zeros(()))
         self.sizes: list[int] = []
@@ -67,6 +68,9 @@ class TinyModel(nn.Module):
     @property
     def parts(self) -> Sequence[TinyPart]:
         return TinyPart("total", self.total, self._total_loss), TinyPart("shape", self.shape, self._shape_loss)
+
+    def turn(self, symmetric: bool) -> None:
+        """Nothing to do."""
 
     def prepare(self, data: Showers, generator: torch.Generator) -> None:
         ratio = torch.as_tensor(data.voxels.sum(1) / data.incident)
@@ -97,7 +101,7 @@ class TinyModel(nn.Module):
         yield self.total
 
 
-def build(name: str | dict[str, Any], geometry: Geometry) -> TinyModel:
+def build(name: str | dict[str, Any], geometry: Geometry, seed: int = 1) -> TinyModel:
     if isinstance(name, str) and name not in ("tiny", "tiny-broken"):
         raise ModelError(f"no model is called {name!r}")
     broken = name["broken"] if isinstance(name, dict) else 0.5 * (name == "tiny-broken")

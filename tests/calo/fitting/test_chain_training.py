@@ -62,7 +62,7 @@ def chain() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             "nisampler.calo.fitting.fit.build_model",
-            lambda name, known: build_model(TINY_CHAIN, known) if name == "chain" else build(name, known),
+            lambda name, known, seed: build_model(TINY_CHAIN, known, seed) if name == "chain" else build(name, known),
         )
         patch.setattr(
             "nisampler.calo.fitting.store.build_model",
@@ -173,7 +173,7 @@ class WindowModel(TinyModel):
 
 def test_a_part_is_given_its_layers(toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = WindowModel(TOY)
-    monkeypatch.setattr("nisampler.calo.fitting.fit.build_model", lambda name, known: model)
+    monkeypatch.setattr("nisampler.calo.fitting.fit.build_model", lambda name, known, seed: model)
     fit(DataOptions(toy_file), TOY, "window", tmp_path / "held")
     voxels, incident = next(source(toy_file, TOY, np.arange(500)).ordered(500))
     expected = voxels[:, TOY.starts[1] : TOY.starts[3]]
@@ -189,7 +189,7 @@ def test_a_part_is_given_its_layers(toy_file: Path, tmp_path: Path, monkeypatch:
 def test_the_end_happens_once(toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     models: list[WindowModel] = []
 
-    def make(name: Any, known: Geometry) -> WindowModel:
+    def make(name: Any, known: Geometry, seed: int = 1) -> WindowModel:
         models.append(WindowModel(known))
         return models[-1]
 
@@ -239,7 +239,7 @@ def test_resume_in_the_twentieth_flow(
     fitted = fit(data, DEEP, "chain", tmp_path / "twice", options, monitor=again, resume=True)
     assert bytes_of(tmp_path / "twice") == bytes_of(folder)
     # Parts 1 to 19 are neither computed nor written again, and the twentieth has one epoch left.
-    assert again.lines[0] == "19 of 25 parts were trained" and again.lines[1].endswith("1 of 2 epochs were done")
+    assert again.lines[1] == "19 of 25 parts were trained" and again.lines[2].endswith("1 of 2 epochs were done")
     assert losses[twentieth.removeprefix("fit ")] == 3 + 1
     assert losses[names[20].removeprefix("fit ")] == 2 * (3 + 1)
     assert [f"fit {name}" for name in dict.fromkeys(trained)] == names[19:]
@@ -306,7 +306,7 @@ from test_chain_training import TINY_CHAIN, DEEP
 from nisampler.calo.models import build_model
 import nisampler.calo.commands, nisampler.calo.fitting.fit
 
-sys.modules["nisampler.calo.fitting.fit"].build_model = lambda name, known: build_model(TINY_CHAIN, known)
+sys.modules["nisampler.calo.fitting.fit"].build_model = lambda name, known, seed: build_model(TINY_CHAIN, known, seed)
 sys.modules["nisampler.calo.commands"]._geometry = lambda name: DEEP
 {more}
 from nisampler.cli import main

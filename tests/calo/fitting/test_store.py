@@ -158,7 +158,7 @@ def test_fit_needs_showers_and_a_place(folder: Path, file: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("resume", [False, True])
-@pytest.mark.parametrize("where", ["fit._prepared", "store.save_base", "store.write_sealed"])
+@pytest.mark.parametrize("where", ["fit._prepare", "store.save_base", "store.write_sealed"])
 def test_a_fit_that_was_ended_early_is_begun_again(
     where: str, resume: bool, fitted: Path, file: Path, tmp_path: Path
 ) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from nisampler.calo.data.showers import Showers
 from nisampler.calo.detector.geometries import geometry as registered
 from nisampler.calo.detector.geometry import Geometry, IncidentEnergy, Layer
+from nisampler.calo.generation import ShowerGenerator
 from nisampler.calo.models import FlowConfig, ModelConfig, ShowerModel, build_model
 from nisampler.calo.models.base import OneStepModel, TwoStepModel, symmetry_table, voxel_context
 from nisampler.calo.models.build import build_flow
@@ -280,7 +281,7 @@ def test_more_draws_average_the_density_which_tightens_the_bound(name: str) -> N
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_state_restores_the_model(name: str) -> None:
-    model, other = make(name), build_model(MODELS[name], GEOMETRY).eval()
+    model, other = make(name), build_model(MODELS[name], GEOMETRY, seed=9).eval()
     voxels, incident = tensors(showers(10, 6))
     other.load_state_dict(model.state_dict())
     with torch.no_grad():
@@ -369,6 +370,40 @@ def test_a_symmetric_model_pools_the_marginals_of_equal_voxels() -> None:
     assert torch.equal(marginals.quantiles[:, 0], marginals.quantiles[:, 6])
     assert not torch.equal(marginals.quantiles[:, 0], marginals.quantiles[:, 1])
     assert not torch.equal(alone.quantiles[:, 0], alone.quantiles[:, 6])
+
+
+# --- random numbers of a seed
+
+
+def weights(preset: str, seed: int) -> Tensor:
+    return torch.cat([p.detach().ravel() for p in build_model(preset, registered("toy"), seed).parameters()])
+
+
+@pytest.mark.parametrize("preset", ["small-student", "small-icaloflow-student"])
+def test_initial_weights_belong_to_the_seed(preset: str) -> None:
+    assert torch.equal(weights(preset, 1), weights(preset, 1))
+    assert not torch.equal(weights(preset, 1), weights(preset, 2))
+    first, second = (build_model(preset, registered("toy"), seed).parts[-1] for seed in (1, 2))
+    for part in (first, second):
+        part.begin()
+    pairs = zip(first.module.parameters(), second.module.parameters(), strict=True)
+    assert not all(torch.equal(one, other) for one, other in pairs), "a student begins anew from its own seed"
+
+
+def test_models_of_one_seed_do_not_share_layer_energies() -> None:
+    """Nor any other draw: the energies of two models are independent at the same incident energies."""
+    toy, found = registered("toy"), {}
+    data = profile_showers(toy, 500, 3)
+    for preset in ("small", "small-icaloflow", "small-teacher"):
+        model = build_model(preset, toy)
+        model.prepare(data, generator(2))
+        made = ShowerGenerator(model.eval(), seed=1, limit=0)
+        incident = made.incident(300, 0)
+        found[preset] = np.log(made.draw(incident, 0).voxels.sum(axis=1) / incident)
+        again = ShowerGenerator(model, seed=1, limit=0).draw(incident, 0)
+        assert np.array_equal(np.log(again.voxels.sum(axis=1) / incident), found[preset])
+    correlations = np.corrcoef(list(found.values()))[np.triu_indices(3, 1)]
+    assert np.abs(correlations).max() < 0.25, correlations
 
 
 # --- weights with a posterior
