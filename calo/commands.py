@@ -137,8 +137,8 @@ def fit(
     `torchrun --nproc-per-node K -m nisampler calo fit ...` shares out its parts among K processes or GPUs.
     """
     words = ["--geometry", geometry, "--data", data, "--model", model, "--output", output, "--seed", seed]
-    sized = {"epochs": epochs, "batch": batch, "patience": patience, "symmetry": symmetry, "showers": showers}
-    sized |= {"validation": validation, "memory": memory}
+    sized: dict[str, object] = {"epochs": epochs, "batch": batch, "patience": patience, "symmetry": symmetry}
+    sized |= {"showers": showers, "validation": validation, "memory": memory}
     words += [word for name, value in sized.items() if value is not None for word in (f"--{name}", value)]
     words += ["--device", device, "--threads", threads, "--resume"]
     with errors(context, output / "model.json", command("calo", "fit", *words)):

@@ -140,7 +140,8 @@ def _angles(geometry: Geometry) -> list[int]:
 
 def _middles(layer: Layer) -> Floats:
     edges = np.asarray(layer.first)
-    return 0.5 * (edges[1:] + edges[:-1])
+    middles: Floats = 0.5 * (edges[1:] + edges[:-1])
+    return middles
 
 
 def _contrasts(bins: int, steps: int) -> Floats:
