@@ -263,7 +263,7 @@ def evaluate(
         from nisampler.base.outputs import new_folder
         from nisampler.base.storage import read_sealed
         from nisampler.calo.evaluation.evaluate import EvaluationOptions, evaluate
-        from nisampler.calo.evaluation.table import table_rows
+        from nisampler.calo.evaluation.table import energy_rows, table_rows
         from nisampler.calo.fitting.store import training_records
 
         new_folder(output, ("evaluation.json", "table.md", "report.html", "figures"))
@@ -282,7 +282,8 @@ def evaluate(
             )
             files = _pairs("--candidate", candidate)
             result = evaluate(reference, files, _geometry(geometry), output, options, monitor)
-        table([["", *result["samples"]], *([name, *values] for name, values in table_rows(result))], quiet)
+        for rows in (table_rows(result), energy_rows(result)):
+            table([["", *result["samples"]], *([name, *values] for name, values in rows)], quiet)
         show([("report", str(output / "report.html"))], quiet)
 
 

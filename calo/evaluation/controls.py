@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nisampler.base.checks import Several, checked
 from nisampler.calo.data.showers import Showers
-from nisampler.calo.detector.geometry import Geometry
+from nisampler.calo.detector.geometry import Floats, Geometry
 
 
 def shuffle_voxels(
@@ -23,8 +24,8 @@ def shuffle_voxels(
     rng
         Of the permutations.
     neighbours
-        Values move only among at least this many showers with about the same incident energy, so that the spectra
-        at a given energy stay too; None shuffles over all showers.
+        Values move only among showers of the same incident energy where each has so many, else among at least so many
+        of about the same, so that the spectra at a given energy stay too; None shuffles over all showers.
 
     Raises
     ------
@@ -44,11 +45,21 @@ def shuffle_voxels(
     checked("neighbours", neighbours, Several | None)
     ties = rng.random(n)
     order = np.lexsort((ties, showers.incident))
-    groups = 1 if neighbours is None else max(1, n // neighbours)
-    group = (np.arange(n) * groups // max(n, 1))[:, None]
+    group = _groups(showers.incident[order], neighbours)[:, None]
     voxels = np.empty_like(showers.voxels)
     for layer in range(geometry.n_layers):
         cells = geometry.slice(layer)
         keys = group + rng.random((n, cells.stop - cells.start))
         voxels[order, cells] = np.take_along_axis(showers.voxels[order, cells], np.argsort(keys, axis=0), axis=0)
     return Showers(showers.incident, voxels)
+
+
+def _groups(energies: Floats, neighbours: int | None) -> NDArray[np.int64]:
+    """Numbers of the groups of sorted incident energies among which values move."""
+    n = len(energies)
+    if neighbours is None:
+        return np.zeros(n, dtype=np.int64)
+    values, place = np.unique(energies, return_inverse=True)
+    if len(values) * neighbours <= n:
+        return place
+    return np.arange(n) * max(1, n // neighbours) // max(n, 1)

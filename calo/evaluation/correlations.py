@@ -1,9 +1,10 @@
-"""Linear correlations between the layers."""
+"""Correlations between the layers."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from nisampler.errors import ShapeError
 
@@ -36,6 +37,26 @@ def layer_correlations(energies: Floats) -> Floats:
     matrix: Floats = np.clip(unit.T @ unit, -1.0, 1.0)
     np.fill_diagonal(matrix, 1.0)
     return matrix
+
+
+def rank_correlations(energies: Floats) -> Floats:
+    """Spearman matrix (L, L) of layer energies (n, L): the correlations of their ranks.
+
+    A few showers with a thousand times the usual energy in a layer, as leakage has them, rule a Pearson matrix; here
+    they weigh no more than others.
+
+    Raises
+    ------
+    ShapeError
+        If there are fewer than two showers.
+
+    Examples
+    --------
+    >>> rank_correlations(np.array([[1.0, 2.0], [2.0, 3.0], [3.0, 1e9]])).round(6)
+    array([[1., 1.],
+           [1., 1.]])
+    """
+    return layer_correlations(rankdata(energies, axis=0) if energies.ndim == 2 else energies)
 
 
 def mean_difference(first: Floats, second: Floats) -> float:

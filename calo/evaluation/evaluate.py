@@ -22,7 +22,7 @@ from nisampler.calo.evaluation.bands import Bands, measure_bands
 from nisampler.calo.evaluation.classifiers import classifier_config, classify_many
 from nisampler.calo.evaluation.controls import shuffle_voxels
 from nisampler.calo.evaluation.distances import fpd, kpd, neighbour_metrics
-from nisampler.calo.evaluation.figures import FLOOR
+from nisampler.calo.evaluation.figures import CONTROL, FLOOR
 from nisampler.calo.evaluation.measure import Kind, Measured, differences, measure
 from nisampler.calo.evaluation.multiclass import multiclass
 from nisampler.calo.evaluation.report import EvaluationReport
@@ -31,9 +31,8 @@ from nisampler.errors import ConfigError, ShowerDataError
 from nisampler.ui.monitor import SILENT, Monitor
 
 REFERENCE = "reference"
-CONTROL = "shuffled voxels"
 FORMAT = "nisampler-calo-evaluation"
-VERSION = 1
+VERSION = 2
 _EMPTY = 0.1
 _COPIES = 1e-9
 
@@ -60,8 +59,8 @@ class EvaluationOptions:
     control
         Also judge reference showers with shuffled voxels, which the classifiers have to recognise.
     control_neighbours
-        Voxels are shuffled among so many showers of about the same incident energy, see `shuffle_voxels`; None
-        shuffles them over all showers, which is much easier to recognise.
+        Voxels are shuffled among so many showers of the same incident energy, see `shuffle_voxels`; None shuffles them
+        over all showers, which is much easier to recognise.
     seed
         Of the choice of showers, the control and the distances.
     device
@@ -98,7 +97,7 @@ class EvaluationOptions:
     neighbour_metrics: Natural = 0
     multiclass: str | None = None
     control: bool = True
-    control_neighbours: Several | None = None
+    control_neighbours: Several | None = 50
     seed: Natural = 1
     device: str = "cpu"
     report: bool = True
@@ -200,7 +199,7 @@ def evaluate(
         measured.append(found)
         results[sample.name] = _judge(sample, found, base, halves[0], geometry, wanted, monitor)
         results[sample.name] |= {} if band is None else {"band": band.as_dict()}
-        notes += _notes(sample, halves[0], found, band)
+        notes += _notes(sample, halves[0], results[sample.name], band)
     monitor.progress("evaluating", total, total, {})
     result = _result(base, results, notes, geometry, wanted)
     if wanted.multiclass:
@@ -335,7 +334,7 @@ def _logarithms(showers: Showers, geometry: Geometry) -> np.ndarray[Any, np.dtyp
     return np.log10(lit, dtype=np.float64)
 
 
-def _notes(sample: _Sample, reference: Showers, found: Measured, bands: Bands | None) -> list[str]:
+def _notes(sample: _Sample, reference: Showers, found: Mapping[str, Any], bands: Bands | None) -> list[str]:
     """What a reader has to know before the figures of a sample are compared with others."""
     notes = []
     if len(sample.showers) < len(reference):
@@ -352,11 +351,11 @@ def _notes(sample: _Sample, reference: Showers, found: Measured, bands: Bands | 
             f"the incident energies of {sample.name} follow another law than those of the reference: "
             "every figure contains that difference"
         )
-    if found.neighbours is not None:
-        distance = found.neighbours.distance
-        copies = int(np.count_nonzero((distance == 0.0) & (found.features.total[: len(distance)] > 0.0)))
-        if copies:
-            notes.append(f"{copies} of {len(distance)} showers of {sample.name} are copies of reference showers")
+    copies = found["copies"]
+    if copies and copies["copies"]:
+        notes.append(
+            f"{copies['copies']} of {copies['showers']} showers of {sample.name} are copies of reference showers"
+        )
     if bands is not None and bands.over_counting() < _COPIES:
         notes.append(f"the draws of {sample.name} are the same showers: its band is empty")
     return notes

@@ -90,6 +90,11 @@ class Features:
         """(n,) energy of all cells over the incident energy."""
         return self.total / self.incident
 
+    @property
+    def filled(self) -> NDArray[np.bool_]:
+        """(n, L) whether a layer has energy."""
+        return self.energy > 0
+
     def occupancy(self, geometry: Geometry) -> Floats:
         """(n,) share of all cells with energy."""
         return np.asarray((1.0 - self.sparsity) @ np.asarray(geometry.sizes) / geometry.n_voxels)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
@@ -15,10 +15,11 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from nisampler.calo.detector.geometry import Geometry, IncidentEnergy
 from nisampler.calo.evaluation.bands import VOXELS, Band
+from nisampler.calo.evaluation.energies import responses
 from nisampler.calo.evaluation.features import Features
 from nisampler.calo.evaluation.histograms import Counts
 from nisampler.ui.histograms import Axis, Floats
-from nisampler.ui.panels import WIDTH, Curve, draw_ratio, panels, ratio_panels
+from nisampler.ui.panels import WIDTH, Curve, draw_ratio, drawn_with, panels, ratio_panels
 from nisampler.ui.plots import BLUE, GREEN, GREY, INK, ORANGE, PLAIN, PURPLE, Sheet
 
 Line = dict[str, Any]
@@ -26,32 +27,39 @@ Line = dict[str, Any]
 FLOOR = "reference, other half"
 """What the second half of the reference is called: no figure of a candidate can be expected below its own."""
 
+CONTROL = "shuffled voxels"
+"""What reference showers with shuffled voxels are called: in figures of scores only."""
+
 SOFT = "#5c6b78"
+_NEUTRAL = {FLOOR: (SOFT, (0, (2.5, 1.0))), CONTROL: ("#a89f91", (0, (1.0, 1.6)))}
 
 _COLOURS = (BLUE, ORANGE, GREEN, PURPLE)
 _DASHES: tuple[Any, ...] = ("solid", (0, (5, 1.6)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
 _AREA: dict[str, Any] = {"look": {"color": GREY, "edgecolor": INK}, "form": "area"}
-_ENERGY_BINS = 12
 _MOST_NUMBERS = 8
 """Columns of a table of colours up to which its numbers are written too."""
 
 
 def lines(names: Sequence[str]) -> dict[str, Line]:
-    """A line of its own colour and dashes for every sample, told apart without colours too; the floor is grey.
+    """A line of its own colour and dashes for every sample, told apart without colours too; floor and control are grey.
 
     >>> list(lines(["model", FLOOR]))
     ['model', 'reference, other half']
     """
-    styles = cycle(zip(_COLOURS, _DASHES, strict=True))
+    n = len(_COLOURS)
+    styles = cycle((_COLOURS[k % n], _DASHES[(k + k // n) % n]) for k in range(n * n))
     found: dict[str, Line] = {}
     for name in names:
-        colour, dash = (SOFT, (0, (2.5, 1.0))) if name == FLOOR else next(styles)
+        colour, dash = _NEUTRAL[name] if name in _NEUTRAL else next(styles)
         found[name] = {"color": colour, "linestyle": dash}
     return found
 
 
 def histogram(
-    reference: Counts, others: Mapping[str, Counts], style: Sheet = PLAIN, bands: Mapping[str, Band] | None = None
+    reference: Counts,
+    others: Mapping[str, Counts],
+    style: Sheet | None = PLAIN,
+    bands: Mapping[str, Band] | None = None,
 ) -> Figure:
     """The reference as a filled step, each candidate as a line, and their ratios below.
 
@@ -64,7 +72,7 @@ def histogram(
     others
         Candidates by name, in the same bins; at least one.
     style
-        From `nisampler.ui.plots.style_sheet`.
+        From `nisampler.ui.plots.style_sheet`; None draws without matplotlib, which takes a quarter of the bytes.
     bands
         By candidate, the spread over draws of its weights: one standard deviation up and down from its line.
 
@@ -82,8 +90,8 @@ def histogram(
         band = (bands or {}).get(name)
         label, spread = (name, None) if band is None else (f"{name} ± its draws", band.deviation)
         curves.append(Curve(label, *others[name].density(), look, spread))
-    with mpl.rc_context(style):
-        figure, main, lower = ratio_panels(1 + len(curves))
+    with drawn_with(style):
+        figure, main, lower = ratio_panels(1 + len(curves), None if style is None else {})
         draw_ratio(main, lower, reference.axis, Curve("reference", *reference.density(), **_AREA), curves, 1000.0)
         lower.set_xlim(*_filled(reference.axis.edges, [reference, *others.values()]))
         main.set_ylabel(f"{title} per decade" if log else "density")
@@ -107,14 +115,47 @@ def layer_profile(
     >>> layer_profile(features, {"model": features}, geometry("toy")).axes[1].get_xlabel()
     'layer'
     """
+    label = r"$\langle E_{\mathrm{layer}}\,/\,E_{\mathrm{inc}} \rangle$"
+    return _layers(_layer_shares, label, reference, others, geometry, style)
+
+
+def layer_occupancy(
+    reference: Features, others: Mapping[str, Features], geometry: Geometry, style: Sheet = PLAIN
+) -> Figure:
+    """Share of the showers that have energy in a layer, with the ratio to the reference.
+
+    >>> from nisampler.calo.data.showers import Showers
+    >>> from nisampler.calo.detector.geometries import geometry
+    >>> features = Features.of(Showers(np.full(5, 1e3), np.ones((5, 240), dtype=np.float32)), geometry("toy"))
+    >>> layer_occupancy(features, {"model": features}, geometry("toy")).axes[0].get_ylabel()
+    'share of showers with energy'
+    """
+    return _layers(_filled_shares, "share of showers with energy", reference, others, geometry, style)
+
+
+def _layers(
+    values: Callable[[Features], tuple[Floats, Floats]],
+    label: str,
+    reference: Features,
+    others: Mapping[str, Features],
+    geometry: Geometry,
+    style: Sheet,
+) -> Figure:
+    """One number for each layer with its error, and the ratio to the reference."""
     axis = Axis("layer", "layer", np.arange(geometry.n_layers + 1, dtype=np.float64) - 0.5)
-    curves = [Curve(name, *_layer_shares(others[name]), look) for name, look in lines(list(others)).items()]
+    curves = [Curve(name, *values(others[name]), look) for name, look in lines(list(others)).items()]
     with mpl.rc_context(style):
         figure, main, lower = ratio_panels(1 + len(curves))
-        draw_ratio(main, lower, axis, Curve("reference", *_layer_shares(reference), **_AREA), curves, 100.0)
+        draw_ratio(main, lower, axis, Curve("reference", *values(reference), **_AREA), curves, 100.0)
         _layer_ticks(lower, geometry)
-        main.set_ylabel(r"$\langle E_\mathrm{layer}\,/\,E_\mathrm{inc} \rangle$")
+        main.set_ylabel(label)
     return figure
+
+
+def _filled_shares(features: Features) -> tuple[Floats, Floats]:
+    """Share of the showers with energy in each layer, and its error."""
+    shares = features.filled.mean(axis=0)
+    return shares, np.sqrt(shares * (1.0 - shares) / max(len(features), 1))
 
 
 def _layer_shares(features: Features) -> tuple[Floats, Floats]:
@@ -133,27 +174,27 @@ def _layer_ticks(axis: Axes, geometry: Geometry, most: int = 16) -> None:
 def response(
     reference: Features, others: Mapping[str, Features], incident: IncidentEnergy, style: Sheet = PLAIN
 ) -> Figure:
-    """Mean of E_tot/E_inc above, its relative width below, against the incident energy.
+    """Linearity (mean of E_tot/E_inc) above, resolution (its relative width) below, against the incident energy.
 
     >>> from nisampler.calo.data.showers import Showers
     >>> from nisampler.calo.detector.geometries import geometry
     >>> voxels = np.random.default_rng(0).random((20, 240)).astype(np.float32)
     >>> features = Features.of(Showers(np.full(20, 1e3), voxels), geometry("toy"))
     >>> response(features, {"model": features}, geometry("toy").incident).axes[1].get_ylabel()
-    'relative width'
+    'resolution'
     """
     with mpl.rc_context(style):
         figure, axes = panels((1.0, 1.0), 6.6, top=0.3 + 0.28 * -(-(len(others) + 1) // 2))
         samples = {"reference": reference, **others}
         look: dict[str, Line] = {"reference": {"color": INK, "linestyle": "none"}, **lines(list(others))}
         for number, (name, features) in enumerate(samples.items()):
-            energy, mean, mean_error, width, width_error = _response_points(features, incident)
+            found = responses(features, incident)
             shift = 1.0 + 0.02 * (number - 0.5 * len(others))
-            for axis, value, error in ((axes[0], mean, mean_error), (axes[1], width, width_error)):
+            for axis, quantity in zip(axes, ("linearity", "resolution"), strict=True):
                 axis.errorbar(
-                    energy * shift / 1e3,
-                    value,
-                    yerr=error,
+                    np.array([response.energy for response in found]) * shift / 1e3,
+                    np.array([getattr(response, quantity) for response in found]),
+                    yerr=np.array([getattr(response, f"{quantity}_error") for response in found]),
                     marker="s" if name == "reference" else "o",
                     markersize=6 if name == "reference" else 4,
                     linewidth=1.2,
@@ -167,33 +208,15 @@ def response(
         if axes[1].dataLim.minposy < np.inf:
             axes[1].set_yscale("log")
         axes[1].yaxis.set_minor_formatter(NullFormatter())
-        axes[0].set_ylabel(r"mean of $E_\mathrm{tot}/E_\mathrm{inc}$")
-        axes[1].set_ylabel("relative width")
-        axes[1].set_xlabel(r"$E_\mathrm{inc}$ [GeV]")
+        axes[0].set_ylabel(r"mean of $E_{\mathrm{tot}}/E_{\mathrm{inc}}$")
+        axes[1].set_ylabel("resolution")
+        axes[1].set_xlabel(r"$E_{\mathrm{inc}}$ [GeV]")
         axes[0].legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.2)
     return figure
 
 
-def _response_points(features: Features, incident: IncidentEnergy) -> tuple[Floats, Floats, Floats, Floats, Floats]:
-    """Incident energy, mean and relative width of the response with errors, at each energy that ten showers have."""
-    if incident.kind == "discrete":
-        place = np.abs(np.log(features.incident[:, None] / np.asarray(incident.values))).argmin(axis=1)
-    else:
-        edges = np.geomspace(incident.values[0], incident.values[-1], _ENERGY_BINS + 1)
-        place = np.clip(np.searchsorted(edges, features.incident, "right") - 1, 0, _ENERGY_BINS - 1)
-    points = []
-    for number in np.unique(place):
-        value = features.response[place == number]
-        if len(value) >= 10 and value.mean() > 0:
-            mean, width, root = value.mean(), value.std() / value.mean(), np.sqrt(len(value))
-            energy = np.exp(np.log(features.incident[place == number]).mean())
-            points.append((energy, mean, value.std() / root, width, width / root / np.sqrt(2.0)))
-    table = np.array(points).reshape(-1, 5)
-    return table[:, 0], table[:, 1], table[:, 2], table[:, 3], table[:, 4]
-
-
 def correlations(reference: Floats, others: Mapping[str, Floats], geometry: Geometry, style: Sheet = PLAIN) -> Figure:
-    """Pearson matrices of the layer energies: the reference, then each candidate and its difference to the former.
+    """Rank correlations of the layer energies: the reference, then each candidate and its difference to the former.
 
     Parameters
     ----------
@@ -310,9 +333,21 @@ def training(records: Mapping[str, Sequence[Mapping[str, Any]]], style: Sheet = 
                 if found:
                     marker = "o" if len(found) < 40 else ""
                     axis.plot(*zip(*found, strict=True), marker=marker, markersize=4, label=label, **line)
+            axis.set_ylim(*_without_outliers(history))
             axis.set_title(name)
             axis.set_ylabel("loss")
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
             axis.legend(loc="upper right")
         axes[-1].set_xlabel("epoch")
     return figure
+
+
+def _without_outliers(history: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    """Limits that show all losses but those far above the others, which one shower can be to blame for."""
+    losses = np.array(
+        [record[key] for record in history for key in ("loss", "validation") if record.get(key) is not None]
+    )
+    low, middle, high = np.quantile(losses, [0.0, 0.5, 0.75])
+    inside = losses[losses <= high + 10.0 * max(high - low, abs(middle) * 1e-3)]
+    room = 0.05 * (inside.max() - low) or 0.05 * abs(low) or 1.0
+    return float(low - room), float(inside.max() + room)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from nisampler.calo.data.showers import Showers
 from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.evaluation.bands import VOXELS, Band
-from nisampler.calo.evaluation.correlations import layer_correlations, mean_difference
+from nisampler.calo.evaluation.correlations import layer_correlations, mean_difference, rank_correlations
+from nisampler.calo.evaluation.energies import compared, gev, responses
 from nisampler.calo.evaluation.features import CHUNK, Features
 from nisampler.calo.evaluation.histograms import Counts, Difference, wasserstein
 from nisampler.calo.evaluation.neighbours import Neighbours, nearest
@@ -42,12 +43,12 @@ class Measured:
         Of all its showers.
     mean
         (n_voxels,) average shower in MeV.
-    counts
-        Histograms of the quantities by name.
+    counts, drawn
+        Histograms of the quantities by name: of all showers in the bins of the CaloChallenge, and as figures show them.
     spectrum
         Energies of the voxels that are not empty.
     correlations
-        (L, L) Pearson matrix of the layer energies.
+        (L, L) rank correlations of the layer energies.
     neighbours
         Of the first showers; None of the reference itself.
     pairs
@@ -69,6 +70,7 @@ class Measured:
     features: Features
     mean: Floats
     counts: dict[str, Counts]
+    drawn: dict[str, Counts]
     spectrum: Counts
     correlations: Floats
     neighbours: Neighbours | None = None
@@ -116,14 +118,16 @@ def measure(
         raise ShowerDataError(f"{name} has {len(showers)} showers; an evaluation needs at least two, better thousands")
     features = Features.of(showers, geometry)
     base = features if reference is None else reference.features
-    counts = {}
+    counts, drawn = {}, {}
     for quantity in quantities(base, geometry):
         counts[quantity.name] = Counts(quantity.axis)
         counts[quantity.name].fill(quantity.values(features))
+        drawn[quantity.name] = Counts(quantity.drawn_axis(base))
+        drawn[quantity.name].fill(quantity.drawn(features))
     mean, spectrum = _voxels(showers, geometry, spectrum_axis(base, geometry))
-    matrix = layer_correlations(features.energy)
+    matrix = rank_correlations(features.energy)
     if reference is None:
-        return Measured(name, kind, source, features, mean, counts, spectrum, matrix)
+        return Measured(name, kind, source, features, mean, counts, drawn, spectrum, matrix)
     watched = showers[:_WATCHED]
     near = nearest(watched, against, geometry)
     order = np.argsort(watched.incident, kind="stable")
@@ -131,13 +135,9 @@ def measure(
     for quantile in _SHOWN:
         index = int(order[int(quantile * (len(watched) - 1))])
         other = int(near.index[index])
-        pairs.append((f"{name}\n{_gev(watched.incident[index])}", watched.voxels[index]))
-        pairs.append((f"nearest\n{_gev(against.incident[other])}", against.voxels[other]))
-    return Measured(name, kind, source, features, mean, counts, spectrum, matrix, near, tuple(pairs))
-
-
-def _gev(energy: float) -> str:
-    return f"{energy / 1e3:.3g} GeV"
+        pairs.append((f"{name}\n{gev(watched.incident[index])}", watched.voxels[index]))
+        pairs.append((f"nearest\n{gev(against.incident[other])}", against.voxels[other]))
+    return Measured(name, kind, source, features, mean, counts, drawn, spectrum, matrix, near, tuple(pairs))
 
 
 def _voxels(showers: Showers, geometry: Geometry, axis: Axis) -> tuple[Floats, Counts]:
@@ -174,9 +174,18 @@ def differences(sample: Measured, reference: Measured, geometry: Geometry) -> di
     return {
         "histograms": histograms,
         "separation": {name: {"mean": float(np.mean(row)), "largest": max(row)} for name, row in families.items()},
-        "correlations": {"mean_difference": mean_difference(reference.correlations, sample.correlations)},
+        "correlations": {
+            "mean_difference": mean_difference(reference.correlations, sample.correlations),
+            "mean_difference_pearson": mean_difference(
+                layer_correlations(reference.features.energy), layer_correlations(sample.features.energy)
+            ),
+        },
         "summary": _summary(sample.features, reference.features, geometry),
-        "neighbours": _neighbours(sample.neighbours),
+        "energies": compared(
+            responses(sample.features, geometry.incident), responses(reference.features, geometry.incident)
+        ),
+        "filled": _filled(sample.features, reference.features),
+        "copies": _copies(sample),
     }
 
 
@@ -238,8 +247,28 @@ def _summary(features: Features, reference: Features, geometry: Geometry) -> dic
     }
 
 
-def _neighbours(found: Neighbours | None) -> dict[str, float] | None:
-    """Distances to the nearest reference shower: a model that copies has some near zero, the floor has none."""
-    if found is None:
+def _filled(features: Features, reference: Features) -> dict[str, Any]:
+    """Share of the showers with energy in each layer, and its largest difference to the reference."""
+    shares, true = features.filled.mean(axis=0), reference.filled.mean(axis=0)
+    return {
+        "layers": shares.tolist(),
+        "reference": true.tolist(),
+        "largest_difference": float(np.abs(shares - true).max()),
+    }
+
+
+def _copies(sample: Measured) -> dict[str, float] | None:
+    """How close the nearest reference showers are: a model that copies has some at zero, the floor has none.
+
+    It tells copies from showers of their own, not good ones from bad ones; empty showers are no copies.
+    """
+    if sample.neighbours is None:
         return None
-    return {"median": float(np.median(found.distance)), "smallest": float(found.distance.min())}
+    distance = sample.neighbours.distance
+    copies = (distance == 0.0) & (sample.features.total[: len(distance)] > 0.0)
+    return {
+        "showers": len(distance),
+        "copies": int(np.count_nonzero(copies)),
+        "median_distance": float(np.median(distance)),
+        "smallest_distance": float(distance.min()),
+    }

@@ -21,6 +21,7 @@ _ENERGY_BINS = 39
 _SPECTRUM_BINS = 49
 _FINE_BINS = 100
 _SPARSITY_BINS = 20
+_OFTEN = 0.95
 _SMALLEST = 1e-3
 """MeV, where logarithmic bins start if the geometry has no threshold."""
 
@@ -61,6 +62,24 @@ class Quantity:
         column: Floats = getattr(features, self.family)
         return column if self.layer is None else column[:, self.column]
 
+    def drawn(self, features: Features) -> Floats:
+        """The values in figures: of a layer, those of the showers that have energy in it, but for the sparsity.
+
+        Centres and widths of the others are zero, which says nothing; how many there are is `Features.filled`.
+        """
+        values = self.values(features)
+        return values if self.layer is None or self.family == "sparsity" else values[features.filled[:, self.layer]]
+
+    def drawn_axis(self, reference: Features) -> Axis:
+        """The bins in figures: four in one where a layer is empty in one of twenty showers of the reference or more.
+
+        Few cells are hit in such a layer, and centres lie on those of the cells: finer bins show a comb.
+        """
+        rare = self.layer is not None and reference.filled[:, self.layer].mean() < _OFTEN
+        if not rare or len(self.axis.edges) != _FINE_BINS + 1:
+            return self.axis
+        return Axis(self.axis.name, self.axis.label, self.axis.edges[::4])
+
 
 def quantities(reference: Features, geometry: Geometry) -> tuple[Quantity, ...]:
     """Every high-level histogram; the upper end of those of energies is the largest value of the reference.
@@ -85,7 +104,7 @@ def quantities(reference: Features, geometry: Geometry) -> tuple[Quantity, ...]:
     angular = angular_layers(geometry)
     if reference.energy.shape[1] != geometry.n_layers or reference.eta.shape[1] != len(angular):
         raise ShapeError(f"the features have {reference.energy.shape[1]} layers, {geometry.name} {geometry.n_layers}")
-    total = Axis("total", r"$E_\mathrm{tot}$ [MeV]", _logarithmic(reference.total, geometry), log=True)
+    total = Axis("total", r"$E_{\mathrm{tot}}$ [MeV]", _logarithmic(reference.total, geometry), log=True)
     found = [Quantity("response", None, 0, _response_axis(reference, geometry)), Quantity("total", None, 0, total)]
     for family in FAMILIES:
         positions = angular if family.startswith(("eta", "phi")) else range(geometry.n_layers)
@@ -120,7 +139,7 @@ def _response_axis(reference: Features, geometry: Geometry) -> Axis:
         first, last = np.quantile(reference.response, [0.001, 0.999])
         margin = 0.25 * (last - first) or 0.1 * last or 1.0
         low, high = max(0.0, first - margin), last + margin
-    return Axis("response", r"$E_\mathrm{tot}\,/\,E_\mathrm{inc}$", np.linspace(low, high, _FINE_BINS + 1))
+    return Axis("response", r"$E_{\mathrm{tot}}\,/\,E_{\mathrm{inc}}$", np.linspace(low, high, _FINE_BINS + 1))
 
 
 def _of_challenge(geometry: Geometry) -> bool:

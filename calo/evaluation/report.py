@@ -17,11 +17,13 @@ from nisampler.calo.evaluation.classifiers import classifier_config
 from nisampler.calo.evaluation.measure import Measured, layer_separations
 from nisampler.calo.evaluation.published import PUBLISHED, Speed
 from nisampler.calo.evaluation.quantities import FAMILIES, quantities
-from nisampler.calo.evaluation.table import mean_of, table_rows
+from nisampler.calo.evaluation.table import energy_rows, mean_of, table_rows
 from nisampler.ui import plots
 from nisampler.ui.page import Card, Page, Picture, Table
 
 _NOTABLE = 1e-3
+_MOST_CURVES = 20
+"""Of candidates in the histograms of a family: with many candidates fewer layers are drawn."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,11 @@ class EvaluationReport:
     layers: int = 5
     style: plots.Sheet = field(default_factory=lambda: plots.PLAIN)
 
+    @property
+    def shown(self) -> tuple[Measured, ...]:
+        """The samples in figures of physics: all but the control, which would ruin their axes."""
+        return tuple(sample for sample in self.samples if sample.kind != "control")
+
     def picture(self, name: str, caption: str, figure: Figure, wide: bool = False) -> Picture:
         """A figure for the page, drawn in the style of the report."""
         return Picture(name, caption, plots.svg(figure, self.style), wide)
@@ -89,6 +96,7 @@ def _page(data: EvaluationReport) -> Page:
     size, voxels = result["reference"]["showers"], result["geometry"]["voxels"]
     names = ", ".join(name for name, sample in result["samples"].items() if sample["kind"] == "candidate")
     every = [["", *result["samples"]], *([label, *cells] for label, cells in table_rows(result))]
+    energies = ([label, *cells] for label, cells in energy_rows(result))
     return Page(
         title=f"{result['geometry']['name']}: {names or 'reference against itself'}",
         subtitle=f"{size:,} reference showers of {voxels:,} voxels · seed {result['options']['seed']} · "
@@ -96,6 +104,7 @@ def _page(data: EvaluationReport) -> Page:
         cards=list(_cards(result)),
         tables=[
             Table("All samples against the first half of the reference", every),
+            Table("E_tot/E_inc at each incident energy", [["", *result["samples"]], *energies]),
             Table("Samples", [(name, sample["file"]) for name, sample in result["samples"].items()]),
             Table("Versions", [(name, str(text)) for name, text in result["versions"].items()]),
         ],
@@ -137,7 +146,7 @@ def _training(data: EvaluationReport) -> Iterator[Picture]:
 
 def _scores(data: EvaluationReport) -> Iterator[Picture]:
     style, geometry, reference = data.style, data.geometry, data.reference
-    features = {sample.name: sample.features for sample in data.samples}
+    features = {sample.name: sample.features for sample in data.shown}
     trained = {
         name: {
             sample: [training["auc"] for training in found["classifiers"][name]["trainings"]]
@@ -149,19 +158,22 @@ def _scores(data: EvaluationReport) -> Iterator[Picture]:
         caption = "Classifiers between a sample and the reference; a point for each training, a bar at their mean."
         yield data.picture("scores", caption, comparison_figures.scores(trained, style))
     yield from _comparisons(data)
-    tables = {sample.name: layer_separations(sample, reference, geometry) for sample in data.samples}
+    tables = {sample.name: layer_separations(sample, reference, geometry) for sample in data.shown}
     yield data.picture(
         "separations",
         "Separation power of every layer and family of features; white where a layer has none.",
         figures.separations(tables, geometry, style),
     )
     response = figures.response(reference.features, features, geometry.incident, style)
-    yield data.picture("response_energy", "Response against the incident energy.", response)
+    yield data.picture("response_energy", "Linearity and resolution against the incident energy.", response)
     profile = figures.layer_profile(reference.features, features, geometry, style)
     yield data.picture("layer_profile", "Mean share of the incident energy in each layer.", profile)
-    matrices = {sample.name: sample.correlations for sample in data.samples if sample.kind != "control"}
+    caption = "Share of the showers that have energy in a layer; histograms of a layer show these showers alone."
+    occupancy = figures.layer_occupancy(reference.features, features, geometry, style)
+    yield data.picture("layer_occupancy", caption, occupancy)
+    matrices = {sample.name: sample.correlations for sample in data.shown}
     shown = figures.correlations(reference.correlations, matrices, geometry, style)
-    yield data.picture("correlations", "Pearson correlations of the layer energies.", shown, wide=True)
+    yield data.picture("correlations", "Rank correlations (Spearman) of the layer energies.", shown, wide=True)
 
 
 def _comparisons(data: EvaluationReport) -> Iterator[Picture]:
@@ -217,22 +229,25 @@ def _shower_pictures(data: EvaluationReport) -> Iterator[Picture]:
         caption = f"The average shower of the reference and of {sample.name}. Unequal rings are drawn equally wide."
         yield data.picture(f"average_{number}", caption, figure, wide=True)
         caption = (
-            f"Showers of {sample.name}, and below each the reference shower of about the same incident energy that is "
-            f"closest in the logarithm of the voxels."
+            f"A look for copies: showers of {sample.name}, and below each the reference shower of about the same "
+            f"incident energy that is closest in the logarithm of the voxels; copies are equal to it."
         )
         figure = shower_figures.pairs(sample.pairs, data.geometry, data.style)
-        yield data.picture(f"neighbours_{number}", caption, figure, wide=True)
+        yield data.picture(f"copies_{number}", caption, figure, wide=True)
 
 
 def _histograms(data: EvaluationReport) -> Iterator[Picture]:
     """All quantities of some of the layers; every layer is in ``evaluation.json``."""
-    layers = shower_figures.chosen_layers(data.geometry, data.layers)
+    models = sum(sample.kind == "candidate" for sample in data.shown)
+    most = min(data.layers, max(2, _MOST_CURVES // max(models, 1)))
+    layers = shower_figures.chosen_layers(data.geometry, most)
     known = quantities(data.reference.features, data.geometry)
     order = ("response", "total", *FAMILIES)
     names = [item.name for item in sorted(known, key=lambda item: order.index(item.family))
              if item.layer is None or item.layer in layers]  # fmt: skip
-    spectra = {sample.name: sample.spectrum for sample in data.samples}
-    figure = figures.histogram(data.reference.spectrum, spectra, data.style, _bands(VOXELS, data))
+    spectra = {sample.name: sample.spectrum for sample in data.shown}
+    style = None if data.style == plots.PLAIN else data.style
+    figure = figures.histogram(data.reference.spectrum, spectra, style, _bands(VOXELS, data))
     caption = _caption(VOXELS, data)
     draws = {name: found["band"]["draws"] for name, found in data.result["samples"].items() if "band" in found}
     if draws:
@@ -240,8 +255,11 @@ def _histograms(data: EvaluationReport) -> Iterator[Picture]:
         caption += f" Bands, here and below: standard deviation between draws of the weights, {counted}."
     yield data.picture(VOXELS, caption, figure)
     for name in names:
-        counts = {sample.name: sample.counts[name] for sample in data.samples}
-        figure = figures.histogram(data.reference.counts[name], counts, data.style, _bands(name, data))
+        # bands are those of all showers
+        whole = bool(_bands(name, data))
+        reference, *others = (item.counts if whole else item.drawn for item in (data.reference, *data.shown))
+        counts = {sample.name: found[name] for sample, found in zip(data.shown, others, strict=True)}
+        figure = figures.histogram(reference[name], counts, style, _bands(name, data))
         yield data.picture(name, _caption(name, data), figure)
 
 
@@ -255,6 +273,8 @@ def _caption(name: str, data: EvaluationReport) -> str:
     for sample, found in data.result["samples"].items():
         item = found["histograms"][name]
         text = f"{sample} {item['separation']:.2g}"
+        if found["kind"] == "control":
+            continue
         if max(item["outside"], item["outside_reference"]) > _NOTABLE:
             text += f" ({100 * item['outside']:.1f} % outside, reference {100 * item['outside_reference']:.1f} %)"
         parts.append(text)

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle
 from numpy.typing import NDArray
 
 from nisampler.calo.detector.geometry import Geometry, Layer
@@ -21,6 +22,7 @@ _ENERGY_COLOURS = "magma_r"
 _RATIO_COLOURS = "RdBu_r"
 _DECADES = 6.0
 _SMALLEST_ARC = np.pi / 48
+_DPI = 72
 
 
 def chosen_layers(geometry: Geometry, most: int = 6) -> tuple[int, ...]:
@@ -107,7 +109,7 @@ def pairs(showers: Sequence[tuple[str, NDArray[Any]]], geometry: Geometry, style
 
 
 def _grid(rows: Sequence[str], layers: Sequence[int], geometry: Geometry) -> tuple[Figure, list[list[Axes]]]:
-    figure = Figure(figsize=(2.0 * len(layers) + 2.2, 2.0 * len(rows) + 0.6), layout="constrained")
+    figure = Figure(figsize=(2.0 * len(layers) + 2.2, 2.0 * len(rows) + 0.6), layout="constrained", dpi=_DPI)
     axes: list[list[Axes]] = [list(row) for row in figure.subplots(len(rows), len(layers), squeeze=False)]
     for row, label in zip(axes, rows, strict=True):
         row[0].set_ylabel(label, fontsize=13)
@@ -144,8 +146,7 @@ def _draw(axis: Axes, layer: Layer, cells: NDArray[Any], norm: Normalize, colour
         alpha = np.append((first[:-1, None] + np.diff(first)[:, None] * np.arange(parts) / parts).ravel(), first[-1])
         values = np.ma.repeat(values, parts, axis=0)
         x, y = np.outer(np.cos(alpha), rings), np.outer(np.sin(alpha), rings)
-        outline = np.linspace(-np.pi, np.pi, 97)
-        axis.plot(rings[-1] * np.cos(outline), rings[-1] * np.sin(outline), color=GREY, linewidth=0.6)
+        axis.add_patch(Circle((0.0, 0.0), rings[-1], fill=False, color=GREY, linewidth=0.6))
     mesh = axis.pcolormesh(x, y, values, norm=norm, cmap=colours, rasterized=True)
     axis.set_aspect("equal")
     axis.set_xticks([])

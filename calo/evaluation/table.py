@@ -7,6 +7,7 @@ from functools import reduce
 from typing import Any
 
 from nisampler.calo.evaluation.bands import VOXELS
+from nisampler.calo.evaluation.energies import gev, worst
 
 Row = tuple[str, list[str]]
 Show = Callable[[Mapping[str, Any]], str]
@@ -48,6 +49,17 @@ _SEPARATIONS = {
     "sparsity": "sparsity",
 }
 
+
+def _worst(sample: Mapping[str, Any], name: str) -> str:
+    """The ratio that is furthest from one, and where."""
+    row = worst(sample["energies"], name)
+    return (
+        _UNKNOWN
+        if row is None
+        else (f"{row[f'{name}_ratio']:.3f} ± {row[f'{name}_ratio_error']:.2g} at {gev(row['energy'])}")
+    )
+
+
 _FIGURES: dict[str, Show] = {
     "FPD × 1000": _thousandths("fpd"),
     "KPD × 1000": _thousandths("kpd"),
@@ -56,8 +68,11 @@ _FIGURES: dict[str, Show] = {
     "occupancy over the reference": _number("summary", "occupancy_ratio"),
     **{f"separation {label}": _number("separation", name, "mean", form=".2g") for name, label in _SEPARATIONS.items()},
     "separation voxel energies": _number("histograms", VOXELS, "separation", form=".2g"),
-    "layer correlations, mean |difference|": _number("correlations", "mean_difference"),
-    "distance to the nearest reference shower, median": _number("neighbours", "median", form=".3f"),
+    "rank correlations of layers, mean |difference|": _number("correlations", "mean_difference"),
+    "linearity over the reference, worst energy": lambda sample: _worst(sample, "linearity"),
+    "resolution over the reference, worst energy": lambda sample: _worst(sample, "resolution"),
+    "layers with energy, largest |difference| of shares": _number("filled", "largest_difference"),
+    "copies of reference showers": lambda sample: f"{sample['copies']['copies']} of {sample['copies']['showers']}",
     **{key: _number("neighbour_metrics", key) for key in ("precision", "recall", "density", "coverage")},
     "spread over draws of the weights, in counting errors": lambda sample: (
         f"{sample['band']['over_counting']:.2f} ({sample['band']['draws']} draws)"
@@ -90,6 +105,40 @@ def table_rows(result: Mapping[str, Any]) -> list[Row]:
     }
     rows = [(label, [_cell(show, sample) for sample in samples]) for label, show in figures.items()]
     return [(label, cells) for label, cells in rows if set(cells) != {_UNKNOWN}]
+
+
+def energy_rows(result: Mapping[str, Any]) -> list[Row]:
+    """Linearity, resolution and separation power of E_tot/E_inc at each incident energy, of each sample.
+
+    Cells have linearity and resolution over those of the reference, which stand in the label.
+
+    Examples
+    --------
+    >>> row = {"energy": 1e3, "separation": 0.01, "linearity_reference": 0.9, "resolution_reference": 0.1}
+    >>> row |= {f"{name}_ratio{end}": 0.5 for name in ("linearity", "resolution") for end in ("", "_error")}
+    >>> energy_rows({"samples": {"model": {"energies": [row]}}})[0]
+    ('linearity at 1 GeV (reference 0.9000), ratio', ['0.5000 ± 0.5'])
+    """
+    samples = result["samples"].values()
+    energies = sorted({row["energy"] for sample in samples for row in sample["energies"]})
+    rows = []
+    for name in ("linearity", "resolution", "separation"):
+        for energy in energies:
+            found = [next((row for row in s["energies"] if row["energy"] == energy), {}) for s in samples]
+            label = f"{name} at {gev(energy)}"
+            if name != "separation":
+                known = next(row for row in found if row)
+                label += f" (reference {known[f'{name}_reference']:.4f}), ratio"
+            rows.append((label, [_at_energy(row, name) for row in found]))
+    return rows
+
+
+def _at_energy(row: Mapping[str, float], name: str) -> str:
+    if name == "separation":
+        return f"{row[name]:.2g}" if row else _UNKNOWN
+    if f"{name}_ratio" not in row:
+        return _UNKNOWN
+    return f"{row[f'{name}_ratio']:.4f} ± {row[f'{name}_ratio_error']:.2g}"
 
 
 def _cell(show: Show, sample: Mapping[str, Any]) -> str:
@@ -143,6 +192,14 @@ def _milliseconds(device: str, batch: int) -> Show:
     return show
 
 
+def _table(result: Mapping[str, Any], rows: list[Row]) -> list[str]:
+    """Lines of a table in Markdown."""
+    head = ("", list(result["samples"]))
+    cells = [[text.replace("|", "\\|") for text in (label, *values)] for label, values in (head, *rows)]
+    cells.insert(1, ["---", *("---:" for _ in result["samples"])])
+    return [f"| {' | '.join(row)} |" for row in cells]
+
+
 def markdown(result: Mapping[str, Any]) -> str:
     """The table as Markdown, with the warnings.
 
@@ -158,10 +215,9 @@ def markdown(result: Mapping[str, Any]) -> str:
     >>> text.splitlines()[-5:]
     ['| showers | 9 |', '', 'Warnings:', '', '- few']
     """
-    head = ("", list(result["samples"]))
-    cells = [[text.replace("|", "\\|") for text in (label, *values)] for label, values in (head, *table_rows(result))]
-    cells.insert(1, ["---", *("---:" for _ in result["samples"])])
-    lines = [f"| {' | '.join(row)} |" for row in cells]
+    lines = _table(result, table_rows(result))
+    if any("energies" in sample for sample in result["samples"].values()):
+        lines += ["", "E_tot/E_inc at each incident energy:", "", *_table(result, energy_rows(result))]
     notes = [f"- {text}" for text in result["warnings"]]
     title = f"{result['geometry']['name']}, {result['reference']['showers']:,} reference showers"
     return "\n".join([title, "", *lines, *(["", "Warnings:", ""] if notes else []), *notes]) + "\n"

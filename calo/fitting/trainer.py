@@ -109,7 +109,8 @@ class PartTrainer:
         for index, (voxels, incident) in enumerate(self.data.training.shuffled(self.recipe.batch, rng)):
             generator = self.streams.generator("batch", self.epoch, tries, index, device=self.device)
             share = (self.epoch + seen / count) / self.recipe.epochs
-            norm, terms = self._step(self._losses(voxels, incident, generator), share)
+            losses = self._losses(voxels, incident, generator)
+            norm, terms = self._step({name: value.mean() for name, value in losses.items()}, share)
             if not all(map(math.isfinite, (norm, *terms.values()))):
                 return None
             seen += len(voxels)
@@ -145,22 +146,21 @@ class PartTrainer:
         return norm, {"loss": loss} | dict(zip(others, values, strict=True))
 
     def _losses(self, voxels: Tensor, incident: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Batch means of the loss and its terms."""
+        """The loss and its terms, each of every shower or one number."""
         with _precision(self.device, self.recipe.precision):
             found = self.part.loss(voxels, incident, generator)
-        terms = {"loss": found} if isinstance(found, Tensor) else dict(found)
-        return {name: value.mean() for name, value in terms.items()}
+        return {"loss": found} if isinstance(found, Tensor) else dict(found)
 
     @torch.no_grad()
     def validate(self) -> float:
-        """Mean loss of the validation showers; noise is the same at every call."""
+        """Trimmed mean loss of the validation showers, see `trimmed_mean`; noise is the same at every call."""
         self.part.module.eval()
-        total = 0.0
+        losses = []
         with self.average.in_place():
             for index, (voxels, incident) in enumerate(self.data.validation.ordered(self.recipe.batch)):
                 generator = self.streams.generator("validation", index, device=self.device)
-                total += float(self._losses(voxels, incident, generator)["loss"]) * len(voxels)
-        return total / len(self.data.validation)
+                losses.append(self._losses(voxels, incident, generator)["loss"].expand(len(voxels)))
+        return trimmed_mean(torch.cat(losses))
 
     def _roll_back(self, entry: tuple[dict[str, Tensor], dict[str, Any]]) -> None:
         """Stand where the epoch began, with a lower learning rate."""
@@ -206,6 +206,24 @@ class PartTrainer:
         if not self.done:
             self.stepper.load_state(named(tensors, "now."))
             self.average.load_state(named(tensors, "average."))
+
+
+def trimmed_mean(losses: Tensor) -> float:
+    """Mean of losses (n,) without the lowest and the highest one in a hundred, at least one of ten losses or more.
+
+    A single odd shower can have a loss a thousand times that of the others, and would choose the best epoch alone. NaN
+    if a loss is not finite.
+
+    Examples
+    --------
+    >>> trimmed_mean(torch.tensor([2.0] * 9 + [4e4])), trimmed_mean(torch.tensor([2.0, 4.0]))
+    (2.0, 3.0)
+    """
+    if not torch.isfinite(losses).all():
+        return math.nan
+    n = len(losses)
+    cut = max(n // 100, int(n >= 10))
+    return float(losses.double().sort().values[cut : n - cut].mean())
 
 
 def described(recipe: Recipe) -> dict[str, Any]:

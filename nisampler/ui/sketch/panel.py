@@ -113,6 +113,7 @@ class Panel:
         label: str | None = None,
         alpha: float = 1.0,
         linewidth: float = 1.2,
+        linestyle: Any = None,
         **_: Any,
     ) -> None:
         """Steps (b,) between edges (b + 1,), nothing where one is NaN: filled down to a baseline, or a line."""
@@ -120,7 +121,9 @@ class Panel:
         low = None if baseline is None else np.broadcast_to(np.asarray(baseline, dtype=np.float64), tops.shape)
         self._see(ends, tops if low is None else np.concatenate([tops, low]))
         paint = f'fill="{color}" fill-opacity="{alpha:g}"' if fill else f'fill="none" stroke="{color}"'
-        paint += "" if fill else f' stroke-width="{linewidth}" stroke-opacity="{alpha:g}"'
+        paint += (
+            "" if fill else f' stroke-width="{linewidth}" stroke-opacity="{alpha:g}"{_dashes(linewidth, linestyle)}'
+        )
 
         def draw() -> str:
             xs, ys = self._x(ends), self._y(tops)

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import spearmanr
 
 from nisampler.calo.data.showers import Showers
 from nisampler.calo.detector.geometries import geometry
 from nisampler.calo.detector.geometry import Geometry, IncidentEnergy, Layer
 from nisampler.calo.evaluation.controls import shuffle_voxels
-from nisampler.calo.evaluation.correlations import layer_correlations, mean_difference
+from nisampler.calo.evaluation.correlations import layer_correlations, mean_difference, rank_correlations
 from nisampler.calo.evaluation.features import CHUNK, Features, angular_layers
 from nisampler.calo.evaluation.neighbours import nearest
 from nisampler.errors import ConfigError, ShapeError, ShowerDataError
@@ -148,8 +149,19 @@ def test_correlations_agree_with_numpy() -> None:
     assert mean_difference(np.eye(1), np.eye(1)) == 0.0
     with pytest.raises(ShapeError, match="cannot be compared"):
         mean_difference(np.eye(2), np.eye(3))
-    with pytest.raises(ShapeError, match="two showers"):
-        layer_correlations(energies[:1])
+    for correlations in (layer_correlations, rank_correlations):
+        with pytest.raises(ShapeError, match="two showers"):
+            correlations(energies[:1])
+
+
+def test_rare_leakage_does_not_rule_rank_correlations() -> None:
+    """Ten showers in a thousand with a thousand times the energy in both layers make independent layers look alike."""
+    energies = np.random.default_rng(2).exponential(size=(1000, 2))
+    clean = rank_correlations(energies)
+    np.testing.assert_allclose(clean[0, 1], spearmanr(energies).statistic)
+    energies[:10] *= 1e3
+    assert layer_correlations(energies)[0, 1] > 0.3
+    assert abs(rank_correlations(energies)[0, 1] - clean[0, 1]) < 0.03
 
 
 @pytest.mark.parametrize("neighbours", [None, 20])
@@ -208,3 +220,16 @@ def test_nearest_neighbour_has_about_the_same_energy() -> None:
     assert (np.abs(found.index - np.arange(0, 400, 50)) <= 5).all()
     with pytest.raises(ShapeError, match="no reference shower"):
         nearest(discrete[:2], discrete[:0], TINY)
+
+
+def test_shuffling_keeps_the_spectrum_at_each_discrete_energy() -> None:
+    incident = np.repeat([1e3, 2e3], 60)
+    rng = np.random.default_rng(3)
+    voxels = np.where(incident[:, None] < 1.5e3, 1.0, 100.0) * rng.exponential(size=(120, TINY.n_voxels))
+    order = rng.permutation(120)
+    showers = Showers(incident[order], voxels[order].astype(np.float32))
+    mixed = shuffle_voxels(showers, TINY, np.random.default_rng(4), neighbours=50)
+    for energy in (1e3, 2e3):
+        here = showers.incident == energy
+        np.testing.assert_array_equal(np.sort(mixed.voxels[here], axis=0), np.sort(showers.voxels[here], axis=0))
+    assert not np.array_equal(mixed.voxels, showers.voxels)

@@ -45,13 +45,16 @@ def test_every_figure_is_drawn(name: str) -> None:
     reference, model = samples(known)
     others = {"model": model.features, figures.FLOOR: reference.features}
     drawn(figures.layer_profile(reference.features, others, known))
+    drawn(figures.layer_occupancy(reference.features, others, known))
     drawn(figures.response(reference.features, others, known.incident))
     drawn(figures.correlations(reference.correlations, {"model": model.correlations}, known))
     drawn(figures.separations({"model": layer_separations(model, reference, known)}, known))
     drawn(shower_figures.average_showers(reference.mean, model.mean, "model", known))
     drawn(shower_figures.pairs(model.pairs, known))
     for quantity in quantities(reference.features, known)[:3]:
-        drawn(figures.histogram(reference.counts[quantity.name], {"model": model.counts[quantity.name]}))
+        counts = reference.counts[quantity.name], {"model": model.counts[quantity.name]}
+        drawn(figures.histogram(*counts))
+        drawn(figures.histogram(*counts, None))
 
 
 def test_figures_of_many_layers_show_some_of_them() -> None:
@@ -88,7 +91,28 @@ def test_samples_differ_in_colour_and_dashes_and_the_floor_is_grey() -> None:
     assert len({(look["color"], str(look["linestyle"])) for look in looks.values()}) == 5
     assert len({look["color"] for look in looks.values()}) == len({str(look["linestyle"]) for look in looks.values()})
     assert looks[figures.FLOOR]["color"] == figures.SOFT
-    assert len(figures.lines([str(i) for i in range(9)])) == 9
+    many = figures.lines([*(str(i) for i in range(9)), figures.CONTROL])
+    assert len({(look["color"], str(look["linestyle"])) for look in many.values()}) == 10
+    assert many[figures.CONTROL]["color"] not in {look["color"] for name, look in many.items() if name.isdigit()}
+
+
+def test_figures_of_a_layer_show_the_showers_that_reach_it() -> None:
+    """A layer with energy in a quarter of the showers has no peak at zero, and bins that are wider than cells."""
+    known = geometry("toy")
+    data = showers(known, 200, 3)
+    data.voxels[50:, known.slice(4)] = 0.0
+    found = measure("reference", "reference", "", data, known, None, data)
+    assert found.counts["eta_4"].inside.sum() == 200 and found.drawn["eta_4"].inside.sum() == 50
+    assert len(found.drawn["eta_4"].inside) == 25 and len(found.drawn["eta_3"].inside) == 100
+    assert found.drawn["sparsity_4"].total == 200
+    figure = figures.layer_occupancy(found.features, {"model": found.features}, known)
+    np.testing.assert_allclose(figure.axes[0].patches[0].get_data().values, [1, 1, 1, 1, 0.25])
+
+
+def test_one_odd_loss_does_not_squash_the_others() -> None:
+    history = [{"epoch": e, "loss": 20.0 - e, "validation": 42484.0 if e == 5 else 21.0 - e} for e in range(1, 11)]
+    low, high = figures.training({"voxels": history}).axes[0].get_ylim()
+    assert 9.0 < low < 10.0 and 20.0 < high < 22.0
 
 
 def test_cells_are_drawn_where_they_are() -> None:

@@ -19,7 +19,7 @@ from nisampler.calo.data.batches import MemorySource, ShowerData, StreamedSource
 from nisampler.calo.data.showers import Showers
 from nisampler.calo.data.writer import ShowerWriter
 from nisampler.calo.detector.geometries import geometry
-from nisampler.calo.fitting.trainer import PartTrainer
+from nisampler.calo.fitting.trainer import PartTrainer, trimmed_mean
 from nisampler.calo.fitting.training import fit_part
 from nisampler.calo.recipe import FitOptions, Recipe
 from nisampler.errors import ConfigError, CorruptFileError, ModelError, ShowerDataError, TrainingDivergedError
@@ -310,3 +310,11 @@ def test_no_showers(file: Path) -> None:
         StreamedSource(file, geometry("toy"), np.arange(0))
     with pytest.raises(ConfigError, match="memory"):
         source(file, geometry("toy"), np.arange(5), memory=0.0)
+
+
+def test_one_odd_shower_does_not_choose_the_best_epoch() -> None:
+    losses = torch.cat([torch.full((999,), 23.0), torch.tensor([42484.0 * 1000])])
+    assert trimmed_mean(losses) == 23.0
+    assert trimmed_mean(torch.tensor([1.0, 2.0, 6.0])) == 3.0
+    assert math.isnan(trimmed_mean(torch.tensor([1.0] * 50 + [math.nan])))
+    assert math.isnan(trimmed_mean(torch.tensor([1.0] * 50 + [math.inf])))
