@@ -22,6 +22,7 @@ EXTRAS = {
     "mpi": "runs and events by MPI",
     "sm": "matrix elements of pyamplicol, to compare with",
     "bench": "what the benchmarks compare with",
+    "docs": "builds the documentation",
     "test": "the tests of this package",
 }
 """What each extra is for."""

@@ -138,7 +138,7 @@ def test_the_citation_is_of_this_version() -> None:
     assert {"cff-version", "message", "title", "authors"} <= found.keys() and all(found["authors"])
 
 
-@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/release.md"])
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/project/release.md"])
 def test_pages_name_what_exists(page: str) -> None:
     """Links, files and names in code marks."""
     text = (ROOT / page).read_text()

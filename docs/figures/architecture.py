@@ -1,6 +1,6 @@
-"""Draws docs/architecture.svg: the way of a weight from a callable to an LHE file, and of a shower from file to file.
+"""Draws architecture.svg: the way of a weight from a callable to an LHE file, and of a shower from file to file.
 
-Run it with the folder to write to: python docs/architecture.py docs
+Run it with the folder to write to: python docs/figures/architecture.py docs/figures
 """
 
 from __future__ import annotations
