@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 import tomllib
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -29,7 +30,8 @@ SHELL = "(?:bash|sh)"
 
 
 def blocks(language: str, page: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGES[page], re.MULTILINE | re.DOTALL)
+    found = re.findall(rf"^([ ]*)```{language}\n(.*?)^[ ]*```", PAGES[page], re.MULTILINE | re.DOTALL)
+    return [textwrap.dedent(block) for _, block in found]
 
 
 def with_blocks(language: str) -> list[str]:
@@ -107,7 +109,7 @@ def test_wrong_commands_are_found() -> None:
 
 def test_pages_show_no_other_languages() -> None:
     """What is in no other block is only looked at."""
-    languages = {name for text in PAGES.values() for name in re.findall(r"^```(\w*)\n", text, re.MULTILINE)} - {""}
+    languages = {name for text in PAGES.values() for name in re.findall(r"^ *```(\w*)\n", text, re.MULTILINE)} - {""}
     assert languages <= {"python", "bash", "sh", "toml", "text"}
 
 
