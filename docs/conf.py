@@ -36,3 +36,7 @@ add_module_names = False
 html_theme = "furo"
 html_title = f"nisampler {release}"
 html_copy_source = False
+html_show_copyright = False
+html_static_path = ["style"]
+html_css_files = ["pages.css"]
+smartquotes = False

@@ -75,7 +75,9 @@ class CardKeys(Described):
         keys = [key for key in card_keys() if not key.is_table]
         tables = dict.fromkeys(".".join(key.path[:-1]) for key in keys)
         return [
-            self.section(f"[{name}]" if name else "card", key_table([k for k in keys if ".".join(k.path[:-1]) == name]))
+            self.section(
+                f"[{name}]" if name else "at the top", key_table([k for k in keys if ".".join(k.path[:-1]) == name])
+            )
             for name in tables
         ]
 
@@ -91,7 +93,14 @@ class ProcessKeys(Described):
 def key_table(keys: Iterable[Key], of: bool = False) -> nodes.table:
     """A table of keys."""
     rows = (
-        [key.path[-1], key.default, key.setting.allowed, key.meaning, *of * [", ".join(key.processes)]] for key in keys
+        [
+            key.path[-1],
+            f"`{key.default}`" if key.default else "",
+            key.setting.allowed,
+            key.meaning,
+            *of * [", ".join(key.processes)],
+        ]
+        for key in keys
     )
     return table(["key", "default", "type", "meaning", *of * ["of"]], rows, (15, 12, 25, 48, *of * [15]))
 
@@ -111,7 +120,9 @@ class CommandLine(Described):
             if hasattr(found, "list_commands"):
                 yield from self.sections(found, f"{name} {word}", click.Context(found))
                 continue
-            usage = " ".join(found.collect_usage_pieces(click.Context(found)))
+            usage = " ".join(found.collect_usage_pieces(click.Context(found))).translate(
+                {ord("{"): None, ord("}"): None}
+            )
             shown = [
                 nodes.paragraph("", "", *text(found.help or "")),
                 nodes.literal_block(text=f"{name} {word} {usage}"),
