@@ -21,11 +21,13 @@ from nisampler.run.lookup import available
 
 # Code and doctests stay; elsewhere docstrings are plain words, in which * | and _ mark nothing up: |w|, x*, p_.
 _MARKS = re.compile(r"(^[ ]*>>>.*?(?:\n[ ]*\n|\Z)|``.*?``|`[^`]*`)|(?<=\w)_(?!\w)|[*|]", re.MULTILINE | re.DOTALL)
+# A table of Markdown stands in a page; a picture in a docstring of vegas is not here.
+_ELSEWHERE = re.compile(r"^\|.*|^[ ]*\.\. image::.*(?:\n[ ]+:.*)*", re.MULTILINE)
 
 
 def plain_words(_app: Sphinx, _what: str, _name: str, _found: object, _options: object, lines: list[str]) -> None:
     """Keep marks in docstrings what they are."""
-    rows = "\n".join(line for line in lines if not line.startswith("|"))  # a table of Markdown stands in a page
+    rows = _ELSEWHERE.sub("", "\n".join(lines))
     lines[:] = _MARKS.sub(lambda found: found[1] or f"\\{found[0]}", rows).split("\n")
 
 
