@@ -124,7 +124,9 @@ def energy_rows(result: Mapping[str, Any]) -> list[Row]:
     rows = []
     for name in ("linearity", "resolution", "separation"):
         for energy in energies:
-            found = [next((row for row in s["energies"] if row["energy"] == energy), {}) for s in samples]
+            found: list[Mapping[str, Any]] = [
+                next((row for row in s["energies"] if row["energy"] == energy), {}) for s in samples
+            ]
             label = f"{name} at {gev(energy)}"
             if name != "separation":
                 known = next(row for row in found if row)
