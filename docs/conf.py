@@ -35,6 +35,7 @@ python_maximum_signature_line_length = 88
 add_module_names = False
 
 html_theme = "furo"
+html_math_renderer = "mathml"
 html_title = f"nisampler {release}"
 html_copy_source = False
 html_show_copyright = False

@@ -11,6 +11,7 @@ from typing import Any
 import click
 import typer
 from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -164,9 +165,16 @@ class Docstring(SphinxDirective):
         return self.parse_text_to_nodes(words.partition("\n\n")[2])
 
 
+def formula(translator: Any, node: nodes.math) -> None:
+    """A formula as MathML, which browsers draw without a script from elsewhere."""
+    translator.body.append(tex2mathml(node.astext(), as_block=isinstance(node, nodes.math_block)))
+    raise nodes.SkipNode
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
     app.connect("autodoc-process-docstring", plain_words, priority=100)
+    app.add_html_math_renderer("mathml", (formula, None), (formula, None))
     for name, made in (
         ("card-keys", CardKeys),
         ("process-keys", ProcessKeys),
