@@ -104,7 +104,7 @@ def test_a_worker_with_another_run_or_other_versions_is_refused(crew: Crew, even
 
 def documented(backend: str, run: Path, kind: str) -> list[str]:
     """The first command of the documentation for a backend, with a small order for this run and two workers."""
-    text = (Path(__file__).resolve().parents[2] / "docs" / "production.md").read_text()
+    text = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "production.md").read_text()
     line = next(line for line in text.splitlines() if f"--backend {backend}" in line and "nisampler submit" in line)
     for old, new in (("runs/dy", run), ("1000000", N), ("--workers 8", "--workers 2"), ("-n 9", "-n 2")):
         line = line.replace(old, str(new))

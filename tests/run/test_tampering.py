@@ -63,7 +63,7 @@ def test_no_shard_takes_the_place_of_another(run: Path, points_card: Path, tmp_p
         resume(run)
 
 
-@pytest.mark.parametrize("change", [{"trials": 1}, {"overweight_sum": 0.0}, {"events": 249}, {"color": 1}])
+@pytest.mark.parametrize("change", [{"trials": 1}, {"overweight_sum": 7.0}, {"events": 249}, {"color": 1}])
 def test_records_of_shards_are_not_altered(run: Path, change: dict[str, Any]) -> None:
     record = run / "events" / "events-00001.json"
     record.write_text(json.dumps(read_json(record) | change))
