@@ -65,6 +65,7 @@ def test_folder_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr(extras, "distribution", missing)
+    monkeypatch.setattr(extras, "__file__", str(ROOT / "nisampler" / "base" / "extras.py"))
     monkeypatch.chdir(ROOT)
     assert install("lhe") == "pip install '.[lhe]'"
 
