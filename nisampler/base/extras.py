@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from importlib.metadata import Distribution, distributions
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -70,14 +70,15 @@ def install(*extras: str) -> str:
 def installed() -> Distribution | None:
     """The installed distribution of this package, None where its folder is merely on the path.
 
+    Where there are several, one that knows where it came from: a build leaves another beside the source.
+
     >>> found = installed()
     >>> found is None or found.metadata["Name"]
     'nisampler'
     """
-    try:
-        return distribution(NAME)
-    except PackageNotFoundError:
-        return None
+    found = list(distributions(name=NAME))
+    known = (item for item in found if item.read_text("direct_url.json"))
+    return next(known, found[0] if found else None)
 
 
 def _origin() -> dict[str, Any]:

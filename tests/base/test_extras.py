@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ class Installed:
 
 def advice(monkeypatch: pytest.MonkeyPatch, origin: dict[str, Any] | str | None) -> str:
     text = json.dumps(origin) if isinstance(origin, dict) else origin
-    monkeypatch.setattr(extras, "distribution", lambda name: Installed(text))
+    monkeypatch.setattr(extras, "distributions", lambda name: [Installed(None), Installed(text)])
     return install("lhe")
 
 
@@ -60,11 +59,7 @@ def test_index_repository_and_file(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_folder_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without an installed distribution the folder of the source is named."""
-
-    def missing(name: str) -> None:
-        raise PackageNotFoundError(name)
-
-    monkeypatch.setattr(extras, "distribution", missing)
+    monkeypatch.setattr(extras, "distributions", lambda name: [])
     monkeypatch.setattr(extras, "__file__", str(ROOT / "nisampler" / "base" / "extras.py"))
     monkeypatch.chdir(ROOT)
     assert install("lhe") == "pip install '.[lhe]'"
