@@ -47,6 +47,11 @@ class Compared:
         Distribution of the weights of its integration.
     comparisons
         Its distributions.
+
+    Examples
+    --------
+    >>> list(Compared.__dataclass_fields__)
+    ['label', 'result', 'history', 'timeline', 'weights', 'comparisons']
     """
 
     label: str
