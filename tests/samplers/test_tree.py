@@ -111,6 +111,16 @@ def test_exploring_stands_a_peak_that_was_unknown() -> None:
     assert 10.0 < float(inside) < 16.1
 
 
+def test_exploring_looks_everywhere_where_all_that_is_known_is_even() -> None:
+    """A step that none of the first points has seen is found, and points of a later round count in their leaves."""
+    u = rand(300, 1, 1) * 0.9
+    step = lambda x: 1.0 + 9.0 * (x[:, 0] > 0.95).double()  # noqa: E731
+    config = TreeConfig(min_points=10, shrinkage=3.0)
+    tree = explore_tree(step, 6000, (u, step(u)), config, generator=torch.Generator().manual_seed(1))
+    density = tree.unmap(torch.tensor([[0.5], [0.98]], dtype=torch.float64))[1].exp()
+    assert density.tolist() == pytest.approx([1 / 1.45, 10 / 1.45], rel=0.02)
+
+
 def test_exploring_keeps_what_is_even() -> None:
     """Where all weights are equal there is nothing to ask for: points are uniform, and so is the density."""
     u = rand(1000, 2, 1)

@@ -113,13 +113,13 @@ def explore_tree(
     calls: int,
     known: tuple[Tensor, Tensor],
     config: TreeConfig | None = None,
-    importance: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> DensityTree:
     """Grow a density tree that asks for points where it does not know enough: cells are explored as in Foam.
 
     In rounds, new points are thrown into each leaf in proportion to its volume times what its density is above the mean
-    of its weights: where weights are even there is nothing to gain. Points stay uniform inside each leaf.
+    of its weights: where weights are even there is nothing to gain. Where all of them are, points go everywhere. They
+    stay uniform inside each leaf.
 
     Parameters
     ----------
@@ -128,9 +128,9 @@ def explore_tree(
     calls
         How many points it may be asked for.
     known
-        Points (n, dim) to begin with, and their weights (n,).
-    config, importance
-        As for `grow_tree`, of the points to begin with.
+        Uniform points (n, dim) to begin with, and their weights (n,).
+    config
+        As for `grow_tree`.
     generator
         Source of the new points, on the device of `known`.
 
@@ -147,13 +147,13 @@ def explore_tree(
     True
     """
     u, weights = known
-    builder = _Builder(u, weights, importance, config or TreeConfig())
+    builder = _Builder(u, weights, None, config or TreeConfig())
     builder.grow()
     for left in range(tuning.ROUNDS, 0, -1):
         share = calls // left
         calls -= share
-        new = builder.wanted(torch.rand(share, u.shape[1], generator=generator, dtype=torch.float64, device=u.device))
-        builder.add(new, weigh(new))
+        even = torch.rand(share, u.shape[1], generator=generator, dtype=torch.float64, device=u.device)
+        builder.explore(weigh, even)
         builder.grow()
     return builder.tree()
 
@@ -237,7 +237,6 @@ class _Builder:
         root = float(self.powers.sum() / max(self.factor.sum(), 1e-300))
         everything = np.arange(len(size))
         self.number = 0
-        self.asked: NDArray[np.int64] = np.zeros(0, np.int64)
         self.leaves = [self._leaf(0, np.zeros(self.dim), np.ones(self.dim), everything, root, ())]
 
     def _sizes(self, weights: Tensor) -> Array:
@@ -262,22 +261,19 @@ class _Builder:
                 heapq.heappush(waiting, self._leaf(self.number, low, high, chosen, leaf.moment, (*leaf.path, side)))
         self.leaves = waiting + final
 
-    def wanted(self, u: Tensor) -> Tensor:
-        """Points (n, dim) where the tree knows least, from uniform ones; in the order of the leaves."""
+    def explore(self, weigh: Callable[[Tensor], Tensor], u: Tensor) -> None:
+        """Learn the weights of new points where the tree knows least: uniform ones (n, dim), moved into its leaves."""
+        low, high = (np.array([getattr(leaf, name) for leaf in self.leaves]) for name in ("low", "high"))
         share = np.cumsum([self._excess(leaf) for leaf in self.leaves])
         if not share[-1] > 0.0:
-            return u
+            share = np.cumsum(np.prod(high - low, axis=1))
         even = (np.arange(len(u)) + 0.5) / len(u)
         chosen = np.minimum(np.searchsorted(share / share[-1], even, side="right"), len(self.leaves) - 1)
-        self.asked = chosen
-        low, high = (
-            torch.from_numpy(np.array([getattr(leaf, name) for leaf in self.leaves])) for name in ("low", "high")
-        )
-        index = torch.from_numpy(chosen)
-        return torch.lerp(low[index].to(u), high[index].to(u), u)
+        u = torch.lerp(*(torch.from_numpy(corner[chosen]).to(u) for corner in (low, high)), u)
+        self._add(chosen, u, weigh(u))
 
-    def add(self, u: Tensor, weights: Tensor) -> None:
-        """Take the points that were `wanted` into account, with their weights."""
+    def _add(self, places: NDArray[np.int64], u: Tensor, weights: Tensor) -> None:
+        """Take points (n, dim) and their weights into account; `places` of their leaves (n,) ascend."""
         first, size = len(self.points), self._sizes(weights)
         largest = float(size.max(initial=0.0))
         if largest > _LARGEST:
@@ -287,7 +283,7 @@ class _Builder:
         self.size = np.concatenate([self.size, size])
         self.factor = np.concatenate([self.factor, np.ones(len(size))])
         self.powers = np.concatenate([self.powers, size**self.config.order])
-        edges = np.searchsorted(self.asked, np.arange(len(self.leaves) + 1)) + first
+        edges = np.searchsorted(places, np.arange(len(self.leaves) + 1)) + first
         for place, leaf in enumerate(self.leaves):
             new = np.arange(edges[place], edges[place + 1])
             if len(new):
