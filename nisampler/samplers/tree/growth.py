@@ -269,7 +269,8 @@ class _Builder:
             share = np.cumsum(np.prod(high - low, axis=1))
         even = (np.arange(len(u)) + 0.5) / len(u)
         chosen = np.minimum(np.searchsorted(share / share[-1], even, side="right"), len(self.leaves) - 1)
-        u = torch.lerp(*(torch.from_numpy(corner[chosen]).to(u) for corner in (low, high)), u)
+        begin, end = (torch.from_numpy(corner[chosen]).to(u) for corner in (low, high))
+        u = torch.lerp(begin, end, u)
         self._add(chosen, u, weigh(u))
 
     def _add(self, places: NDArray[np.int64], u: Tensor, weights: Tensor) -> None:
