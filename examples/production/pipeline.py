@@ -45,7 +45,7 @@ SHOWER = ("TimeShower:QEDshowerByL = off", "Random:setSeed = on", "Random:seed =
 def nisampler(*words: object) -> None:
     """A command of the command line."""
     print("$ nisampler", *words, flush=True)
-    done = subprocess.run([sys.executable, "-m", "nisampler", *map(str, words)], check=False)  # noqa: S603
+    done = subprocess.run([sys.executable, "-m", "nisampler", *map(str, words)], check=False)
     if done.returncode:
         raise SystemExit(done.returncode)
 
