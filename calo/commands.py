@@ -28,9 +28,21 @@ GeometryName = Annotated[
     typer.Option(
         "--geometry",
         metavar="NAME",
-        help="A name of `nisampler calo geometries`, or an XML binning of the CaloChallenge.",
+        help="A name of `nisampler calo geometries`, a .toml file of your own, an XML binning, or a model's folder.",
     ),
 ]
+Threshold = Annotated[
+    float | None, typer.Option("--threshold", min=0.0, metavar="MEV", help="Of a cell, instead of the geometry's.")
+]
+Energies = Annotated[
+    str | None,
+    typer.Option(
+        "--energies",
+        metavar="LAW:LOW:HIGH",
+        help="Law of E_inc in MeV instead of the geometry's: log-uniform, uniform, or discrete:E1:E2...",
+    ),
+]
+Particle = Annotated[str | None, typer.Option("--particle", metavar="NAME", help="Which one of an XML binning.")]
 Seed = Annotated[int, typer.Option(min=0, help="Same seed, same result.")]
 Showers = Annotated[int, typer.Option("--showers", min=1, help="Number of showers.")]
 ShowerFile = Annotated[Path, typer.Option("--output", "-o", help="The HDF5 file to make.")]
@@ -42,12 +54,13 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing.")]
 _TIME = "`nisampler calo time MODEL -o FILE` makes one"
 
 
-def _geometry(name: str) -> Geometry:
-    """A registered geometry, or that of an XML binning."""
-    from nisampler.calo.detector.binning import read_binning
-    from nisampler.calo.detector.geometries import geometry
+def _geometry(
+    name: str, threshold: float | None = None, energies: str | None = None, particle: str | None = None
+) -> Geometry:
+    """As `nisampler.calo.given.given_geometry`."""
+    from nisampler.calo.given import given_geometry
 
-    return read_binning(name) if name.endswith(".xml") else geometry(name)
+    return given_geometry(name, threshold, energies, particle)
 
 
 def _groups(option: str, given: list[str]) -> dict[str, list[Path]]:
@@ -84,6 +97,9 @@ def simulate(
     geometry: GeometryName,
     showers: Showers,
     output: ShowerFile,
+    threshold: Threshold = None,
+    energies: Energies = None,
+    particle: Particle = None,
     seed: Seed = 1,
     quiet: Quiet = False,
 ) -> None:
@@ -94,7 +110,8 @@ def simulate(
 
         new_file(output)
         with monitor_for(not quiet) as monitor:
-            made = simulate_file(output, _geometry(geometry), showers, seed, monitor)
+            cells = _geometry(geometry, threshold, energies, particle)
+            made = simulate_file(output, cells, showers, seed, monitor)
         show(
             [
                 ("geometry", geometry),
@@ -114,6 +131,9 @@ def fit(
     data: Annotated[Path, typer.Option(help="Showers to learn from, HDF5.")],
     model: Annotated[str, typer.Option(metavar="PRESET", help="A name of `nisampler calo models`.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the model to make.")],
+    threshold: Threshold = None,
+    energies: Energies = None,
+    particle: Particle = None,
     seed: Seed = 1,
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the preset's, for every part.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Instead of the preset's, for every part.")] = None,
@@ -138,6 +158,7 @@ def fit(
     """
     words = ["--geometry", geometry, "--data", data, "--model", model, "--output", output, "--seed", seed]
     sized: dict[str, object] = {"epochs": epochs, "batch": batch, "patience": patience, "symmetry": symmetry}
+    sized |= {"threshold": threshold, "energies": energies, "particle": particle}
     sized |= {"showers": showers, "validation": validation, "memory": memory}
     words += [word for name, value in sized.items() if value is not None for word in (f"--{name}", value)]
     words += ["--device", device, "--threads", threads, "--resume"]
@@ -151,7 +172,8 @@ def fit(
         options = FitOptions(seed, epochs, batch, patience, symmetry)
         wanted = DataOptions(data, validation, showers, 1e9 * memory)
         with monitor_for(not quiet) as monitor, machine(device, threads) as place:
-            fitted = fit(wanted, _geometry(geometry), model, output, options, place, monitor, resume)
+            cells = _geometry(geometry, threshold, energies, particle)
+            fitted = fit(wanted, cells, model, output, options, place, monitor, resume)
         training, generation = count_parameters(fitted.model)
         shared = f" in the first of {fitted.processes} processes" if fitted.processes > 1 else ""
         show(
@@ -237,15 +259,22 @@ def evaluate(
     context: typer.Context,
     reference: Annotated[Path, typer.Option(help="File of reference showers that no model has seen.")],
     candidate: Annotated[list[str], typer.Option(metavar="NAME=FILE", help="Generated showers; may be repeated.")],
-    geometry: GeometryName,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the report to make.")],
+    geometry: Annotated[
+        str | None, typer.Option("--geometry", metavar="NAME", help="As for `fit`; by default that of --model.")
+    ] = None,
+    threshold: Threshold = None,
+    energies: Energies = None,
+    particle: Particle = None,
     classifier: Annotated[list[str] | None, typer.Option(metavar="NAME", help="May be repeated.")] = None,
     multiclass: Annotated[
         str | None, typer.Option(metavar="CLASSIFIER", help="Train it over all candidates at once, too.")
     ] = None,
     trainings: Annotated[int, typer.Option(min=0, help="Of each classifier; 0 for no classifiers.")] = 3,
     showers: Annotated[int | None, typer.Option(min=2, help="At most so many of each sample.")] = None,
-    model: Annotated[Path | None, typer.Option(help="Show how this model was trained, too.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Show how this model was trained, too; its geometry is used without --geometry.")
+    ] = None,
     timing: Annotated[
         list[str] | None, typer.Option(metavar="NAME=FILE", help="What `time` wrote; may be repeated.")
     ] = None,
@@ -265,7 +294,12 @@ def evaluate(
         from nisampler.calo.evaluation.evaluate import EvaluationOptions, evaluate
         from nisampler.calo.evaluation.table import energy_rows, table_rows
         from nisampler.calo.fitting.store import training_records
+        from nisampler.errors import ConfigError
 
+        named = geometry or model
+        if named is None:
+            raise ConfigError("say which cells the showers have: --geometry NAME, or --model FOLDER for a model's")
+        cells = _geometry(str(named), threshold, energies, particle)
         new_folder(output, ("evaluation.json", "table.md", "report.html", "figures"))
         with monitor_for(not quiet) as monitor, machine(device, threads) as place:
             usual = EvaluationOptions()
@@ -281,7 +315,7 @@ def evaluate(
                 bands=_groups("--band", band or []),
             )
             files = _pairs("--candidate", candidate)
-            result = evaluate(reference, files, _geometry(geometry), output, options, monitor)
+            result = evaluate(reference, files, cells, output, options, monitor)
         for rows in (table_rows(result), energy_rows(result)):
             table([["", *result["samples"]], *([name, *values] for name, values in rows)], quiet)
         show([("report", str(output / "report.html"))], quiet)
@@ -324,17 +358,26 @@ def time_command(
 
 
 @app.command()
-def geometries(context: typer.Context) -> None:
-    """List the calorimeters."""
+def geometries(
+    context: typer.Context,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[GEOMETRY]", help="Show the layers of this one, as --geometry names it.")
+    ] = None,
+) -> None:
+    """List the calorimeters, or the layers of one."""
     with errors(context):
         from nisampler.calo.detector.geometries import GEOMETRIES
+        from nisampler.calo.given import layer_table
 
+        chosen = GEOMETRIES.values() if name is None else [_geometry(name)]
         rows = [["name", "particle", "layers", "voxels", "threshold/MeV", "E_inc/GeV", "law", "layout"]]
-        for name, known in GEOMETRIES.items():
+        for known in chosen:
             low, high = known.incident.values[0] / 1e3, known.incident.values[-1] / 1e3
             cells = [str(known.n_layers), str(known.n_voxels), f"{known.threshold:.4g}", f"{low:.4g}-{high:.4g}"]
-            rows.append([name, known.particle, *cells, known.incident.kind, known.layout])
+            rows.append([known.name, known.particle, *cells, known.incident.kind, known.layout])
         table(rows)
+        if name is not None:
+            table(layer_table(*chosen))
 
 
 @app.command()

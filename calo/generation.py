@@ -173,6 +173,7 @@ class ShowerGenerator:
                 f"the model makes too many showers that are not finite or have negative voxels: {self.redrawn} so far, "
                 f"last at {incident[bad[0]]:.6g} MeV; train it longer, or look for such energies outside its data"
             )
+        self.model.geometry.suppress(voxels)
         return Showers(incident, voxels)
 
     def _sample(self, incident: Floats, shard: int, attempt: int) -> Voxels:

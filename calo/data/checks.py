@@ -5,11 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from nisampler.calo.data.showers import Showers, Voxels
-from nisampler.calo.detector.geometry import Floats, Geometry, IncidentEnergy, Layout
+from nisampler.calo.detector.geometry import Floats, Geometry, IncidentEnergy
 from nisampler.errors import ShowerDataError
 
-# Typical E_tot/E_inc. Getting High stores what silicon absorbs, 2 to 3 % of the energy; the others nearly all of it.
-_RESPONSE: dict[Layout, float] = {"calochallenge": 1.0, "calogan": 1.0, "getting-high": 0.025}
 # A wrong unit is a factor 1000. The largest E_tot/E_inc of a CaloChallenge shower is 6.9 (pions of 256 MeV).
 _LARGEST = 50.0
 # MeV. No source has more, and squares of it fit single precision.
@@ -127,7 +125,8 @@ def check_units(incident: Floats, geometry: Geometry, where: object, unit: str =
         return
     for factor, low in ((1e3, True), (1e-3, False)):
         if _share(law, incident * factor) > 0.5:
-            guess = {"MeV": "GeV" if low else "keV", "GeV": "TeV" if low else "MeV"}[unit]
+            steps = ("keV", "MeV", "GeV", "TeV")
+            guess = steps[steps.index(unit) + (1 if low else -1)] if unit in steps[1:-1] else "another unit"
             raise ShowerDataError(
                 f"{where}: the incident energies (median {np.median(incident):g} MeV) are 1000 times too "
                 f"{'small' if low else 'large'} for {geometry.name} ({law.values[0]:g} to {law.values[-1]:g} MeV): "
@@ -139,7 +138,8 @@ def check_units(incident: Floats, geometry: Geometry, where: object, unit: str =
 def check_scale(showers: Showers, geometry: Geometry, where: object, first: int = 0) -> None:
     """Refuse showers whose E_tot/E_inc shows that voxels and incident energies have different units.
 
-    The median over the showers that are not empty is compared with the usual response of the geometry. One that is
+    The median over the showers that are not empty is compared with the usual response of the geometry, if that is
+    known. One that is
     much too large is refused always, one that is much too small from ten showers on: single showers of low energy
     may deposit next to nothing.
 
@@ -155,9 +155,9 @@ def check_scale(showers: Showers, geometry: Geometry, where: object, first: int 
     """
     total = showers.voxels.sum(axis=1, dtype=np.float64)
     ratios = (total / showers.incident)[total > 0]
-    if not len(ratios):
+    if not len(ratios) or geometry.response is None:
         return
-    median, usual = float(np.median(ratios)), _RESPONSE[geometry.layout]
+    median, usual = float(np.median(ratios)), geometry.response
     if median <= _LARGEST * usual and (median >= _SMALLEST * usual or len(ratios) < _MIN_SHOWERS_SCALE):
         return
     guess = (
@@ -193,7 +193,7 @@ def check_order(showers: Showers, geometry: Geometry, where: object, first: int 
     brightest = int(np.argmax(np.add.reduceat(mean, geometry.starts[:-1])))
     layer = geometry.layers[brightest]
     sectors = mean[geometry.slice(brightest)].reshape(layer.shape).sum(axis=1)
-    if layer.kind == "polar" and sectors.max() > _LARGEST_ASYMMETRY * sectors.min():
+    if layer.turns and sectors.max() > _LARGEST_ASYMMETRY * sectors.min():
         raise ShowerDataError(
             f"{where}: the mean of events {first} to {first + len(showers) - 1} in layer {layer.id} differs by more "
             f"than {_LARGEST_ASYMMETRY:g} between sectors; voxels must be in the order layer, alpha, r with r fastest"

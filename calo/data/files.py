@@ -121,7 +121,7 @@ class ShowerReader:
             known = {self._columns.energy: energy, **{name: self._file[name] for name, _, _ in self._columns.voxels}}
             require_readable(self.path, known)
             self.incident = self._energies(energy)
-            check_units(self.incident, geometry, self.path, self._columns.unit)
+            check_units(self.incident, geometry, self.path, self._columns.energy_unit)
             self.unused = self._others(len(energy), {*known, *(["overflow"] if self._columns.overflow else [])})
             self._stack = stack.pop_all()
 
@@ -258,11 +258,14 @@ class ShowerReader:
                 if first < last:
                     found = _cut(data, start, stop, first - where.start, last - where.start)
                     voxels[:, first - window.start : last - window.start] = found
+        if self._columns.unit != 1.0:
+            voxels *= np.float32(self._columns.unit)
         showers = Showers(self.incident[start:stop], voxels)
         check_voxels(voxels, self.geometry, self.path, start, window.start)
         if voxels.shape[1] == self.geometry.n_voxels:
             check_scale(showers, self.geometry, self.path, start)
             check_order(showers, self.geometry, self.path, start)
+        self.geometry.suppress(showers.voxels, window.start)
         return showers
 
     def _window(self, columns: slice | None) -> slice:
@@ -338,7 +341,7 @@ def _guess(shape: tuple[int, ...]) -> str:
     count = math.prod(shape[1:])
     names = [name for name, known in GEOMETRIES.items() if known.n_voxels == count]
     if not names:
-        return f"no registered geometry has {count} voxels; read its binning with nisampler.calo.detector.binning"
+        return f"no registered geometry has {count} voxels; describe your own in a TOML file"
     return f"{count} voxels are those of {' or '.join(names)}"
 
 

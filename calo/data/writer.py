@@ -127,7 +127,7 @@ class ShowerWriter:
         start, stop = self.count, self.count + len(showers)
         columns: dict[str, NDArray[Any]] = {self._columns.energy: showers.incident[:, None] / self._columns.factor}
         for name, where, shape in self._columns.voxels:
-            columns[name] = showers.voxels[:, where].reshape(-1, *shape)
+            columns[name] = showers.voxels[:, where].reshape(-1, *shape) / np.float32(self._columns.unit)
         with self._output.writing():
             for name, data in self._data.items():
                 data.resize(stop, axis=0)

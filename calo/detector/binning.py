@@ -90,7 +90,7 @@ def read_binning(
     """The geometry of an XML binning.
 
     A binning knows neither the threshold nor the law of the incident energy. What is not given is taken from the
-    registered geometry that has the same particle and cells.
+    registered geometry that has the same particle and cells, if there is one.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def read_binning(
     particle
         Its ``name`` there, e.g. "photon"; may be left out if the file has one particle.
     name
-        What to call the geometry.
+        What to call the geometry; by default as the registered one, or else as the file.
     threshold
         MeV.
     incident
@@ -128,9 +128,12 @@ def read_binning(
             if (known.pdg, known.layers) == (pdg, layers):
                 given: dict[str, Any] = {"name": name, "threshold": threshold, "incident": incident}
                 return replace(known, **{key: value for key, value in given.items() if value is not None})
-        if name is None or threshold is None or incident is None:
-            raise GeometryError("no registered geometry has these cells: give name=, threshold= and incident=")
-        return Geometry(name, particle, pdg, layers, threshold, incident)
+        if threshold is None or incident is None:
+            raise GeometryError(
+                "no registered geometry has these cells: give the threshold and the law of the incident energies "
+                "(--threshold and --energies), or a TOML file that names this binning"
+            )
+        return Geometry(name or Path(path).stem, particle, pdg, layers, threshold, incident)
     except GeometryError as error:
         raise GeometryError(f"{path}: {error}") from error
     except (expat.ExpatError, LookupError, ValueError, StopIteration) as error:

@@ -95,6 +95,7 @@ _GETTING_HIGH = Geometry(
     threshold=0.1,
     incident=IncidentEnergy("uniform", (1e4, 1e5)),
     layout="getting-high",
+    response=0.025,  # what silicon absorbs
 )
 
 _TOY = Geometry(

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Annotated, Any, Literal, get_args
@@ -18,6 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from nisampler.base.checks import Whole, checked
+from nisampler.calo.detector.material import Material
 from nisampler.errors import GeometryError, ShapeError
 
 Floats = NDArray[np.float64]
@@ -25,6 +26,8 @@ MOST_VOXELS = 1 << 20
 """Cells of a calorimeter; the finest of the CaloChallenge has 40,500."""
 Angles = Annotated[Whole, Field(ge=1, le=MOST_VOXELS)]
 """Bins of the angle."""
+Kind = Literal["polar", "rectangular", "cells"]
+"""Of the cells of a layer."""
 Layout = Literal["calochallenge", "calogan", "getting-high"]
 
 _FULL_TURN = 2 * math.pi * (1 + 1e-12)
@@ -92,14 +95,16 @@ class Layer:
         Number of the layer in the data set (CaloChallenge data sets 1 skip numbers).
     kind
         "polar": the first axis is the angle alpha in radians, the second the radius r in mm;
-        "rectangular": x and y in mm.
+        "rectangular": x and y in mm; "cells": any places, one after the other.
     first, second
-        Edges of the cells.
+        Edges of the cells; of "cells" x and y of their centres, mm.
+    widths
+        Of "cells" alone: sides of the squares for which they stand in the simulator and in figures, mm.
 
     Raises
     ------
     GeometryError
-        If edges do not increase.
+        If edges do not increase, or places and widths are not as many, finite and positive.
 
     Examples
     --------
@@ -109,18 +114,24 @@ class Layer:
     """
 
     id: int
-    kind: Literal["polar", "rectangular"]
+    kind: Literal["polar", "rectangular", "cells"]
     first: tuple[float, ...]
     second: tuple[float, ...]
+    widths: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.kind not in ("polar", "rectangular"):
-            raise GeometryError(f"layer {self.id}: cells are 'polar' or 'rectangular', got {self.kind!r}")
-        for name in ("first", "second"):
-            edges = tuple(float(edge) for edge in getattr(self, name))
+        if self.kind not in get_args(Kind):
+            raise GeometryError(f"layer {self.id}: cells are 'polar', 'rectangular' or 'cells', got {self.kind!r}")
+        for name in ("first", "second", "widths"):
+            object.__setattr__(self, name, tuple(float(number) for number in getattr(self, name)))
+        if self.kind == "cells":
+            self._check_places()
+            return
+        for edges in (self.first, self.second):
             if len(edges) < 2 or not _increasing(edges):
                 raise GeometryError(f"layer {self.id}: cell edges must be at least two and increase, got {edges}")
-            object.__setattr__(self, name, edges)
+        if self.widths:
+            raise GeometryError(f"layer {self.id}: cells with edges have no further widths")
         if self.kind == "polar" and (self.second[0] < 0 or self.first[-1] - self.first[0] > _FULL_TURN):
             raise GeometryError(f"layer {self.id}: a polar layer needs r >= 0 and angles within one turn")
 
@@ -131,10 +142,25 @@ class Layer:
         alpha = tuple(float(edge) for edge in np.linspace(-math.pi, math.pi, n_alpha + 1))
         return cls(id, "polar", alpha, tuple(float(edge) for edge in r_edges))
 
+    def _check_places(self) -> None:
+        places = np.asarray([self.first, self.second]) if len(self.first) == len(self.second) else np.empty((2, 0))
+        if not places.size or not np.isfinite(places).all() or len(np.unique(places, axis=1).T) != len(self.first):
+            raise GeometryError(f"layer {self.id}: listed cells need finite places x and y that all differ")
+        if len(self.widths) != len(self.first) or not all(0 < width < math.inf for width in self.widths):
+            raise GeometryError(f"layer {self.id}: each listed cell needs a positive width")
+
     @property
     def shape(self) -> tuple[int, int]:
-        """Cells along the first (slow) and the second (fast) axis."""
-        return len(self.first) - 1, len(self.second) - 1
+        """Cells along the first (slow) and the second (fast) axis; all along the first if they are listed."""
+        return (len(self.first), 1) if self.kind == "cells" else (len(self.first) - 1, len(self.second) - 1)
+
+    @property
+    def turns(self) -> bool:
+        """Whether turns about the axis map cells on cells: equal bins of the whole angle."""
+        if self.kind != "polar":
+            return False
+        widths = np.diff(self.first)
+        return bool(np.allclose(widths, 2 * math.pi / len(widths), rtol=1e-9))
 
     @property
     def n_voxels(self) -> int:
@@ -144,9 +170,11 @@ class Layer:
     def centres(self) -> tuple[Floats, Floats]:
         """Flat coordinates (n_voxels,) of the cell centres in mm.
 
-        x and y of a rectangular cell; r cos α and r sin α of a polar one, with r and α the middle of their bins
-        (the eta and phi of the CaloChallenge).
+        x and y of a rectangular or listed cell; r cos α and r sin α of a polar one, with r and α the middle of their
+        bins (the eta and phi of the CaloChallenge).
         """
+        if self.kind == "cells":
+            return np.asarray(self.first), np.asarray(self.second)
         first, second = (0.5 * (np.asarray(e[1:]) + np.asarray(e[:-1])) for e in (self.first, self.second))
         slow, fast = np.repeat(first, len(second)), np.tile(second, len(first))
         if self.kind == "rectangular":
@@ -155,10 +183,45 @@ class Layer:
 
     def radii(self) -> Floats:
         """Flat distances (n_voxels,) from the axis in mm: the middle of the radial bin, or that of the cell centre."""
-        if self.kind == "rectangular":
+        if self.kind != "polar":
             return np.hypot(*self.centres())
         middle = 0.5 * (np.asarray(self.second[1:]) + np.asarray(self.second[:-1]))
         return np.tile(middle, self.shape[0])
+
+
+@dataclass(frozen=True)
+class Files:
+    """What files of showers call their columns, and in which units they hold energies, where a layout is not followed.
+
+    Parameters
+    ----------
+    incident, showers
+        Names of the datasets of the layout "calochallenge".
+    incident_unit, unit
+        MeV of a unit of the incident energies and of the voxels; None for those of the layout.
+
+    Raises
+    ------
+    GeometryError
+        If a unit is not positive, or names are empty or equal.
+
+    Examples
+    --------
+    >>> Files(incident="energy", incident_unit=1e3).unit is None
+    True
+    """
+
+    incident: str = "incident_energies"
+    showers: str = "showers"
+    incident_unit: float | None = None
+    unit: float | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.incident and self.showers) or self.incident == self.showers:
+            raise GeometryError(f"datasets need two names that differ, got {self.incident!r} and {self.showers!r}")
+        for unit in (self.incident_unit, self.unit):
+            if unit is not None and not 0 < unit < math.inf:
+                raise GeometryError(f"the unit of energies in files must be positive, got {unit} MeV")
 
 
 @dataclass(frozen=True)
@@ -179,11 +242,21 @@ class Geometry:
         Law of the incident energy.
     layout
         The HDF5 layout of its files.
+    response
+        Typical E_tot/E_inc, from which files with wrong units are recognised; None if that is not known.
+    thresholds
+        Of each layer, MeV, none below `threshold`: energies below it are set to zero where showers are read and made.
+        () where `threshold` is that of all.
+    files
+        Names and units in its files.
+    material
+        What the layers are made of, for the simulator; None where it is not known.
 
     Raises
     ------
     GeometryError
-        If there is no layer, an id is used twice, there are more than 1,048,576 cells, or the threshold is negative.
+        If there is no layer, an id is used twice, there are more than 1,048,576 cells, a threshold is negative, or
+        thresholds or materials are not those of the layers.
 
     Examples
     --------
@@ -203,6 +276,10 @@ class Geometry:
     threshold: float
     incident: IncidentEnergy
     layout: Layout = "calochallenge"
+    response: float | None = 1.0
+    thresholds: tuple[float, ...] = ()
+    files: Files = field(default_factory=Files)
+    material: Material | None = None
 
     def __post_init__(self) -> None:
         if not self.layers or len({layer.id for layer in self.layers}) != len(self.layers):
@@ -213,6 +290,14 @@ class Geometry:
             raise GeometryError(f"geometry {self.name}: the threshold must be finite, not negative: {self.threshold}")
         if self.layout not in get_args(Layout):
             raise GeometryError(f"geometry {self.name}: layout must be one of {get_args(Layout)}, got {self.layout!r}")
+        if self.response is not None and not 0 < self.response < math.inf:
+            raise GeometryError(f"geometry {self.name}: the response must be positive, got {self.response}")
+        made = [] if self.material is None else self.material.layers
+        for what, given in (("thresholds", self.thresholds), ("materials", made)):
+            if given and len(given) != self.n_layers:
+                raise GeometryError(f"geometry {self.name}: {len(given)} {what} for {self.n_layers} layers")
+        if self.thresholds and not self.threshold <= min(self.thresholds) <= max(self.thresholds) < math.inf:
+            raise GeometryError(f"geometry {self.name}: thresholds of layers must be finite, not below the common one")
 
     @property
     def n_layers(self) -> int:
@@ -242,12 +327,21 @@ class Geometry:
         return index
 
     @property
+    def alike(self) -> bool:
+        """Whether all layers have the same cells."""
+        return all(replace(layer, id=self.layers[0].id) == self.layers[0] for layer in self.layers)
+
+    @property
     def grid(self) -> tuple[int, int, int] | None:
-        """(layers, first axis, second axis) if all layers have the same cells, else None."""
-        first = self.layers[0]
-        same = all((layer.kind, layer.first, layer.second) == (first.kind, first.first, first.second)
-                   for layer in self.layers)  # fmt: skip
-        return (self.n_layers, *first.shape) if same else None
+        """(layers, first axis, second axis) if all layers have the same cells with edges, else None."""
+        return (self.n_layers, *self.layers[0].shape) if self.alike and self.layers[0].kind != "cells" else None
+
+    @property
+    def angles(self) -> tuple[int, ...]:
+        """Angular bins of the layers that turns about the axis map on themselves; () where one layer has none."""
+        if not all(layer.turns for layer in self.layers):
+            return ()
+        return tuple(layer.shape[0] for layer in self.layers if layer.shape[0] > 1)
 
     def slice(self, layer: int) -> slice:
         """The voxels of the layer at a position 0..n_layers - 1.
@@ -263,7 +357,7 @@ class Geometry:
 
     def window(self, first: int, last: int) -> Geometry:
         """The layers at the positions `first` to `last` - 1 alone."""
-        return replace(self, layers=self.layers[first:last])
+        return replace(self, layers=self.layers[first:last], thresholds=self.thresholds[first:last], material=None)
 
     def divide(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """The columns of y (n, V + k) that belong to voxels (n, V), and the others (n, k)."""
@@ -278,6 +372,12 @@ class Geometry:
         """The same for a tensor on any device, differentiable."""
         self.check(voxels)
         return torch.stack([part.sum(1) for part in torch.split(voxels, list(self.sizes), dim=1)], dim=1)
+
+    def suppress(self, voxels: NDArray[np.float32], first: int = 0) -> None:
+        """Set voxels (n, v), of which the first is number `first`, to zero in place below the thresholds of layers."""
+        if self.thresholds:
+            cut = np.repeat(np.asarray(self.thresholds, dtype=np.float32), self.sizes)
+            voxels[voxels < cut[first : first + voxels.shape[1]]] = 0.0
 
     def check(self, voxels: NDArray[Any] | Tensor) -> None:
         """ShapeError unless `voxels` is (n, n_voxels)."""
@@ -300,14 +400,21 @@ class Geometry:
         try:
             layers = tuple(Layer(**_with_tuples(entry)) for entry in data["layers"])
             incident = IncidentEnergy(**_with_tuples(data["incident"]))
-            return cls(**{**data, "layers": layers, "incident": incident})
-        except (KeyError, TypeError) as error:
+            known = {**_with_tuples(data), "layers": layers, "incident": incident}
+            known["files"] = Files(**data.get("files", {}))
+            material = data.get("material")
+            known["material"] = None if material is None else Material.from_dict(material)
+            return cls(**known)
+        except (KeyError, TypeError, ValueError) as error:
             raise GeometryError(f"not the description of a geometry: {error}") from error
 
     @property
     def digest(self) -> str:
         """A fingerprint of the cells and their order: a model belongs to one."""
-        cells = json.dumps([asdict(layer) for layer in self.layers])
+        # what layers with edges do not have is left out, as it was when they were the only ones
+        cells = json.dumps(
+            [{key: value for key, value in asdict(layer).items() if value != ()} for layer in self.layers]
+        )
         return hashlib.sha256(cells.encode()).hexdigest()[:16]
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from nisampler.errors import GeometryError
 
@@ -28,6 +29,8 @@ class Element:
         g/cm².
     ionisation
         Energy loss dE/dx of a minimally ionising particle, MeV cm²/g.
+    interaction_length
+        Nuclear interaction length, g/cm²; None where it is not known.
 
     Raises
     ------
@@ -47,10 +50,13 @@ class Element:
     density: float
     radiation_length: float
     ionisation: float
+    interaction_length: float | None = None
 
     def __post_init__(self) -> None:
-        if min(self.Z, self.A, self.density, self.radiation_length, self.ionisation) <= 0:
-            raise GeometryError(f"element {self.name}: Z, A, density, radiation length and dE/dx must be positive")
+        numbers = [self.Z, self.A, self.density, self.radiation_length, self.ionisation]
+        numbers += [] if self.interaction_length is None else [self.interaction_length]
+        if not all(0 < number < math.inf for number in numbers):
+            raise GeometryError(f"element {self.name}: Z, A, density, lengths and dE/dx must be positive")
 
     @property
     def critical_energy(self) -> float:
@@ -63,10 +69,27 @@ class Element:
 
 
 # Particle Data Group, Review of Particle Physics, "Atomic and nuclear properties of materials"
-TUNGSTEN = Element("tungsten", 74, 183.84, 19.30, 6.76, 1.145)
-LEAD = Element("lead", 82, 207.2, 11.35, 6.37, 1.122)
-SILICON = Element("silicon", 14, 28.0855, 2.329, 21.82, 1.664)
-ARGON = Element("liquid argon", 18, 39.948, 1.396, 19.55, 1.508)
+TUNGSTEN = Element("tungsten", 74, 183.84, 19.30, 6.76, 1.145, 191.9)
+LEAD = Element("lead", 82, 207.2, 11.35, 6.37, 1.122, 199.6)
+IRON = Element("iron", 26, 55.845, 7.874, 13.84, 1.451, 132.1)
+COPPER = Element("copper", 29, 63.546, 8.960, 12.86, 1.403, 137.3)
+SILICON = Element("silicon", 14, 28.0855, 2.329, 21.82, 1.664, 108.4)
+ARGON = Element("liquid argon", 18, 39.948, 1.396, 19.55, 1.508, 119.7)
+# Compounds: Z is the mean by mass, A gives their Z/A
+POLYSTYRENE = Element("polystyrene", 5.6, 10.42, 1.060, 43.79, 1.936, 77.1)
+LEAD_TUNGSTATE = Element("lead tungstate", 68.4, 165.5, 8.300, 7.39, 1.229, 168.3)
+CAESIUM_IODIDE = Element("caesium iodide", 54.0, 129.9, 4.510, 8.39, 1.243, 171.5)
+
+ELEMENTS: Mapping[str, Element] = MappingProxyType(
+    {
+        known.name: known
+        for known in (
+            *(TUNGSTEN, LEAD, IRON, COPPER),
+            *(SILICON, ARGON, POLYSTYRENE, LEAD_TUNGSTATE, CAESIUM_IODIDE),
+        )
+    }
+)
+"""Materials by name."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def angular_layers(geometry: Geometry) -> tuple[int, ...]:
     return tuple(
         position
         for position, layer in enumerate(geometry.layers)
-        if layer.kind == "rectangular" or layer.shape[0] > 1
+        if layer.kind != "polar" or layer.shape[0] > 1
     )  # fmt: skip
 
 
@@ -50,7 +50,7 @@ class Features:
     energy
         (n, L) layer energies, MeV.
     eta, phi, eta_width, phi_width
-        (n, A) in mm: r cos α and r sin α of polar cells, x and y of rectangular ones.
+        (n, A) in mm: r cos α and r sin α of polar cells, x and y of others.
     r, r_width
         (n, L) the same of the distance from the axis, mm.
     sparsity

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nisampler.calo.detector.geometries import GEOMETRIES
 from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.evaluation.features import Features, angular_layers
 from nisampler.errors import ShapeError
@@ -143,7 +144,7 @@ def _response_axis(reference: Features, geometry: Geometry) -> Axis:
 
 
 def _of_challenge(geometry: Geometry) -> bool:
-    return geometry.name.startswith(("ds1", "ds2", "ds3"))
+    return geometry.name in GEOMETRIES and geometry.name.startswith(("ds1", "ds2", "ds3"))
 
 
 def _layer_axis(family: str, position: int, values: Floats, geometry: Geometry) -> Axis:
@@ -153,7 +154,7 @@ def _layer_axis(family: str, position: int, values: Floats, geometry: Geometry) 
         return Axis(name, f"energy in {number} [MeV]", _logarithmic(values, geometry), log=True)
     if family == "sparsity":
         return Axis(name, f"sparsity in {number}", np.linspace(0.0, 1.0, _SPARSITY_BINS + 1))
-    first, second = ("x", "y") if layer.kind == "rectangular" else (r"\eta", r"\phi")
+    first, second = ("x", "y") if layer.kind != "polar" else (r"\eta", r"\phi")
     symbol = {"eta": first, "phi": second, "r": "r"}[family.removesuffix("_width")]
     label = rf"$\sigma_{{{symbol}}}$" if family.endswith("_width") else rf"$\langle {symbol} \rangle$"
     edges = np.linspace(*_range(family, position, geometry), _FINE_BINS + 1)
@@ -163,16 +164,19 @@ def _layer_axis(family: str, position: int, values: Floats, geometry: Geometry) 
 def _range(family: str, position: int, geometry: Geometry) -> tuple[float, float]:
     """Lower and upper end of a centre or a width in mm."""
     layer = geometry.layers[position]
-    if geometry.name.startswith(("ds2", "ds3")):
-        reach = {"r": 42.0, "r_width": 20.0}.get(family, 30.0)
-    elif geometry.name.startswith("ds1"):
-        if family.startswith("r"):
-            reach = 1500.0 if layer.id in (12, 13, 14) else 500.0
-        elif layer.id in (12, 13):
-            reach = 400.0 if family.endswith("_width") else 500.0
-        else:
-            reach = 100.0
-    else:
-        radius = float(layer.radii().max())
+    if layer.kind != "polar" and family in ("eta", "phi"):
+        places = np.append(layer.centres()[family == "phi"], 0.0)  # that of a layer without energy
+        margin = 0.01 * (float(np.ptp(places)) or 1.0)
+        return float(places.min()) - margin, float(places.max()) + margin
+    if not _of_challenge(geometry):
+        radius = float(layer.radii().max()) or 1.0
         reach = {"r": radius, "r_width": 0.5 * radius}.get(family, 0.7 * radius)
+    elif geometry.name.startswith(("ds2", "ds3")):
+        reach = {"r": 42.0, "r_width": 20.0}.get(family, 30.0)
+    elif family.startswith("r"):
+        reach = 1500.0 if layer.id in (12, 13, 14) else 500.0
+    elif layer.id in (12, 13):
+        reach = 400.0 if family.endswith("_width") else 500.0
+    else:
+        reach = 100.0
     return (-reach, reach) if family in ("eta", "phi") else (0.0, reach)

@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
@@ -115,7 +116,7 @@ def _grid(rows: Sequence[str], layers: Sequence[int], geometry: Geometry) -> tup
         row[0].set_ylabel(label, fontsize=13)
     for axis, position in zip(axes[0], layers, strict=True):
         layer = geometry.layers[position]
-        x, y = (edges[-1] - edges[0] for edges in (layer.first, layer.second))
+        x, y = (max(edges) - min(edges) for edges in (layer.first, layer.second))
         reach = f"r < {layer.second[-1]:g} mm" if layer.kind == "polar" else f"{x:.4g} × {y:.4g} mm"
         axis.set_title(f"layer {layer.id}\n", fontsize=13, loc="center")
         axis.annotate(reach, (0.5, 1.03), xycoords="axes fraction", ha="center", fontsize=11, color=GREY)
@@ -134,6 +135,13 @@ def _draw(axis: Axes, layer: Layer, cells: NDArray[Any], norm: Normalize, colour
     """The cells of one layer; white where they are not positive. Unequal rings are drawn equally wide."""
     values = np.ma.masked_invalid(cells.reshape(layer.shape))
     values = np.ma.masked_less_equal(values, 0.0)
+    axis.set_aspect("equal")
+    axis.set_xticks([])
+    axis.set_yticks([])
+    for spine in axis.spines.values():
+        spine.set_visible(layer.kind != "polar")
+    if layer.kind == "cells":
+        return _draw_squares(axis, layer, values.ravel(), norm, colours)
     if layer.kind == "rectangular":
         x, y = np.meshgrid(np.asarray(layer.first), np.asarray(layer.second), indexing="ij")
     else:
@@ -147,10 +155,15 @@ def _draw(axis: Axes, layer: Layer, cells: NDArray[Any], norm: Normalize, colour
         values = np.ma.repeat(values, parts, axis=0)
         x, y = np.outer(np.cos(alpha), rings), np.outer(np.sin(alpha), rings)
         axis.add_patch(Circle((0.0, 0.0), rings[-1], fill=False, color=GREY, linewidth=0.6))
-    mesh = axis.pcolormesh(x, y, values, norm=norm, cmap=colours, rasterized=True)
-    axis.set_aspect("equal")
-    axis.set_xticks([])
-    axis.set_yticks([])
-    for spine in axis.spines.values():
-        spine.set_visible(layer.kind == "rectangular")
-    return mesh
+    return axis.pcolormesh(x, y, values, norm=norm, cmap=colours, rasterized=True)
+
+
+def _draw_squares(axis: Axes, layer: Layer, values: NDArray[Any], norm: Normalize, colours: str) -> Any:
+    """Listed cells as squares of their widths."""
+    corners = 0.5 * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * np.asarray(layer.widths)[:, None, None]
+    squares = np.stack(layer.centres(), axis=1)[:, None] + corners
+    drawn = PolyCollection(list(squares), array=values, norm=norm, cmap=colours, rasterized=True)
+    axis.add_collection(drawn)
+    axis.set_xlim(squares[..., 0].min(), squares[..., 0].max())
+    axis.set_ylim(squares[..., 1].min(), squares[..., 1].max())
+    return drawn

@@ -65,7 +65,7 @@ def choose_symmetry(choice: SymmetryChoice, preset: bool, showers: Showers, geom
     'showers stay as they are: as asked'
     """
     wanted = preset if choice == "auto" else choice == "on"
-    possible = bool(_angles(geometry))
+    possible = bool(geometry.angles)
     if choice == "on" and not possible:
         raise ConfigError(
             f"symmetry = 'on': {geometry.name} has no cells that a turn about the axis maps on cells; "
@@ -109,7 +109,7 @@ def asymmetry(voxels: Voxels, geometry: Geometry) -> float | None:
     """
     totals = voxels.sum(axis=1, dtype=np.float64)
     voxels, totals = voxels[totals > 0], totals[totals > 0, None]
-    steps = math.gcd(*_angles(geometry))
+    steps = math.gcd(*geometry.angles)
     sectors, twists = np.zeros((len(voxels), steps)), np.zeros((len(voxels), 2))
     p_values, before = [], None
     for position, layer in enumerate(geometry.layers):
@@ -129,13 +129,6 @@ def asymmetry(voxels: Voxels, geometry: Geometry) -> float | None:
     p_values += [_hotelling(sectors @ _contrasts(steps, steps)), _hotelling(twists)]
     known = [p_value for p_value in p_values if p_value is not None]
     return min(1.0, len(known) * min(known)) if known else None
-
-
-def _angles(geometry: Geometry) -> list[int]:
-    """Numbers of angular bins of the layers that are turned; none where a layer has rectangular cells."""
-    if any(layer.kind == "rectangular" for layer in geometry.layers):
-        return []
-    return [layer.shape[0] for layer in geometry.layers if layer.shape[0] > 1]
 
 
 def _middles(layer: Layer) -> Floats:

@@ -418,16 +418,15 @@ def symmetry_table(geometry: Geometry) -> Any:
     """Indices (m, V) of the voxels of a shower that is turned and mirrored about the axis; the identity comes first.
 
     All layers turn by the same angle, a common multiple of their bins; layers with one angular bin stay as they are.
-    Rectangular layers have no symmetry here.
+    Layers of other cells than equal angular bins have no symmetry here.
 
     >>> from nisampler.calo.detector.geometries import geometry
     >>> symmetry_table(geometry("toy")).shape
     (16, 240)
     """
-    bins = [layer.shape[0] for layer in geometry.layers if layer.kind == "polar" and layer.shape[0] > 1]
-    if not bins or any(layer.kind == "rectangular" for layer in geometry.layers):
+    if not geometry.angles:
         return np.arange(geometry.n_voxels)[None]
-    steps = math.gcd(*bins)
+    steps = math.gcd(*geometry.angles)
     table = []
     for mirror in (False, True):
         for step in range(steps):

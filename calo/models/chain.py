@@ -281,10 +281,10 @@ def layer_flow(geometry: Geometry, layer: int, history: int, config: AnyFlow, ge
         return Flow(flow.base, Embedded(flow.transform, embedding))
     if not isinstance(config, ConvCouplingConfig):
         raise ModelError(f"a layer of a chain is a 'coupling', a 'maf' or convolutional, got {type(config).__name__}")
-    if len({shape.shape for shape in geometry.layers}) > 1:
+    if len({shape.shape for shape in geometry.layers}) > 1 or any(one.kind == "cells" for one in geometry.layers):
         raise ModelError(
-            f"the layers of {geometry.name} have different numbers of cells, a convolutional chain needs equal ones: "
-            "choose a chain of flat flows, as small-l2lflows"
+            f"the layers of {geometry.name} are no grids with equal numbers of cells, which a convolutional chain "
+            "needs: choose a chain of flat flows, as small-l2lflows"
         )
     config = replace(config, context_images=min(layer, history), context_scalars=_SCALARS)
     return conv_flow((1, *geometry.layers[layer].shape), config, generator=generator)

@@ -294,7 +294,7 @@ def next_context(geometry: Geometry) -> int:
     >>> next_context(geometry("toy"))
     55
     """
-    if geometry.grid is None or geometry.n_layers < 2:
+    if not geometry.alike or geometry.n_layers < 2:
         raise ModelError(
             f"iCaloFlow needs at least two layers, all with the same cells, which {geometry.name} has not: "
             "choose another model, as small or small-l2lflows"

@@ -228,14 +228,25 @@ class Radial:
         The density R²/(π (r²+R²)²) has the integral [x/a atan(y/a) + y/b atan(x/b)]/(2π) over the rectangle from the
         axis to (x, y), with a = √(x²+R²) and b = √(y²+R²).
         """
-        total = np.zeros((*self.core.shape, len(x) - 1, len(y) - 1))
+        corners = self._corners(x[:, None], y[None, :])
+        return np.asarray(np.diff(np.diff(corners, axis=-2), axis=-1))
+
+    def squares(self, x: Floats, y: Floats, widths: Floats) -> Floats:
+        """Share of the energy in squares (m,) with these centres and sides: shape (..., m)."""
+        low_x, high_x, low_y, high_y = x - 0.5 * widths, x + 0.5 * widths, y - 0.5 * widths, y + 0.5 * widths
+        upper = self._corners(high_x, high_y) - self._corners(low_x, high_y)
+        return upper - self._corners(high_x, low_y) + self._corners(low_x, low_y)
+
+    def _corners(self, x: Floats, y: Floats) -> Floats:
+        """Share of the energy in the rectangle from the axis to each (x, y), signed: shape (..., *that of x and y)."""
+        shape = np.broadcast_shapes(x.shape, y.shape)
+        total = np.zeros((*self.core.shape, *shape))
+        ends = (..., *(None for _ in shape))
         for radius, weight in ((self.core, self.core_weight), (self.tail, 1.0 - self.core_weight)):
-            square = (radius * radius)[..., None]
-            width_x, width_y = np.sqrt(x * x + square)[..., :, None], np.sqrt(y * y + square)[..., None, :]
-            across, along = x[:, None], y[None, :]
-            corner = across / width_x * np.arctan(along / width_x) + along / width_y * np.arctan(across / width_y)
-            cells = np.diff(np.diff(corner, axis=-2), axis=-1)
-            total = total + weight[..., None, None] * cells / (2.0 * np.pi)
+            square = (radius * radius)[ends]
+            width_x, width_y = np.sqrt(x * x + square), np.sqrt(y * y + square)
+            corner = x / width_x * np.arctan(y / width_x) + y / width_y * np.arctan(x / width_y)
+            total = total + weight[ends] * corner / (2.0 * np.pi)
         return total
 
 

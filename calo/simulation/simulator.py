@@ -81,7 +81,7 @@ class Simulator:
             raise GeometryError(f"{geometry.name}: pions need the depths of the slices in interaction lengths")
         self.geometry = geometry
         self.detector = detector
-        self._crossings = [detector.response.crossing] * geometry.n_layers
+        self._crossings = list(detector.crossings or [detector.response.crossing] * geometry.n_layers)
         if detector.early is not None and geometry.n_layers == len(detector.stack.layer):
             early = [law.crossing for law in detector.early.slices]
             self._crossings[: len(early)] = early
@@ -114,7 +114,7 @@ class Simulator:
         voxels = np.zeros((len(incident), self.geometry.n_voxels), dtype=np.float32)
         slices = np.bincount(self.detector.stack.layer)
         chunk = max(1, _CHUNK_CELLS // max(self.geometry.sizes))
-        if self.geometry.layers[0].kind == "rectangular":
+        if any(layer.kind != "polar" for layer in self.geometry.layers):
             chunk = max(1, _CHUNK_CELLS // int(np.max(slices * np.asarray(self.geometry.sizes))))
         for start in range(0, len(incident), chunk):
             block = voxels[start : start + chunk]
@@ -134,6 +134,7 @@ class Simulator:
             voxels *= _ratio(expected, total)[:, None].astype(np.float32)
         if self.detector.threshold > 0:
             voxels[voxels < self.detector.threshold] = 0.0
+        self.geometry.suppress(voxels)
 
     def _components(self, energy: Floats, rng: np.random.Generator) -> list[_Component]:
         if abs(self.geometry.pdg) == PION:
@@ -176,10 +177,11 @@ class Simulator:
         hadronic = (1.0 - fraction) * rest
         energies = pions.hadronic(hadronic, start, edges, rng)
         shares = energies / np.maximum(energies.sum(axis=1, keepdims=True), 1e-300)
+        spots, radial = pions.hadronic_spots(hadronic)[:, None] * shares, pions.hadronic_radial(start, edges)
         return [
-            _Component(track, np.where(track > 0, 1.0, 0.0), pions.track_radial(stack, len(energy))),
+            _Component(track * stack.scale, np.where(track > 0, 1.0, 0.0), pions.track_radial(stack, len(energy))),
             self._electromagnetic(fraction * rest, start_x0, rng),
-            _Component(energies, pions.hadronic_spots(hadronic)[:, None] * shares, pions.hadronic_radial(start, edges)),
+            _Component(energies * stack.scale, spots, radial),
         ]
 
     def _deposit(
@@ -253,11 +255,15 @@ def _ratio(numerator: Floats, denominator: Floats) -> Floats:
 
 
 def _shares(layer: Layer, radial: Radial) -> Floats:
-    """Share of the energy of each slice in each cell: (n, slices, first, second); the first is 1 for polar cells."""
+    """Share of the energy of each slice in each cell: (n, slices, first, second); the first is 1 for equal angles."""
     first, second = np.asarray(layer.first), np.asarray(layer.second)
-    if layer.kind == "polar":
+    if layer.turns:
         return (radial.rings(second) / layer.shape[0])[:, :, None, :]
-    return radial.rectangles(first, second)
+    if layer.kind == "polar":
+        return radial.rings(second)[:, :, None, :] * (np.diff(first) / (2.0 * np.pi))[:, None]
+    if layer.kind == "rectangular":
+        return radial.rectangles(first, second)
+    return radial.squares(first, second, np.asarray(layer.widths))[..., None]
 
 
 def _replace_early(layers: Floats, energy: Floats, early: EarlyLayers, rng: np.random.Generator) -> None:
@@ -280,7 +286,7 @@ def _replace_early(layers: Floats, energy: Floats, early: EarlyLayers, rng: np.r
 
 
 def simulator(geometry: Geometry) -> Simulator:
-    """The simulator of a registered geometry.
+    """The simulator of a geometry that is registered or says its material.
 
     Raises
     ------

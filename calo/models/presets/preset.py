@@ -67,4 +67,4 @@ def turns(geometry: Geometry) -> bool:
     >>> turns(geometry("toy"))
     True
     """
-    return any(layer.kind == "polar" and layer.shape[0] > 1 for layer in geometry.layers)
+    return bool(geometry.angles)

@@ -277,7 +277,7 @@ def test_the_writer_refuses_another_number_of_voxels(tmp_path: Path) -> None:
         writer.append(Showers(np.ones(2), np.ones((2, 239))))
 
 
-@pytest.mark.parametrize(("n_voxels", "guess"), [(368, "ds1-photons"), (6480, "ds2"), (7, "binning")])
+@pytest.mark.parametrize(("n_voxels", "guess"), [(368, "ds1-photons"), (6480, "ds2"), (7, "TOML")])
 def test_a_wrong_voxel_count_names_both_geometries(n_voxels: int, guess: str, tmp_path: Path) -> None:
     path = write_plain(tmp_path / "s.h5", np.full((2, 1), 2e3), np.ones((2, n_voxels)))
     with pytest.raises(ShowerDataError, match=rf"toy needs \(N, 240\).*{guess}"):
@@ -377,7 +377,7 @@ def test_altered_voxels(tmp_path: Path) -> None:
     ],
 )
 def test_mixed_units(name: str, energy: float, voxel: float, message: str, tmp_path: Path) -> None:
-    known = dataclasses.replace(geometry(name), layout="calochallenge")
+    known = dataclasses.replace(geometry(name), layout="calochallenge", response=1.0)
     if name in ("ds3", "getting-high"):  # large files, the same code
         known = dataclasses.replace(known, layers=known.layers[:2])
     showers = showers_of(known, 40)

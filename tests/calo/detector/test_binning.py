@@ -52,10 +52,11 @@ def test_cells_that_are_not_registered(tmp_path: Path) -> None:
     path = save(tmp_path / "b.xml", PHOTONS)
     known = read_binning(path, "pion", name="two", threshold=0.0, incident=LAW)
     assert known == Geometry("two", "pion", 211, (Layer.polar(2, 3, (0, 1.5, 4)),), 0.0, LAW)
-    for missing in ("name", "threshold", "incident"):
+    assert read_binning(path, "pion", threshold=0.0, incident=LAW).name == "b"
+    for missing in ("threshold", "incident"):
         given = {key: value for key, value in {"name": "two", "threshold": 0.0, "incident": LAW}.items()
                  if key != missing}  # fmt: skip
-        with pytest.raises(GeometryError, match="give name=, threshold= and incident="):
+        with pytest.raises(GeometryError, match="--threshold and --energies"):
             read_binning(path, "pion", **given)  # type: ignore[arg-type]
 
 

@@ -190,7 +190,7 @@ def test_energies_depend_on_the_generator_alone() -> None:
 @pytest.mark.parametrize(
     ("kind", "first", "second", "message"),
     [
-        ("hexagonal", (0, 1), (0, 1), "'polar' or 'rectangular'"),
+        ("hexagonal", (0, 1), (0, 1), "'polar', 'rectangular' or 'cells'"),
         ("polar", (0, 1), (-1, 1), "r >= 0"),
         ("polar", (0, 7), (0, 1), "within one turn"),
     ],
