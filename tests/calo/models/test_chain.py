@@ -406,7 +406,7 @@ def test_layers_with_different_cells_cannot_be_images() -> None:
     config = replace(MODELS["coupling"][1], flows=(COUPLING, IMAGES))
     with pytest.raises(ModelError, match=r"unequal are no grids with equal numbers of cells.*small-l2lflows"):
         build_model(config, UNEQUAL)
-    with pytest.raises(ModelError, match="different numbers of cells"):
+    with pytest.raises(ModelError, match="no grids with equal numbers of cells"):
         build_model("small-convl2l", registered("ds1-photons"))
 
 
