@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,24 +13,19 @@ import torch
 
 from nisampler.errors import MissingExtraError
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-MODULES = ("autoregressive_sampling", "flow_libraries", "roofline", "measurements")
 JOB = {"dim": 5, "hidden": 8, "layers": 2, "bins": 4, "blocks": 2, "batch": 3, "device": "cpu"}
 JOB |= {"repeats": 1, "budget": 1.0, "threads": 1}
 
 
 @pytest.fixture
-def sampling(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    module = importlib.import_module("autoregressive_sampling")
+def sampling(imported: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    module = imported("autoregressive_sampling")
 
     def fail(name: str) -> None:
         raise MissingExtraError(f"{name} is not installed")
 
     monkeypatch.setattr(module, "library", fail)
-    yield module
-    for name in MODULES:
-        sys.modules.pop(name, None)
+    return module
 
 
 def test_plain_passes_give_the_same_points_and_densities(sampling: ModuleType) -> None:

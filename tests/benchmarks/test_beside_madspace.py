@@ -7,7 +7,7 @@ import importlib.util
 import itertools
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,15 +16,11 @@ import pytest
 
 from nisampler.errors import MissingExtraError
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-MODULES = ("beside_madspace", "madspace_events", "event_files", "flow_libraries", "roofline", "measurements")
-
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+def bench(imported: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The script on a machine without MadSpace, with a clock that moves by a second at each look."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    found = importlib.import_module("beside_madspace")
+    found = imported("beside_madspace")
     ticks = itertools.count()
     monkeypatch.setattr(sys.modules["roofline"], "clock", lambda device: float(next(ticks)))
 
@@ -32,9 +28,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
         raise MissingExtraError(f"{name} is not installed")
 
     monkeypatch.setattr(found, "library", missing)
-    yield found
-    for name in MODULES:
-        sys.modules.pop(name, None)
+    return found
 
 
 def a_row(**changes: Any) -> dict[str, Any]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,18 +11,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-MODULES = ("budgets", "event_chains", "slowed", "peers", "measurements")
-
 
 @pytest.fixture
-def budgets(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    found = importlib.import_module("budgets")
+def budgets(imported: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    found = imported("budgets")
     monkeypatch.setattr(found, "RUNS", 1)
-    yield found
-    for name in MODULES:
-        sys.modules.pop(name, None)
+    return found
 
 
 @pytest.mark.filterwarnings("ignore::nisampler.errors.ScalarFunctionWarning")

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import json
-import sys
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -16,15 +13,10 @@ import torch
 
 from nisampler.processes.registry import create
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def buffered(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield importlib.import_module("buffered_training")
-    for name in ("buffered_training", "measurements"):
-        sys.modules.pop(name, None)
+def buffered(imported: Callable[[str], ModuleType]) -> ModuleType:
+    return imported("buffered_training")
 
 
 def a_row(calls: int, reuse: int, at_0p1: float) -> dict[str, Any]:

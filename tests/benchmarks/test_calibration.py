@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
 JOB = {"function": "cut3", "sampler": "vegas", "calls": 2000, "replicas": 4, "shared": 200_000}
 
 
 @pytest.fixture
-def calibration(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield importlib.import_module("calibration")
-    for name in ("calibration", "measurements"):
-        sys.modules.pop(name, None)
+def calibration(imported: Callable[[str], ModuleType]) -> ModuleType:
+    return imported("calibration")
 
 
 def a_row(pulls: list[float], trusted: list[bool], **changes: Any) -> dict[str, Any]:

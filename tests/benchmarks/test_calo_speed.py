@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-MODULES = ("calo_speed", "calo_causal_flow", "calo_fresh", "measurements")
+
+@pytest.fixture
+def speed(imported: Callable[[str], ModuleType]) -> ModuleType:
+    return imported("calo_speed")
 
 
 @pytest.fixture
-def speed(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield importlib.import_module("calo_speed")
-    for name in MODULES:
-        sys.modules.pop(name, None)
-
-
-@pytest.fixture
-def causal(speed: ModuleType) -> ModuleType:
-    return importlib.import_module("calo_causal_flow")
+def causal(imported: Callable[[str], ModuleType]) -> ModuleType:
+    return imported("calo_causal_flow")
 
 
 def test_a_model_is_timed_once_and_stands_beside_what_was_published(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -13,15 +11,10 @@ import pytest
 
 from nisampler.errors import ConfigError
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def cross_sections(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield importlib.import_module("cross_sections")
-    for name in ("cross_sections", "measurements", "peers"):
-        sys.modules.pop(name, None)
+def cross_sections(imported: Callable[[str], ModuleType]) -> ModuleType:
+    return imported("cross_sections")
 
 
 def test_few_events_and_points_agree_within_their_errors(

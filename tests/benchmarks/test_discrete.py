@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield importlib.import_module("discrete")
-    for name in ("discrete", "measurements"):
-        sys.modules.pop(name, None)
+def script(imported: Callable[[str], ModuleType]) -> ModuleType:
+    return imported("discrete")
 
 
 def test_rows_of_both_ways_agree(script: ModuleType) -> None:

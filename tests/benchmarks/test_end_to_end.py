@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,17 +16,12 @@ import torch
 from nisampler.density.channels import Multichannel
 from nisampler.processes.registry import create
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-MODULES = ("end_to_end", "event_chains", "slowed", "peers", "measurements")
 JOB = {"case": "gauss4", "microseconds": 0.0, "calls": 5000, "seed": 1, "events": 2000, "patience": 60.0, "threads": 1}
 
 
 @pytest.fixture
-def ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield importlib.import_module("end_to_end")
-    for name in MODULES:
-        sys.modules.pop(name, None)
+def ends(imported: Callable[[str], ModuleType]) -> ModuleType:
+    return imported("end_to_end")
 
 
 def a_row(method: str, cpu: float, **changes: Any) -> dict[str, Any]:

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+@pytest.fixture
+def gpu(imported: Callable[[str], ModuleType]) -> ModuleType:
+    return imported("gpu")
 
 
 @pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield importlib.import_module("gpu")
-    sys.modules.pop("gpu", None)
-
-
-@pytest.fixture
-def table(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield importlib.import_module("gpu_table")
-    sys.modules.pop("gpu_table", None)
+def table(imported: Callable[[str], ModuleType]) -> ModuleType:
+    return imported("gpu_table")
 
 
 def test_laws_hold_to_rounding(gpu: ModuleType) -> None:

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-MODULES = ("growth", "flow_libraries", "roofline", "measurements")
 JOB = {"dim": 2, "batch": 64, "function": "gauss2", "repeats": 1, "budget": 1.0, "threads": 1}
 
 
 @pytest.fixture
-def growth(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield importlib.import_module("growth")
-    for name in MODULES:
-        sys.modules.pop(name, None)
+def growth(imported: Callable[[str], ModuleType]) -> ModuleType:
+    return imported("growth")
 
 
 def a_row(value: int, seconds: float, **changes: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,16 +17,12 @@ import pytest
 
 from nisampler.errors import ConfigError, MissingExtraError
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
 TINY = ["--functions", "gauss4", "--calls", "20000", "--points", "20000", "--seeds", "1"]
 
 
 @pytest.fixture
-def integrals(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield importlib.import_module("integrals")
-    for name in ("integrals", "peers"):
-        sys.modules.pop(name, None)
+def integrals(imported: Callable[[str], ModuleType]) -> ModuleType:
+    return imported("integrals")
 
 
 def a_row(sampler: str, seed: int, error: float, at_0p1: float, seconds: float, **other: Any) -> dict[str, Any]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import io
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -15,16 +13,12 @@ from rich.console import Console
 from nisampler.errors import ConfigError
 from nisampler.training.config import TrainingConfig
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
 KEY = ("question", "value", "case", "calls", "stored", "seed")
 
 
 @pytest.fixture
-def learning(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield importlib.import_module("learning")
-    for name in ("learning", "measurements"):
-        sys.modules.pop(name, None)
+def learning(imported: Callable[[str], ModuleType]) -> ModuleType:
+    return imported("learning")
 
 
 def row(value: str, seed: int, efficiency: float, case: str = "camel4", stored: int = 0) -> dict[str, object]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -14,15 +12,10 @@ import torch
 
 from nisampler.processes.registry import create
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def multichannel(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield importlib.import_module("multichannel")
-    for name in ("multichannel", "measurements"):
-        sys.modules.pop(name, None)
+def multichannel(imported: Callable[[str], ModuleType]) -> ModuleType:
+    return imported("multichannel")
 
 
 def test_a_variant_is_measured_channel_by_channel_and_drawn(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -14,15 +12,10 @@ import pytest
 from nisampler.base import tuning
 from nisampler.training.costs import flow_efficiency
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def planner(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield importlib.import_module("planner")
-    for name in ("planner", "learning", "measurements"):
-        sys.modules.pop(name, None)
+def planner(imported: Callable[[str], ModuleType]) -> ModuleType:
+    return imported("planner")
 
 
 def rows(planner: ModuleType, factor: float = 1.0) -> list[dict[str, object]]:

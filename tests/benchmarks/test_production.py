@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
 CARD = """
 process = "ee_to_3jets"
 training = {calls = 4000, sampler = "vegas"}
@@ -19,10 +16,8 @@ integration = {points = 2048}
 
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield importlib.import_module("production")
-    sys.modules.pop("production", None)
+def bench(imported: Callable[[str], ModuleType]) -> ModuleType:
+    return imported("production")
 
 
 def test_commands_are_measured(bench: ModuleType, tmp_path: Path) -> None:

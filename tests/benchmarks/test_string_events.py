@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -13,15 +11,11 @@ import numpy as np
 import pytest
 
 pytest.importorskip("pythia8mc")
-FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield importlib.import_module("string_events")
-    for name in ("string_events", "cross_sections", "measurements", "peers"):
-        sys.modules.pop(name, None)
+def script(imported: Callable[[str], ModuleType]) -> ModuleType:
+    return imported("string_events")
 
 
 def test_values_of_an_event(script: ModuleType) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,18 +16,13 @@ import torch
 from nisampler.errors import MissingExtraError
 from nisampler.flows import binary_masks
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-MODULES = ("throughput", "flow_libraries", "roofline", "measurements")
 JOB = {"layers": 1, "bins": 4, "blocks": None, "device": "cpu", "threads": 1, "repeats": 1, "budget": 60.0}
 JOB |= {"memory": 8.0, "product": 16, "copy": 4096, "libraries": ["nisampler", "madnis"]}
 
 
 @pytest.fixture
-def throughput(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield importlib.import_module("throughput")
-    for name in MODULES:
-        sys.modules.pop(name, None)
+def throughput(imported: Callable[[str], ModuleType]) -> ModuleType:
+    return imported("throughput")
 
 
 @pytest.fixture

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
@@ -25,15 +23,10 @@ from nisampler.samplers.base import UniformSampler
 from nisampler.unweighting.surrogate import SurrogateConfig
 from nisampler.unweighting.two_stage import TwoStageGain
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield importlib.import_module("two_stage")
-    for name in ("two_stage", "measurements"):
-        sys.modules.pop(name, None)
+def bench(imported: Callable[[str], ModuleType]) -> ModuleType:
+    return imported("two_stage")
 
 
 def a_gain(second: float, call: float = 1e-3) -> dict[str, Any]:

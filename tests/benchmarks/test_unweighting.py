@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,16 +15,12 @@ import torch
 from nisampler.base.weights import efficiency_at
 from nisampler.processes.registry import create
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
 TINY = ["--process", "w_plus_jets", "--jets", "0", "--calls", "5000", "--points", "2048"]
 
 
 @pytest.fixture
-def unweighting(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield importlib.import_module("unweighting")
-    for name in ("unweighting", "measurements", "peers"):
-        sys.modules.pop(name, None)
+def unweighting(imported: Callable[[str], ModuleType]) -> ModuleType:
+    return imported("unweighting")
 
 
 def a_row(method: str, seed: int, at_0p1: float, **other: Any) -> dict[str, Any]:

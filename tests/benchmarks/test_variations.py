@@ -6,23 +6,19 @@ import importlib
 import importlib.util
 import re
 import sys
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 
 import pytest
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("pythia8mc") is None, reason="its densities come with pythia8mc"
 )
 
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield importlib.import_module("variations")
-    sys.modules.pop("variations", None)
+def bench(imported: Callable[[str], ModuleType]) -> ModuleType:
+    return imported("variations")
 
 
 def test_a_rate_is_printed(

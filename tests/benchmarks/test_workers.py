@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[ModuleType, ModuleType]]:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield importlib.import_module("workers"), importlib.import_module("startup")
-    for name in ("workers", "startup"):
-        sys.modules.pop(name, None)
+def scripts(imported: Callable[[str], ModuleType]) -> tuple[ModuleType, ModuleType]:
+    return imported("workers"), imported("startup")
 
 
 def test_rows_in_turn_and_their_table(
