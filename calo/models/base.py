@@ -337,12 +337,12 @@ class TwoStepModel(CoordinateModel):
         return log_prob + self.voxel_flow.log_prob(y, self.voxel_condition(energies, incident))
 
     def _sample(self, incident: Tensor, generator: torch.Generator) -> Tensor:
-        energies, _ = self.energy_flow.sample(len(incident), self.condition(incident), generator)
+        energies, _ = self.energy_flow.sample(incident.shape[0], self.condition(incident), generator)
         return torch.cat([self._sample_voxels(energies, incident, generator), energies], dim=1)
 
     def _sample_voxels(self, energies: Tensor, incident: Tensor, generator: torch.Generator) -> Tensor:
         """Voxel coordinates (n, V) given those of the energies (n, L)."""
-        return self.voxel_flow.sample(len(incident), self.voxel_condition(energies, incident), generator)[0]
+        return self.voxel_flow.sample(incident.shape[0], self.voxel_condition(energies, incident), generator)[0]
 
 
 class OneStepModel(CoordinateModel):
@@ -401,7 +401,7 @@ class OneStepModel(CoordinateModel):
         return self.flow.log_prob(y, self.condition(incident))
 
     def _sample(self, incident: Tensor, generator: torch.Generator) -> Tensor:
-        return self.flow.sample(len(incident), self.condition(incident), generator)[0]
+        return self.flow.sample(incident.shape[0], self.condition(incident), generator)[0]
 
 
 def voxel_context(geometry: Geometry) -> int:

@@ -201,7 +201,7 @@ class ChainModel(LayerwiseModel):
         for layer, flow in enumerate(self.layer_flows):
             energy = energies[:, layer : layer + 1]
             before = torch.cat([energy[:, :0], *layers[self._first(layer) :]], dim=1)
-            y, _ = flow.sample(len(incident), self.layer_condition(layer, before, energy, incident), generator)
+            y, _ = flow.sample(incident.shape[0], self.layer_condition(layer, before, energy, incident), generator)
             cells = self.preprocessing.cells.window(layer, layer + 1)
             layers.append(cells.showers(torch.cat([y, energy], dim=1)))
         voxels = torch.cat(layers, dim=1)

@@ -112,7 +112,7 @@ class InductiveModel(LayerwiseModel):
             At least 1.
         """
         voxels, _ = self.standard_voxels(self._by_layer(before))
-        n, m = len(before), len(voxels) // len(before)
+        n, m = before.shape[0], before.shape[1] // self.geometry.sizes[0]
         logs, _ = self.log_energies(energies.log())
         ours, theirs = logs[:, first : first + m], logs[:, first - 1 : first + m - 1]
         numbers = torch.stack([self.condition(incident).expand(n, m), ours, theirs], dim=2).flatten(0, 1)
@@ -174,7 +174,7 @@ class InductiveModel(LayerwiseModel):
                 condition, flow = self.next_condition(layers[-1], energies, incident, position), further
             else:
                 condition, flow = self.first_condition(energy, incident), first
-            y, _ = flow.sample(len(incident), condition, generator)
+            y, _ = flow.sample(incident.shape[0], condition, generator)
             cells = self.preprocessing.cells.window(position, position + 1)
             layers.append(cells.showers(torch.cat([y, energy], dim=1)))
         return torch.cat(layers, dim=1)

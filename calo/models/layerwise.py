@@ -67,5 +67,5 @@ class LayerwiseModel(ShowerModel):
 
     def _draw_energies(self, incident: Tensor, generator: torch.Generator) -> Tensor:
         """Layer energies (n, L) in MeV."""
-        y, _ = self.energy_flow.sample(len(incident), self.condition(incident), generator)
+        y, _ = self.energy_flow.sample(incident.shape[0], self.condition(incident), generator)
         return self.preprocessing.layer_energies(y, incident.unsqueeze(1))[0]

@@ -54,11 +54,11 @@ class MatchingModel(TwoStepModel):
         return self.voxel_flow.loss(y.clamp(-_REACH, _REACH), self.voxel_condition(energies, incident), generator)
 
     def _sample(self, incident: Tensor, generator: torch.Generator) -> Tensor:
-        energies = self.energy_flow.draw(len(incident), self.condition(incident), generator)
+        energies = self.energy_flow.draw(incident.shape[0], self.condition(incident), generator)
         return torch.cat([self._sample_voxels(energies, incident, generator), energies], dim=1)
 
     def _sample_voxels(self, energies: Tensor, incident: Tensor, generator: torch.Generator) -> Tensor:
-        return self.voxel_flow.draw(len(incident), self.voxel_condition(energies, incident), generator)
+        return self.voxel_flow.draw(incident.shape[0], self.voxel_condition(energies, incident), generator)
 
 
 def build_matching(config: ModelConfig, geometry: Geometry, generator: torch.Generator) -> ShowerModel:

@@ -82,10 +82,10 @@ class StudentModel(TwoStepModel):
         y, _ = self.coordinates(voxels, incident, generator, turned=True)
         x, energies = self.geometry.divide(y)
         with torch.no_grad():
-            drawn, _ = self.energy_flow.sample(len(incident), self.condition(incident), generator)
+            drawn, _ = self.energy_flow.sample(incident.shape[0], self.condition(incident), generator)
             drawn_condition = self.voxel_condition(drawn, incident)
         condition = self.voxel_condition(energies, incident)
         return self.lesson.loss(x, condition, drawn_condition, generator)
 
     def _sample_voxels(self, energies: Tensor, incident: Tensor, generator: torch.Generator) -> Tensor:
-        return self.student.sample(len(incident), self.voxel_condition(energies, incident), generator)[0]
+        return self.student.sample(incident.shape[0], self.voxel_condition(energies, incident), generator)[0]

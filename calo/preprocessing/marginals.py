@@ -167,7 +167,7 @@ class Marginals(Transform):
             shape = None if context is None else tuple(context.shape)
             raise ShapeError(f"marginals need conditions of shape {(x.shape[0], len(self._sizes))}, got {shape}")
         levels = self.levels.to(x.dtype)
-        above = torch.searchsorted(levels, context.t().contiguous()).t().clamp(1, levels.shape[1] - 1)
+        above = (levels < context.unsqueeze(2)).sum(2).clamp(1, levels.shape[1] - 1)
         columns = torch.arange(levels.shape[0], device=x.device)
         low, high = levels[columns, above - 1], levels[columns, above]
         share = ((context - low) / (high - low)).clamp(0, 1).index_select(1, self.group)

@@ -175,7 +175,7 @@ class VoxelPreprocessing(Transform):
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         y, energies = self.geometry.divide(y)
-        total = y.new_zeros(len(y))
+        total = y.new_zeros(y.shape[0])
         if self.marginals is not None:
             y, total = self.marginals.inverse(y, energies.log())
         y, standard = self.standard.inverse(y)
@@ -320,7 +320,7 @@ class Preprocessing(Transform):
 
     def layer_energies(self, coordinates: Tensor, incident: Tensor | None) -> tuple[Tensor, Tensor]:
         """Layer energies (n, L) in MeV from their coordinates (n, L), and the log-determinant (n,)."""
-        y, total = coordinates, coordinates.new_zeros(len(coordinates))
+        y, total = coordinates, coordinates.new_zeros(coordinates.shape[0])
         if self.energy_marginals is not None:
             y, total = self.energy_marginals.inverse(y, incident_of(y, incident).log())
         y, standard = self.standard_energies.inverse(y)

@@ -17,6 +17,7 @@ EXTRAS = {
     "shower": "sets of parton densities by name; Pythia 8, which showers events",
     "hepmc": "writes HepMC files",
     "zstd": "event files packed by Zstandard",
+    "export": "shower models as ONNX files",
     "plots": "reports in the style of an experiment",
     "dask": "runs and events on Dask clusters",
     "mpi": "runs and events by MPI",

@@ -84,7 +84,7 @@ class ContinuousTransform(Transform):
         """The points (n, dim) at the time `end` that are at x at the time `start`, without their density."""
 
         def velocity(t: float, x: Tensor) -> Tensor:
-            return self.velocity(x, x.new_full((len(x), 1), t), context)
+            return self.velocity(x, torch.full_like(x[:, :1], t), context)
 
         return integrate(velocity, x, start, end, self.config.steps, self.solver)
 

@@ -141,7 +141,8 @@ class Flow(Saved):
         `dtype` is that of the points, by default that of the weights. `generator` must live on the same
         device. `products` as in `from_latent`.
         """
-        checked("n", n, Natural)
+        if not traced():
+            checked("n", n, Natural)
         weight = next((p for p in self.parameters() if p.is_floating_point()), torch.empty(0))
         z = self.base.sample(n, generator, device=weight.device, dtype=dtype or weight.dtype)
         return self.from_latent(z, context, products)
