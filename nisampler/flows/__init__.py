@@ -33,7 +33,7 @@ from nisampler.flows.nets.velocity import VelocityConfig, VelocityMLP
 from nisampler.flows.nets.vit import VelocityViT
 from nisampler.flows.saving import Saved, assembly
 from nisampler.flows.splines.families import Spline
-from nisampler.flows.symmetry import Symmetry
+from nisampler.flows.symmetry import Action, Symmetry
 from nisampler.flows.torch_distribution import FlowDistribution
 from nisampler.flows.transforms import (
     ActNorm,
@@ -50,6 +50,7 @@ __all__ = [
     "MADE",
     "MLP",
     "ActNorm",
+    "Action",
     "Affine",
     "AutoregressiveConfig",
     "AutoregressiveTransform",

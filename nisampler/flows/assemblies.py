@@ -18,10 +18,11 @@ from nisampler.flows.autoregressive import (
 from nisampler.flows.coupling import CouplingTransform
 from nisampler.flows.distributions import Base, StandardNormal, UniformCube
 from nisampler.flows.flow import Flow
+from nisampler.flows.folding import Folded, folded
 from nisampler.flows.masks import binary_masks, exchange_masks, random_masks
 from nisampler.flows.nets.mlp import NetConfig
 from nisampler.flows.splines.families import Spline
-from nisampler.flows.symmetry import Fold, Folded, Symmetry
+from nisampler.flows.symmetry import Symmetry
 from nisampler.flows.transforms import Composition, Permutation, Transform
 
 
@@ -40,7 +41,8 @@ class CouplingConfig:
     blocks
         Number of coupling blocks; None for 2 ceil(log2 d), two for d = 2, one for d = 1.
     symmetry
-        Of the density, on the unit cube: the flow has it from the start and learns what is left.
+        Of the density, on the unit cube: the flow has it from the start and learns what is left. Of a `GroupedFlow`
+        one for each group, or one for all.
 
     Raises
     ------
@@ -58,10 +60,10 @@ class CouplingConfig:
     net: NetConfig = field(default_factory=NetConfig)
     masks: Literal["binary", "exchange", "random"] = "binary"
     blocks: Depth | None = None
-    symmetry: Symmetry = field(default_factory=Symmetry)
+    symmetry: Row[Symmetry] = ()
 
     def __post_init__(self) -> None:
-        if self.symmetry and self.spline.domain != "unit":
+        if any(self.symmetry) and self.spline.domain != "unit":
             raise ConfigError(f"symmetries are those of the unit cube, but the splines are on {self.spline.domain!r}")
 
 
@@ -131,7 +133,7 @@ def coupling_flow(dim: int, config: CouplingConfig | None = None, *, generator: 
     def build(d_in: int, d_out: int) -> torch.nn.Module:
         return config.net.build(d_in, d_out, generator)
 
-    fold = Fold(dim, config.symmetry) if config.symmetry else None
+    fold = folded(dim, 1, config.symmetry)
     masks = coupling_masks(dim if fold is None else fold.inner_dim, config, generator)
     blocks = Composition(CouplingTransform(m, build, config.spline) for m in masks)
     flow = Flow(_base(dim, config.spline), blocks if fold is None else Folded(blocks, fold))

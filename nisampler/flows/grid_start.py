@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from nisampler.errors import ConfigError
 from nisampler.flows.coupling import CouplingTransform
+from nisampler.flows.folding import Fold
 from nisampler.flows.splines.families import Spline
 from nisampler.flows.splines.rational_quadratic import MIN_SIZE, MIN_SLOPE
-from nisampler.flows.symmetry import Fold
 
 # Least slope and largest one that a start may have, and where softplus is the identity in double precision.
 _LEAST, _STEEPEST, _LINEAR = 1e-3, 1e4, 30.0

@@ -18,11 +18,11 @@ from nisampler.base.checks import Coordinates, Count, checked
 from nisampler.errors import ConfigError, DomainError, ShapeError
 from nisampler.flows.assemblies import CouplingConfig, coupling_masks
 from nisampler.flows.coupling import CouplingTransform
+from nisampler.flows.folding import folded
 from nisampler.flows.fused.chain import grouped_chain
 from nisampler.flows.nets.grouped import GroupedConstant, GroupedMLP
 from nisampler.flows.saving import Saved
 from nisampler.flows.splines.rational_quadratic import segment, solve_segment
-from nisampler.flows.symmetry import Fold
 from nisampler.flows.transforms import Composition
 
 _ROUNDING = 1e-6
@@ -120,7 +120,7 @@ class GroupedFlow(Saved):
         def build(d_in: int, d_out: int) -> nn.Module:
             return GroupedMLP(groups, d_in, d_out, net, generator) if d_in else GroupedConstant(groups, d_out)
 
-        self.fold = Fold(dim, config.symmetry) if config.symmetry else None
+        self.fold = folded(dim, groups, config.symmetry)
         masks = coupling_masks(dim if self.fold is None else self.fold.inner_dim, config, generator)
         self.transform = Composition(CouplingTransform(mask, build, config.spline) for mask in masks)
         self._dim, self._groups = dim, groups
@@ -168,9 +168,9 @@ class GroupedFlow(Saved):
         """A direction of the flows with its log determinant."""
         if self.fold is None:
             return self._inner(x, group, inverse)
-        entered, rest = self.fold.enter(x, latent=inverse)
+        entered, rest = self.fold.enter(x, inverse, group)
         y, log_det = self._inner(entered, group, inverse)
-        return self.fold.leave(y, rest, latent=not inverse), log_det
+        return self.fold.leave(y, rest, not inverse, group), log_det
 
     def _inner(self, x: Tensor, group: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         """The same on the folded cube: as one operation where that is possible."""

@@ -229,14 +229,14 @@ class Trainer:
 
     def _make_flow(self, calls: int, size: tuple[int, int] | None = None) -> FlowTrainer:
         """A trainer for the flow that was chosen, or for one with these layers and hidden units."""
-        from nisampler.flows import CouplingConfig, NetConfig, Spline, Symmetry  # not before there is a flow
+        from nisampler.flows import CouplingConfig, NetConfig, Spline  # not before there is a flow
         from nisampler.flows.symmetry import symmetry_of
         from nisampler.training.flow_trainer import FlowTrainer
 
         config, survey = self.chooser.flow_config(calls, size), self.survey
         start = self._flow_start()
         # A grid under the flow would bend the mirrors.
-        symmetry = Symmetry() if start == "under" else symmetry_of(self.integrand.function)
+        symmetry = () if start == "under" else symmetry_of(self.integrand.function)
 
         def fresh(fourier: int) -> TrainableSampler:
             flow = config.flow

@@ -31,7 +31,7 @@ from nisampler.processes.hadron.cuts import Cuts
 from nisampler.processes.hadron.events import FinalState, PartonPoints, event_batch
 from nisampler.processes.hadron.groups import group_codes
 from nisampler.processes.hadron.scales import Scales
-from nisampler.processes.hadron.symmetries import symmetry_of_channels
+from nisampler.processes.hadron.symmetries import symmetries_of_channels
 from nisampler.processes.partons.luminosity import Luminosity, Pdf
 from nisampler.processes.partons.point_beams import PointBeams
 from nisampler.processes.partons.variations import Nominal
@@ -164,7 +164,7 @@ class HadronProcess(Process):
         self._alpha_s = setup.alpha_s or setup.pdf.alpha_s
         known: tuple[float, float] | None = getattr(setup.alpha_s or setup.pdf, "q2_range", None)
         self._alpha_s_range = known or (0.0, math.inf)
-        self._symmetry: Symmetry | None = None
+        self._symmetry: tuple[Symmetry, ...] | None = None
         self.tally = Tally(POINTS, CLAMPED, FROZEN_ALPHA_S)
         sampled = sampled_amplitude(setup.name, setup.amplitude, setup.elements)
         self._summed = Multichannel(
@@ -230,20 +230,25 @@ class HadronProcess(Process):
         fractions = dict(zip(("x1", "x2"), self.fractions(p).unbind(1), strict=True))
         return self.setup.final_state.quantities(p) | fractions | self.setup.cuts.edges(p)
 
-    def symmetry(self) -> Symmetry:
-        """Mirrors and flat coordinates of the cube of the channels, seen at probes; see `symmetry_of_channels`."""
+    def symmetry(self) -> tuple[Symmetry, ...]:
+        """Symmetries of the cubes of each group of channels, seen at probes; see `symmetries_of_channels`."""
         if self._symmetry is None:
+            masses = self.setup.final_state.masses
+            alike = [
+                pair for pair in itertools.combinations(range(len(masses)), 2) if len({masses[i] for i in pair}) == 1
+            ]
             beams = self.beams.pdg_ids if self.beams else ()
-            # With the beams exchanged, the same number chooses another matrix element.
-            same = len(set(beams)) == 1 and self.choice is None
-            self._symmetry = symmetry_of_channels(
-                self.setup.channels, self.passes, self.setup.scales, self._squared, same
+            self._symmetry = symmetries_of_channels(
+                self.setup.channels, self.multichannel.groups, self.passes, self._probed, alike, len(set(beams)) == 1
             )
         return self._symmetry
 
-    def _squared(self, p: Tensor) -> Tensor:
-        """Squared matrix elements (n, elements) of momenta p (n, m, 4) at a coupling of one."""
-        return self.setup.amplitude.squared(self._incoming(self.fractions(p)), p, torch.ones_like(p[:, 0, 0]))
+    def _probed(self, p: Tensor) -> Tensor:
+        """The sum over all matrix elements (n,) at momenta p (n, m, 4) inside the cuts; nothing is counted."""
+        with self._uncounted():
+            found = self._parts(p)
+        squared = self.setup.amplitude.squared(found.incoming, p, found.alpha_s)
+        return self._in_pb((self.luminosity.by_element(found.densities) * squared).sum(1), found.x)
 
     def differential(self, p: Tensor) -> Tensor:
         """d sigma / (dx1 dx2 dPhi) in pb (n,) at momenta p (n, m, 4): zero outside the cuts, NaN for p not finite."""

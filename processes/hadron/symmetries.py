@@ -1,25 +1,30 @@
-"""Symmetries of a collision in the cube of its channels: rotations about the beams, reflections across and along them.
+"""Symmetries of a collision in the cubes of its channels: rotations about the beams, reflections, exchanges of legs.
 
-What a rotation or reflection of the momenta does to the coordinates of a channel is seen at probes: coordinates that
-only turn about the beams are flat, and others may go over into 1 - u together. Whether cuts, scales and matrix elements
-stay the same is seen there too. A wrong answer would cost efficiency alone: densities of flows stay exact.
+What these do to the coordinates of a channel is seen at probes: some turn together about the beams, others
+are reflected, turned by half a circle or exchanged. Whether the cross-section stays the same is seen there too.
+A wrong answer would cost efficiency alone: densities of flows stay exact.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-from nisampler.density.maps import Channel, invertible
-from nisampler.flows import Symmetry
+from nisampler.density.maps import Channel, InvertibleChannel, invertible
+from nisampler.errors import ConfigError
+from nisampler.flows import Action, Symmetry
+from nisampler.flows.folding import folded
+from nisampler.flows.symmetry import NONE
 
-_PROBES, _FEWEST, _ELEMENTS = 256, 8, 16
+_PROBES, _FEWEST, _ELEMENTS = 256, 8, 96
 _EXACT, _ANGLE = 1e-6, 1.0
 # Widths leave a percent of Z + jets odd under reflections: less than what the mirror saves.
-_NEARLY = 0.03
+_NEARLY, _RARE = 0.03, 0.05
 
 Turn = Callable[[Tensor], Tensor]
 
@@ -53,78 +58,136 @@ def around(p: Tensor) -> Tensor:
     return torch.stack([p[..., 0], c * x - s * y, s * x + c * y, p[..., 3]], -1)
 
 
-def symmetry_of_channels(
+def exchanged(first: int, second: int) -> Turn:
+    """Momenta (..., m, 4) with two legs exchanged.
+
+    >>> exchanged(0, 1)(torch.arange(8.0).view(2, 4))[0]
+    tensor([4., 5., 6., 7.])
+    """
+
+    def turn(p: Tensor) -> Tensor:
+        order = list(range(p.shape[-2]))
+        order[first], order[second] = second, first
+        return p[..., order, :]
+
+    return turn
+
+
+def symmetries_of_channels(
     channels: Sequence[Channel],
+    groups: Sequence[int],
     passes: Turn,
-    constant: Callable[[Tensor], Sequence[Tensor]],
-    squared: Turn,
+    differential: Turn,
+    alike: Iterable[tuple[int, int]],
     same_beams: bool,
-) -> Symmetry:
-    """Mirrors and flat coordinates that all channels share.
+) -> tuple[Symmetry, ...]:
+    """The symmetry of each group of channels: what all channels of the group have in common.
 
     Parameters
     ----------
     channels
         Maps of the cube to momenta; without an inverse nothing is found.
-    passes, constant, squared
-        Of momenta (n, m, 4): which are inside the cuts (n,), what a turn must leave as it is, such as scales, and
-        squared matrix elements (n, k).
+    groups
+        The group of each.
+    passes, differential
+        Of momenta (n, m, 4): which are inside the cuts (n,), and the cross-section (n,) of those.
+    alike
+        Pairs of legs that may be exchanged.
     same_beams
-        Whether the beams may be exchanged.
+        Whether the beams may be.
 
     Examples
     --------
     >>> import nisampler
-    >>> nisampler.process("w_plus_jets", n_jets=1).symmetry()
-    Symmetry(mirrors=((2, 6), (1, 3, 5)), flat=(6,))
+    >>> for symmetry in nisampler.process("w_plus_jets", n_jets=1).symmetry():
+    ...     print(symmetry.turned, [sorted(action.columns()) for action in symmetry.actions])
+    (6,) [[2], [1, 3, 5]]
     """
     generator = torch.Generator().manual_seed(0)
-    acts: dict[Turn, set[tuple[str, ...] | None]] = {across: set(), along: set(), around: set()}
-    kept = dict.fromkeys(acts, True)
+    turns: list[Turn] = [around, across, *([along] if same_beams else []), *itertools.starmap(exchanged, alike)]
+    probes: list[tuple[InvertibleChannel, Tensor, Tensor]] = []
     for channel in channels:
         if not invertible(channel):
-            return Symmetry()
+            return ()
         u = torch.rand(_PROBES, channel.dim, generator=generator, dtype=torch.float64)
         p = channel.forward(u)[0]
         inside = passes(p)
         if int(inside.sum()) < _FEWEST:
-            return Symmetry()
-        for turn, found in acts.items():
-            kept[turn] &= torch.equal(passes(turn(p)), inside)
-            found.add(_action(channel.inverse(turn(p[inside]))[0] - u[inside], u[inside]))
-        _judge(p[inside][:_ELEMENTS], kept, constant, squared)
-    kept[along] &= kept[across] and same_beams
-    whole = {turn: next(iter(found)) for turn, found in acts.items() if kept[turn] and len(found) == 1}
-    turned = whole.get(around) or ()
-    flat = tuple(k for k, act in enumerate(turned) if act == "turned")
-    mirrors = [whole[turn] for turn in (across, along) if whole.get(turn)]
-    sets = tuple(tuple(k for k, act in enumerate(acts_of or ()) if act == "flipped") for acts_of in mirrors)
-    return Symmetry(tuple(own for own in sets if set(own) - set(flat)), flat if len(flat) == 1 else ())
+            return ()
+        probes.append((channel, u[inside], p[inside]))
+    judges = [p[: max(_FEWEST, _ELEMENTS // len(channels))] for _, _, p in probes]
+    kept = [turn for turn in turns if _same(differential, passes, torch.cat(judges), turn)]
+    free = [_turning(channel, u, p) if around in kept else () for channel, u, p in probes]
+    found: dict[int, Symmetry] = {}
+    for (channel, u, p), group, turned in zip(probes, groups, free, strict=True):
+        own = Symmetry(turned if all(free) else ())
+        moved = [own.counted(channel.inverse(turn(p))[0]) for turn in kept if turn is not around]
+        seen = [action for value in moved if (action := _action(value, own.counted(u))) is not None and action.rows]
+        if group in found:
+            both = [action for action in found[group].actions if action in seen]
+            own, seen = found[group], both if own.turned == found[group].turned else []
+        found[group] = Symmetry(own.turned, tuple(seen))
+    return tuple(_foldable(channels[0].dim, found[group]) for group in sorted(found))
 
 
-def _action(moved: Tensor, u: Tensor) -> tuple[str, ...] | None:
-    """What a turn does to each coordinate u (n, d), which it moves by (n, d): None if it mixes them."""
-    found = []
-    for step, own in zip(moved.unbind(1), u.unbind(1), strict=True):
-        back = torch.remainder(step + 2.0 * own, 1.0)
-        around_once = torch.remainder(step - _ANGLE / (2.0 * math.pi), 1.0)
-        if float(step.abs().max()) < _EXACT:
-            found.append("same")
-        elif float(torch.minimum(back, 1.0 - back).max()) < _EXACT:
-            found.append("flipped")
-        elif float(torch.minimum(around_once, 1.0 - around_once).max()) < _EXACT:
-            found.append("turned")
-        else:
-            return None
-    return tuple(found)
+def _same(differential: Turn, passes: Turn, p: Tensor, turn: Turn) -> bool:
+    """Whether a turn leaves the cross-section at nearly all momenta p (n, m, 4) nearly as it is."""
+    turned = turn(p)
+    if not bool(passes(turned).all()):
+        return False
+    before, after = differential(p), differential(turned)
+    off = (after - before).abs() > _NEARLY * torch.maximum(after, before).abs()
+    return float(off.double().mean()) <= _RARE
 
 
-def _judge(p: Tensor, kept: dict[Turn, bool], constant: Callable[[Tensor], Sequence[Tensor]], squared: Turn) -> None:
-    """Give up turns that change scales, or across and around the beams matrix elements, at momenta p (n, m, 4)."""
-    elements = squared(p)
-    for turn in kept:
-        pairs = zip(constant(p), constant(turn(p)), strict=True)
-        kept[turn] &= all(torch.allclose(a, b, rtol=_EXACT) for a, b in pairs)
-        if turn is not along:
-            change = (squared(turn(p)) - elements).abs()
-            kept[turn] &= bool((change <= _NEARLY * elements.amax(1, keepdim=True)).all())
+def _turning(channel: InvertibleChannel, u: Tensor, p: Tensor) -> tuple[int, ...]:
+    """The coordinates that a rotation about the beams turns, if it leaves the others as they are."""
+    moved = channel.inverse(around(p))[0]
+    turned = _distance(moved - u, _ANGLE / (2.0 * math.pi)) < _EXACT
+    same = (moved - u).abs().amax(0) < _EXACT
+    return tuple(torch.nonzero(turned).squeeze(1).tolist()) if bool((turned | same).all()) else ()
+
+
+def _distance(a: Tensor, b: Tensor | float) -> Tensor:
+    """Largest distance of each column of a and b (n, k) on a circle of circumference one, (k,)."""
+    off = torch.remainder(a - b, 1.0)
+    return torch.minimum(off, 1.0 - off).amax(0)
+
+
+def _action(moved: Tensor, u: Tensor) -> Action | None:
+    """What brings coordinates u (n, d) to (n, d); None if it is nothing that an action can be."""
+    rows: list[tuple[int, int, int, int]] = []
+    for column in range(u.shape[1]):
+        if float((moved[:, column] - u[:, column]).abs().max()) >= _EXACT:
+            row = _row(column, moved[:, column : column + 1], u)
+            if row is None:
+                return None
+            rows.append(row)
+    return Action(tuple(rows))
+
+
+def _row(column: int, moved: Tensor, u: Tensor) -> tuple[int, int, int, int] | None:
+    """How a coordinate (n, 1) comes from the others u (n, d); the simplest way first."""
+    for halves in (0, 1):
+        shifted = moved - 0.5 * halves
+        for sign in (-1, 1):
+            near = _distance(shifted, sign * u) < _EXACT
+            if bool(near[column]) or (bool(near.any()) and not halves):
+                source = column if bool(near[column]) else int(near.nonzero()[0])
+                return (column, NONE, source, halves) if sign < 0 else (column, source, NONE, halves)
+    for plus in range(u.shape[1]):
+        near = _distance(moved - u[:, plus : plus + 1], -u) < _EXACT
+        if bool(near.any()):
+            return column, plus, int(near.nonzero()[0]), 0
+    return None
+
+
+def _foldable(dim: int, symmetry: Symmetry) -> Symmetry:
+    """The symmetry without actions that the cube cannot be folded by."""
+    kept = Symmetry(symmetry.turned)
+    for action in symmetry.actions:
+        more = Symmetry(kept.turned, (*kept.actions, action))
+        with contextlib.suppress(ConfigError):
+            folded(dim, 1, (more,))
+            kept = more
+    return kept
