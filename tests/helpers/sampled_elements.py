@@ -28,7 +28,7 @@ class Halves:
         self.whole = VectorJet(NeutralCurrent())
         self.subprocesses, self.elements = self.whole.subprocesses, self.whole.elements
         self.choices = tuple(k for k in range(self.elements) for _ in PARTS)
-        self.operations = (3000.0,) * len(self.choices)
+        self.operations = (30_000.0,) * len(self.choices)
         self.colour_flows = self.whole.colour_flows
         self.squared = self.whole.squared
 

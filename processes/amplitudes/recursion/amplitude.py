@@ -12,7 +12,13 @@ from torch import Tensor
 
 from nisampler.errors import AmplitudeError
 from nisampler.events.columns import UNKNOWN_SPIN
-from nisampler.processes.amplitudes.flavours import FlavourTable, GeneratedElement, move_tags, table_of_legs
+from nisampler.processes.amplitudes.flavours import (
+    FlavourTable,
+    GeneratedElement,
+    in_every_order,
+    move_tags,
+    table_of_legs,
+)
 from nisampler.processes.amplitudes.protocol import SubProcess
 from nisampler.processes.amplitudes.recursion.matrix_element import MatrixElement
 from nisampler.processes.amplitudes.recursion.model import Couplings, Mixing, Scheme
@@ -95,7 +101,7 @@ class RecursiveAmplitude:
             couplings = Couplings(self.model, scheme) if ckm == "model" else couplings
             found = OrderTable(process, couplings, flavours, shape)
             table, made = found.table, found.matrices
-        self.table, self.matrices, self.couplings = table, made, couplings
+        self.table, self.matrices, self.couplings = in_every_order(table), made, couplings
         for matrix in made.values() if precision == "single" else ():
             matrix.use_single_precision()
         self.subprocesses: tuple[SubProcess, ...] = self.table.subprocesses
