@@ -94,11 +94,10 @@ def table_lines(rows: list[Row], channels: str) -> list[tuple[str, ...]]:
     for process in PROCESSES:
         for jets in range(MOST_JETS + 1):
             mine = [row for row in chosen if (row["process"], row["jets"]) == (process, jets)]
-            for calls, points in sorted({(row["calls"], row["points"]) for row in mine}):
-                for method in METHODS:
-                    names = ("method", "calls", "points")
-                    group = [row for row in mine if key(row, names) == (method, calls, points)]
-                    lines += [cells(group)] if group else []
+            found = {key(row, ("calls", "method", "points")) for row in mine}
+            methods = list(METHODS)
+            for place in sorted(found, key=lambda place: (place[0], methods.index(place[1]), place[2])):
+                lines.append(cells([row for row in mine if key(row, ("calls", "method", "points")) == place]))
     return lines
 
 
