@@ -121,7 +121,7 @@ class Choice:
         """One line for a summary.
 
         >>> Choice(1000, "VEGAS", "", [Option("VEGAS", 0, 0.5, 2.0), Option("flow 2x32", 9000, 0.8, 31.0)]).line()
-        'VEGAS for 1000 events; foreseen by stated costs: VEGAS 2 s, flow 2x32 31 s (flows within a factor 1.4)'
+        'VEGAS for 1000 events; foreseen by stated costs: VEGAS 2 s, flow 2x32 31 s (flows within a factor 1.2)'
         """
         times = ", ".join(f"{option.name} {option.seconds:.2g} s" for option in self.options)
         source = "measured" if self.measured else "stated"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -233,22 +233,16 @@ class HadronProcess(Process):
     def symmetry(self) -> tuple[Symmetry, ...]:
         """Symmetries of the cubes of each group of channels, seen at probes; see `symmetries_of_channels`."""
         if self._symmetry is None:
-            masses = self.setup.final_state.masses
-            alike = [
-                pair for pair in itertools.combinations(range(len(masses)), 2) if len({masses[i] for i in pair}) == 1
-            ]
-            beams = self.beams.pdg_ids if self.beams else ()
+            beams, masses = self.beams.pdg_ids if self.beams else (), self.setup.final_state.masses
             self._symmetry = symmetries_of_channels(
-                self.setup.channels, self.multichannel.groups, self.passes, self._probed, alike, len(set(beams)) == 1
+                self.setup.channels, self.multichannel.groups, self.passes, self._probed, masses, len(set(beams)) == 1
             )
         return self._symmetry
 
     def _probed(self, p: Tensor) -> Tensor:
         """The sum over all matrix elements (n,) at momenta p (n, m, 4) inside the cuts; nothing is counted."""
         with self._uncounted():
-            found = self._parts(p)
-        squared = self.setup.amplitude.squared(found.incoming, p, found.alpha_s)
-        return self._in_pb((self.luminosity.by_element(found.densities) * squared).sum(1), found.x)
+            return self._sum_at(p)
 
     def differential(self, p: Tensor) -> Tensor:
         """d sigma / (dx1 dx2 dPhi) in pb (n,) at momenta p (n, m, 4): zero outside the cuts, NaN for p not finite."""
@@ -372,9 +366,11 @@ class HadronProcess(Process):
         return torch.log(common), self.luminosity.by_element(found.densities), (found.incoming, p, found.alpha_s)
 
     def _uncounted(self) -> AbstractContextManager[None]:
-        """Until the block ends no densities are counted."""
-        tally: Tally | None = getattr(self.setup.pdf, "tally", None)
-        return nullcontext() if tally is None else tally.paused()
+        """Until the block ends nothing is counted."""
+        stack = ExitStack()
+        for tally in filter(None, (self.tally, getattr(self.setup.pdf, "tally", None))):
+            stack.enter_context(tally.paused())
+        return stack
 
     def limits(self) -> dict[str, int]:
         """Points evaluated so far, and how often a scale, the coupling or a density was at the end of its range.

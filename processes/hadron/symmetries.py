@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -78,7 +78,7 @@ def symmetries_of_channels(
     groups: Sequence[int],
     passes: Turn,
     differential: Turn,
-    alike: Iterable[tuple[int, int]],
+    masses: Sequence[float],
     same_beams: bool,
 ) -> tuple[Symmetry, ...]:
     """The symmetry of each group of channels: what all channels of the group have in common.
@@ -91,8 +91,8 @@ def symmetries_of_channels(
         The group of each.
     passes, differential
         Of momenta (n, m, 4): which are inside the cuts (n,), and the cross-section (n,) of those.
-    alike
-        Pairs of legs that may be exchanged.
+    masses
+        Of the legs; those of equal mass may be alike.
     same_beams
         Whether the beams may be.
 
@@ -104,6 +104,7 @@ def symmetries_of_channels(
     (6,) [[2], [1, 3, 5]]
     """
     generator = torch.Generator().manual_seed(0)
+    alike = [(i, j) for i, j in itertools.combinations(range(len(masses)), 2) if masses[i] == masses[j]]
     turns: list[Turn] = [around, across, *([along] if same_beams else []), *itertools.starmap(exchanged, alike)]
     probes: list[tuple[InvertibleChannel, Tensor, Tensor]] = []
     for channel in channels:
