@@ -108,9 +108,8 @@ class HadronProcess(Process):
 
     Points are momenta of the final legs in the laboratory frame; x1 = Σ(E + pz)/√s, x2 = Σ(E − pz)/√s. Outside the
     cuts, and where x1 or x2 exceeds one, the cross-section is zero: neither densities nor matrix element are evaluated.
-    Of point-like beams, leptons or photons, x1 = x2 = 1 and sigma = ∫ dPhi |M|² / (2 s).
-    Where matrix elements are sampled, the last coordinate of the cube chooses one of them by its probability, and the
-    value is its part of the sum over that probability.
+    Of point-like beams, leptons or photons, x1 = x2 = 1 and sigma = ∫ dPhi |M|² / (2 s). Where elements are sampled,
+    the last coordinate of the cube chooses one by its probability, and the value is its part of the sum over that.
 
     Parameters
     ----------
@@ -365,7 +364,7 @@ class HadronProcess(Process):
         common = self._in_pb(found.alpha_s**power, found.x)
         return torch.log(common), self.luminosity.by_element(found.densities), (found.incoming, p, found.alpha_s)
 
-    def _uncounted(self) -> AbstractContextManager[None]:
+    def _uncounted(self) -> AbstractContextManager[object]:
         """Until the block ends nothing is counted."""
         stack = ExitStack()
         for tally in filter(None, (self.tally, getattr(self.setup.pdf, "tally", None))):
