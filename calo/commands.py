@@ -7,6 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from nisampler.calo.options import (
+    Bin,
+    Device,
+    Energies,
+    GeometryName,
+    ModelPath,
+    Quiet,
+    Seed,
+    ShowerFile,
+    Showers,
+    Threads,
+    Threshold,
+)
 from nisampler.errors import command
 from nisampler.ui.console import errors, machine, show, table
 from nisampler.ui.progress import monitor_for
@@ -23,34 +36,8 @@ app = typer.Typer(
     help="Calorimeter showers: simulate, fit, generate, evaluate, time, export.",
 )
 
-GeometryName = Annotated[
-    str,
-    typer.Option(
-        "--geometry",
-        metavar="NAME",
-        help="A name of `nisampler calo geometries`, a .toml file of your own, an XML binning, or a model's folder.",
-    ),
-]
-Threshold = Annotated[
-    float | None, typer.Option("--threshold", min=0.0, metavar="MEV", help="Of a cell, instead of the geometry's.")
-]
-Energies = Annotated[
-    str | None,
-    typer.Option(
-        "--energies",
-        metavar="LAW:LOW:HIGH",
-        help="Law of E_inc in MeV instead of the geometry's: log-uniform, uniform, or discrete:E1:E2...",
-    ),
-]
-Particle = Annotated[str | None, typer.Option("--particle", metavar="NAME", help="Which one of an XML binning.")]
-Seed = Annotated[int, typer.Option(min=0, help="Same seed, same result.")]
-Showers = Annotated[int, typer.Option("--showers", min=1, help="Number of showers.")]
-ShowerFile = Annotated[Path, typer.Option("--output", "-o", help="The HDF5 file to make.")]
-ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="Folder that `nisampler calo fit` made.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Threads = Annotated[int, typer.Option(min=1, help="Threads of the CPU.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing.")]
-
+# Conditions of a model are options of their own: --theta 30
+_OPEN = {"allow_extra_args": True, "ignore_unknown_options": True}
 _TIME = "`nisampler calo time MODEL -o FILE` makes one"
 
 
@@ -91,7 +78,7 @@ def _size(path: Path) -> str:
     return f"{path} ({path.stat().st_size / 1e6:.1f} MB)"
 
 
-@app.command()
+@app.command(context_settings=_OPEN)
 def simulate(
     context: typer.Context,
     geometry: GeometryName,
@@ -99,18 +86,22 @@ def simulate(
     output: ShowerFile,
     threshold: Threshold = None,
     energies: Energies = None,
-    particle: Particle = None,
+    bin: Bin = None,
     seed: Seed = 1,
     quiet: Quiet = False,
 ) -> None:
-    """Write showers of the built-in reference simulator."""
+    """Write showers of the built-in reference simulator.
+
+    Incident energies and conditions of the geometry may be said: --energy 50 (GeV), --theta 20:40, --theta 10,20.
+    """
     with errors(context):
         from nisampler.base.outputs import new_file
+        from nisampler.calo.data.particles import narrowed, spoken_options
         from nisampler.calo.simulation.simulator import simulate_file
 
         new_file(output)
         with monitor_for(not quiet) as monitor:
-            cells = _geometry(geometry, threshold, energies, particle)
+            cells = narrowed(_geometry(geometry, threshold, energies, bin), spoken_options(context.args))
             made = simulate_file(output, cells, showers, seed, monitor)
         show(
             [
@@ -131,9 +122,16 @@ def fit(
     data: Annotated[Path, typer.Option(help="Showers to learn from, HDF5.")],
     model: Annotated[str, typer.Option(metavar="PRESET", help="A name of `nisampler calo models`.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the model to make.")],
+    condition: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[=KIND]",
+            help="A column of the data that the model depends on: a number, or =deg, =rad, =category; repeatable.",
+        ),
+    ] = None,
     threshold: Threshold = None,
     energies: Energies = None,
-    particle: Particle = None,
+    bin: Bin = None,
     seed: Seed = 1,
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the preset's, for every part.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Instead of the preset's, for every part.")] = None,
@@ -158,11 +156,15 @@ def fit(
     """
     words = ["--geometry", geometry, "--data", data, "--model", model, "--output", output, "--seed", seed]
     sized: dict[str, object] = {"epochs": epochs, "batch": batch, "patience": patience, "symmetry": symmetry}
-    sized |= {"threshold": threshold, "energies": energies, "particle": particle}
+    sized |= {"threshold": threshold, "energies": energies, "bin": bin}
     sized |= {"showers": showers, "validation": validation, "memory": memory}
+    words += [word for text in condition or [] for word in ("--condition", text)]
     words += [word for name, value in sized.items() if value is not None for word in (f"--{name}", value)]
     words += ["--device", device, "--threads", threads, "--resume"]
     with errors(context, output / "model.json", command("calo", "fit", *words)):
+        from dataclasses import replace
+
+        from nisampler.calo.data.particles import conditions_of
         from nisampler.calo.fitting.fit import DataOptions, fit
         from nisampler.calo.fitting.ranks import is_first
         from nisampler.calo.recipe import FitOptions
@@ -172,7 +174,9 @@ def fit(
         options = FitOptions(seed, epochs, batch, patience, symmetry)
         wanted = DataOptions(data, validation, showers, 1e9 * memory)
         with monitor_for(not quiet) as monitor, machine(device, threads) as place:
-            cells = _geometry(geometry, threshold, energies, particle)
+            cells = _geometry(geometry, threshold, energies, bin)
+            if condition:
+                cells = replace(cells, conditions=(*cells.conditions, *conditions_of(data, condition)))
             fitted = fit(wanted, cells, model, output, options, place, monitor, resume)
         training, generation = count_parameters(fitted.model)
         shared = f" in the first of {fitted.processes} processes" if fitted.processes > 1 else ""
@@ -197,7 +201,7 @@ def fit(
         )
 
 
-@app.command()
+@app.command(context_settings=_OPEN)
 def generate(
     context: typer.Context,
     model: ModelPath,
@@ -206,7 +210,10 @@ def generate(
         int | None, typer.Option("--showers", min=1, help="Number of showers; by default as many as in --incident.")
     ] = None,
     incident: Annotated[
-        Path | None, typer.Option(help="Take the incident energies of this file of showers, from its beginning.")
+        Path | None,
+        typer.Option(
+            help="Take incident energies and conditions from this file of showers or CSV, from its beginning."
+        ),
     ] = None,
     geometry: Annotated[str | None, typer.Option(metavar="NAME", help="Refuse a model of other cells.")] = None,
     posterior_draw: Annotated[
@@ -219,11 +226,15 @@ def generate(
     threads: Threads = 1,
     quiet: Quiet = False,
 ) -> None:
-    """Write new showers of a fitted model."""
+    """Write new showers of a fitted model.
+
+    Incident energies and conditions may be said: --energy 50 (GeV), --theta 20:40, --theta 10,20, --particle photon.
+    """
     with errors(context):
         from nisampler.base.outputs import new_file
+        from nisampler.calo.data.particles import narrowed, read_particles, spoken_options
         from nisampler.calo.fitting.store import load_model
-        from nisampler.calo.generation import freeze_draw, generate, read_incident
+        from nisampler.calo.generation import freeze_draw, generate
         from nisampler.errors import ConfigError
 
         new_file(output)
@@ -232,11 +243,15 @@ def generate(
             loaded = load_model(model, wanted, place)
             if posterior_draw is not None:
                 freeze_draw(loaded, seed, posterior_draw)
-            energies = None if incident is None else read_incident(incident, loaded.geometry, showers)
+            said = spoken_options(context.args)
+            if said and incident is not None:
+                raise ConfigError(f"particles come from {incident} or from --{' --'.join(said)}: give one of the two")
+            energies = None if incident is None else read_particles(incident, loaded.geometry, showers)
+            laws = narrowed(loaded.geometry, said)
             count = showers if energies is None else len(energies)
             if count is None:
                 raise ConfigError("say how many showers with --showers, or give energies with --incident")
-            made = generate(loaded, count, output, seed, energies, batch, monitor)
+            made = generate(loaded, count, output, seed, energies, batch, monitor, laws)
         show(
             [
                 ("model", f"{model} for {loaded.geometry.name}"),
@@ -265,7 +280,7 @@ def evaluate(
     ] = None,
     threshold: Threshold = None,
     energies: Energies = None,
-    particle: Particle = None,
+    bin: Bin = None,
     classifier: Annotated[list[str] | None, typer.Option(metavar="NAME", help="May be repeated.")] = None,
     multiclass: Annotated[
         str | None, typer.Option(metavar="CLASSIFIER", help="Train it over all candidates at once, too.")
@@ -291,6 +306,7 @@ def evaluate(
     with errors(context):
         from nisampler.base.outputs import new_folder
         from nisampler.base.storage import read_sealed
+        from nisampler.calo.evaluation.conditions import condition_rows
         from nisampler.calo.evaluation.evaluate import EvaluationOptions, evaluate
         from nisampler.calo.evaluation.table import energy_rows, table_rows
         from nisampler.calo.fitting.store import training_records
@@ -299,7 +315,7 @@ def evaluate(
         named = geometry or model
         if named is None:
             raise ConfigError("say which cells the showers have: --geometry NAME, or --model FOLDER for a model's")
-        cells = _geometry(str(named), threshold, energies, particle)
+        cells = _geometry(str(named), threshold, energies, bin)
         new_folder(output, ("evaluation.json", "table.md", "report.html", "figures"))
         with monitor_for(not quiet) as monitor, machine(device, threads) as place:
             usual = EvaluationOptions()
@@ -316,7 +332,7 @@ def evaluate(
             )
             files = _pairs("--candidate", candidate)
             result = evaluate(reference, files, cells, output, options, monitor)
-        for rows in (table_rows(result), energy_rows(result)):
+        for rows in filter(None, (table_rows(result), energy_rows(result), condition_rows(result))):
             table([["", *result["samples"]], *([name, *values] for name, values in rows)], quiet)
         show([("report", str(output / "report.html"))], quiet)
 
@@ -415,15 +431,10 @@ def geometries(
     """List the calorimeters, or the layers of one."""
     with errors(context):
         from nisampler.calo.detector.geometries import GEOMETRIES
-        from nisampler.calo.given import layer_table
+        from nisampler.calo.given import geometry_table, layer_table
 
-        chosen = GEOMETRIES.values() if name is None else [_geometry(name)]
-        rows = [["name", "particle", "layers", "voxels", "threshold/MeV", "E_inc/GeV", "law", "layout"]]
-        for known in chosen:
-            low, high = known.incident.values[0] / 1e3, known.incident.values[-1] / 1e3
-            cells = [str(known.n_layers), str(known.n_voxels), f"{known.threshold:.4g}", f"{low:.4g}-{high:.4g}"]
-            rows.append([known.name, known.particle, *cells, known.incident.kind, known.layout])
-        table(rows)
+        chosen = list(GEOMETRIES.values()) if name is None else [_geometry(name)]
+        table(geometry_table(chosen))
         if name is not None:
             table(layer_table(*chosen))
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nisampler.base.checks import Count, Natural, checked
 from nisampler.base.rng import Streams
 from nisampler.calo.data.checks import check_incident
-from nisampler.calo.data.files import ShowerReader
+from nisampler.calo.data.particles import draw_particles
 from nisampler.calo.data.showers import Showers, Voxels
 from nisampler.calo.data.writer import ShowerWriter
 from nisampler.calo.detector.geometry import Floats, Geometry
@@ -25,6 +25,7 @@ SHARD = 1000
 
 # Energies so many times above those that a model learned from are refused, and those within the second count as inside.
 _FAR, _EDGE = 50.0, 1.01
+_UNKNOWN = "nothing says that its showers are right there"
 # Times that a shower is drawn again, and the showers that may need it: a number and a share of all.
 _MOST_DRAWS, _FEW, _SHARE = 20, 10, 0.01
 
@@ -66,32 +67,6 @@ class GeneratedShowers:
     warnings: tuple[str, ...] = ()
 
 
-def read_incident(path: str | Path, geometry: Geometry, n: int | None) -> Floats:
-    """The first `n` incident energies (n,) in MeV of a file of showers; all without `n`.
-
-    Raises
-    ------
-    ConfigError
-        If the file has fewer.
-    NisamplerError
-        As the reader does.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from nisampler.calo.detector.geometries import geometry
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with ShowerWriter(f"{folder}/a.h5", geometry("toy")) as writer:
-    ...         writer.append(Showers(np.array([1e3, 2e3]), np.ones((2, 240), dtype=np.float32)))
-    ...     read_incident(f"{folder}/a.h5", geometry("toy"), 1)
-    array([1000.])
-    """
-    with ShowerReader(path, geometry) as reader:
-        if n is not None and n > len(reader):
-            raise ConfigError(f"{path} has {len(reader)} incident energies, {n} showers were asked for")
-        return reader.incident[:n]
-
-
 def freeze_draw(model: ShowerModel, seed: int, draw: int) -> None:
     """Give the variational weights of a model draw number `draw` of their posterior, instead of their means.
 
@@ -130,6 +105,8 @@ class ShowerGenerator:
         Of all random numbers.
     limit
         Showers that may be drawn again altogether.
+    laws
+        The geometry whose laws give particles; by default that of the model.
 
     Examples
     --------
@@ -140,18 +117,18 @@ class ShowerGenerator:
     (3, 240)
     """
 
-    def __init__(self, model: ShowerModel, seed: int, limit: int) -> None:
-        self.model, self.limit = model, limit
+    def __init__(self, model: ShowerModel, seed: int, limit: int, laws: Geometry | None = None) -> None:
+        self.model, self.limit, self.laws = model, limit, laws or model.geometry
         self.streams, self.own_streams = Streams(seed), model_streams(model.config, seed)
         self.device = next(model.parameters()).device
         self.redrawn = 0
 
     def incident(self, n: int, shard: int) -> Floats:
-        """Incident energies (n,) in MeV of the geometry's law."""
-        return self.model.geometry.incident.sample(n, self.streams.numpy("incident", shard))
+        """Incident energies (n,) in MeV of the law; with k conditions (n, 1 + k)."""
+        return draw_particles(self.laws, n, self.streams, shard)
 
     def draw(self, incident: Floats, shard: int) -> Showers:
-        """A shower for each incident energy (n,) in MeV.
+        """A shower for each incident energy (n,) in MeV, or for each row (n, 1 + k) with conditions.
 
         Raises
         ------
@@ -171,10 +148,12 @@ class ShowerGenerator:
         if len(bad):
             raise ModelError(
                 f"the model makes too many showers that are not finite or have negative voxels: {self.redrawn} so far, "
-                f"last at {incident[bad[0]]:.6g} MeV; train it longer, or look for such energies outside its data"
+                f"last at {np.ravel(incident[bad[0]])[0]:.6g} MeV; train it longer, or look for such energies outside "
+                "its data"
             )
         self.model.geometry.suppress(voxels)
-        return Showers(incident, voxels)
+        table = incident.reshape(len(incident), -1)
+        return Showers(table[:, 0], voxels, table[:, 1:])
 
     def _sample(self, incident: Floats, shard: int, attempt: int) -> Voxels:
         generator = self.own_streams.generator("showers", shard, attempt, device=self.device)
@@ -197,6 +176,7 @@ def generate(
     incident: Floats | None = None,
     shard: int = SHARD,
     monitor: Monitor = SILENT,
+    laws: Geometry | None = None,
 ) -> GeneratedShowers:
     """Write exactly `n` new showers to a file in the layout of the model's geometry.
 
@@ -211,11 +191,13 @@ def generate(
     seed
         Same seed and shards, same showers.
     incident
-        Incident energies (n,) in MeV; by default they are drawn from the geometry's law.
+        Incident energies (n,) in MeV, with k conditions (n, 1 + k); by default they are drawn.
     shard
         Showers that are made at once: memory grows with it.
     monitor
         Is told the progress.
+    laws
+        The geometry whose laws they are drawn from, such as `narrowed` makes; by default that of the model.
 
     Raises
     ------
@@ -240,21 +222,24 @@ def generate(
     """
     checked("n", n, Count)
     checked("shard", shard, Count)
+    geometry, start = model.geometry, time.monotonic()
     trained: tuple[float, float] | None = getattr(model, "trained_energies", None)
     if incident is not None:
-        if np.shape(incident) != (n,) or np.asarray(incident).dtype.kind not in "iuf":
-            raise ConfigError(f"{n} showers need incident energies of shape ({n},), got {np.shape(incident)}")
-        check_incident(incident, "the incident energies")
-        _outside(incident, trained)
-    generator = ShowerGenerator(model, seed, int(_FEW + _SHARE * n))
-    geometry, start = model.geometry, time.monotonic()
+        _check_particles(incident, n, geometry)
+        _outside(incident.reshape(n, -1)[:, 0], trained)
+    generator = ShowerGenerator(model, seed, int(_FEW + _SHARE * n), laws)
     empty, outside, ratio, occupied = 0, 0, 0.0, 0.0
+    beyond = dict.fromkeys((known.name for known in geometry.conditions), 0)
     with ShowerWriter(output, geometry) as writer:
         for index, first in enumerate(range(0, n, shard)):
             count = min(shard, n - first)
-            energies = generator.incident(count, index) if incident is None else incident[first : first + count]
+            given = generator.incident(count, index) if incident is None else incident[first : first + count]
+            energies = given.reshape(count, -1)[:, 0]
             outside += _outside(energies, trained)
-            showers = generator.draw(energies, index)
+            showers = generator.draw(given, index)
+            for known, values in zip(geometry.conditions, showers.conditions.T, strict=True):
+                seen = model.trained_conditions.get(known.name)
+                beyond[known.name] += 0 if seen is None else known.outside(values, seen)
             writer.append(showers)
             sums = showers.voxels.sum(axis=1, dtype=np.float64)
             empty += int(np.count_nonzero(sums == 0.0))
@@ -263,10 +248,29 @@ def generate(
             figures = {"E_tot/E_inc": f"{ratio / (first + count):.3f}", "drawn again": str(generator.redrawn)}
             monitor.progress("generating", first + count, n, figures)
     notes = [_outside_note(outside, n, trained)] if trained and outside else []
+    notes += [_beyond_note(model, name, number, n) for name, number in beyond.items() if number]
     for note in notes:
         monitor.line(f"warning: {note}")
     seconds, occupancy = time.monotonic() - start, occupied / n / geometry.n_voxels
     return GeneratedShowers(n, generator.redrawn, empty, ratio / n, occupancy, seconds, outside, tuple(notes))
+
+
+def _check_particles(given: Floats, n: int, geometry: Geometry) -> None:
+    """ConfigError unless there are `n` incident energies with the conditions; other errors where values are wrong."""
+    k = len(geometry.conditions)
+    shape = (n, 1 + k) if k else (n,)
+    if np.shape(given) != shape or np.asarray(given).dtype.kind not in "iuf":
+        names = "".join(f" and {known.name}" for known in geometry.conditions)
+        raise ConfigError(f"{n} showers need incident energies{names} of shape {shape}, got {np.shape(given)}")
+    energies, *others = given.reshape(n, -1).T
+    check_incident(energies, "the incident energies")
+    for known, values in zip(geometry.conditions, others, strict=True):
+        known.check(values, "the conditions")
+
+
+def _beyond_note(model: ShowerModel, name: str, number: int, n: int) -> str:
+    seen = " to ".join(f"{value:.4g}" for value in model.trained_conditions[name])
+    return f"{number} of {n} values of {name} lie outside those that the model learned from ({seen}): {_UNKNOWN}"
 
 
 def _outside(energies: Floats, trained: tuple[float, float] | None) -> int:
@@ -287,5 +291,5 @@ def _outside_note(outside: int, n: int, trained: tuple[float, float]) -> str:
     low, high = trained
     return (
         f"{outside} of {n} incident energies lie outside those that the model learned from ({low:g} to {high:g} MeV): "
-        "nothing says that its showers are right there"
+        + _UNKNOWN
     )

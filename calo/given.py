@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def given_geometry(
 
     Examples
     --------
-    >>> given_geometry("toy", threshold=0.5, energies="discrete:1000:2000").incident.values
+    >>> given_geometry("toy", threshold=0.5, energies="discrete:1:2").incident.values
     (1000.0, 2000.0)
     """
     text, law = str(name), None if energies is None else incident_law(energies)
@@ -63,7 +64,7 @@ def given_geometry(
 
 
 def incident_law(text: str) -> IncidentEnergy:
-    """The law of incident energies of a text such as "log-uniform:1000:100000" or "discrete:256:512:1024", in MeV.
+    """The law of incident energies of a text such as "log-uniform:1:100" or "discrete:5:10:20", in GeV.
 
     Raises
     ------
@@ -72,15 +73,29 @@ def incident_law(text: str) -> IncidentEnergy:
 
     Examples
     --------
-    >>> incident_law("uniform:1000:2000").kind
-    'uniform'
+    >>> incident_law("uniform:1:2")
+    IncidentEnergy(kind='uniform', values=(1000.0, 2000.0), counts=())
     """
     kind, *ends = text.split(":")
     try:
-        values = tuple(float(end) for end in ends)
+        values = tuple(1e3 * float(end) for end in ends)
     except ValueError as error:
-        raise GeometryError(f"energies are LAW:LOW:HIGH or discrete:E1:E2..., in MeV, got {text!r}") from error
+        raise GeometryError(f"energies are LAW:LOW:HIGH or discrete:E1:E2..., in GeV, got {text!r}") from error
     return IncidentEnergy(kind, values, (1,) * len(values) if kind == "discrete" else ())  # type: ignore[arg-type]
+
+
+def geometry_table(chosen: Sequence[Geometry]) -> list[list[str]]:
+    """Cells of a table of calorimeters, with a head.
+
+    >>> geometry_table([geometry("toy")])[1]
+    ['toy', 'electron', '5', '240', '0.01515', '1-100', 'log-uniform', 'calochallenge']
+    """
+    rows = [["name", "particle", "layers", "voxels", "threshold/MeV", "E_inc/GeV", "law", "layout"]]
+    for known in chosen:
+        low, high = known.incident.values[0] / 1e3, known.incident.values[-1] / 1e3
+        cells = [str(known.n_layers), str(known.n_voxels), f"{known.threshold:.4g}", f"{low:.4g}-{high:.4g}"]
+        rows.append([known.name, known.particle, *cells, known.incident.kind, known.layout])
+    return rows
 
 
 def layer_table(cells: Geometry) -> list[list[str]]:

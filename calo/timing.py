@@ -20,6 +20,8 @@ import torch
 
 from nisampler.base.checks import Count, Positive, checked
 from nisampler.base.device import resolve_device
+from nisampler.base.rng import Streams
+from nisampler.calo.data.particles import draw_particles
 from nisampler.calo.data.showers import Showers
 from nisampler.calo.data.writer import ShowerWriter
 from nisampler.calo.fitting.store import load_model
@@ -207,7 +209,7 @@ def _check(batches: Sequence[int], repeats: int, budget: float) -> None:
 
 def _once(model: ShowerModel, device: str, batch: int) -> float:
     """Seconds for one batch."""
-    incident = model.geometry.incident.sample(batch, np.random.default_rng(1))
+    incident = draw_particles(model.geometry, batch, Streams(1), 0)
     return _timed(partial(ShowerGenerator(model, 1, batch).draw, incident, 0), device)[0]
 
 
@@ -215,7 +217,7 @@ def _row(model: ShowerModel, device: str, batch: int, repeats: int, budget: floa
     if 2 * expected > budget:
         return TimingRow(device, batch, reason=f"did not run: about {expected:.0f} s for a batch")
     generator = ShowerGenerator(model, 1, batch)
-    incident = model.geometry.incident.sample(batch, np.random.default_rng(1))
+    incident = draw_particles(model.geometry, batch, Streams(1), 0)
     begin = time.perf_counter()
     generation, writing = [], []
     try:

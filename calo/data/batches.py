@@ -31,6 +31,8 @@ _GPU_SHARE = 0.5
 class ShowerSource(Protocol):
     """Showers that can be gone through often: voxels (m, v) and incident energies (m,) in MeV, float32.
 
+    Where the geometry has k conditions, these are columns (m, 1 + k) beside the incident energies.
+
     >>> showers = Showers(np.array([1e3, 2e3, 3e3]), np.ones((3, 4), dtype=np.float32))
     >>> source_of: ShowerSource = MemorySource(showers)
     >>> [len(voxels) for voxels, _ in source_of.ordered(2)]
@@ -91,7 +93,7 @@ class MemorySource:
             raise ShowerDataError("there are no showers to learn from or to validate with")
         self._device = resolve_device(device)
         self._voxels = torch.from_numpy(np.ascontiguousarray(showers.voxels, dtype=np.float32))
-        self._incident = torch.from_numpy(np.asarray(showers.incident, dtype=np.float32))
+        self._incident = torch.from_numpy(np.asarray(showers.particles, dtype=np.float32))
         self._place()
 
     def _place(self) -> None:

@@ -175,7 +175,8 @@ def check_order(showers: Showers, geometry: Geometry, where: object, first: int 
     """Refuse a hundred showers or more whose mean is far from symmetric about the axis.
 
     In the right order (alpha slow, r fast) all sectors of a polar geometry have about the same mean energy; with r
-    slow, the first sector holds the core of the shower. Rectangular cells cannot be told apart this way.
+    slow, the first sector holds the core of the shower. Rectangular cells cannot be told apart this way, nor can those
+    of showers whose conditions may point to a side.
 
     Raises
     ------
@@ -187,7 +188,7 @@ def check_order(showers: Showers, geometry: Geometry, where: object, first: int 
     >>> from nisampler.calo.detector.geometries import geometry
     >>> check_order(Showers(np.array([1e3]), np.ones((1, 240), dtype=np.float32)), geometry("toy"), "a.h5")
     """
-    if len(showers) < _MIN_SHOWERS_ORDER:
+    if len(showers) < _MIN_SHOWERS_ORDER or any(known.kind != "category" for known in geometry.conditions):
         return
     mean = (1 / showers.incident).astype(np.float32) @ showers.voxels
     brightest = int(np.argmax(np.add.reduceat(mean, geometry.starts[:-1])))

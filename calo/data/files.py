@@ -9,8 +9,8 @@ and ``cells`` (a fingerprint) are extras that other programs skip.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
@@ -23,15 +23,14 @@ from nisampler.base.checks import Count, Finite, Natural, Row, checked
 from nisampler.base.hdf5_input import attribute, require_readable
 from nisampler.base.rng import Streams
 from nisampler.calo.data.checks import check_incident, check_order, check_scale, check_units, check_voxels
+from nisampler.calo.data.columns import named_errors
 from nisampler.calo.data.layouts import columns_of
 from nisampler.calo.data.showers import Showers
 from nisampler.calo.detector.geometries import GEOMETRIES
 from nisampler.calo.detector.geometry import Floats, Geometry, Layout
 from nisampler.errors import (
     ConfigError,
-    CorruptFileError,
     GeometryError,
-    NisamplerError,
     ShapeError,
     ShowerDataError,
     StorageError,
@@ -45,19 +44,6 @@ _ENERGIES = 1 << 20  # incident energies that are read at a time
 _NAMES = 20  # most names of datasets in a message
 CELLS = "cells"
 """Attribute of a file with the fingerprint of its geometry."""
-
-
-@contextmanager
-def _named_errors(path: Path) -> Iterator[None]:
-    """Errors of the HDF5 library as errors that name the file."""
-    try:
-        yield
-    except NisamplerError:
-        raise
-    except (OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-        raise CorruptFileError(
-            f"{path}: not HDF5, truncated or altered ({error}); fetch or write the file again"
-        ) from error
 
 
 class ShowerReader:
@@ -79,6 +65,8 @@ class ShowerReader:
     ----------
     incident
         Incident energies in MeV, shape (n,).
+    conditions
+        Those that the geometry has, shape (n, k).
     unused
         Names of other datasets with a row for each shower, such as incident angles, which are not read.
 
@@ -113,14 +101,16 @@ class ShowerReader:
         self._columns = columns_of(geometry, layout)
         if not self.path.is_file():
             raise StorageError(f"cannot read {self.path}: no such file")
-        with ExitStack() as stack, _named_errors(self.path):
+        with ExitStack() as stack, named_errors(self.path):
             self._file = stack.enter_context(h5py.File(self.path, "r"))
             energy = self._dataset(self._columns.energy)
             self._voxels = [(self._dataset(name), where) for name, where, _ in self._columns.voxels]
             self._check_structure(energy)
             known = {self._columns.energy: energy, **{name: self._file[name] for name, _, _ in self._columns.voxels}}
+            known |= {one.name: self._condition(one.name, len(energy)) for one in geometry.conditions}
             require_readable(self.path, known)
             self.incident = self._energies(energy)
+            self.conditions = self._read_conditions(known)
             check_units(self.incident, geometry, self.path, self._columns.energy_unit)
             self.unused = self._others(len(energy), {*known, *(["overflow"] if self._columns.overflow else [])})
             self._stack = stack.pop_all()
@@ -134,6 +124,24 @@ class ShowerReader:
             part *= self._columns.factor
             check_incident(part, self.path, start)
         return incident
+
+    def _condition(self, name: str, n: int) -> Any:
+        """A dataset of one number for each shower."""
+        found = self._file.get(name)
+        if not isinstance(found, h5py.Dataset) or found.dtype.kind not in "iuf" or found.shape not in ((n,), (n, 1)):
+            raise ShowerDataError(
+                f"{self.path} needs a dataset {name!r} of one number for each of {n} showers, which "
+                f"{self.geometry.name} has as a condition"
+            )
+        return found
+
+    def _read_conditions(self, known: Mapping[str, Any]) -> Floats:
+        """The columns (n, k), checked."""
+        found = np.empty((len(self.incident), len(self.geometry.conditions)))
+        for column, condition in zip(found.T, self.geometry.conditions, strict=True):
+            column[:] = np.asarray(known[condition.name][()], dtype=np.float64).reshape(-1)
+            condition.check(column, self.path)
+        return found
 
     def _others(self, rows: int, known: set[str]) -> tuple[str, ...]:
         """Datasets beside the known ones with so many rows."""
@@ -210,7 +218,7 @@ class ShowerReader:
 
     def notes(self) -> list[str]:
         """A sentence on the datasets that are not read; none where there are none."""
-        text = "nothing here uses them: showers count as if they differed in their incident energy alone"
+        text = "nothing here uses them: --condition NAME of `fit` lets a model depend on them"
         return [f"{self.path} also holds {', '.join(self.unused)} for each shower; {text}"] if self.unused else []
 
     def overflow(self) -> Floats | None:
@@ -218,7 +226,7 @@ class ShowerReader:
 
         Voxels do not contain it.
         """
-        with _named_errors(self.path):
+        with named_errors(self.path):
             found = self._file.get("overflow") if self._columns.overflow else None
             if found is not None:
                 require_readable(self.path, {"overflow": found})
@@ -252,7 +260,7 @@ class ShowerReader:
             raise ShowerDataError(f"{self.path} has showers 0 to {len(self) - 1}, got the range [{start}, {stop})")
         window = self._window(columns)
         voxels = np.empty((stop - start, window.stop - window.start), dtype=np.float32)
-        with _named_errors(self.path):
+        with named_errors(self.path):
             for data, where in self._voxels:
                 first, last = max(where.start, window.start), min(where.stop, window.stop)
                 if first < last:
@@ -260,7 +268,7 @@ class ShowerReader:
                     voxels[:, first - window.start : last - window.start] = found
         if self._columns.unit != 1.0:
             voxels *= np.float32(self._columns.unit)
-        showers = Showers(self.incident[start:stop], voxels)
+        showers = Showers(self.incident[start:stop], voxels, self.conditions[start:stop])
         check_voxels(voxels, self.geometry, self.path, start, window.start)
         if voxels.shape[1] == self.geometry.n_voxels:
             check_scale(showers, self.geometry, self.path, start)
@@ -320,7 +328,7 @@ class ShowerReader:
             block = self.read(start, int(wanted[upto - 1]) + 1, window)
             voxels[done:upto] = block.voxels[wanted[done:upto] - start]
             done = upto
-        return Showers(self.incident[wanted], voxels)
+        return Showers(self.incident[wanted], voxels, self.conditions[wanted])
 
 
 def _cut(data: Any, start: int, stop: int, first: int, last: int) -> NDArray[np.float32]:

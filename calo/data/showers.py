@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,11 +25,13 @@ class Showers:
         Energies of the incident particles in MeV, shape (n,); converted to float64.
     voxels
         Energies in MeV, shape (n, n_voxels), layer after layer; converted to float32.
+    conditions
+        What they depend on beside the incident energy, shape (n, k); none by default.
 
     Raises
     ------
     ShapeError
-        If the shapes are not (n,) and (n, n_voxels).
+        If the shapes are not (n,), (n, n_voxels) and (n, k).
 
     Examples
     --------
@@ -40,6 +42,7 @@ class Showers:
 
     incident: Floats
     voxels: Voxels
+    conditions: Floats = field(default_factory=lambda: np.empty((0, 0)))
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "incident", np.asarray(self.incident, dtype=np.float64))
@@ -49,6 +52,11 @@ class Showers:
                 "showers need incident energies (n,) and voxels (n, n_voxels), "
                 f"got {self.incident.shape} and {self.voxels.shape}"
             )
+        conditions = np.asarray(self.conditions, dtype=np.float64)
+        conditions = conditions if conditions.size else np.empty((len(self.incident), 0))
+        if conditions.ndim != 2 or len(conditions) != len(self.incident):
+            raise ShapeError(f"conditions of {len(self.incident)} showers need a row for each, got {conditions.shape}")
+        object.__setattr__(self, "conditions", conditions)
 
     def __len__(self) -> int:
         return len(self.incident)
@@ -60,7 +68,12 @@ class Showers:
 
     def __getitem__(self, index: slice | NDArray[Any]) -> Showers:
         """The showers of a slice, an index array or a mask."""
-        return Showers(self.incident[index], self.voxels[index])
+        return Showers(self.incident[index], self.voxels[index], self.conditions[index])
+
+    @property
+    def particles(self) -> Floats:
+        """What a model is given: (n,) incident energies, or (n, 1 + k) with the conditions."""
+        return particles(self.incident, self.conditions)
 
     @classmethod
     def concatenate(cls, parts: Sequence[Showers]) -> Showers:
@@ -75,4 +88,14 @@ class Showers:
             counts = sorted({part.voxels.shape[1] for part in parts})
             raise ShapeError(f"showers to join must have one number of voxels, got {counts or 'no showers'}")
         incident = np.concatenate([part.incident for part in parts])
-        return cls(incident, np.concatenate([part.voxels for part in parts]))
+        conditions = np.concatenate([part.conditions for part in parts])
+        return cls(incident, np.concatenate([part.voxels for part in parts]), conditions)
+
+
+def particles(incident: Floats, conditions: Floats) -> Floats:
+    """Incident energies (n,) and conditions (n, k) as models take them: (n,) without conditions, else (n, 1 + k).
+
+    >>> particles(np.ones(3), np.ones((3, 2))).shape, particles(np.ones(3), np.ones((3, 0))).shape
+    ((3, 3), (3,))
+    """
+    return np.column_stack([incident, conditions]) if conditions.shape[1] else incident

@@ -17,7 +17,7 @@ from nisampler.calo.data.files import CELLS
 from nisampler.calo.data.layouts import columns_of
 from nisampler.calo.data.showers import Showers
 from nisampler.calo.detector.geometry import Geometry, Layout
-from nisampler.errors import ShowerDataError
+from nisampler.errors import ShapeError, ShowerDataError
 
 _CHUNK_BYTES = 1 << 20  # of an HDF5 chunk: a few showers of 40,500 voxels, about a thousand of 240
 _CACHE_BYTES = 1 << 24  # holds the chunks that the end of a block left unfinished
@@ -76,6 +76,7 @@ class ShowerWriter:
     def _make(self, file: Any) -> dict[str, Any]:
         """Empty datasets that can grow, by name."""
         shapes: list[tuple[str, tuple[int, ...], type[np.floating[Any]]]] = [(self._columns.energy, (1,), np.float64)]
+        shapes += [(known.name, (1,), np.float64) for known in self.geometry.conditions]
         shapes += [(name, shape, np.float32) for name, _, shape in self._columns.voxels]
         if self._columns.overflow:
             shapes.append(("overflow", (self.geometry.n_layers,), np.float32))
@@ -115,7 +116,7 @@ class ShowerWriter:
         Raises
         ------
         ShapeError
-            If the showers have another number of voxels.
+            If the showers have another number of voxels or of conditions.
         ShowerDataError
             If an energy is negative or not finite; the message names event (counted in the file) and voxel.
         StorageError
@@ -126,6 +127,12 @@ class ShowerWriter:
         check_voxels(showers.voxels, self.geometry, self.path, self.count)
         start, stop = self.count, self.count + len(showers)
         columns: dict[str, NDArray[Any]] = {self._columns.energy: showers.incident[:, None] / self._columns.factor}
+        if showers.conditions.shape[1] != len(self.geometry.conditions):
+            raise ShapeError(
+                f"{self.geometry.name} has {len(self.geometry.conditions)} conditions, got {showers.conditions.shape}"
+            )
+        for known, values in zip(self.geometry.conditions, showers.conditions.T, strict=True):
+            columns[known.name] = values[:, None]
         for name, where, shape in self._columns.voxels:
             columns[name] = showers.voxels[:, where].reshape(-1, *shape) / np.float32(self._columns.unit)
         with self._output.writing():

@@ -36,6 +36,8 @@ class Stack:
         Readout energy per deposited energy at each slice (m,).
     interaction_edges
         Depths of the slices (m+1,) in nuclear interaction lengths; needed for hadrons only.
+    middles
+        Distance (m,) of the middle of each slice from the front in mm; needed for inclined showers only.
 
     Raises
     ------
@@ -54,12 +56,15 @@ class Stack:
     moliere_radius: Floats
     scale: Floats
     interaction_edges: Floats | None = None
+    middles: Floats | None = None
 
     def __post_init__(self) -> None:
         count = len(self.layer)
         others = [len(self.edges) - 1, len(self.moliere_radius), len(self.scale)]
         if self.interaction_edges is not None:
             others.append(len(self.interaction_edges) - 1)
+        if self.middles is not None:
+            others.append(len(self.middles))
         if any(other != count for other in others):
             raise GeometryError(f"a stack of {count} slices has arrays for {others} slices")
         if np.any(np.diff(self.edges) <= 0) or np.any(np.diff(self.layer) < 0):
@@ -347,9 +352,10 @@ def _built(geometry: Geometry, material: Material) -> Detector:
         front = material.upstream * interaction[0] / material.depths[0]
         nuclear = np.interp(edges, ends, np.cumsum([front, *interaction]))
     radii = np.asarray([one.moliere_radius for one in media])
+    middles = np.interp(0.5 * (edges[1:] + edges[:-1]), ends, np.cumsum([0.0, *(slab.depth for slab in slabs)]))
     return Detector(
         medium=medium,
-        stack=Stack(edges, layer, radii[layer], visible[layer], nuclear),
+        stack=Stack(edges, layer, radii[layer], visible[layer], nuclear, middles),
         response=response,
         resolution=resolution,
         layer_resolution=math.sqrt(max(resolution**2 - counting, 0.0)) if sampled[deepest] else 0.0,

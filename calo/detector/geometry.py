@@ -18,7 +18,9 @@ from pydantic import Field
 from torch import Tensor
 
 from nisampler.base.checks import Whole, checked
+from nisampler.calo.detector.conditions import Condition
 from nisampler.calo.detector.material import Material
+from nisampler.calo.detector.stored import Files
 from nisampler.errors import GeometryError, ShapeError
 
 Floats = NDArray[np.float64]
@@ -190,41 +192,6 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Files:
-    """What files of showers call their columns, and in which units they hold energies, where a layout is not followed.
-
-    Parameters
-    ----------
-    incident, showers
-        Names of the datasets of the layout "calochallenge".
-    incident_unit, unit
-        MeV of a unit of the incident energies and of the voxels; None for those of the layout.
-
-    Raises
-    ------
-    GeometryError
-        If a unit is not positive, or names are empty or equal.
-
-    Examples
-    --------
-    >>> Files(incident="energy", incident_unit=1e3).unit is None
-    True
-    """
-
-    incident: str = "incident_energies"
-    showers: str = "showers"
-    incident_unit: float | None = None
-    unit: float | None = None
-
-    def __post_init__(self) -> None:
-        if not (self.incident and self.showers) or self.incident == self.showers:
-            raise GeometryError(f"datasets need two names that differ, got {self.incident!r} and {self.showers!r}")
-        for unit in (self.incident_unit, self.unit):
-            if unit is not None and not 0 < unit < math.inf:
-                raise GeometryError(f"the unit of energies in files must be positive, got {unit} MeV")
-
-
-@dataclass(frozen=True)
 class Geometry:
     """A calorimeter: used by data, simulator, models, metrics and figures.
 
@@ -251,6 +218,8 @@ class Geometry:
         Names and units in its files.
     material
         What the layers are made of, for the simulator; None where it is not known.
+    conditions
+        What showers depend on beside the incident energy.
 
     Raises
     ------
@@ -280,6 +249,7 @@ class Geometry:
     thresholds: tuple[float, ...] = ()
     files: Files = field(default_factory=Files)
     material: Material | None = None
+    conditions: tuple[Condition, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.layers or len({layer.id for layer in self.layers}) != len(self.layers):
@@ -296,6 +266,9 @@ class Geometry:
         for what, given in (("thresholds", self.thresholds), ("materials", made)):
             if given and len(given) != self.n_layers:
                 raise GeometryError(f"geometry {self.name}: {len(given)} {what} for {self.n_layers} layers")
+        names = [known.name for known in self.conditions]
+        if len(set(names)) < len(names) or {self.files.incident, self.files.showers} & set(names):
+            raise GeometryError(f"geometry {self.name}: conditions need names that differ and are no datasets: {names}")
         if self.thresholds and not self.threshold <= min(self.thresholds) <= max(self.thresholds) < math.inf:
             raise GeometryError(f"geometry {self.name}: thresholds of layers must be finite, not below the common one")
 
@@ -325,6 +298,11 @@ class Geometry:
         index = np.repeat(np.arange(self.n_layers), self.sizes)
         index.setflags(write=False)
         return index
+
+    @property
+    def context(self) -> int:
+        """How many numbers a model is given of a particle: the incident energy and the conditions."""
+        return 1 + sum(known.width for known in self.conditions)
 
     @property
     def alike(self) -> bool:
@@ -403,6 +381,7 @@ class Geometry:
             known = {**_with_tuples(data), "layers": layers, "incident": incident}
             known["files"] = Files(**data.get("files", {}))
             material = data.get("material")
+            known["conditions"] = tuple(Condition(**_with_tuples(entry)) for entry in data.get("conditions", ()))
             known["material"] = None if material is None else Material.from_dict(material)
             return cls(**known)
         except (KeyError, TypeError, ValueError) as error:

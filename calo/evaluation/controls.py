@@ -51,7 +51,7 @@ def shuffle_voxels(
         cells = geometry.slice(layer)
         keys = group + rng.random((n, cells.stop - cells.start))
         voxels[order, cells] = np.take_along_axis(showers.voxels[order, cells], np.argsort(keys, axis=0), axis=0)
-    return Showers(showers.incident, voxels)
+    return Showers(showers.incident, voxels, showers.conditions)
 
 
 def _groups(energies: Floats, neighbours: int | None) -> NDArray[np.int64]:

@@ -20,6 +20,7 @@ from nisampler.calo.data.showers import Showers
 from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.evaluation.bands import Bands, measure_bands
 from nisampler.calo.evaluation.classifiers import classifier_config, classify_many
+from nisampler.calo.evaluation.conditions import condition_notes
 from nisampler.calo.evaluation.controls import shuffle_voxels
 from nisampler.calo.evaluation.distances import fpd, kpd, neighbour_metrics
 from nisampler.calo.evaluation.figures import CONTROL, FLOOR
@@ -199,7 +200,7 @@ def evaluate(
         measured.append(found)
         results[sample.name] = _judge(sample, found, base, halves[0], geometry, wanted, monitor)
         results[sample.name] |= {} if band is None else {"band": band.as_dict()}
-        notes += _notes(sample, halves[0], results[sample.name], band)
+        notes += _notes(sample, halves[0], results[sample.name], band, geometry)
     monitor.progress("evaluating", total, total, {})
     result = _result(base, results, notes, geometry, wanted)
     if wanted.multiclass:
@@ -334,7 +335,9 @@ def _logarithms(showers: Showers, geometry: Geometry) -> np.ndarray[Any, np.dtyp
     return np.log10(lit, dtype=np.float64)
 
 
-def _notes(sample: _Sample, reference: Showers, found: Mapping[str, Any], bands: Bands | None) -> list[str]:
+def _notes(
+    sample: _Sample, reference: Showers, found: Mapping[str, Any], bands: Bands | None, geometry: Geometry
+) -> list[str]:
     """What a reader has to know before the figures of a sample are compared with others."""
     notes = []
     if len(sample.showers) < len(reference):
@@ -351,6 +354,7 @@ def _notes(sample: _Sample, reference: Showers, found: Mapping[str, Any], bands:
             f"the incident energies of {sample.name} follow another law than those of the reference: "
             "every figure contains that difference"
         )
+    notes += condition_notes(sample.name, sample.showers.conditions, reference.conditions, geometry)
     copies = found["copies"]
     if copies and copies["copies"]:
         notes.append(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,8 @@ class Features:
         (n, L) share of the cells without energy.
     hottest
         (n,) largest energy in a cell, MeV.
+    conditions
+        (n, k) what else the showers depend on.
 
     Examples
     --------
@@ -76,6 +78,7 @@ class Features:
     r_width: Floats
     sparsity: Floats
     hottest: Floats
+    conditions: Floats = field(default_factory=lambda: np.empty((0, 0)))
 
     def __len__(self) -> int:
         return len(self.incident)
@@ -186,7 +189,7 @@ def _features(showers: Showers, geometry: Geometry, threshold: float) -> Feature
             eta[:, column], eta_width[:, column] = _moments(cells, energy[:, position], x)
             phi[:, column], phi_width[:, column] = _moments(cells, energy[:, position], y)
     incident = np.asarray(showers.incident, dtype=np.float64)
-    return Features(incident, energy, eta, phi, eta_width, phi_width, r, r_width, sparsity, hottest)
+    return Features(incident, energy, eta, phi, eta_width, phi_width, r, r_width, sparsity, hottest, showers.conditions)
 
 
 def _moments(cells: Floats, energy: Floats, coordinate: Floats) -> tuple[Floats, Floats]:

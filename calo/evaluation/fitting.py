@@ -153,6 +153,8 @@ class Classifier:
         weights = streams.generator("weights")
         self.standardise = Standardise(dim).to(self.device, self.dtype)
         if config.network == "resnet":
+            if geometry.conditions:
+                raise ConfigError(f"a resnet sees no conditions, which {geometry.name} has: choose another classifier")
             body: nn.Module = ResNet3D(geometry.grid, outputs, weights)
         else:
             masks = streams.generator("dropout", device=self.device)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from nisampler.calo.data.checks import check_incident, check_voxels
 from nisampler.calo.data.showers import Showers
+from nisampler.calo.detector.conditions import encode
 from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.evaluation.features import Features
 from nisampler.errors import ConfigError, GeometryError
@@ -59,7 +60,7 @@ def _cells(showers: Showers, geometry: Geometry) -> Columns:
 
 
 def _computed(showers: Showers, geometry: Geometry) -> Features:
-    return Features.of(Showers(showers.incident.astype(np.float32), showers.voxels), geometry)
+    return Features.of(Showers(showers.incident.astype(np.float32), showers.voxels, showers.conditions), geometry)
 
 
 def _features(showers: Showers, geometry: Geometry) -> Columns:
@@ -131,14 +132,14 @@ def _as_they_are(geometry: Geometry, features: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class InputKind:
-    """One kind of inputs.
+    """One kind of inputs; where the geometry has conditions, they follow as `encode` gives them.
 
     Attributes
     ----------
-    columns
-        What to keep of a sample.
-    inputs
-        (geometry, *rows of the columns) -> inputs (n, d), on the device and in the dtype of the rows.
+    kept
+        From showers and geometry to what is kept of a sample.
+    made
+        (geometry, *rows of what is kept) -> inputs (n, d), on the device and in the dtype of the rows.
 
     Examples
     --------
@@ -146,8 +147,21 @@ class InputKind:
     ['high', 'high-ratios', 'log-hits', 'log-low', 'low', 'low-normed']
     """
 
-    columns: Callable[[Showers, Geometry], Columns]
-    inputs: Callable[..., Tensor]
+    kept: Callable[[Showers, Geometry], Columns]
+    made: Callable[..., Tensor]
+
+    def columns(self, showers: Showers, geometry: Geometry) -> Columns:
+        """What is kept of a sample."""
+        found = self.kept(showers, geometry)
+        if not geometry.conditions:
+            return found
+        return (*found, encode(geometry.conditions, torch.from_numpy(showers.conditions)).float())
+
+    def inputs(self, geometry: Geometry, *columns: Tensor) -> Tensor:
+        """Inputs (n, d) of rows of the columns."""
+        if not geometry.conditions:
+            return self.made(geometry, *columns)
+        return torch.cat([self.made(geometry, *columns[:-1]), columns[-1]], dim=1)
 
 
 INPUTS: Mapping[str, InputKind] = MappingProxyType(
@@ -173,7 +187,7 @@ def input_kind(name: str) -> InputKind:
 
     Examples
     --------
-    >>> input_kind("low").columns.__name__
+    >>> input_kind("low").kept.__name__
     '_cells'
     """
     if name not in INPUTS:

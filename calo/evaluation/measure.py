@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from nisampler.calo.data.showers import Showers
 from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.evaluation.bands import VOXELS, Band
+from nisampler.calo.evaluation.conditions import compared_by_condition
 from nisampler.calo.evaluation.correlations import layer_correlations, mean_difference, rank_correlations
 from nisampler.calo.evaluation.energies import compared, gev, responses
 from nisampler.calo.evaluation.features import CHUNK, Features
@@ -184,9 +185,14 @@ def differences(sample: Measured, reference: Measured, geometry: Geometry) -> di
         "energies": compared(
             responses(sample.features, geometry.incident), responses(reference.features, geometry.incident)
         ),
+        **_by_condition(sample.features, reference.features, geometry),
         "filled": _filled(sample.features, reference.features),
         "copies": _copies(sample),
     }
+
+
+def _by_condition(sample: Features, reference: Features, geometry: Geometry) -> dict[str, Any]:
+    return {"conditions": compared_by_condition(sample, reference, geometry)} if geometry.conditions else {}
 
 
 def layer_separations(sample: Measured, reference: Measured, geometry: Geometry) -> dict[str, dict[int, float]]:

@@ -14,6 +14,7 @@ from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.evaluation import comparison_figures, figures, shower_figures
 from nisampler.calo.evaluation.bands import VOXELS, Band
 from nisampler.calo.evaluation.classifiers import classifier_config
+from nisampler.calo.evaluation.conditions import condition_rows
 from nisampler.calo.evaluation.measure import Measured, layer_separations
 from nisampler.calo.evaluation.published import PUBLISHED, Speed
 from nisampler.calo.evaluation.quantities import FAMILIES, quantities
@@ -96,6 +97,7 @@ def _page(data: EvaluationReport) -> Page:
     size, voxels = result["reference"]["showers"], result["geometry"]["voxels"]
     names = ", ".join(name for name, sample in result["samples"].items() if sample["kind"] == "candidate")
     every = [["", *result["samples"]], *([label, *cells] for label, cells in table_rows(result))]
+    by_condition = [[label, *cells] for label, cells in condition_rows(result)]
     energies = ([label, *cells] for label, cells in energy_rows(result))
     return Page(
         title=f"{result['geometry']['name']}: {names or 'reference against itself'}",
@@ -105,6 +107,7 @@ def _page(data: EvaluationReport) -> Page:
         tables=[
             Table("All samples against the first half of the reference", every),
             Table("E_tot/E_inc at each incident energy", [["", *result["samples"]], *energies]),
+            *([Table("In bins of the conditions", [["", *result["samples"]], *by_condition])] if by_condition else []),
             Table("Samples", [(name, sample["file"]) for name, sample in result["samples"].items()]),
             Table("Versions", [(name, str(text)) for name, text in result["versions"].items()]),
         ],

@@ -7,6 +7,7 @@ from functools import reduce
 from typing import Any
 
 from nisampler.calo.evaluation.bands import VOXELS
+from nisampler.calo.evaluation.conditions import condition_rows
 from nisampler.calo.evaluation.energies import gev, worst
 
 Row = tuple[str, list[str]]
@@ -220,6 +221,8 @@ def markdown(result: Mapping[str, Any]) -> str:
     lines = _table(result, table_rows(result))
     if any("energies" in sample for sample in result["samples"].values()):
         lines += ["", "E_tot/E_inc at each incident energy:", "", *_table(result, energy_rows(result))]
+    if rows := condition_rows(result):
+        lines += ["", "In bins of the conditions:", "", *_table(result, rows)]
     notes = [f"- {text}" for text in result["warnings"]]
     title = f"{result['geometry']['name']}, {result['reference']['showers']:,} reference showers"
     return "\n".join([title, "", *lines, *(["", "Warnings:", ""] if notes else []), *notes]) + "\n"

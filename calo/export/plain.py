@@ -116,7 +116,8 @@ class PlainShowers(nn.Module):
     Raises
     ------
     ModelError
-        If a flow would generate more than 64 coordinates one after the other, or its noise is not normal.
+        If a flow would generate more than 64 coordinates one after the other, its noise is not normal, or showers
+        depend on more than the incident energy.
 
     Examples
     --------
@@ -129,6 +130,9 @@ class PlainShowers(nn.Module):
 
     def __init__(self, model: ShowerModel) -> None:
         super().__init__()
+        if model.geometry.conditions:
+            names = ", ".join(known.name for known in model.geometry.conditions)
+            raise ModelError(f"showers of this model depend on {names}, which exported models cannot be told")
         self.model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
         needed = nn.ModuleList(self.model.generation_modules())
         kept = {id(weight) for weight in needed.parameters()}

@@ -160,6 +160,7 @@ def fit(
             stack.enter_context(log_end(folder / LOG))
             symmetry, notes = _prepare(model, reader, training, data.memory, options)
             model.trained_energies = (facts["incident_mev"][0], facts["incident_mev"][1])
+            model.trained_conditions = facts.get("conditions", {})
         name = preset.family if isinstance(preset, ModelConfig) else preset
         said = ("seed", "epochs", "batch", "patience", "symmetry")
         settings = {key: getattr(options, key) for key in said}
@@ -212,6 +213,11 @@ def _rows(reader: ShowerReader, data: DataOptions, seed: int) -> tuple[Indices, 
         "incident_mev": [float(incident.min()), float(incident.max())],
         "incident_sha256": hashlib.sha256(incident.tobytes()).hexdigest(),
     }
+    known = reader.geometry.conditions
+    if known:
+        columns = np.ascontiguousarray(reader.conditions[:n])
+        facts["conditions"] = {one.name: one.trained(part) for one, part in zip(known, columns.T, strict=True)}
+        facts["conditions_sha256"] = hashlib.sha256(columns.tobytes()).hexdigest()
     return training, validation, facts
 
 

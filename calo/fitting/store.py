@@ -280,6 +280,7 @@ def load_model(folder: str | Path, geometry: Geometry | None = None, device: tor
     with understood(folder):
         energies = data["data"].get("incident_mev")
         model.trained_energies = None if energies is None else (float(energies[0]), float(energies[1]))
+        model.trained_conditions = {name: list(map(float, v)) for name, v in data["data"].get("conditions", {}).items()}
     return model.to(device).eval()
 
 

@@ -73,6 +73,8 @@ def choose_symmetry(choice: SymmetryChoice, preset: bool, showers: Showers, geom
         )
     if not wanted or not possible:
         return Symmetry(False, "as asked" if choice == "off" else "the settings of the model say so")
+    if choice == "auto" and any(known.kind != "category" for known in geometry.conditions):
+        return Symmetry(False, "their conditions may point to a side")
     p_value = asymmetry(showers.voxels, geometry)
     if p_value is None:
         return Symmetry(True, f"{len(showers)} are too few to test whether they look alike from all sides", True)

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from nisampler.calo.data.batches import ShowerSource
 from nisampler.calo.data.showers import Showers
+from nisampler.calo.detector.conditions import encode
 from nisampler.calo.detector.geometry import Geometry
+from nisampler.calo.models.turns import symmetry_table
 from nisampler.calo.preprocessing.preprocessing import Preprocessing, PreprocessingConfig
 from nisampler.calo.preprocessing.transforms import Standardise
 from nisampler.calo.recipe import Recipe
@@ -99,6 +101,8 @@ class ShowerModel(nn.Module, ABC):
     training_size = 1  # number of training showers, by which the divergence of variational weights is divided
     trained_energies: tuple[float, float] | None = None  # lowest and highest incident energy it learned from, MeV
 
+    trained_conditions: Mapping[str, Sequence[float]] = MappingProxyType({})  # the range or the codes of each
+
     def __init__(self, geometry: Geometry, preprocessing: PreprocessingConfig, symmetric: bool = False) -> None:
         super().__init__()
         self.geometry, self.symmetric, self.config = geometry, symmetric, {}
@@ -128,8 +132,11 @@ class ShowerModel(nn.Module, ABC):
         """Called once after all parts are trained; may set constants that no part holds, from those of `prepare` on."""
 
     def condition(self, incident: Tensor) -> Tensor:
-        """The standardised logarithm of incident energies (n,), shape (n, 1)."""
-        return self.incident(incident.unsqueeze(1).log())[0]
+        """The standardised logarithm of the incident energies and the conditions, shape (n, `Geometry.context`)."""
+        energies = self.incident(energy_of(incident).log())[0]
+        if not self.geometry.conditions:
+            return energies
+        return torch.cat([energies, encode(self.geometry.conditions, incident[:, 1:])], dim=1)
 
     def coordinates(
         self, voxels: Tensor, incident: Tensor, generator: torch.Generator, turned: bool = False
@@ -140,7 +147,7 @@ class ShowerModel(nn.Module, ABC):
         """
         if turned:
             voxels = self.turned(voxels, generator)
-        y, log_det = self.preprocessing(self.preprocessing.cells.augment(voxels, generator), incident.unsqueeze(1))
+        y, log_det = self.preprocessing(self.preprocessing.cells.augment(voxels, generator), energy_of(incident))
         return y, log_det - self.preprocessing.cells.log_scale_density
 
     def turned(self, voxels: Tensor, generator: torch.Generator, first: int = 0) -> Tensor:
@@ -168,7 +175,7 @@ class ShowerModel(nn.Module, ABC):
         Parameters
         ----------
         voxels, incident
-            (n, V) and (n,), in MeV.
+            (n, V) and (n,), in MeV; with k conditions (n, 1 + k), these beside the energies.
         generator
             Source of the noise and of the auxiliary scales.
         draws
@@ -190,6 +197,8 @@ class ShowerModel(nn.Module, ABC):
     @torch.inference_mode()
     def sample(self, incident: Tensor, generator: torch.Generator) -> Tensor:
         """Draw a shower for each incident energy (n,) in MeV: voxels (n, V) in MeV, zero below the threshold.
+
+        With k conditions they stand beside the energies, (n, 1 + k).
 
         A shower that is not finite is returned as it is; the caller counts it and draws again.
 
@@ -226,10 +235,12 @@ class ShowerModel(nn.Module, ABC):
         """The modules that generation needs."""
         yield self
 
-    @staticmethod
-    def _check(incident: Tensor) -> None:
-        if incident.dim() != 1:
-            raise ShapeError(f"expected incident energies of shape (n,), got {tuple(incident.shape)}")
+    def _check(self, incident: Tensor) -> None:
+        k = len(self.geometry.conditions)
+        if incident.dim() != (2 if k else 1) or (k and incident.shape[1] != 1 + k):
+            names = "".join(f", {known.name}" for known in self.geometry.conditions)
+            shape = f"(n, {1 + k}): energy{names}" if k else "(n,)"
+            raise ShapeError(f"expected incident energies of shape {shape}, got {tuple(incident.shape)}")
 
 
 class CoordinateModel(ShowerModel):
@@ -254,7 +265,7 @@ class CoordinateModel(ShowerModel):
         return self._log_prob(y, incident) + log_det
 
     def _showers(self, incident: Tensor, generator: torch.Generator) -> Tensor:
-        return self.preprocessing.showers(self._sample(incident, generator), incident)
+        return self.preprocessing.showers(self._sample(incident, generator), energy_of(incident).squeeze(1))
 
 
 class TwoStepModel(CoordinateModel):
@@ -265,7 +276,7 @@ class TwoStepModel(CoordinateModel):
     geometry, preprocessing
         As for every model.
     energy_flow
-        Flow over L coordinates with a context of one number.
+        Flow over L coordinates with a context of `geometry.context` numbers.
     voxel_flow
         Flow over V coordinates with a context of `voxel_context(geometry)` numbers.
     recipes
@@ -292,7 +303,7 @@ class TwoStepModel(CoordinateModel):
         symmetric: bool = False,
     ) -> None:
         super().__init__(geometry, preprocessing, symmetric)
-        expected = {"energies": (energy_flow, geometry.n_layers, 1)}
+        expected = {"energies": (energy_flow, geometry.n_layers, geometry.context)}
         expected["voxels"] = (voxel_flow, geometry.n_voxels, voxel_context(geometry))
         for name, (flow, dim, context) in expected.items():
             if (flow.dim, flow.context_dim) != (dim, context):
@@ -317,13 +328,13 @@ class TwoStepModel(CoordinateModel):
         self.log_energies.fit(self.preprocessing.cells.layer_energies(voxels, generator).log())
 
     def voxel_condition(self, y: Tensor, incident: Tensor) -> Tensor:
-        """What flow II is given: E_inc, the coordinates of the energies, and their logarithms (n, 1 + 2 L)."""
-        energies, _ = self.preprocessing.layer_energies(y, incident.unsqueeze(1))
+        """What flow II is given: E_inc, the coordinates of the energies, and their logarithms (n, c + 2 L)."""
+        energies, _ = self.preprocessing.layer_energies(y, energy_of(incident))
         return torch.cat([self.condition(incident), y, self.log_energies(energies.log())[0]], dim=1)
 
     def _energy_loss(self, voxels: Tensor, incident: Tensor, generator: torch.Generator) -> Tensor:
         energies = self.preprocessing.cells.layer_energies(voxels, generator)
-        y, _ = self.preprocessing.energy_coordinates(energies, incident.unsqueeze(1))
+        y, _ = self.preprocessing.energy_coordinates(energies, energy_of(incident))
         return -self.energy_flow.log_prob(y, self.condition(incident))
 
     def _voxel_loss(self, voxels: Tensor, incident: Tensor, generator: torch.Generator) -> Tensor:
@@ -353,7 +364,7 @@ class OneStepModel(CoordinateModel):
     geometry, preprocessing
         As for every model.
     flow
-        Over V + L coordinates with a context of one number.
+        Over V + L coordinates with a context of `geometry.context` numbers.
     recipe
         How it is trained.
     symmetric
@@ -378,10 +389,10 @@ class OneStepModel(CoordinateModel):
     ) -> None:
         super().__init__(geometry, preprocessing, symmetric)
         dim = geometry.n_voxels + geometry.n_layers
-        if (flow.dim, flow.context_dim) != (dim, 1):
+        if (flow.dim, flow.context_dim) != (dim, geometry.context):
             raise ModelError(
-                f"a flow of {geometry.name} needs {dim} coordinates and a context of 1, got {flow.dim} and "
-                f"{flow.context_dim}"
+                f"a flow of {geometry.name} needs {dim} coordinates and a context of {geometry.context}, got "
+                f"{flow.dim} and {flow.context_dim}"
             )
         self.flow, self.recipe = flow, recipe
 
@@ -411,29 +422,13 @@ def voxel_context(geometry: Geometry) -> int:
     >>> voxel_context(geometry("toy"))
     11
     """
-    return 1 + 2 * geometry.n_layers
+    return geometry.context + 2 * geometry.n_layers
 
 
-def symmetry_table(geometry: Geometry) -> Any:
-    """Indices (m, V) of the voxels of a shower that is turned and mirrored about the axis; the identity comes first.
+def energy_of(incident: Tensor) -> Tensor:
+    """Incident energies (n, 1) of what a model is given: (n,), or (n, 1 + k) with conditions.
 
-    All layers turn by the same angle, a common multiple of their bins; layers with one angular bin stay as they are.
-    Layers of other cells than equal angular bins have no symmetry here.
-
-    >>> from nisampler.calo.detector.geometries import geometry
-    >>> symmetry_table(geometry("toy")).shape
-    (16, 240)
+    >>> energy_of(torch.ones(3)).shape, energy_of(torch.ones(3, 2)).shape
+    (torch.Size([3, 1]), torch.Size([3, 1]))
     """
-    if not geometry.angles:
-        return np.arange(geometry.n_voxels)[None]
-    steps = math.gcd(*geometry.angles)
-    table = []
-    for mirror in (False, True):
-        for step in range(steps):
-            rows = []
-            for position, layer in enumerate(geometry.layers):
-                index = np.arange(geometry.n_voxels)[geometry.slice(position)].reshape(layer.shape)
-                index = index[::-1] if mirror else index
-                rows.append(np.roll(index, step * layer.shape[0] // steps, axis=0).ravel())
-            table.append(np.concatenate(rows))
-    return np.unique(np.stack(table), axis=0)
+    return incident.unsqueeze(1) if incident.dim() == 1 else incident[:, :1]

@@ -13,7 +13,7 @@ from nisampler.calo.models.chain import ChainModel, layer_flow
 from nisampler.calo.models.config import FAMILIES, Kinds, ModelConfig, model_streams
 from nisampler.calo.models.distillation import DistillationConfig
 from nisampler.calo.models.flows import build_flow
-from nisampler.calo.models.inductive import FIRST_CONTEXT, InductiveModel, InductiveStudentModel, next_context
+from nisampler.calo.models.inductive import InductiveModel, InductiveStudentModel, next_context
 from nisampler.calo.models.matching import build_matching
 from nisampler.calo.models.student import StudentModel
 from nisampler.errors import ConfigError
@@ -66,13 +66,13 @@ def register(family: str, flows: Kinds, builder: Builder) -> None:
 
 
 def _one_step(config: ModelConfig, geometry: Geometry, generator: torch.Generator) -> ShowerModel:
-    flow = build_flow(geometry.n_voxels + geometry.n_layers, config.plain_flows[0], 1, generator)
+    flow = build_flow(geometry.n_voxels + geometry.n_layers, config.plain_flows[0], geometry.context, generator)
     return OneStepModel(geometry, config.preprocessing, flow, config.recipes[0], config.symmetric)
 
 
 def _two_flows(config: ModelConfig, geometry: Geometry, generator: torch.Generator) -> tuple[Flow, Flow]:
     first, second = config.plain_flows[:2]
-    energies = build_flow(geometry.n_layers, first, 1, generator)
+    energies = build_flow(geometry.n_layers, first, geometry.context, generator)
     return energies, build_flow(geometry.n_voxels, second, voxel_context(geometry), generator, geometry.sizes)
 
 
@@ -90,7 +90,7 @@ def _student(config: ModelConfig, geometry: Geometry, generator: torch.Generator
 
 
 def _chain(config: ModelConfig, geometry: Geometry, generator: torch.Generator) -> ShowerModel:
-    energies = build_flow(geometry.n_layers, config.plain_flows[0], 1, generator)
+    energies = build_flow(geometry.n_layers, config.plain_flows[0], geometry.context, generator)
     layers = [layer_flow(geometry, i, config.history, config.flows[1], generator) for i in range(geometry.n_layers)]
     rest = ((config.recipes[0], config.recipes[1]), config.history, config.veto, config.symmetric, config.spectrum)
     return ChainModel(geometry, config.preprocessing, [energies, *layers], *rest)
@@ -99,8 +99,8 @@ def _chain(config: ModelConfig, geometry: Geometry, generator: torch.Generator) 
 def _inductive_flows(config: ModelConfig, geometry: Geometry, generator: torch.Generator) -> tuple[Flow, Flow, Flow]:
     (energies, first, further), size = config.plain_flows[:3], geometry.sizes[0]
     return (
-        build_flow(geometry.n_layers, energies, 1, generator),
-        build_flow(size, first, FIRST_CONTEXT, generator),
+        build_flow(geometry.n_layers, energies, geometry.context, generator),
+        build_flow(size, first, geometry.context + 1, generator),
         build_flow(size, further, next_context(geometry), generator),
     )
 

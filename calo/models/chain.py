@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from nisampler.calo.data.batches import ShowerSource
 from nisampler.calo.data.showers import Showers
 from nisampler.calo.detector.geometry import Geometry
-from nisampler.calo.models.base import FIT_SHOWERS, ModelPart
+from nisampler.calo.models.base import FIT_SHOWERS, ModelPart, energy_of
 from nisampler.calo.models.config import AnyFlow, FlowConfig
 from nisampler.calo.models.flows import build_flow
 from nisampler.calo.models.layerwise import LayerwiseModel
@@ -23,7 +23,6 @@ from nisampler.calo.recipe import Recipe
 from nisampler.errors import ModelError
 from nisampler.flows import ConvCouplingConfig, Embedded, Flow, NetConfig, conv_flow
 
-_SCALARS = 2
 _MAP_SHOWERS, _BATCH = 10_000, 500
 
 
@@ -38,8 +37,8 @@ class ChainModel(LayerwiseModel):
     geometry, preprocessing
         As for every model.
     flows
-        That of the energies, over L coordinates with a context of one number; then one for each layer, over its voxels,
-        with a context of `layer_context(geometry, i, history)` numbers.
+        That of the energies, over L coordinates with a context of `geometry.context` numbers; then one for each layer,
+        over its voxels, with a context of `layer_context(geometry, i, history)` numbers.
     recipes
         Of the flow of the energies, and of those of the layers.
     history
@@ -78,7 +77,7 @@ class ChainModel(LayerwiseModel):
         spectrum: int = 0,
     ) -> None:
         super().__init__(geometry, preprocessing, flows[0], recipes[0], symmetric)
-        expected = [(geometry.n_layers, 1)]
+        expected = [(geometry.n_layers, geometry.context)]
         expected += [(size, layer_context(geometry, i, history)) for i, size in enumerate(geometry.sizes)]
         found = [(flow.dim, flow.context_dim) for flow in flows]
         if found != expected:
@@ -156,7 +155,7 @@ class ChainModel(LayerwiseModel):
         Returns
         -------
         Tensor
-            Logarithms of `before`, of the energy of the layer, and of E_inc, shape (n, v + 2).
+            Logarithms of `before` and of the energy of the layer, E_inc and conditions, shape (n, v + 1 + c).
         """
         index = torch.tensor(self.geometry.layer_of_voxel, device=before.device)
         index = index[self.geometry.starts[self._first(layer)] : self.geometry.starts[layer]]
@@ -179,7 +178,7 @@ class ChainModel(LayerwiseModel):
     def _log_density(self, voxels: Tensor, incident: Tensor, generator: torch.Generator) -> Tensor:
         y, log_det = self.coordinates(voxels, incident, generator)
         y, coordinates = self.geometry.divide(y)
-        energies, _ = self.preprocessing.layer_energies(coordinates, incident.unsqueeze(1))
+        energies, _ = self.preprocessing.layer_energies(coordinates, energy_of(incident))
         total = self.energy_flow.log_prob(coordinates, self.condition(incident)) + log_det
         starts = self.geometry.starts
         for layer, flow in enumerate(self.layer_flows):
@@ -206,7 +205,7 @@ class ChainModel(LayerwiseModel):
             layers.append(cells.showers(torch.cat([y, energy], dim=1)))
         voxels = torch.cat(layers, dim=1)
         if self.veto:
-            refused = energies.sum(1, keepdim=True) > self.veto * incident.unsqueeze(1)
+            refused = energies.sum(1, keepdim=True) > self.veto * energy_of(incident)
             voxels = voxels.masked_fill(refused, torch.nan)
         return voxels
 
@@ -246,13 +245,13 @@ class HistoryEmbedding(nn.Module):
 
 
 def layer_context(geometry: Geometry, layer: int, history: int) -> int:
-    """Length of the condition of the flow of a layer: the voxels before it, its energy and E_inc.
+    """Length of the condition of the flow of a layer: the voxels before it, its energy, E_inc and conditions.
 
     >>> from nisampler.calo.detector.geometries import geometry
     >>> [layer_context(geometry("toy"), layer, 2) for layer in range(5)]
     [2, 50, 98, 98, 98]
     """
-    return geometry.starts[layer] - geometry.starts[max(0, layer - history)] + _SCALARS
+    return geometry.starts[layer] - geometry.starts[max(0, layer - history)] + 1 + geometry.context
 
 
 def layer_flow(geometry: Geometry, layer: int, history: int, config: AnyFlow, generator: torch.Generator) -> Flow:
@@ -271,12 +270,12 @@ def layer_flow(geometry: Geometry, layer: int, history: int, config: AnyFlow, ge
     >>> layer_flow(geometry("toy"), 1, 2, config, torch.Generator().manual_seed(0)).dim
     48
     """
-    context = layer_context(geometry, layer, history)
+    context, scalars = layer_context(geometry, layer, history), 1 + geometry.context
     if isinstance(config, FlowConfig):
-        voxels, size = context - _SCALARS, geometry.sizes[layer]
+        voxels, size = context - scalars, geometry.sizes[layer]
         if not voxels:
             return build_flow(size, config, context, generator)
-        embedding = HistoryEmbedding(voxels, _SCALARS, replace(config.net, context_dim=0), generator)
+        embedding = HistoryEmbedding(voxels, scalars, replace(config.net, context_dim=0), generator)
         flow = build_flow(size, config, embedding.d_out, generator)
         return Flow(flow.base, Embedded(flow.transform, embedding))
     if not isinstance(config, ConvCouplingConfig):
@@ -286,5 +285,5 @@ def layer_flow(geometry: Geometry, layer: int, history: int, config: AnyFlow, ge
             f"the layers of {geometry.name} are no grids with equal numbers of cells, which a convolutional chain "
             "needs: choose a chain of flat flows, as small-l2lflows"
         )
-    config = replace(config, context_images=min(layer, history), context_scalars=_SCALARS)
+    config = replace(config, context_images=min(layer, history), context_scalars=scalars)
     return conv_flow((1, *geometry.layers[layer].shape), config, generator=generator)

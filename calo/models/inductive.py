@@ -18,8 +18,6 @@ from nisampler.calo.recipe import Recipe
 from nisampler.errors import ModelError
 from nisampler.flows import Flow, NetConfig
 
-FIRST_CONTEXT = 2
-
 
 class InductiveModel(LayerwiseModel):
     """p(E_1 .. E_L | E_inc) p(v_1 | E_1, E_inc) prod_n p(v_n | v_{n-1}, E_n, E_{n-1}, E_inc, n), one flow for all n.
@@ -35,8 +33,8 @@ class InductiveModel(LayerwiseModel):
     preprocessing
         As for every model.
     flows
-        Over the L layer energies with a context of one number, over the voxels of the first layer with one of
-        `FIRST_CONTEXT`, over those of a further layer with one of `next_context(geometry)`.
+        Over the L layer energies with a context of c = `geometry.context` numbers, over the voxels of the first layer
+        with one of c + 1, over those of a further layer with one of `next_context(geometry)`.
     recipes
         Of the three flows; batches are showers, each of which has L - 1 pairs of layers for the last flow.
     symmetric
@@ -65,7 +63,11 @@ class InductiveModel(LayerwiseModel):
     ) -> None:
         super().__init__(geometry, preprocessing, flows[0], recipes[0], symmetric)
         context = next_context(geometry)
-        sizes = ((geometry.n_layers, 1), (geometry.sizes[0], FIRST_CONTEXT), (geometry.sizes[0], context))
+        sizes = (
+            (geometry.n_layers, geometry.context),
+            (geometry.sizes[0], geometry.context + 1),
+            (geometry.sizes[0], context),
+        )
         for name, flow, (dim, given) in zip(("energies", "first", "next"), flows, sizes, strict=True):
             if (flow.dim, flow.context_dim) != (dim, given):
                 raise ModelError(
@@ -93,7 +95,7 @@ class InductiveModel(LayerwiseModel):
         self.standard_voxels.fit(self._by_layer(voxels[:, : -self.geometry.sizes[0]]))
 
     def first_condition(self, energy: Tensor, incident: Tensor) -> Tensor:
-        """What the flow of the first layer is given: E_inc and the energy (n, 1) of the layer in MeV; shape (n, 2)."""
+        """What the flow of the first layer is given: E_inc, conditions and the energy (n, 1) of the layer in MeV."""
         mean, spread = self.log_energies.mean[:1].to(energy.dtype), self.log_energies.spread[:1].to(energy.dtype)
         return torch.cat([self.condition(incident), (energy.log() - mean) / spread], dim=1)
 
@@ -115,7 +117,8 @@ class InductiveModel(LayerwiseModel):
         n, m = before.shape[0], before.shape[1] // self.geometry.sizes[0]
         logs, _ = self.log_energies(energies.log())
         ours, theirs = logs[:, first : first + m], logs[:, first - 1 : first + m - 1]
-        numbers = torch.stack([self.condition(incident).expand(n, m), ours, theirs], dim=2).flatten(0, 1)
+        known = self.condition(incident)[:, None].expand(n, m, -1)
+        numbers = torch.cat([known, torch.stack([ours, theirs], dim=2)], dim=2).flatten(0, 1)
         switches = torch.eye(self.geometry.n_layers - 1, dtype=voxels.dtype, device=voxels.device)
         return torch.cat([numbers, voxels, switches[first - 1 : first + m - 1].repeat(n, 1)], dim=1)
 
@@ -299,4 +302,4 @@ def next_context(geometry: Geometry) -> int:
             f"iCaloFlow needs at least two layers, all with the same cells, which {geometry.name} has not: "
             "choose another model, as small or small-l2lflows"
         )
-    return 3 + geometry.sizes[0] + geometry.n_layers - 1
+    return geometry.context + 2 + geometry.sizes[0] + geometry.n_layers - 1

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from nisampler.calo.data.showers import Showers
 from nisampler.calo.detector.geometry import Geometry
-from nisampler.calo.models.base import FIT_SHOWERS, ModelPart, ShowerModel
+from nisampler.calo.models.base import FIT_SHOWERS, ModelPart, ShowerModel, energy_of
 from nisampler.calo.preprocessing.preprocessing import PreprocessingConfig
 from nisampler.calo.preprocessing.transforms import Standardise
 from nisampler.calo.recipe import Recipe
@@ -22,7 +22,7 @@ class LayerwiseModel(ShowerModel):
     geometry, preprocessing, symmetric
         As for every model.
     energy_flow
-        Flow over L coordinates with a context of one number.
+        Flow over L coordinates with a context of `geometry.context` numbers.
     energy_recipe
         How it is trained.
 
@@ -62,10 +62,10 @@ class LayerwiseModel(ShowerModel):
 
     def _log_energies(self, energies: Tensor, incident: Tensor) -> Tensor:
         """log p(E_1 ... E_L | E_inc) (n,) of layer energies (n, L) in MeV."""
-        y, log_det = self.preprocessing.energy_coordinates(energies, incident.unsqueeze(1))
+        y, log_det = self.preprocessing.energy_coordinates(energies, energy_of(incident))
         return self.energy_flow.log_prob(y, self.condition(incident)) + log_det
 
     def _draw_energies(self, incident: Tensor, generator: torch.Generator) -> Tensor:
         """Layer energies (n, L) in MeV."""
         y, _ = self.energy_flow.sample(incident.shape[0], self.condition(incident), generator)
-        return self.preprocessing.layer_energies(y, incident.unsqueeze(1))[0]
+        return self.preprocessing.layer_energies(y, energy_of(incident))[0]

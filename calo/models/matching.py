@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nisampler.calo.detector.geometry import Geometry
-from nisampler.calo.models.base import ShowerModel, TwoStepModel, voxel_context
+from nisampler.calo.models.base import ShowerModel, TwoStepModel, energy_of, voxel_context
 from nisampler.calo.models.config import ModelConfig
 from nisampler.errors import ModelError
 from nisampler.flows import ContinuousFlow, VelocityConfig, continuous_flow
@@ -45,7 +45,7 @@ class MatchingModel(TwoStepModel):
 
     def _energy_loss(self, voxels: Tensor, incident: Tensor, generator: torch.Generator) -> Tensor:
         energies = self.preprocessing.cells.layer_energies(voxels, generator)
-        y, _ = self.preprocessing.energy_coordinates(energies, incident.unsqueeze(1))
+        y, _ = self.preprocessing.energy_coordinates(energies, energy_of(incident))
         return self.energy_flow.loss(y.clamp(-_REACH, _REACH), self.condition(incident), generator)
 
     def _voxel_loss(self, voxels: Tensor, incident: Tensor, generator: torch.Generator) -> Tensor:
@@ -88,7 +88,7 @@ def build_matching(config: ModelConfig, geometry: Geometry, generator: torch.Gen
     return MatchingModel(
         geometry,
         config.preprocessing,
-        continuous_flow(geometry.n_layers, energies, 1, generator),
+        continuous_flow(geometry.n_layers, energies, geometry.context, generator),
         continuous_flow(geometry.n_voxels, voxels, voxel_context(geometry), generator, geometry.grid),
         (first, second),
         config.symmetric,

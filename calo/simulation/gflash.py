@@ -223,25 +223,29 @@ class Radial:
         return np.diff(weight * core + (1.0 - weight) * tail, axis=-1)
 
     def rectangles(self, x: Floats, y: Floats) -> Floats:
-        """Share of the energy in the cells of a rectangular grid around the axis: shape (..., len(x)-1, len(y)-1).
+        """Share of the energy in the cells of a rectangular grid around the axis: shape (..., m_x - 1, m_y - 1).
+
+        Edges (..., m) may differ from profile to profile.
 
         The density R²/(π (r²+R²)²) has the integral [x/a atan(y/a) + y/b atan(x/b)]/(2π) over the rectangle from the
         axis to (x, y), with a = √(x²+R²) and b = √(y²+R²).
         """
-        corners = self._corners(x[:, None], y[None, :])
+        corners = self._corners(x[..., :, None], y[..., None, :], 2)
         return np.asarray(np.diff(np.diff(corners, axis=-2), axis=-1))
 
     def squares(self, x: Floats, y: Floats, widths: Floats) -> Floats:
-        """Share of the energy in squares (m,) with these centres and sides: shape (..., m)."""
+        """Share of the energy in squares (m,) with these centres (..., m) and sides: shape (..., m)."""
         low_x, high_x, low_y, high_y = x - 0.5 * widths, x + 0.5 * widths, y - 0.5 * widths, y + 0.5 * widths
-        upper = self._corners(high_x, high_y) - self._corners(low_x, high_y)
-        return upper - self._corners(high_x, low_y) + self._corners(low_x, low_y)
+        upper = self._corners(high_x, high_y, 1) - self._corners(low_x, high_y, 1)
+        return upper - self._corners(high_x, low_y, 1) + self._corners(low_x, low_y, 1)
 
-    def _corners(self, x: Floats, y: Floats) -> Floats:
-        """Share of the energy in the rectangle from the axis to each (x, y), signed: shape (..., *that of x and y)."""
-        shape = np.broadcast_shapes(x.shape, y.shape)
-        total = np.zeros((*self.core.shape, *shape))
-        ends = (..., *(None for _ in shape))
+    def _corners(self, x: Floats, y: Floats, axes: int) -> Floats:
+        """Share of the energy in the rectangle from the axis to each (x, y), signed.
+
+        The last `axes` of the coordinates come behind those of the profiles; the others, if there are any, are theirs.
+        """
+        total: Floats = np.zeros(())
+        ends = (..., *(None for _ in range(axes)))
         for radius, weight in ((self.core, self.core_weight), (self.tail, 1.0 - self.core_weight)):
             square = (radius * radius)[ends]
             width_x, width_y = np.sqrt(x * x + square), np.sqrt(y * y + square)

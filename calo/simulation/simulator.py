@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from nisampler.base.checks import Count, checked
 from nisampler.base.rng import Streams
+from nisampler.calo.data.particles import draw_particles
 from nisampler.calo.data.showers import Showers
 from nisampler.calo.data.writer import ShowerWriter
 from nisampler.calo.detector.detector import ELECTRON, PHOTON, PION, Detector, EarlyLayers, detector
 from nisampler.calo.detector.geometry import Geometry, Layer
 from nisampler.calo.simulation import pions
+from nisampler.calo.simulation.axis import PARTICLE, Axis, axis_of, check_conditions, of_particle
 from nisampler.calo.simulation.gflash import Radial, draw_profile, radial_profile, spot_number, spot_profile
 from nisampler.errors import GeometryError, ShowerDataError
 from nisampler.ui.monitor import SILENT, Monitor
@@ -49,6 +51,10 @@ class Simulator:
     Photons convert after a depth that is exponential with 9/7 radiation lengths and shower as electrons from there.
     Pions are schematic, see `nisampler.calo.simulation.pions`.
 
+    Of the conditions of a geometry it knows the category ``particle``, the angles ``theta`` to the axis and ``phi`` of
+    the direction, and the place ``x``, ``y`` on the front in mm. Inclined showers run along their line, on a path that
+    is longer by 1/cos θ; their radial profile stays that of a plane across it.
+
     Parameters
     ----------
     geometry
@@ -79,6 +85,7 @@ class Simulator:
             raise GeometryError(f"{geometry.name}: every one of the {geometry.n_layers} layers needs a slice")
         if abs(geometry.pdg) == PION and detector.stack.interaction_edges is None:
             raise GeometryError(f"{geometry.name}: pions need the depths of the slices in interaction lengths")
+        check_conditions(geometry, detector.stack.middles is not None)
         self.geometry = geometry
         self.detector = detector
         self._crossings = list(detector.crossings or [detector.response.crossing] * geometry.n_layers)
@@ -92,7 +99,7 @@ class Simulator:
         Parameters
         ----------
         incident
-            Energies (n,) in MeV.
+            Energies (n,) in MeV; with k conditions (n, 1 + k).
         rng
             The only source of random numbers.
 
@@ -105,9 +112,15 @@ class Simulator:
         ShowerDataError
             If an energy is not finite or not positive, or the array is not of shape (n,).
         """
-        incident = np.asarray(incident, dtype=np.float64)
-        if incident.ndim != 1:
-            raise ShowerDataError(f"incident energies must be of shape (n,), got {incident.shape}")
+        incident, k = np.asarray(incident, dtype=np.float64), len(self.geometry.conditions)
+        if incident.ndim != (2 if k else 1) or (k and incident.shape[1] != 1 + k):
+            shape = f"(n, {1 + k})" if k else "(n,)"
+            raise ShowerDataError(f"incident energies must be of shape {shape}, got {incident.shape}")
+        names = [known.name for known in self.geometry.conditions]
+        if PARTICLE in names:
+            return self._by_particle(incident, 1 + names.index(PARTICLE), rng)
+        table = incident.reshape(len(incident), 1 + k)
+        incident, axis = table[:, 0], axis_of(self.geometry, table[:, 1:])
         bad = np.flatnonzero(~(np.isfinite(incident) & (incident > 0)))
         if len(bad):
             raise ShowerDataError(f"shower {bad[0]}: the incident energy must be positive, got {incident[bad[0]]} MeV")
@@ -118,15 +131,26 @@ class Simulator:
             chunk = max(1, _CHUNK_CELLS // int(np.max(slices * np.asarray(self.geometry.sizes))))
         for start in range(0, len(incident), chunk):
             block = voxels[start : start + chunk]
-            self._fill(block, incident[start : start + chunk] * 1e-3, rng)
+            part = None if axis is None else axis[start : start + chunk]
+            self._fill(block, incident[start : start + chunk] * 1e-3, part, rng)
         return voxels
 
-    def _fill(self, voxels: NDArray[np.float32], energy: Floats, rng: np.random.Generator) -> None:
+    def _by_particle(self, rows: Floats, column: int, rng: np.random.Generator) -> NDArray[np.float32]:
+        """Showers of particles whose codes stand in a column."""
+        voxels = np.zeros((len(rows), self.geometry.n_voxels), dtype=np.float32)
+        for code in np.unique(rows[:, column]):
+            chosen = rows[:, column] == code
+            engine = Simulator(of_particle(self.geometry, code), self.detector)
+            rest = np.delete(rows[chosen], column, axis=1)
+            voxels[chosen] = engine.simulate(rest if rest.shape[1] > 1 else rest[:, 0], rng)
+        return voxels
+
+    def _fill(self, voxels: NDArray[np.float32], energy: Floats, axis: Axis | None, rng: np.random.Generator) -> None:
         """Add the showers of a chunk, energies in GeV."""
-        components = self._components(energy, rng)
+        components = self._components(energy, axis, rng)
         expected = np.zeros(len(energy))
         for position in range(self.geometry.n_layers):
-            block, mean = self._deposit(position, components, rng)
+            block, mean = self._deposit(position, components, axis, rng)
             voxels[:, self.geometry.slice(position)] = block
             expected += mean
         if self.detector.conserve:
@@ -136,21 +160,26 @@ class Simulator:
             voxels[voxels < self.detector.threshold] = 0.0
         self.geometry.suppress(voxels)
 
-    def _components(self, energy: Floats, rng: np.random.Generator) -> list[_Component]:
+    def _components(self, energy: Floats, axis: Axis | None, rng: np.random.Generator) -> list[_Component]:
         if abs(self.geometry.pdg) == PION:
+            if axis is not None and np.any(axis.stretch != 1.0):
+                raise GeometryError(f"{self.geometry.name}: pions are simulated along the axis alone, not inclined")
             return self._pions(energy, rng)
         start = np.zeros(len(energy))
         if self.geometry.pdg == PHOTON:
             start = rng.exponential(_CONVERSION_LENGTH, len(energy))
-        return [self._electromagnetic(energy, start, rng)]
+        return [self._electromagnetic(energy, start, rng, None if axis is None else axis.stretch)]
 
-    def _electromagnetic(self, energy: Floats, start: Floats, rng: np.random.Generator) -> _Component:
-        """GFLASH showers that start at depths in radiation lengths."""
+    def _electromagnetic(
+        self, energy: Floats, start: Floats, rng: np.random.Generator, stretch: Floats | None = None
+    ) -> _Component:
+        """GFLASH showers that start at depths in radiation lengths, on paths that are longer by a factor (n,)."""
         detector, stack = self.detector, self.detector.stack
+        edges = stack.edges if stretch is None else stack.edges * stretch[:, None]
         profile = draw_profile(energy, detector.medium, rng)
-        spots = spot_profile(profile, detector.medium).fractions(start, stack.edges)
+        spots = spot_profile(profile, detector.medium).fractions(start, edges)
         spots *= spot_number(energy, detector.medium, detector.resolution)[:, None]
-        layers = energy[:, None] * profile.fractions(start, stack.edges)
+        layers = energy[:, None] * profile.fractions(start, edges)
         if detector.layer_resolution > 0:
             square = detector.layer_resolution**2
             layers = square * rng.standard_gamma(layers / square)
@@ -159,7 +188,7 @@ class Simulator:
             _replace_early(layers, energy, detector.early, rng)
             first = slice(len(detector.early.slices))
             spots[:, first] = layers[:, first] * _ratio(spots.sum(axis=1), layers.sum(axis=1))[:, None]
-        middle = 0.5 * (stack.edges[1:] + stack.edges[:-1])
+        middle = 0.5 * (edges[..., 1:] + edges[..., :-1])
         tau = np.maximum(middle - start[:, None], 0.0) * profile.tau_scale[:, None]
         radial = radial_profile(energy, tau, detector.medium).scaled(stack.moliere_radius)
         return _Component(layers, spots, radial.spread(detector.response.scatter))
@@ -185,12 +214,15 @@ class Simulator:
         ]
 
     def _deposit(
-        self, position: int, components: Sequence[_Component], rng: np.random.Generator
+        self, position: int, components: Sequence[_Component], axis: Axis | None, rng: np.random.Generator
     ) -> tuple[NDArray[np.float32], Floats]:
         """Energies of the cells of a layer (n, cells), and the energy (n,) that was expected in them."""
         layer, response = self.geometry.layers[position], self.detector.response
         index = self.detector.stack.slices(position)
         n = len(components[0].energy)
+        middles = self.detector.stack.middles
+        depth = np.zeros(index.stop - index.start) if middles is None else middles[index]
+        shift = None if axis is None else axis.shifts(depth)
         totals = sum(
             (np.stack([part.energy[:, index], part.spots[:, index]]).sum(axis=2) for part in components),
             np.zeros((2, n)),
@@ -198,11 +230,11 @@ class Simulator:
         energy = spots = soft = np.zeros((n, 1, 1))
         for part in components:
             radial = part.radial.select(index)
-            share = _shares(layer, radial)
+            share = _shares(layer, radial, shift)
             energy = energy + np.einsum("ns,nsac->nac", part.energy[:, index], share)
             spots = spots + np.einsum("ns,nsac->nac", part.spots[:, index], share)
             if response.soft_share > 0:
-                wide = _shares(layer, radial.spread(response.soft_distance))
+                wide = _shares(layer, radial.spread(response.soft_distance), shift)
                 soft = soft + np.einsum("ns,nsac->nac", part.energy[:, index], wide)
         hard = self._throw_spots(layer, energy, spots, totals, rng)
         crossing = self._crossings[position]
@@ -254,13 +286,18 @@ def _ratio(numerator: Floats, denominator: Floats) -> Floats:
     return np.divide(numerator, denominator, out=np.zeros_like(denominator), where=denominator > 0)
 
 
-def _shares(layer: Layer, radial: Radial) -> Floats:
-    """Share of the energy of each slice in each cell: (n, slices, first, second); the first is 1 for equal angles."""
+def _shares(layer: Layer, radial: Radial, shift: Floats | None) -> Floats:
+    """Share of the energy of each slice in each cell: (n, slices, first, second); the first is 1 for equal angles.
+
+    Axes pass at places (n, slices, 2), or at zero without.
+    """
     first, second = np.asarray(layer.first), np.asarray(layer.second)
     if layer.turns:
         return (radial.rings(second) / layer.shape[0])[:, :, None, :]
     if layer.kind == "polar":
         return radial.rings(second)[:, :, None, :] * (np.diff(first) / (2.0 * np.pi))[:, None]
+    if shift is not None:
+        first, second = first - shift[..., :1], second - shift[..., 1:]
     if layer.kind == "rectangular":
         return radial.rectangles(first, second)
     return radial.squares(first, second, np.asarray(layer.widths))[..., None]
@@ -356,9 +393,11 @@ def simulate_file(
     with ShowerWriter(path, geometry) as writer:
         for shard, start in enumerate(range(0, n, size)):
             count = min(size, n - start)
-            incident = geometry.incident.sample(count, streams.numpy("incident", shard))
-            voxels = engine.simulate(incident, streams.numpy("showers", shard))
-            writer.append(Showers(incident, voxels))
+            given = draw_particles(geometry, count, streams, shard)
+            voxels = engine.simulate(given, streams.numpy("showers", shard))
+            table = given.reshape(count, -1)
+            incident = table[:, 0]
+            writer.append(Showers(incident, voxels, table[:, 1:]))
             ratio += float(np.sum(voxels.sum(axis=1, dtype=np.float64) / incident))
             occupied += float(np.count_nonzero(voxels > geometry.threshold))
             monitor.progress("simulating", start + count, n, {"E_tot/E_inc": f"{ratio / (start + count):.3f}"})

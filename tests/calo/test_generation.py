@@ -11,8 +11,9 @@ import torch
 from tiny_model import TinyModel, showers, write_file
 
 from nisampler.calo.data.files import read_showers
+from nisampler.calo.data.particles import read_particles
 from nisampler.calo.detector.geometries import geometry
-from nisampler.calo.generation import freeze_draw, generate, read_incident
+from nisampler.calo.generation import freeze_draw, generate
 from nisampler.calo.models import ShowerModel, build_model
 from nisampler.errors import ConfigError, ModelError, StorageError
 from nisampler.ui.monitor import Monitor
@@ -49,12 +50,12 @@ def test_incident_energies_of_the_law_and_of_a_file(tmp_path: Path) -> None:
     low, high = TOY.incident.values
     law = read_showers(tmp_path / "law.h5", TOY).incident
     assert law.min() >= low and law.max() <= high and law.max() / law.min() > 20
-    given = read_incident(write_file(tmp_path / "given.h5", TOY, 60), TOY, None)
+    given = read_particles(write_file(tmp_path / "given.h5", TOY, 60), TOY, None)
     generate(model(), 60, tmp_path / "same.h5", incident=given, shard=25)
     assert np.array_equal(read_showers(tmp_path / "same.h5", TOY).incident, given)
-    assert len(read_incident(tmp_path / "given.h5", TOY, 20)) == 20
+    assert len(read_particles(tmp_path / "given.h5", TOY, 20)) == 20
     with pytest.raises(ConfigError, match="has 60 incident energies, 61"):
-        read_incident(tmp_path / "given.h5", TOY, 61)
+        read_particles(tmp_path / "given.h5", TOY, 61)
 
 
 @pytest.mark.parametrize(("name", "voxels"), [("ds1-photons", 368), ("ds2", 6480), ("ds3", 40500)])

@@ -100,7 +100,7 @@ def test_a_binning_with_what_it_lacks(tmp_path: Path) -> None:
     (tmp_path / "own.xml").write_text(
         '<Bins><Bin pid="11" name="electron"><Layer id="0" r_edges="0,5,10" n_bin_alpha="3"/></Bin></Bins>'
     )
-    given = ["--geometry", tmp_path / "own.xml", "--threshold", 1, "--energies", "uniform:1000:2000"]
+    given = ["--geometry", tmp_path / "own.xml", "--threshold", 1, "--energies", "uniform:1:2"]
     rng = np.random.default_rng(1)
     with h5py.File(tmp_path / "own.h5", "w") as file:
         file["incident_energies"] = rng.uniform(1e3, 2e3, (200, 1))
@@ -110,4 +110,4 @@ def test_a_binning_with_what_it_lacks(tmp_path: Path) -> None:
     known = stored_geometry(tmp_path / "model")
     assert (known.name, known.threshold, known.incident.values) == ("own", 1.0, (1e3, 2e3))
     assert "--threshold and --energies" in call("fit", *given[:2], *rest, "-o", tmp_path / "none", code=1)
-    assert "only an XML binning" in call("fit", "--geometry", "toy", "--particle", "pion", *rest, "-o", "x", code=1)
+    assert "only an XML binning" in call("fit", "--geometry", "toy", "--bin", "pion", *rest, "-o", "x", code=1)

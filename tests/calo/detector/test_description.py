@@ -16,9 +16,10 @@ from nisampler.calo.data.writer import ShowerWriter
 from nisampler.calo.detector.binning import write_binning
 from nisampler.calo.detector.description import read_geometry
 from nisampler.calo.detector.geometries import GEOMETRIES, geometry
-from nisampler.calo.detector.geometry import Files, Geometry, IncidentEnergy, Layer
+from nisampler.calo.detector.geometry import Geometry, IncidentEnergy, Layer
 from nisampler.calo.detector.material import Material, Slabs
 from nisampler.calo.detector.media import ELEMENTS, LEAD_TUNGSTATE, POLYSTYRENE, SILICON, TUNGSTEN, Element, mixture
+from nisampler.calo.detector.stored import Files
 from nisampler.calo.evaluation.features import Features
 from nisampler.calo.evaluation.quantities import quantities
 from nisampler.calo.given import given_geometry
@@ -80,7 +81,7 @@ def test_a_binning_with_what_it_lacks(tmp_path: Path) -> None:
     own = read(tmp_path, HEAD + 'binning = "own.xml"\n')
     assert own.layers == cells.layers and (own.name, own.threshold) == ("own", 0.2)
     assert own.incident.values == (1.0, 10.0)
-    given = given_geometry(tmp_path / "own.xml", 0.5, "discrete:256:512", "electron")
+    given = given_geometry(tmp_path / "own.xml", 0.5, "discrete:0.256:0.512", "electron")
     assert (given.name, given.threshold, given.layers) == ("own", 0.5, cells.layers)
     assert given.incident == IncidentEnergy("discrete", (256.0, 512.0), (1, 1))
     with pytest.raises(GeometryError, match="--threshold and --energies"):

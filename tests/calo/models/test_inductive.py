@@ -20,7 +20,7 @@ from nisampler.calo.fitting.training import fit_part
 from nisampler.calo.models import FlowConfig, ModelConfig, build_model
 from nisampler.calo.models.base import symmetry_table
 from nisampler.calo.models.flows import build_flow
-from nisampler.calo.models.inductive import FIRST_CONTEXT, InductiveModel, InductiveStudentModel, next_context
+from nisampler.calo.models.inductive import InductiveModel, InductiveStudentModel, next_context
 from nisampler.calo.models.presets.catalogue import preset
 from nisampler.calo.preprocessing.preprocessing import PreprocessingConfig, VoxelPreprocessing
 from nisampler.calo.recipe import FitOptions, Recipe
@@ -309,7 +309,7 @@ def test_layers_that_differ_are_refused(geometry: Geometry) -> None:
 
 @pytest.mark.parametrize("wrong", [0, 1, 2])
 def test_flows_that_do_not_fit_are_named(wrong: int) -> None:
-    contexts = [1, FIRST_CONTEXT, next_context(GEOMETRY)]
+    contexts = [1, 2, next_context(GEOMETRY)]
     contexts[wrong] += 1
     energies, first, further = (
         build_flow(dim, COUPLING, context, generator(1))
