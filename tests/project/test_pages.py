@@ -99,7 +99,8 @@ def unknown(words: list[str], group: object) -> Iterator[str]:
             return
         command = found
     # conditions of the examples are options of commands that take any
-    open_ones = {"--energy", "--theta", "--phi", "--particle"} if command.ignore_unknown_options else set()  # type: ignore[attr-defined]
+    takes_any = command.context_settings.get("ignore_unknown_options")  # type: ignore[attr-defined]
+    open_ones = {"--energy", "--theta", "--phi", "--particle"} if takes_any else set()
     known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}  # type: ignore[attr-defined]
     yield from (
         word for word in words if word.startswith("-") and word.partition("=")[0] not in {*known, *open_ones, "--help"}
