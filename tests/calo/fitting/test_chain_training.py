@@ -307,7 +307,7 @@ from nisampler.calo.models import build_model
 import nisampler.calo.commands, nisampler.calo.fitting.fit
 
 sys.modules["nisampler.calo.fitting.fit"].build_model = lambda name, known, seed: build_model(TINY_CHAIN, known, seed)
-sys.modules["nisampler.calo.commands"]._geometry = lambda name: DEEP
+sys.modules["nisampler.calo.commands"]._geometry = lambda *given: DEEP
 {more}
 from nisampler.cli import main
 main()
