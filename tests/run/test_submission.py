@@ -126,7 +126,7 @@ def test_the_command_for_dask(events_run: Path, whole: Path, tmp_path: Path) -> 
     code, text, wrong = outcome_of(documented("dask", packed, "lhe"), tmp_path)
     assert (code, wrong) == (0, "")
     assert "Dask: tcp://127.0.0.1" in text and re.search(r"events +130\n", text)
-    assert (tmp_path / "events" / "events.lhe").read_bytes() == (whole / "events.lhe").read_bytes()
+    assert (tmp_path / "by_dask" / "events.lhe").read_bytes() == (whole / "events.lhe").read_bytes()
     assert not list(tmp_path.glob("nispack-*"))
 
 
@@ -135,7 +135,7 @@ def test_the_command_for_mpi(events_run: Path, whole: Path, tmp_path: Path) -> N
     code, text, wrong = outcome_of(words, tmp_path)
     assert (code, wrong) == (0, "")
     assert len(re.findall(r"events +130\n", text)) == 1
-    assert (tmp_path / "events" / "events.h5").read_bytes() == (whole / "events.h5").read_bytes()
+    assert (tmp_path / "by_mpi" / "events.h5").read_bytes() == (whole / "events.h5").read_bytes()
     words[words.index("--seed") + 1] = "8"
     code, _, wrong = outcome_of(words, tmp_path)
     assert code == 1 and "holds other events: choose another --output" in wrong
