@@ -16,8 +16,7 @@ class SubProcess:
         initial: PDG codes of the parton of beam 1 (along +z) and of the parton of beam 2.
         final: PDG codes of the outgoing legs, in the order of the process's legs.
         element: column of :meth:`Amplitude.squared` that this flavour combination shares with others.
-        factor: constant that multiplies that column for this combination: a squared CKM element, or the share of one
-            order of the jets.
+        factor: constant that multiplies that column, such as a squared CKM element and the share of one order of jets.
 
     >>> SubProcess((2, -2), (11, -11), element=0).factor
     1.0
