@@ -41,12 +41,12 @@ class _Mirrors(nn.Module):
         found = [_stages(dim, own) for own in actions]
         self.count = max(map(len, found))
         shape = (self.count, len(found), dim)
-        pivot, flip, turn = torch.full(shape[:2], NONE), torch.zeros(shape), torch.zeros(shape)
+        pivot, (flip, turn) = torch.full(shape[:2], NONE), torch.zeros(2, *shape, dtype=torch.bool)
         for group, stages in enumerate(found):
             for stage, (column, flips, halves) in enumerate(stages):
                 pivot[stage, group] = column
                 flip[stage, group], turn[stage, group] = torch.tensor(flips), torch.tensor(halves)
-        for name, part in (("pivot", pivot), ("flip", flip > 0.0), ("turn", turn > 0.0)):
+        for name, part in (("pivot", pivot), ("flip", flip), ("turn", turn)):
             self.register_buffer(name, part, persistent=False)
 
     def enter(self, x: Tensor, group: Tensor, latent: bool) -> tuple[Tensor, list[Tensor]]:
@@ -113,6 +113,7 @@ class _Orders(nn.Module):
     densities of momenta are small.
     """
 
+    keys: Tensor
     code: Tensor
     plus: Tensor
     minus: Tensor
@@ -121,58 +122,62 @@ class _Orders(nn.Module):
 
     def __init__(self, dim: int, sets: Sequence[Sequence[int]], actions: Sequence[Action]) -> None:
         super().__init__()
-        self.sets = [list(own) for own in sets]
-        images = _images(dim, self.sets, actions)
+        self.sizes = [len(own) for own in sets]
+        self.register_buffer("keys", torch.tensor([key for own in sets for key in own]), persistent=False)
+        images = _images(dim, sets, actions)
         rows = torch.tensor([image.rows(dim) for image in images])
         for name, part in zip(("plus", "minus", "halves"), rows.unbind(2), strict=True):
             self.register_buffer(name, part, persistent=False)
-        code = torch.zeros(math.prod(len(own) ** len(own) for own in self.sets), dtype=torch.long)
-        code[self._code([self.plus[:, own] for own in self.sets])] = torch.arange(len(images))
+        code = torch.zeros(math.prod(size**size for size in self.sizes), dtype=torch.long)
+        code[self._code([self.plus.index_select(1, own) for own in self._sets()])] = torch.arange(len(images))
         self.register_buffer("code", code, persistent=False)
         undo = [images.index(image.undone()) for image in images]
         self.register_buffer("undo", torch.tensor(undo), persistent=False)
 
+    def _sets(self) -> tuple[Tensor, ...]:
+        """The keys (m,) of each set."""
+        return self.keys.split(self.sizes)
+
     def _code(self, orders: Sequence[Tensor]) -> Tensor:
         """A number (n,) for the keys (n, m) of each set that come first, second, …"""
         found = torch.zeros(len(orders[0]), dtype=torch.long, device=orders[0].device)
-        for own, order in zip(self.sets, orders, strict=True):
+        for own, order in zip(self._sets(), orders, strict=True):
             for place in order.unbind(1):
-                found = found * len(own) + (place.unsqueeze(1) > place.new_tensor(own)).sum(1)
+                found = found * len(own) + (place.unsqueeze(1) > own).sum(1)
         return found
 
     def enter(self, x: Tensor, latent: bool) -> tuple[Tensor, Tensor]:
         """Points (n, dim) in order, and which image (n,) brings them there."""
-        orders = [x.new_tensor(own, dtype=torch.long)[torch.argsort(x[:, own], dim=1)] for own in self.sets]
+        orders = [own[torch.argsort(x.index_select(1, own), dim=1)] for own in self._sets()]
         image = self.code.index_select(0, self._code(orders))
         x = self._image(x, image, latent)
-        for own in self.sets:
-            distance = 1.0 - x[:, own]
+        for own in self._sets():
+            distance = 1.0 - x.index_select(1, own)
             before = torch.cat([torch.ones_like(distance[:, :1]), distance[:, :-1]], 1)
             ratio = (distance / before.clamp(min=torch.finfo(x.dtype).tiny)).clamp(max=1.0)
-            x = x.index_copy(1, x.new_tensor(own, dtype=torch.long), 1.0 - ratio.pow(self._powers(own, x)))
+            x = x.index_copy(1, own, 1.0 - ratio.pow(_powers(own, x)))
         return x, image
 
     def leave(self, x: Tensor, image: Tensor, latent: bool) -> Tensor:
         """Points (n, dim) from what `enter` returned of the other side."""
-        for own in self.sets:
-            ratio = (1.0 - x[:, own]).pow(1.0 / self._powers(own, x))
-            x = x.index_copy(1, x.new_tensor(own, dtype=torch.long), 1.0 - ratio.cumprod(1))
+        for own in self._sets():
+            ratio = (1.0 - x.index_select(1, own)).pow(1.0 / _powers(own, x))
+            x = x.index_copy(1, own, 1.0 - ratio.cumprod(1))
         return self._image(x, self.undo.index_select(0, image), latent)
-
-    @staticmethod
-    def _powers(keys: Sequence[int], like: Tensor) -> Tensor:
-        return torch.arange(len(keys), 0, -1, dtype=like.dtype, device=like.device)
 
     def _image(self, x: Tensor, image: Tensor, keys_alone: bool) -> Tensor:
         """The images of points; of latent ones the keys change places and nothing else."""
         plus, minus, halves = (part.index_select(0, image) for part in (self.plus, self.minus, self.halves))
         found = torch.where(plus >= 0, x.gather(1, plus.clamp(min=0)), 1.0)
         if keys_alone:
-            columns = [key for own in self.sets for key in own]
-            return x.index_copy(1, x.new_tensor(columns, dtype=torch.long), found[:, columns])
+            return x.index_copy(1, self.keys, found.index_select(1, self.keys))
         found = found - torch.where(minus >= 0, x.gather(1, minus.clamp(min=0)), 0.0) + 0.5 * halves
         wraps = (plus >= 0) & (minus >= 0) | (halves > 0)
         return torch.where(wraps, torch.remainder(found, 1.0), found)
+
+
+def _powers(keys: Tensor, like: Tensor) -> Tensor:
+    return torch.arange(len(keys), 0, -1, dtype=like.dtype, device=like.device)
 
 
 @dataclass(frozen=True)
@@ -290,6 +295,7 @@ class Fold(nn.Module):
         if not kept[0]:
             raise ConfigError("the only coordinate turns: nothing is left to learn")
         self.dim, self.inner_dim, self.groups = dim, len(kept[0]), len(symmetries)
+        self.turns = any(len(own.turned) > 1 for own in symmetries)
         turned = torch.tensor([[k in own.turned[1:] for k in range(dim)] for own in symmetries])
         for name, part in (("first", torch.tensor(first)), ("turned", turned), ("kept", torch.tensor(kept))):
             self.register_buffer(name, part, persistent=False)
@@ -337,7 +343,7 @@ class Fold(nn.Module):
 
     def _turned(self, x: Tensor, angle: Tensor, group: Tensor) -> Tensor:
         """Points (n, dim) with all that turn together but the first moved by angles (n, 1)."""
-        if not bool(self.turned.any()):
+        if not self.turns:
             return x
         return torch.where(self.turned.index_select(0, group), torch.remainder(x + angle, 1.0), x)
 

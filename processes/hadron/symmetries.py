@@ -116,8 +116,9 @@ def symmetries_of_channels(
         if int(inside.sum()) < _FEWEST:
             return ()
         probes.append((channel, u[inside], p[inside]))
-    judges = [p[: max(_FEWEST, _ELEMENTS // len(channels))] for _, _, p in probes]
-    kept = [turn for turn in turns if _same(differential, passes, torch.cat(judges), turn)]
+    judges = torch.cat([p[: max(_FEWEST, _ELEMENTS // len(channels))] for _, _, p in probes])
+    before = differential(judges)
+    kept = [turn for turn in turns if _same(differential, passes, turn(judges), before)]
     free = [_turning(channel, u, p) if around in kept else () for channel, u, p in probes]
     found: dict[int, Symmetry] = {}
     for (channel, u, p), group, turned in zip(probes, groups, free, strict=True):
@@ -131,12 +132,11 @@ def symmetries_of_channels(
     return tuple(_foldable(channels[0].dim, found[group]) for group in sorted(found))
 
 
-def _same(differential: Turn, passes: Turn, p: Tensor, turn: Turn) -> bool:
-    """Whether a turn leaves the cross-section at nearly all momenta p (n, m, 4) nearly as it is."""
-    turned = turn(p)
+def _same(differential: Turn, passes: Turn, turned: Tensor, before: Tensor) -> bool:
+    """Whether the cross-section at nearly all momenta (n, m, 4) is nearly what it was (n,) before they were turned."""
     if not bool(passes(turned).all()):
         return False
-    before, after = differential(p), differential(turned)
+    after = differential(turned)
     off = (after - before).abs() > _NEARLY * torch.maximum(after, before).abs()
     return float(off.double().mean()) <= _RARE
 
