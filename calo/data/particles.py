@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from nisampler.base.rng import Streams
-from nisampler.base.storage import read_bounded
 from nisampler.calo.data.columns import read_column
 from nisampler.calo.data.files import ShowerReader
 from nisampler.calo.data.showers import particles
 from nisampler.calo.detector.conditions import Condition, spoken
 from nisampler.calo.detector.geometry import Floats, Geometry, IncidentEnergy
+from nisampler.calo.detector.tables import read_rows
 from nisampler.errors import ConfigError, CorruptFileError, ShowerDataError
 
 ENERGY = "energy"
@@ -198,15 +196,11 @@ def read_particles(path: str | Path, geometry: Geometry, n: int | None) -> Float
 
 
 def _table(path: Path, geometry: Geometry) -> Floats:
-    rows = list(csv.DictReader(io.StringIO(read_bounded(path, _MOST_BYTES, "a table of particles").decode())))
+    rows = read_rows(path, _MOST_BYTES, "a table of particles")
     names = [ENERGY, *(known.name for known in geometry.conditions)]
-    labels = {
-        known.name: dict(zip(known.names, known.values, strict=True))
-        for known in geometry.conditions
-        if known.kind == "category"
-    }
     try:
-        columns = [[labels.get(name, {}).get(row[name]) or float(row[name]) for row in rows] for name in names]
+        columns = [[float(row[ENERGY]) for row in rows]]
+        columns += [[known.read(row[known.name]) for row in rows] for known in geometry.conditions]
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptFileError(f"{path} needs a head and rows with the columns {', '.join(names)}: {error}") from error
     if not rows:

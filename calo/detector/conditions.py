@@ -152,6 +152,16 @@ class Condition:
                 f"({len(wrong)} such showers)"
             )
 
+    @property
+    def _codes(self) -> dict[str, float]:
+        """Codes of a category by label, and as they are written."""
+        return dict(zip(self.names, self.values, strict=True)) | {f"{value:g}": value for value in self.values}
+
+    def read(self, word: str) -> float:
+        """The value of a word of a table: a number, or the label of a category; ValueError if it is neither."""
+        code = self._codes.get(word.strip()) if self.kind == "category" else None
+        return float(word) if code is None else code
+
     def parse(self, text: str) -> Condition:
         """The same column with what a text says: "30", "20:40", "10,20,30", or labels of a category.
 
@@ -161,8 +171,7 @@ class Condition:
             If it says none of these.
         """
         if self.kind == "category":
-            codes = dict(zip(self.names, self.values, strict=True)) | {f"{value:g}": value for value in self.values}
-            chosen = [codes.get(word.strip()) for word in text.split(",")]
+            chosen = [self._codes.get(word.strip()) for word in text.split(",")]
             found = sorted({code for code in chosen if code is not None})
             if None in chosen:
                 raise GeometryError(f"--{self.name} is one of {', '.join(self.names)}, or several, got {text!r}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import field
@@ -14,7 +12,6 @@ import numpy as np
 from pydantic import Field
 
 from nisampler.base.checks import Count, Finite, Natural, NonNegative, Positive, Row, Whole, settings
-from nisampler.base.storage import read_bounded
 from nisampler.calo.detector.conditions import Condition, ConditionKind, Unit
 from nisampler.calo.detector.geometry import (
     Angles,
@@ -23,6 +20,7 @@ from nisampler.calo.detector.geometry import (
     Layer,
     Layout,
 )
+from nisampler.calo.detector.tables import read_rows
 from nisampler.errors import ConfigError, CorruptFileError, GeometryError
 
 MOST_BYTES = 64 << 20
@@ -264,7 +262,7 @@ def _nearest(places: Floats) -> Floats:
 
 def _places(path: Path) -> list[list[float]]:
     """The columns x, y and, where there is one, width of a CSV file."""
-    rows = list(csv.DictReader(io.StringIO(read_bounded(path, MOST_BYTES, "a list of cells").decode())))
+    rows = read_rows(path, MOST_BYTES, "a list of cells")
     if not rows:
         raise CorruptFileError(f"{path} lists no cells: it needs a head with x, y and maybe width, and a row for each")
     names = ["x", "y", *(["width"] if "width" in rows[0] else [])]

@@ -136,7 +136,7 @@ class _Orders(nn.Module):
 
     def _sets(self) -> tuple[Tensor, ...]:
         """The keys (m,) of each set."""
-        return self.keys.split(self.sizes)
+        return torch.split(self.keys, self.sizes)
 
     def _code(self, orders: Sequence[Tensor]) -> Tensor:
         """A number (n,) for the keys (n, m) of each set that come first, second, …"""

@@ -216,6 +216,16 @@ def test_particles_in_a_table(tmp_path: Path) -> None:
     path.write_text("theta,energy,particle,phi\n1,2,13,3\n")
     with pytest.raises(GeometryError, match="one of 11, 22"):
         read_particles(path, TOY, None)
+    path.write_bytes("theta,energy,particle,phi\n1,2,électron,3\n".encode("latin-1"))
+    with pytest.raises(CorruptFileError, match="is not a table of particles: .* save it as comma-separated text"):
+        read_particles(path, TOY, None)
+
+
+def test_a_label_may_stand_for_zero(tmp_path: Path) -> None:
+    side = Condition("side", "category", (0.0, 1.0), ("left", "right"))
+    (tmp_path / "a.csv").write_text("energy,side\n5,left\n6, right\n7,0\n")
+    found = read_particles(tmp_path / "a.csv", replace(TOY, conditions=(side,)), None)
+    np.testing.assert_allclose(found[:, 1], [0.0, 1.0, 0.0])
 
 
 # Models
