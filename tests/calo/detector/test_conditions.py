@@ -217,7 +217,7 @@ def test_particles_in_a_table(tmp_path: Path) -> None:
     with pytest.raises(GeometryError, match="one of 11, 22"):
         read_particles(path, TOY, None)
     path.write_bytes("theta,energy,particle,phi\n1,2,électron,3\n".encode("latin-1"))
-    with pytest.raises(CorruptFileError, match="is not a table of particles: .* save it as comma-separated text"):
+    with pytest.raises(CorruptFileError, match=r"is not a table of particles: .* save it as comma-separated text"):
         read_particles(path, TOY, None)
 
 
