@@ -50,7 +50,8 @@ def without_example(module: str, source: str) -> Iterator[str]:
         if not isinstance(node, ast.ClassDef | ast.FunctionDef) or node.name.startswith("_"):
             continue
         error = module == "nisampler.errors" and node.name != "NisamplerError"
-        command = any(ast.unparse(decorator).startswith("app.command(") for decorator in node.decorator_list)
+        decorated = any(ast.unparse(decorator).startswith("app.command(") for decorator in node.decorator_list)
+        command = decorated or (isinstance(node, ast.FunctionDef) and "typer.Context" in ast.unparse(node.args))
         if not error and not command and ">>>" not in (ast.get_docstring(node) or ""):
             yield f"{module}.{node.name}"
 
@@ -72,6 +73,8 @@ def shown():
     """One. >>> 1"""
 
 def _private(): ...
+
+def listed(context: typer.Context) -> None: ...
 
 @app.command()
 def run(): ...

@@ -304,10 +304,10 @@ import sys
 sys.path[:0] = {folders!r}
 from test_chain_training import TINY_CHAIN, DEEP
 from nisampler.calo.models import build_model
-import nisampler.calo.commands, nisampler.calo.fitting.fit
+import nisampler.calo.fitting.fit, nisampler.calo.given
 
 sys.modules["nisampler.calo.fitting.fit"].build_model = lambda name, known, seed: build_model(TINY_CHAIN, known, seed)
-sys.modules["nisampler.calo.commands"]._geometry = lambda *given: DEEP
+nisampler.calo.given.given_geometry = lambda *given: DEEP
 {more}
 from nisampler.cli import main
 main()
