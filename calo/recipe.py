@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Literal, Protocol
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from nisampler.base.checks import Count, Finite, Fraction, Natural, NonNegative, Positive, Row, settings
+from nisampler.base.checks import Count, Finite, Fraction, Natural, NonNegative, Positive, Row, Width, settings
 from nisampler.base.optim import RateSchedule
 
 Precision = Literal["float32", "tf32", "bfloat16"]
@@ -137,11 +138,17 @@ class FitOptions:
     ----------
     seed
         Same seed, same model.
-    epochs, batch, patience
-        Instead of the recipe's.
+    epochs, batch, patience, learning_rate
+        Instead of the recipes'.
+    hidden
+        Width of all networks, instead of that of the settings of the model.
     symmetry
         Whether training showers are turned and mirrored at random: "auto" does what the settings of the model say,
         unless a test of the showers contradicts.
+    start
+        Folder of a fitted model from whose weights to begin; None for fresh ones.
+    tensorboard
+        Write the losses for TensorBoard, too.
     checkpoint_seconds
         A checkpoint is written at the end of the first epoch after that time; nothing else depends on it.
 
@@ -161,9 +168,13 @@ class FitOptions:
     batch: Count | None = None
     patience: Natural | None = None
     symmetry: SymmetryChoice = "auto"
+    learning_rate: Positive | None = None
+    hidden: Width | None = None
+    start: str | Path | None = None
+    tensorboard: bool = False
     checkpoint_seconds: NonNegative = 30.0
 
     def recipe(self, part: Part) -> Recipe:
         """The recipe of a part with what is said here."""
-        changes = {"epochs": self.epochs, "batch": self.batch, "patience": self.patience}
+        changes = {name: getattr(self, name) for name in ("epochs", "batch", "patience", "learning_rate")}
         return Recipe(**asdict(part.recipe) | {name: value for name, value in changes.items() if value is not None})

@@ -26,10 +26,27 @@ def geometries(
             table(layer_table(*chosen))
 
 
-def models(context: typer.Context) -> None:
-    """List the presets of shower models."""
+def models(
+    context: typer.Context,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[PRESET]", help="Print the settings of this one, TOML for `fit --model`."),
+    ] = None,
+    geometry: Annotated[
+        str | None, typer.Option("--geometry", metavar="NAME", help="For these cells; needed by presets that fit any.")
+    ] = None,
+) -> None:
+    """List the presets of shower models, or the settings of one."""
     with errors(context):
-        from nisampler.calo.models import PRESETS
+        from nisampler.calo.given import given_geometry
+        from nisampler.calo.models import PRESETS, model_config, model_toml
+        from nisampler.errors import ConfigError
 
+        if name is not None:
+            cells = geometry or (PRESETS[name].geometry if name in PRESETS else "toy")
+            if cells is None:
+                raise ConfigError(f"the settings of {name} depend on the cells: say which with --geometry")
+            typer.echo(model_toml(model_config(name, given_geometry(cells))), nl=False)
+            return
         rows = [[name, preset.geometry or "any", preset.text] for name, preset in PRESETS.items()]
         table([["name", "geometry", "model"], *rows])

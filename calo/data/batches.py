@@ -6,7 +6,6 @@ import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from nisampler.base.checks import Positive, checked
 from nisampler.base.device import resolve_device
-from nisampler.calo.data.files import ShowerReader
+from nisampler.calo.data.joined import JoinedReader, Paths, listed
 from nisampler.calo.data.showers import Showers
 from nisampler.calo.detector.geometry import Geometry
 from nisampler.errors import ShowerDataError
@@ -128,17 +127,17 @@ class MemorySource:
 
 
 class StreamedSource:
-    """Showers that stay in their file: each epoch reads random blocks of rows into pools, which are shuffled.
+    """Showers that stay in their files: each epoch reads random blocks of rows into pools, which are shuffled.
 
     Two showers of a batch come from the same block a little more often than in a perfect shuffle, and never from
-    different pools. Blocks are those of the reader, which reads every chunk of the file once in an epoch.
+    different pools. Blocks are those of the readers, which read every chunk of a file once in an epoch.
 
     Parameters
     ----------
-    path, geometry
-        The file.
+    paths, geometry
+        The file, or several.
     rows
-        Increasing positions of the showers in it.
+        Increasing positions of the showers in it, or in all of them together.
     device
         Where the batches go.
     memory
@@ -165,19 +164,20 @@ class StreamedSource:
 
     def __init__(
         self,
-        path: str | Path,
+        paths: Paths,
         geometry: Geometry,
         rows: NDArray[np.int64],
         device: torch.device | str = "cpu",
         memory: float = 2e9,
         columns: slice | None = None,
     ) -> None:
+        self._paths, self._geometry, self._rows, self._device = listed(paths), geometry, rows, resolve_device(device)
         if not len(rows):
-            raise ShowerDataError(f"{path}: there are no showers to learn from or to validate with")
-        self._path, self._geometry, self._rows, self._device = Path(path), geometry, rows, resolve_device(device)
+            named = ", ".join(map(str, self._paths))
+            raise ShowerDataError(f"{named}: there are no showers to learn from or to validate with")
         self._memory, self._columns = memory, columns or slice(0, geometry.n_voxels)
-        with ShowerReader(path, geometry) as reader:
-            block = rows // reader.block
+        with JoinedReader(paths, geometry) as reader:
+            block = reader.blocks(rows)
         self._blocks = np.split(rows, np.flatnonzero(np.diff(block)) + 1)
         self._pools = math.ceil(_size(rows, self._columns) / memory)
 
@@ -187,25 +187,25 @@ class StreamedSource:
     def shuffled(self, size: int, rng: np.random.Generator) -> Iterator[Batch]:
         """All showers once, in random order, in batches of about `size`."""
         pools = np.array_split(rng.permutation(len(self._blocks)), min(self._pools, len(self._blocks)))
-        with ShowerReader(self._path, self._geometry) as reader:
+        with JoinedReader(self._paths, self._geometry) as reader:
             for pool in pools:
                 rows = np.concatenate([self._blocks[block] for block in sorted(pool)])
                 yield from self._read(reader, rows).shuffled(size, rng)
 
     def ordered(self, size: int) -> Iterator[Batch]:
         """All showers once, in order, in batches of at most `size`."""
-        with ShowerReader(self._path, self._geometry) as reader:
+        with JoinedReader(self._paths, self._geometry) as reader:
             for start in range(0, len(self), size):
                 yield from self._read(reader, self._rows[start : start + size]).ordered(size)
 
-    def _read(self, reader: ShowerReader, rows: NDArray[np.int64]) -> MemorySource:
+    def _read(self, reader: JoinedReader, rows: NDArray[np.int64]) -> MemorySource:
         return MemorySource(reader.select(rows, self._columns), self._device)
 
     def window(self, columns: slice) -> ShowerSource:
         """The same showers with these of their voxels alone: read once if they fit into the memory, else streamed."""
         start = self._columns.start
         inner = slice(start + columns.start, start + columns.stop)
-        return source(self._path, self._geometry, self._rows, self._device, self._memory, inner)
+        return source(self._paths, self._geometry, self._rows, self._device, self._memory, inner)
 
 
 @dataclass(frozen=True)
@@ -232,18 +232,18 @@ def _size(rows: NDArray[np.int64], columns: slice) -> int:
 
 
 def source(
-    path: str | Path,
+    paths: Paths,
     geometry: Geometry,
     rows: NDArray[np.int64],
     device: torch.device | str = "cpu",
     memory: float = 4e9,
     columns: slice | None = None,
 ) -> ShowerSource:
-    """Showers of a file: in memory if they take at most `memory` bytes, else streamed.
+    """Showers of a file or several: in memory if they take at most `memory` bytes, else streamed.
 
     Parameters
     ----------
-    path, geometry, rows, device, columns
+    paths, geometry, rows, device, columns
         As for `StreamedSource`.
     memory
         Bytes that showers may take.
@@ -268,6 +268,6 @@ def source(
     """
     checked("memory", memory, Positive)
     if _size(rows, columns or slice(0, geometry.n_voxels)) > memory:
-        return StreamedSource(path, geometry, rows, device, memory, columns)
-    with ShowerReader(path, geometry) as reader:
+        return StreamedSource(paths, geometry, rows, device, memory, columns)
+    with JoinedReader(paths, geometry) as reader:
         return MemorySource(reader.select(rows, columns), device)

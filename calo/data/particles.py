@@ -11,6 +11,7 @@ import numpy as np
 from nisampler.base.rng import Streams
 from nisampler.calo.data.columns import read_column
 from nisampler.calo.data.files import ShowerReader
+from nisampler.calo.data.joined import Paths, listed
 from nisampler.calo.data.showers import particles
 from nisampler.calo.detector.conditions import Condition, spoken
 from nisampler.calo.detector.geometry import Floats, Geometry, IncidentEnergy
@@ -71,13 +72,13 @@ def spoken_options(words: Sequence[str]) -> dict[str, str]:
     return said
 
 
-def conditions_of(path: str | Path, named: Sequence[str]) -> tuple[Condition, ...]:
-    """Conditions that are columns of a file of showers, with their range, or all values where they are few.
+def conditions_of(paths: Paths, named: Sequence[str]) -> tuple[Condition, ...]:
+    """Conditions that are columns of files of showers, with their range, or all values where they are few.
 
     Parameters
     ----------
-    path
-        The file.
+    paths
+        The file, or several.
     named
         "NAME" for a number, "NAME=deg" or "NAME=rad" for an azimuth, "NAME=category" for codes.
 
@@ -86,7 +87,7 @@ def conditions_of(path: str | Path, named: Sequence[str]) -> tuple[Condition, ..
     ConfigError
         If a kind is unknown.
     ShowerDataError
-        If the file has no such column of finite numbers, or more than twenty codes.
+        If a file has no such column of finite numbers, or more than twenty codes.
     StorageError, CorruptFileError
         If it cannot be read.
 
@@ -95,13 +96,13 @@ def conditions_of(path: str | Path, named: Sequence[str]) -> tuple[Condition, ..
     >>> conditions_of("nowhere.h5", [])
     ()
     """
-    return tuple(_condition_of(Path(path), *text.partition("=")[::2]) for text in named)
+    return tuple(_condition_of(listed(paths), *text.partition("=")[::2]) for text in named)
 
 
-def _condition_of(path: Path, name: str, kind: str) -> Condition:
+def _condition_of(paths: Sequence[Path], name: str, kind: str) -> Condition:
     if kind not in ("", "deg", "rad", "category"):
         raise ConfigError(f"--condition {name}={kind}: an azimuth is deg or rad, codes are category")
-    values = read_column(path, name)
+    values, path = np.concatenate([read_column(path, name) for path in paths]), ", ".join(map(str, paths))
     if not len(values) or not np.isfinite(values).all():
         raise ShowerDataError(f"{path}: {name} must hold a finite number for each shower")
     found = np.unique(values)

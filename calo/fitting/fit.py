@@ -14,19 +14,30 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from nisampler.base.checks import Count, Positive, settings
+from nisampler.base.checks import Count, Positive, Row, settings
 from nisampler.base.locks import lock_folder
 from nisampler.base.outputs import new_folder
 from nisampler.base.storage import make_folder, remove_stale
 from nisampler.calo.data.batches import ShowerData, source
-from nisampler.calo.data.files import Indices, ShowerReader, split
+from nisampler.calo.data.files import Indices, split
+from nisampler.calo.data.joined import JoinedReader
 from nisampler.calo.detector.geometry import Geometry
+from nisampler.calo.fitting.losses import (
+    LOSSES,
+    TENSORBOARD,
+    LossCurves,
+    LossFile,
+    require_tensorboard,
+    summary_writer,
+    told_to,
+)
 from nisampler.calo.fitting.part_queue import PartQueue
 from nisampler.calo.fitting.ranks import ranks
 from nisampler.calo.fitting.records import PartResult
+from nisampler.calo.fitting.start import Start, start_from
 from nisampler.calo.fitting.store import BASE, DESCRIPTION, describe, save_model
 from nisampler.calo.fitting.symmetry import Symmetry, choose_symmetry
-from nisampler.calo.models import ModelConfig, ShowerModel, build_model, model_streams
+from nisampler.calo.models import ModelConfig, ShowerModel, build_model, model_config, model_streams, widened
 from nisampler.calo.recipe import FitOptions
 from nisampler.errors import ConfigError, ShowerDataError, StorageError
 from nisampler.ui.monitor import SILENT, LogMonitor, Monitor, Monitors, log_end
@@ -39,16 +50,16 @@ _MOST, _COPIES = 50_000, 8
 
 @settings
 class DataOptions:
-    """Which showers of a file are used, and how much memory they may take.
+    """Which showers of files are used, and how much memory they may take.
 
     Parameters
     ----------
     path
-        The file.
+        The file, or several, whose showers are taken together.
     validation
         Share of the showers that is kept for validation.
     limit
-        Only the first showers; None for all.
+        Only the first showers of them all; None for all.
     memory
         Bytes of showers that a process may hold; what is larger is streamed in every epoch. A part of a model that
         looks at some layers alone needs their voxels only.
@@ -66,7 +77,7 @@ class DataOptions:
     nisampler.errors.ConfigError: validation = 1.5: must be a number, more than 0 and less than 1
     """
 
-    path: str | Path
+    path: str | Path | Row[str | Path]
     validation: Annotated[Positive, Field(lt=1.0)] = 0.1
     limit: Count | None = None
     memory: Positive = 4e9
@@ -77,7 +88,7 @@ class Fitted:
     """A fitted model, how its parts were trained, the seconds that this process needed, and how many there were.
 
     `warnings` say what of the showers was not used, or of no use; `symmetry` whether they were
-    turned and mirrored, and why.
+    turned and mirrored, and why; `start` what was taken over from a fitted model.
 
     >>> from nisampler.calo.detector.geometries import geometry
     >>> Fitted(build_model("small-inn", geometry("toy")), [], 1.0, 1.0).processes
@@ -91,6 +102,7 @@ class Fitted:
     processes: int = 1
     warnings: tuple[str, ...] = ()
     symmetry: Symmetry | None = None
+    start: Start | None = None
 
 
 def fit(
@@ -103,7 +115,7 @@ def fit(
     monitor: Monitor = SILENT,
     resume: bool = False,
 ) -> Fitted:
-    """Fit a model to the showers of a file and store it.
+    """Fit a model to the showers of a file, or several, and store it.
 
     Processes that torchrun started share out the parts of the model, each with its own GPU for the device "cuda"; the
     folder has the same bytes as with one process, and may be resumed with another number of them.
@@ -113,7 +125,7 @@ def fit(
     data, geometry
         The showers and their cells.
     preset
-        The name of one of `nisampler.calo.models`, or settings.
+        The name of one of `nisampler.calo.models`, a TOML file, or settings.
     output
         Folder of the model.
     options
@@ -131,7 +143,9 @@ def fit(
     ConfigError
         If a fit is resumed with other settings, or too few showers are there.
     ModelError
-        If another process failed.
+        If another process failed, or the model of `options.start` does not fit.
+    MissingExtraError
+        If TensorBoard is asked for and not installed.
     NisamplerError
         As reading, building and training do.
 
@@ -148,22 +162,24 @@ def fit(
     ['energies', 'voxels']
     """
     options, folder = options or FitOptions(), Path(output)
-    start, cpu_start = time.monotonic(), time.process_time()
+    if options.tensorboard:
+        require_tensorboard()
+    began, cpu_began = time.monotonic(), time.process_time()
     with ranks() as group, ExitStack() as stack:
-        with ShowerReader(data.path, geometry) as reader:
+        with JoinedReader(data.path, geometry) as reader:
             training, validation, facts = _rows(reader, data, options.seed)
-            model = build_model(preset, geometry, options.seed)
+            model = build_model(_chosen(preset, geometry, options), geometry, options.seed)
             if group.rank == 0:
                 stack.enter_context(_claim(folder, resume))
             group.barrier()
             begun = (folder / DESCRIPTION).is_file()
             stack.enter_context(log_end(folder / LOG))
             symmetry, notes = _prepare(model, reader, training, data.memory, options)
+            start = None if options.start is None else start_from(options.start, model)
             model.trained_energies = (facts["incident_mev"][0], facts["incident_mev"][1])
             model.trained_conditions = facts.get("conditions", {})
-        name = preset.family if isinstance(preset, ModelConfig) else preset
-        said = ("seed", "epochs", "batch", "patience", "symmetry")
-        settings = {key: getattr(options, key) for key in said}
+        name = preset.family if isinstance(preset, ModelConfig) else Path(preset).name
+        settings = _settings(options, start)
         group.barrier()
         if begun:
             _check_same(folder, model, name, settings, facts)
@@ -178,10 +194,26 @@ def fit(
         showers = ShowerData(
             *(source(data.path, geometry, rows, place, memory * len(rows)) for rows in (training, validation))
         )
-        queue = PartQueue(model.to(place), showers, folder, options, place, told, resume, group)
-        results = queue.run()
-    seconds = time.monotonic() - start, time.process_time() - cpu_start
-    return Fitted(model, results, *seconds, group.count, tuple(notes), symmetry)
+        losses, weights = LossFile(folder / LOSSES), {} if start is None else start.weights
+        curves = [LossCurves(summary_writer(folder / TENSORBOARD)).add] if options.tensorboard else []
+        watch = told_to([losses.add, *curves])
+        where = (options, place, told, resume, group)
+        results = PartQueue(model.to(place), showers, folder, *where, weights, watch, losses).run()
+    seconds = time.monotonic() - began, time.process_time() - cpu_began
+    return Fitted(model, results, *seconds, group.count, tuple(notes), symmetry, start)
+
+
+def _chosen(preset: str | ModelConfig, geometry: Geometry, options: FitOptions) -> str | ModelConfig:
+    """The settings of the model, with networks of the width that is asked for."""
+    if options.hidden is None:
+        return preset
+    return widened(model_config(preset, geometry) if isinstance(preset, str) else preset, options.hidden)
+
+
+def _settings(options: FitOptions, start: Start | None) -> dict[str, Any]:
+    """What a fit that is resumed must have been begun with."""
+    said = ("seed", "epochs", "batch", "patience", "symmetry", "learning_rate", "hidden")
+    return {key: getattr(options, key) for key in said} | {"start": None if start is None else dict(start.facts)}
 
 
 def _claim(folder: Path, resume: bool) -> IO[str]:
@@ -198,15 +230,15 @@ def _claim(folder: Path, resume: bool) -> IO[str]:
     return lock
 
 
-def _rows(reader: ShowerReader, data: DataOptions, seed: int) -> tuple[Indices, Indices, dict[str, Any]]:
+def _rows(reader: JoinedReader, data: DataOptions, seed: int) -> tuple[Indices, Indices, dict[str, Any]]:
     """The showers for training and for validation, and facts that identify them."""
     n = len(reader) if data.limit is None else min(data.limit, len(reader))
     training, validation = split(n, (1.0 - data.validation, data.validation), seed)
     if not len(training) or not len(validation):
-        raise ConfigError(f"{reader.path}: {n} showers are too few to train with and to validate with")
+        raise ConfigError(f"{reader.name}: {n} showers are too few to train with and to validate with")
     incident = np.ascontiguousarray(reader.incident[:n])
     facts = {
-        "file": reader.path.name,
+        "file": reader.name,
         "showers": n,
         "training": len(training),
         "validation": len(validation),
@@ -222,7 +254,7 @@ def _rows(reader: ShowerReader, data: DataOptions, seed: int) -> tuple[Indices, 
 
 
 def _prepare(
-    model: ShowerModel, reader: ShowerReader, training: Indices, memory: float, options: FitOptions
+    model: ShowerModel, reader: JoinedReader, training: Indices, memory: float, options: FitOptions
 ) -> tuple[Symmetry, list[str]]:
     """Give a model its symmetry and the constants of its standardisation, from as many showers as the memory allows.
 
@@ -233,7 +265,7 @@ def _prepare(
     few = reader.select(training[:: math.ceil(len(training) / most)])
     if few.empty == len(few):
         raise ShowerDataError(
-            f"{reader.path}: no shower of {len(few)} has energy in any voxel: there is nothing to learn"
+            f"{reader.name}: no shower of {len(few)} has energy in any voxel: there is nothing to learn"
         )
     notes = reader.notes()
     if few.empty:
@@ -250,5 +282,10 @@ def _check_same(folder: Path, model: ShowerModel, name: str, settings: dict[str,
     stored = describe(folder)
     wanted = {"model": name, "config": model.config, "cells": model.geometry.digest, "data": facts, **settings}
     changed = [key for key, value in wanted.items() if stored.get(key) != value]
+    if changed == ["epochs"]:
+        raise ConfigError(
+            f"{folder} was begun with another epochs, on which learning rates depend: resume with the same, or train "
+            f"a finished fit for longer by --from {folder} and a new --output"
+        )
     if changed:
         raise ConfigError(f"{folder} was begun with another {', '.join(changed)}: resume with the same, or begin anew")

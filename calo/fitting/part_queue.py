@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from nisampler.base.checkpoints import has_checkpoint, load_checkpoint
 from nisampler.calo.data.batches import ShowerData
+from nisampler.calo.fitting.losses import LossFile
 from nisampler.calo.fitting.ranks import Ranks
-from nisampler.calo.fitting.records import RECORD, PartResult, stage_of
+from nisampler.calo.fitting.records import RECORD, PartResult, Watch, stage_of
 from nisampler.calo.fitting.store import load_base, part_folder, save_base
 from nisampler.calo.fitting.training import fit_part, restore_part
 from nisampler.calo.models import ShowerModel, model_streams
@@ -62,6 +65,12 @@ class PartQueue:
         As for `nisampler.calo.fitting.fit.fit`.
     ranks
         The processes.
+    start
+        Weights to begin with, by part.
+    watch
+        As for `fit_part`.
+    losses
+        The file in which epochs that are trained again are forgotten.
 
     Examples
     --------
@@ -91,6 +100,9 @@ class PartQueue:
     monitor: Monitor
     resume: bool
     ranks: Ranks
+    start: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    watch: Watch = lambda part, record, seconds: None
+    losses: LossFile | None = None
 
     def run(self) -> list[PartResult]:
         """Train what is not trained yet; afterwards every process holds the whole model.
@@ -108,6 +120,8 @@ class PartQueue:
         monitor.plan({stage_of(part): self._units(part) for part in parts})
         if results:
             monitor.line(f"{len(results)} of {len(parts)} parts were trained")
+        if self.losses is not None and not self.ranks.rank:
+            self.losses.begin(self._epochs(results))
         # Nobody writes before everybody has read.
         self.ranks.barrier()
         told = self._tell(monitor, results, set())
@@ -140,6 +154,15 @@ class PartQueue:
                 monitor.progress(stage_of(part), total, total, {} if result is None else result.figures())
         return {part.name for part in over}
 
+    def _epochs(self, results: Mapping[str, PartResult]) -> dict[str, int]:
+        """How many epochs of each part need not be trained again."""
+        done = {name: len(result.history) for name, result in results.items()}
+        for part in self.model.parts:
+            place = part_folder(self.folder, part.name)
+            if self.resume and part.name not in done and has_checkpoint(place):
+                done[part.name] = load_checkpoint(place)[1]["epoch"]
+        return done
+
     def _restored(self) -> dict[str, PartResult]:
         """What was trained before, put into the model."""
         if not self.resume:
@@ -166,7 +189,8 @@ class PartQueue:
             data = data.window(slice(starts[part.layers[0]], starts[part.layers[1]]))
         place = part_folder(self.folder, part.name)
         streams = model_streams(self.model.config, self.options.seed)
-        return fit_part(part, data, place, self.options, self.device, self.monitor, self.resume, streams)
+        rest = (self.monitor, self.resume, streams, self.start.get(part.name), self.watch)
+        return fit_part(part, data, place, self.options, self.device, *rest)
 
     def _finish(self) -> None:
         """What the model does after its parts are trained, once; the processes share the result."""

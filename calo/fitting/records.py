@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from nisampler.calo.recipe import Part
 
 RECORD = "training.json"
+Watch = Callable[[str, "EpochRecord", float], object]
+"""What is told of each epoch that is over: the name of the part, the record, and the seconds that it took."""
 
 
 @dataclass(frozen=True)

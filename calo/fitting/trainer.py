@@ -73,6 +73,12 @@ class PartTrainer:
         self.history: list[EpochRecord] = []
         self.warnings: list[str] = []
 
+    def begin_with(self, weights: Mapping[str, Tensor]) -> None:
+        """Start from these weights, which are kept unless an epoch finds better ones."""
+        self.part.module.load_state_dict(weights)
+        self.average = RunningAverage(self.part.module, self.recipe.ema)
+        self.best.note(self.validate(), 0, self.part.module)
+
     def advance(self, monitor: Monitor) -> None:
         """One epoch and its validation.
 

@@ -16,7 +16,7 @@ from nisampler.base.checkpoints import part as named
 from nisampler.base.rng import Streams
 from nisampler.base.storage import write_sealed
 from nisampler.calo.data.batches import ShowerData
-from nisampler.calo.fitting.records import RECORD, PartResult
+from nisampler.calo.fitting.records import RECORD, PartResult, Watch
 from nisampler.calo.fitting.trainer import PartTrainer, check_recipe
 from nisampler.calo.recipe import FitOptions, Part
 from nisampler.ui.monitor import SILENT, Monitor
@@ -31,6 +31,8 @@ def fit_part(
     monitor: Monitor = SILENT,
     resume: bool = False,
     streams: Streams | None = None,
+    start: Mapping[str, Tensor] | None = None,
+    watch: Watch = lambda part, record, seconds: None,
 ) -> PartResult:
     """Train one part; afterwards it holds the weights with the best validation loss.
 
@@ -48,9 +50,12 @@ def fit_part(
         Who is told the progress.
     resume
         Continue from the checkpoint, if there is one; the result has the same bytes as that of a training in one go.
-
     streams
         Of the model, since parts of other models have the same names; by default those of the seed.
+    start
+        Weights to begin with; without them those that the part has.
+    watch
+        Called after each epoch with the name of the part, the record, and the seconds that it took.
 
     Returns
     -------
@@ -94,9 +99,14 @@ def fit_part(
     if resume and has_checkpoint(directory):
         trainer.load_state(*load_checkpoint(directory, device))
         monitor.line(f"{part.name}: {trainer.epoch} of {trainer.recipe.epochs} epochs were done")
+    elif start is not None:
+        trainer.begin_with(start)
     saved, told = time.monotonic(), len(trainer.warnings)
     while not trainer.done:
+        epoch, began = trainer.epoch, time.monotonic()
         trainer.advance(monitor)
+        if trainer.epoch > epoch:
+            watch(part.name, trainer.history[-1], time.monotonic() - began)
         for text in trainer.warnings[told:]:
             monitor.line(text)
         told = len(trainer.warnings)

@@ -18,6 +18,7 @@ EXTRAS = {
     "hepmc": "writes HepMC files",
     "zstd": "event files packed by Zstandard",
     "export": "shower models as ONNX files",
+    "tensorboard": "losses of shower models as curves of TensorBoard",
     "plots": "reports in the style of an experiment",
     "dask": "runs and events on Dask clusters",
     "mpi": "runs and events by MPI",

@@ -308,3 +308,36 @@ def test_help_as_a_command_of_its_own(tmp_path: Path) -> None:
         )
         assert done.returncode == 0 and all(word in done.stdout for word in words)
         assert "nisampler.calo.models" not in done.stderr and "h5py" not in done.stderr
+
+
+def test_a_model_of_ones_own(folder: Path, tmp_path: Path) -> None:
+    """Settings are printed, and what goes into a fit beside them is said by options."""
+    code, text, _ = call("models", "small-inn", "--geometry", "toy")
+    assert code == 0 and text.startswith('family = "one-step"')
+    (tmp_path / "my.toml").write_text(text.replace("hidden = 256", "hiden = 16"))
+    data = ["--geometry", "toy", "--data", folder / "data.h5", "--device", "cpu"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nisampler.calo.fitting.fit.build_model", build_model)
+        code, _, err = call("fit", *data, "--model", tmp_path / "my.toml", "-o", tmp_path / "own")
+    assert code == 1 and "my.toml: flows[1]: unknown setting net.hiden" in err
+    code, _, err = call("models", "small-inn")
+    assert code == 1 and "depend on the cells: say which with --geometry" in err
+    assert call("models", "caloinn-ds2")[0] == 0
+    code, _, err = call("models", "none")
+    assert code == 1 and "no preset is called 'none'" in err
+
+
+def test_fits_that_begin_with_another(folder: Path, tmp_path: Path) -> None:
+    more = folder.parent / "more.h5"
+    call("simulate", "--geometry", "toy", "--showers", 50, "--seed", 5, "--output", more)
+    data = ["--geometry", "toy", "--data", folder / "data.h5", "--data", more, "--device", "cpu"]
+    options = ["--from", folder / "model", "--model", "tiny", "--epochs", 1, "--learning-rate", 0.01]
+    code, out, err = call("fit", *data, *options, "--output", tmp_path / "new")
+    assert code == 0 and err == "" and f"those of {folder / 'model'} for total, shape" in out.replace("\n", " ")
+    assert len((tmp_path / "new" / "losses.csv").read_text().splitlines()) == 3
+    code, _, err = call("fit", *data, *options, "--output", tmp_path / "new")
+    assert code == 1 and "continue with --resume" in err
+    code, _, err = call("fit", *data, "--output", tmp_path / "other")
+    assert code == 1 and "say which model with --model, or with --from" in err
+    code, _, err = call("fit", *data, "--from", tmp_path, "--output", tmp_path / "other")
+    assert code == 1 and "is not the folder of a shower model" in err

@@ -106,3 +106,9 @@ def build(name: str | dict[str, Any], geometry: Geometry, seed: int = 1) -> Tiny
         raise ModelError(f"no model is called {name!r}")
     broken = name["broken"] if isinstance(name, dict) else 0.5 * (name == "tiny-broken")
     return TinyModel(geometry, broken)
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    """The files of a fitted model, but for those that tell the time."""
+    files = [p for p in folder.rglob("*") if p.is_file() and p.suffix not in (".log", ".csv") and p.name != ".lock"]
+    return {str(p.relative_to(folder)): p.read_bytes() for p in files}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_model import TinyModel, build, write_file
+from tiny_model import TinyModel, build, bytes_of, write_file
 from torch import Tensor
 
 from nisampler.calo.data.batches import MemorySource, ShowerData, StreamedSource, source
@@ -69,11 +69,6 @@ def chain() -> Iterator[None]:
             lambda config, known: (build if "broken" in config else build_model)(config, known),
         )
         yield
-
-
-def bytes_of(folder: Path) -> dict[str, bytes]:
-    files = [p for p in folder.rglob("*") if p.is_file() and p.suffix != ".log" and p.name != ".lock"]
-    return {str(p.relative_to(folder)): p.read_bytes() for p in files}
 
 
 class Watch(Monitor):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_model import TinyModel, build, write_file
+from tiny_model import TinyModel, build, bytes_of, write_file
 
 from nisampler.base.checkpoints import save_checkpoint
 from nisampler.base.locks import lock_folder
@@ -59,11 +59,6 @@ def fitted(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def folder(fitted: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(fitted, tmp_path / "model"))
-
-
-def bytes_of(folder: Path) -> dict[str, bytes]:
-    files = [p for p in folder.rglob("*") if p.is_file() and p.suffix != ".log" and p.name != ".lock"]
-    return {str(p.relative_to(folder)): p.read_bytes() for p in files}
 
 
 def edit(folder: Path, **changes: Any) -> None:
