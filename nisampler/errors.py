@@ -126,8 +126,12 @@ class ShowerDataError(NisamplerError, ValueError):
     """Shower data are malformed: wrong shape, units, sign or not finite; the message names file, event and voxel."""
 
 
+class JetDataError(NisamplerError, ValueError):
+    """Jets are malformed: wrong shape or type, not finite, or empty; the message names the file and the first jet."""
+
+
 class ModelError(NisamplerError, ValueError):
-    """A shower model cannot be built, loaded or asked for what it does not have."""
+    """A model of showers or jets cannot be built, loaded or asked for what it does not have."""
 
 
 class WorkerError(NisamplerError, RuntimeError):

@@ -19,6 +19,7 @@ EXTRAS = {
     "zstd": "event files packed by Zstandard",
     "export": "shower models as ONNX files",
     "tensorboard": "losses of shower models as curves of TensorBoard",
+    "jets": "FastJet and Pythia 8, which make jets to learn from",
     "plots": "reports in the style of an experiment",
     "dask": "runs and events on Dask clusters",
     "mpi": "runs and events by MPI",

@@ -248,6 +248,7 @@ def test_each_library_has_its_one_place() -> None:
         "pyhepmc": ("nisampler.events",),
         "pyamplicol": ("nisampler.processes",),
         "pythia8mc": ("tests only",),
+        "fastjet": ("tests only",),
     }
     found = [
         f"{name} imports {library}"

@@ -1,0 +1,1 @@
+"""Jets as sets of constituents: files, models, metrics; a neighbour of showers that shares their training."""
