@@ -130,6 +130,31 @@ def generate(
 
 
 @app.command()
+def evaluate(
+    context: typer.Context,
+    reference: Annotated[Path, typer.Option(help="File of reference jets that no model has seen.")],
+    candidate: Annotated[list[str], typer.Option(metavar="NAME=FILE", help="Generated jets; may be repeated.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the report to make.")],
+    jets: Annotated[int | None, typer.Option(min=2, help="At most so many of each file.")] = None,
+    seed: Seed = 1,
+    quiet: Quiet = False,
+) -> None:
+    """Compare generated jets with reference jets: W1 distances beside their floor, FPD, KPD, a report."""
+    with errors(context):
+        from nisampler.base.outputs import new_folder
+        from nisampler.calo.commands.words import pairs
+        from nisampler.calo.jets import evaluation
+
+        files = pairs("--candidate", candidate)
+        new_folder(output, evaluation.OWN)
+        with monitor_for(not quiet) as monitor, machine("cpu", 1):
+            result = evaluation.evaluate(reference, files, output, seed, jets, monitor)
+        table(evaluation.table_rows(result), quiet)
+        warnings = [("warning", text) for text in result["warnings"]]
+        show([("report", str(output / "report.html")), *warnings], quiet)
+
+
+@app.command()
 def models(context: typer.Context) -> None:
     """List the presets of models of jets."""
     with errors(context):

@@ -44,8 +44,8 @@ def totals(constituents: Constituents) -> tuple[Floats, Floats]:
 def efps(constituents: Constituents) -> Floats:
     r"""The energy-flow polynomials (n, 5) of `EFPS` (1712.07124).
 
-    :math:`\sum_{i_1 … i_4} z_{i_1} … z_{i_4} \prod_{(k, l)} θ_{i_k i_l}` over the edges of a graph, with z = ptrel and
-    θ the distance in pseudorapidity and azimuth.
+    :math:`\sum_{i_1 \ldots i_4} z_{i_1} \cdots z_{i_4} \prod_{(k, l)} \theta_{i_k i_l}` over the edges of a
+    graph, with z = ptrel and θ the distance in pseudorapidity and azimuth.
 
     Examples
     --------
