@@ -15,6 +15,7 @@ from nisampler.calo.models.distillation import DistillationConfig
 from nisampler.calo.models.flows import build_flow
 from nisampler.calo.models.inductive import InductiveModel, InductiveStudentModel, next_context
 from nisampler.calo.models.matching import build_matching
+from nisampler.calo.models.onestep import build_onestep
 from nisampler.calo.models.student import StudentModel
 from nisampler.errors import ConfigError
 from nisampler.flows import Flow
@@ -126,4 +127,5 @@ _BUILDERS: dict[str, Builder] = {
     "inductive": _inductive,
     "inductive-student": _inductive_student,
     "matching": build_matching,
+    "matching-student": build_onestep,
 }

@@ -72,6 +72,7 @@ FAMILIES: dict[str, Kinds] = {
     "inductive": (FlowConfig, FlowConfig, FlowConfig),
     "inductive-student": (FlowConfig,) * 5,
     "matching": (VelocityConfig, VelocityConfig),
+    "matching-student": (VelocityConfig,) * 4,
 }
 """The settings of the flows of each family; `nisampler.calo.models.register` adds one."""
 
@@ -85,12 +86,14 @@ class ModelConfig:
     family
         "two-step" (CaloFlow), "one-step" (CaloINN), "student" (a distilled flow II on a two-step teacher), "chain"
         (L2LFlows: a flow for each layer), "inductive" (iCaloFlow: one flow from layer to layer), "inductive-student",
-        "matching" (conditional flow matching in two steps), or one of your own, see `nisampler.calo.models.register`.
+        "matching" (conditional flow matching in two steps), "matching-student" (that with students that take a step or
+        two), or one of your own, see `nisampler.calo.models.register`.
     preprocessing
         From showers to coordinates.
     flows
         Flow I and flow II; one flow; flow I, flow II and the student; that of the energies and that of a layer;
-        iCaloFlow's three, and the students of the last two; velocities of the energies and of the voxels.
+        iCaloFlow's three, and the students of the last two; velocities of the energies and of the voxels,
+        and their students.
     recipes
         One for each flow.
     symmetric

@@ -43,15 +43,23 @@ class MatchingModel(TwoStepModel):
         """What the voxels are given, each number cut at ±8."""
         return super().voxel_condition(y, incident).clamp(-_REACH, _REACH)
 
-    def _energy_loss(self, voxels: Tensor, incident: Tensor, generator: torch.Generator) -> Tensor:
+    def energy_task(self, voxels: Tensor, incident: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """What a velocity of the energies learns: coordinates (n, L) and their conditions."""
         energies = self.preprocessing.cells.layer_energies(voxels, generator)
         y, _ = self.preprocessing.energy_coordinates(energies, energy_of(incident))
-        return self.energy_flow.loss(y.clamp(-_REACH, _REACH), self.condition(incident), generator)
+        return y.clamp(-_REACH, _REACH), self.condition(incident)
 
-    def _voxel_loss(self, voxels: Tensor, incident: Tensor, generator: torch.Generator) -> Tensor:
+    def voxel_task(self, voxels: Tensor, incident: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """What a velocity of the voxels learns: coordinates (n, V) and their conditions."""
         y, _ = self.coordinates(voxels, incident, generator, turned=True)
         y, energies = self.geometry.divide(y)
-        return self.voxel_flow.loss(y.clamp(-_REACH, _REACH), self.voxel_condition(energies, incident), generator)
+        return y.clamp(-_REACH, _REACH), self.voxel_condition(energies, incident)
+
+    def _energy_loss(self, voxels: Tensor, incident: Tensor, generator: torch.Generator) -> Tensor:
+        return self.energy_flow.loss(*self.energy_task(voxels, incident, generator), generator)
+
+    def _voxel_loss(self, voxels: Tensor, incident: Tensor, generator: torch.Generator) -> Tensor:
+        return self.voxel_flow.loss(*self.voxel_task(voxels, incident, generator), generator)
 
     def _sample(self, incident: Tensor, generator: torch.Generator) -> Tensor:
         energies = self.energy_flow.draw(incident.shape[0], self.condition(incident), generator)

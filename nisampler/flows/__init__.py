@@ -26,6 +26,7 @@ from nisampler.flows.distributions import Base, StandardNormal, UniformCube
 from nisampler.flows.flow import Flow
 from nisampler.flows.grouped import GridSpline, GroupedFlow
 from nisampler.flows.masks import binary_masks, exchange_masks, random_masks
+from nisampler.flows.mean import MeanFlow
 from nisampler.flows.nets.bayesian import VariationalLinear, draw, kl, training_noise, use_map
 from nisampler.flows.nets.mlp import MLP, FourierFeatures, NetConfig, ResidualNet
 from nisampler.flows.nets.unet import ConstantMaps, ConvEmbedding, UNet, UNetConfig
@@ -75,6 +76,7 @@ __all__ = [
     "LULinear",
     "Logit",
     "MaskedAutoregressiveTransform",
+    "MeanFlow",
     "NetConfig",
     "PerPixel",
     "Permutation",

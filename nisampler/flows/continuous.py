@@ -240,12 +240,29 @@ def continuous_flow(
     generator = generator or torch.Generator().manual_seed(0)
     dim, context_dim = checked("dim", dim, Coordinates), checked("context_dim", context_dim, Natural)
     grid = checked("grid", grid, Sizes | None)
-    network: nn.Module
-    if config.kind == "velocity-mlp":
-        network = VelocityMLP(dim, context_dim, config, generator)
-    elif grid is None or math.prod(grid) != dim:
-        raise ConfigError(f"a velocity over patches needs a grid of {dim} cells, got {grid}")
-    else:
-        network = VelocityViT(grid, context_dim, config, generator)
+    network = velocity_network(dim, context_dim, config, generator, grid)
     flow = ContinuousFlow(ContinuousTransform(dim, network, config))
     return flow.assembled("continuous", dim=dim, config=config, context_dim=context_dim, grid=grid)
+
+
+def velocity_network(
+    dim: int, context_dim: int, config: VelocityConfig, generator: torch.Generator, grid: Sizes | None
+) -> nn.Module:
+    """The fresh network of a config: points (n, dim), times (n, 1) and a context to velocities (n, dim).
+
+    Raises
+    ------
+    ConfigError
+        If a "velocity-vit" has no grid of `dim` cells, or its patches do not fill it.
+
+    Examples
+    --------
+    >>> network = velocity_network(3, 0, VelocityConfig(hidden=8, layers=1), torch.Generator().manual_seed(1), None)
+    >>> network(torch.zeros(5, 3), torch.zeros(5, 1)).shape
+    torch.Size([5, 3])
+    """
+    if config.kind == "velocity-mlp":
+        return VelocityMLP(dim, context_dim, config, generator)
+    if grid is None or math.prod(grid) != dim:
+        raise ConfigError(f"a velocity over patches needs a grid of {dim} cells, got {grid}")
+    return VelocityViT(grid, context_dim, config, generator)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from nisampler.calo.detector.geometry import Geometry
@@ -15,6 +16,9 @@ from nisampler.flows import VelocityConfig
 # In place of CaloDREAM's autoregressive transformer of the energies: about as many weights.
 _ENERGIES = VelocityConfig(hidden=512, layers=4, frequencies=64, solver="rk4", steps=50)
 _ENERGY_RECIPE = Recipe(500, 4000, 2e-3, "one-cycle")
+
+# Of a student: evaluations for each shower, in place of 32.
+_JUMPS = 1
 
 
 def _calodream(
@@ -51,9 +55,23 @@ def _small(geometry: Geometry) -> ModelConfig:
     return ModelConfig("matching", clear_noise(geometry), (energies, voxels), recipes, turns(geometry))
 
 
+def _onestep(geometry: Geometry) -> ModelConfig:
+    """The same, and students that jump along the ways of its velocities."""
+    taught = _small(geometry)
+    energies, voxels = (replace(flow, steps=_JUMPS) for flow in taught.flows if isinstance(flow, VelocityConfig))
+    recipes = (
+        Recipe(8, 256, 1e-3, warm_up=0.1, clip=5.0, ema=0.99),
+        Recipe(5, 64, 7e-4, warm_up=0.1, clip=5.0, ema=0.998),
+    )
+    return replace(
+        taught, family="matching-student", flows=(*taught.flows, energies, voxels), recipes=(*taught.recipes, *recipes)
+    )
+
+
 MATCHING: Mapping[str, Preset] = MappingProxyType(
     {
         "small-matching": Preset("two-step flow matching for a CPU: residual networks", _small),
+        "small-matching-onestep": Preset("the same with students that take one step (MeanFlow, 2505.13447)", _onestep),
         "calodream-ds2": Preset(
             "CaloDREAM (2405.09629): transformer of 135 patches, width 480",
             _calodream(_transformer((3, 16, 1), 480, 4), 800, 100.0, 1e-5),

@@ -15,6 +15,7 @@ from nisampler.calo.models.base import OneStepModel, TwoStepModel
 from nisampler.calo.models.chain import ChainModel
 from nisampler.calo.models.inductive import InductiveModel, InductiveStudentModel
 from nisampler.calo.models.matching import MatchingModel
+from nisampler.calo.models.onestep import OneStepMatchingModel
 from nisampler.calo.models.presets.catalogue import preset
 from nisampler.calo.models.student import StudentModel
 from nisampler.calo.preprocessing.preprocessing import PreprocessingConfig
@@ -30,6 +31,7 @@ FAMILIES = {
     "inductive": InductiveModel,
     "inductive-student": InductiveStudentModel,
     "matching": MatchingModel,
+    "matching-student": OneStepMatchingModel,
 }
 SMALL = [name for name, entry in PRESETS.items() if entry.geometry is None]
 # Families whose networks need no storage to be built: their largest would take gigabytes.
