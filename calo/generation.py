@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +14,13 @@ from numpy.typing import NDArray
 from nisampler.base.checks import Count, Natural, checked
 from nisampler.base.rng import Streams
 from nisampler.calo.data.checks import check_incident
+from nisampler.calo.data.kinds import POINTS, AnyShowers
 from nisampler.calo.data.particles import draw_particles
+from nisampler.calo.data.points import PointShowers, project
 from nisampler.calo.data.showers import Showers, Voxels
 from nisampler.calo.data.writer import ShowerWriter
 from nisampler.calo.detector.geometry import Floats, Geometry
-from nisampler.calo.models import ShowerModel, model_streams
+from nisampler.calo.models import GenerativeModel, model_streams
 from nisampler.errors import ConfigError, ModelError
 from nisampler.ui.monitor import SILENT, Monitor
 
@@ -43,13 +46,15 @@ class GeneratedShowers:
     empty
         Showers without energy.
     energy_ratio, occupancy
-        Means of E_tot/E_inc and of the share of voxels above the threshold.
+        Means of E_tot/E_inc and of the share of voxels above the threshold; of point clouds, of their number of points.
     seconds
         Of the wall clock.
     outside
         Showers whose incident energy lies outside those that the model learned from.
     warnings
         One sentence on these, if there are any.
+    beside
+        Shares of the points and of the energy that fell beside all cells, where point clouds were projected.
 
     Examples
     --------
@@ -65,9 +70,10 @@ class GeneratedShowers:
     seconds: float
     outside: int = 0
     warnings: tuple[str, ...] = ()
+    beside: tuple[float, float] | None = None
 
 
-def freeze_draw(model: ShowerModel, seed: int, draw: int) -> None:
+def freeze_draw(model: GenerativeModel, seed: int, draw: int) -> None:
     """Give the variational weights of a model draw number `draw` of their posterior, instead of their means.
 
     The draw depends on the seed, its number and the model. Showers of several draws that are generated with one seed
@@ -117,7 +123,7 @@ class ShowerGenerator:
     (3, 240)
     """
 
-    def __init__(self, model: ShowerModel, seed: int, limit: int, laws: Geometry | None = None) -> None:
+    def __init__(self, model: GenerativeModel, seed: int, limit: int, laws: Geometry | None = None) -> None:
         self.model, self.limit, self.laws = model, limit, laws or model.geometry
         self.streams, self.own_streams = Streams(seed), model_streams(model.config, seed)
         self.device = next(model.parameters()).device
@@ -127,7 +133,7 @@ class ShowerGenerator:
         """Incident energies (n,) in MeV of the law; with k conditions (n, 1 + k)."""
         return draw_particles(self.laws, n, self.streams, shard)
 
-    def draw(self, incident: Floats, shard: int) -> Showers:
+    def draw(self, incident: Floats, shard: int) -> AnyShowers:
         """A shower for each incident energy (n,) in MeV, or for each row (n, 1 + k) with conditions.
 
         Raises
@@ -135,25 +141,27 @@ class ShowerGenerator:
         ModelError
             If too many showers are not finite or have negative voxels.
         """
-        voxels = self._sample(incident, shard, 0)
-        bad = np.flatnonzero(_malformed(voxels))
+        found = self._sample(incident, shard, 0)
+        bad = self._malformed(found)
         for attempt in range(1, _MOST_DRAWS):
             if not len(bad):
                 break
             self.redrawn += len(bad)
             if self.redrawn > self.limit:
                 break
-            voxels[bad] = self._sample(incident[bad], shard, attempt)
-            bad = bad[_malformed(voxels[bad])]
+            found = _put(found, bad, self._sample(incident[bad], shard, attempt))
+            bad = bad[self._malformed(found[bad])]
         if len(bad):
             raise ModelError(
-                f"the model makes too many showers that are not finite or have negative voxels: {self.redrawn} so far, "
-                f"last at {np.ravel(incident[bad[0]])[0]:.6g} MeV; train it longer, or look for such energies outside "
-                "its data"
+                f"the model makes too many showers that are not finite or have negative {self.model.kind.name}: "
+                f"{self.redrawn} so far, last at {np.ravel(incident[bad[0]])[0]:.6g} MeV; train it longer, or look for "
+                "such energies outside its data"
             )
-        self.model.geometry.suppress(voxels)
         table = incident.reshape(len(incident), -1)
-        return Showers(table[:, 0], voxels, table[:, 1:])
+        return self.model.kind.made(self.model.geometry, table[:, 0], found, table[:, 1:])
+
+    def _malformed(self, found: Voxels) -> NDArray[np.int64]:
+        return np.flatnonzero(self.model.kind.malformed(found, self.model.geometry))
 
     def _sample(self, incident: Floats, shard: int, attempt: int) -> Voxels:
         generator = self.own_streams.generator("showers", shard, attempt, device=self.device)
@@ -162,14 +170,17 @@ class ShowerGenerator:
         return voxels
 
 
-def _malformed(voxels: Voxels) -> NDArray[np.bool_]:
-    """Which showers (n, n_voxels) are not finite or have negative voxels."""
-    good: NDArray[np.bool_] = np.all((voxels >= 0.0) & (voxels < np.inf), axis=1)
-    return ~good
+def _put(found: Voxels, rows: NDArray[np.int64], new: Voxels) -> Voxels:
+    """What was found, with new showers in these rows; clouds may need more room for points."""
+    more = max(0, new.shape[1] - found.shape[1])
+    wide = np.pad(found, [(0, 0), (0, more), *[(0, 0)] * (found.ndim - 2)]) if more else found
+    wide[rows] = 0.0
+    wide[rows, : new.shape[1]] = new
+    return wide
 
 
 def generate(
-    model: ShowerModel,
+    model: GenerativeModel,
     n: int,
     output: str | Path,
     seed: int = 1,
@@ -177,6 +188,7 @@ def generate(
     shard: int = SHARD,
     monitor: Monitor = SILENT,
     laws: Geometry | None = None,
+    projected: str | Path | None = None,
 ) -> GeneratedShowers:
     """Write exactly `n` new showers to a file in the layout of the model's geometry.
 
@@ -198,11 +210,13 @@ def generate(
         Is told the progress.
     laws
         The geometry whose laws they are drawn from, such as `narrowed` makes; by default that of the model.
+    projected
+        Of a model of point clouds: also write the showers in cells to this file.
 
     Raises
     ------
     ConfigError
-        If numbers are not positive, or there are not `n` incident energies.
+        If numbers are not positive, there are not `n` incident energies, or voxels are to be projected.
     ShowerDataError
         If an incident energy is not positive or above 1e15 MeV.
     ModelError
@@ -223,36 +237,75 @@ def generate(
     checked("n", n, Count)
     checked("shard", shard, Count)
     geometry, start = model.geometry, time.monotonic()
-    trained: tuple[float, float] | None = getattr(model, "trained_energies", None)
+    trained = model.trained_energies
     if incident is not None:
         _check_particles(incident, n, geometry)
         _outside(incident.reshape(n, -1)[:, 0], trained)
     generator = ShowerGenerator(model, seed, int(_FEW + _SHARE * n), laws)
-    empty, outside, ratio, occupied = 0, 0, 0.0, 0.0
-    beyond = dict.fromkeys((known.name for known in geometry.conditions), 0)
-    with ShowerWriter(output, geometry) as writer:
+    if projected is not None and model.kind is not POINTS:
+        raise ConfigError("only point clouds are projected to cells: this model makes showers in cells")
+    tally = _Tally(model)
+    with ExitStack() as files:
+        writers = [files.enter_context(model.kind.writer(output, geometry))]
+        if projected is not None:
+            writers.append(files.enter_context(ShowerWriter(projected, geometry)))
         for index, first in enumerate(range(0, n, shard)):
             count = min(shard, n - first)
             given = generator.incident(count, index) if incident is None else incident[first : first + count]
-            energies = given.reshape(count, -1)[:, 0]
-            outside += _outside(energies, trained)
+            tally.outside += _outside(given.reshape(count, -1)[:, 0], trained)
             showers = generator.draw(given, index)
-            for known, values in zip(geometry.conditions, showers.conditions.T, strict=True):
-                seen = model.trained_conditions.get(known.name)
-                beyond[known.name] += 0 if seen is None else known.outside(values, seen)
-            writer.append(showers)
-            sums = showers.voxels.sum(axis=1, dtype=np.float64)
-            empty += int(np.count_nonzero(sums == 0.0))
-            ratio += float(np.sum(sums / energies))
-            occupied += float(np.count_nonzero(showers.voxels > geometry.threshold))
-            figures = {"E_tot/E_inc": f"{ratio / (first + count):.3f}", "drawn again": str(generator.redrawn)}
+            tally.add(showers)
+            writers[0].append(showers)
+            if isinstance(showers, PointShowers) and projected is not None:
+                writers[1].append(tally.cells(showers))
+            figures = {"E_tot/E_inc": f"{tally.ratio / (first + count):.3f}", "drawn again": str(generator.redrawn)}
             monitor.progress("generating", first + count, n, figures)
-    notes = [_outside_note(outside, n, trained)] if trained and outside else []
-    notes += [_beyond_note(model, name, number, n) for name, number in beyond.items() if number]
+    notes = tally.notes(n)
     for note in notes:
         monitor.line(f"warning: {note}")
-    seconds, occupancy = time.monotonic() - start, occupied / n / geometry.n_voxels
-    return GeneratedShowers(n, generator.redrawn, empty, ratio / n, occupancy, seconds, outside, tuple(notes))
+    means = tally.ratio / n, tally.filled / n, time.monotonic() - start
+    beside = None if projected is None else tally.beside
+    return GeneratedShowers(n, generator.redrawn, tally.empty, *means, tally.outside, tuple(notes), beside)
+
+
+class _Tally:
+    """Sums over the showers that were written."""
+
+    def __init__(self, model: GenerativeModel) -> None:
+        self.model, self.empty, self.outside, self.ratio, self.filled = model, 0, 0, 0.0, 0.0
+        self._beyond = dict.fromkeys((known.name for known in model.geometry.conditions), 0)
+        # points and energy: all that were projected, and those beside the cells
+        self._sums = np.zeros((2, 2))
+
+    def add(self, showers: AnyShowers) -> None:
+        """Count showers of the model."""
+        for known, values in zip(self.model.geometry.conditions, showers.conditions.T, strict=True):
+            seen = self.model.trained_conditions.get(known.name)
+            self._beyond[known.name] += 0 if seen is None else known.outside(values, seen)
+        self.empty += showers.empty
+        self.ratio += float(np.sum(showers.totals / showers.incident))
+        self.filled += self.model.kind.filled(showers, self.model.geometry) * len(showers)
+
+    def cells(self, clouds: PointShowers) -> Showers:
+        """Clouds in cells; what fell beside them is counted."""
+        found = project(clouds, self.model.geometry)
+        self._sums += [
+            [len(clouds.points), clouds.totals.sum()],
+            [found.outside.sum(), found.energy_outside.sum()],
+        ]
+        return found.showers
+
+    @property
+    def beside(self) -> tuple[float, float]:
+        """Shares of the points and of the energy beside the cells."""
+        points, energy = self._sums[1] / np.maximum(self._sums[0], 1e-30)
+        return float(points), float(energy)
+
+    def notes(self, n: int) -> list[str]:
+        """Sentences on particles outside those that the model learned from."""
+        trained = self.model.trained_energies
+        notes = [_outside_note(self.outside, n, trained)] if trained and self.outside else []
+        return notes + [_beyond_note(self.model, name, number, n) for name, number in self._beyond.items() if number]
 
 
 def _check_particles(given: Floats, n: int, geometry: Geometry) -> None:
@@ -268,7 +321,7 @@ def _check_particles(given: Floats, n: int, geometry: Geometry) -> None:
         known.check(values, "the conditions")
 
 
-def _beyond_note(model: ShowerModel, name: str, number: int, n: int) -> str:
+def _beyond_note(model: GenerativeModel, name: str, number: int, n: int) -> str:
     seen = " to ".join(f"{value:.4g}" for value in model.trained_conditions[name])
     return f"{number} of {n} values of {name} lie outside those that the model learned from ({seen}): {_UNKNOWN}"
 

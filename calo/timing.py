@@ -21,12 +21,11 @@ import torch
 from nisampler.base.checks import Count, Positive, checked
 from nisampler.base.device import resolve_device
 from nisampler.base.rng import Streams
+from nisampler.calo.data.kinds import AnyShowers
 from nisampler.calo.data.particles import draw_particles
-from nisampler.calo.data.showers import Showers
-from nisampler.calo.data.writer import ShowerWriter
 from nisampler.calo.fitting.store import load_model
 from nisampler.calo.generation import ShowerGenerator
-from nisampler.calo.models import ShowerModel
+from nisampler.calo.models import GenerativeModel
 from nisampler.errors import ConfigError
 from nisampler.ui.monitor import SILENT, Monitor
 
@@ -99,7 +98,7 @@ def _cells(row: TimingRow) -> list[str]:
     return [row.device, str(row.batch), *shown, row.reason or str(row.repeats)]
 
 
-def count_parameters(model: ShowerModel) -> tuple[int, int]:
+def count_parameters(model: GenerativeModel) -> tuple[int, int]:
     """Numbers of parameters of the trained parts, and of what generation needs.
 
     >>> from nisampler.calo.detector.geometries import geometry
@@ -167,7 +166,7 @@ def time_model(
 
 
 def time_batches(
-    model: ShowerModel,
+    model: GenerativeModel,
     device: str,
     batches: Sequence[int] = BATCHES,
     repeats: int = REPEATS,
@@ -207,13 +206,13 @@ def _check(batches: Sequence[int], repeats: int, budget: float) -> None:
     checked("budget", budget, Positive)
 
 
-def _once(model: ShowerModel, device: str, batch: int) -> float:
+def _once(model: GenerativeModel, device: str, batch: int) -> float:
     """Seconds for one batch."""
     incident = draw_particles(model.geometry, batch, Streams(1), 0)
     return _timed(partial(ShowerGenerator(model, 1, batch).draw, incident, 0), device)[0]
 
 
-def _row(model: ShowerModel, device: str, batch: int, repeats: int, budget: float, expected: float) -> TimingRow:
+def _row(model: GenerativeModel, device: str, batch: int, repeats: int, budget: float, expected: float) -> TimingRow:
     if 2 * expected > budget:
         return TimingRow(device, batch, reason=f"did not run: about {expected:.0f} s for a batch")
     generator = ShowerGenerator(model, 1, batch)
@@ -258,8 +257,8 @@ def _wait(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
-def _write(path: Path, model: ShowerModel, showers: Showers) -> None:
-    with ShowerWriter(path, model.geometry) as writer:
+def _write(path: Path, model: GenerativeModel, showers: AnyShowers) -> None:
+    with model.kind.writer(path, model.geometry) as writer:
         writer.append(showers)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from nisampler.calo.commands.options import Device, ModelPath, Quiet, Seed, ShowerFile, Threads
-from nisampler.calo.commands.words import size
+from nisampler.calo.commands.words import beside, size
 from nisampler.ui.console import errors, machine, show
 from nisampler.ui.progress import monitor_for
 
@@ -31,6 +31,9 @@ def generate(
         int | None,
         typer.Option(min=0, metavar="K", help="Draw number K of variational weights, for `evaluate --band`."),
     ] = None,
+    projected: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Of point clouds: write the showers in cells to this file, too.")
+    ] = None,
     seed: Seed = 1,
     batch: Annotated[int, typer.Option(min=1, help="Showers made at once; belongs to the seed.")] = 1000,
     device: Device = "auto",
@@ -50,6 +53,8 @@ def generate(
         from nisampler.errors import ConfigError
 
         new_file(output)
+        if projected is not None:
+            new_file(projected)
         wanted = None if geometry is None else given_geometry(geometry)
         with monitor_for(not quiet) as monitor, machine(device, threads) as place:
             loaded = load_model(model, wanted, place)
@@ -63,7 +68,7 @@ def generate(
             count = showers if energies is None else len(energies)
             if count is None:
                 raise ConfigError("say how many showers with --showers, or give energies with --incident")
-            made = generate(loaded, count, output, seed, energies, batch, monitor, laws)
+            made = generate(loaded, count, output, seed, energies, batch, monitor, laws, projected)
         show(
             [
                 ("model", f"{model} for {loaded.geometry.name}"),
@@ -73,9 +78,11 @@ def generate(
                 ("empty", str(made.empty)),
                 *(("warning", text) for text in made.warnings),
                 ("E_tot/E_inc", f"{made.energy_ratio:.4f}"),
-                ("occupancy", f"{made.occupancy:.4f}"),
+                (loaded.kind.filling, f"{made.occupancy:.4f}"),
+                *([] if made.beside is None else [("beside all cells", beside(*made.beside))]),
                 ("time", f"{made.seconds:.1f} s, {1e3 * made.seconds / made.showers:.3g} ms/shower with writing"),
                 ("file", size(output)),
+                *([] if projected is None else [("file in cells", size(projected))]),
             ],
             quiet,
         )

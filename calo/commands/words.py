@@ -60,3 +60,12 @@ def size(path: Path) -> str:
     True
     """
     return f"{path} ({path.stat().st_size / 1e6:.1f} MB)"
+
+
+def beside(points: float, energy: float) -> str:
+    """Shares of points and of their energy that lie beside all cells.
+
+    >>> beside(0.02, 0.001)
+    '2 % of the points, 0.1 % of the energy'
+    """
+    return f"{100 * points:.2g} % of the points, {100 * energy:.2g} % of the energy"

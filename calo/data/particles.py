@@ -10,8 +10,8 @@ import numpy as np
 
 from nisampler.base.rng import Streams
 from nisampler.calo.data.columns import read_column
-from nisampler.calo.data.files import ShowerReader
 from nisampler.calo.data.joined import Paths, listed
+from nisampler.calo.data.projected import open_showers
 from nisampler.calo.data.showers import particles
 from nisampler.calo.detector.conditions import Condition, spoken
 from nisampler.calo.detector.geometry import Floats, Geometry, IncidentEnergy
@@ -162,7 +162,7 @@ def read_particles(path: str | Path, geometry: Geometry, n: int | None) -> Float
     Parameters
     ----------
     path
-        A file of showers, or a CSV file with a head: ``energy`` in GeV and the conditions by name.
+        A file of showers or point clouds, or a CSV file with a head: ``energy`` in GeV and the conditions by name.
     geometry
         Has the conditions.
     n
@@ -189,7 +189,7 @@ def read_particles(path: str | Path, geometry: Geometry, n: int | None) -> Float
     if str(path).endswith(".csv"):
         found = _table(Path(path), geometry)
     else:
-        with ShowerReader(path, geometry) as reader:
+        with open_showers(path, geometry) as reader:
             found = particles(reader.incident, reader.conditions)
     if n is not None and n > len(found):
         raise ConfigError(f"{path} has {len(found)} incident energies, {n} showers were asked for")

@@ -66,6 +66,12 @@ class Showers:
         """Number of showers without energy."""
         return len(self) - int(np.count_nonzero(self.voxels.any(axis=1)))
 
+    @property
+    def totals(self) -> Floats:
+        """Energy of each shower, shape (n,), MeV."""
+        sums: Floats = self.voxels.sum(axis=1, dtype=np.float64)
+        return sums
+
     def __getitem__(self, index: slice | NDArray[Any]) -> Showers:
         """The showers of a slice, an index array or a mask."""
         return Showers(self.incident[index], self.voxels[index], self.conditions[index])

@@ -16,6 +16,8 @@ from nisampler.base.rng import Streams
 from nisampler.base.storage import atomic_write, make_folder, write_json
 from nisampler.base.versions import versions
 from nisampler.calo.data.files import ShowerReader, split
+from nisampler.calo.data.point_files import PointReader
+from nisampler.calo.data.projected import in_cells, open_showers
 from nisampler.calo.data.showers import Showers
 from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.evaluation.bands import Bands, measure_bands
@@ -26,6 +28,7 @@ from nisampler.calo.evaluation.distances import fpd, kpd, neighbour_metrics
 from nisampler.calo.evaluation.figures import CONTROL, FLOOR
 from nisampler.calo.evaluation.measure import Kind, Measured, differences, measure
 from nisampler.calo.evaluation.multiclass import multiclass
+from nisampler.calo.evaluation.points import PointSamples
 from nisampler.calo.evaluation.report import EvaluationReport
 from nisampler.calo.evaluation.table import markdown
 from nisampler.errors import ConfigError, ShowerDataError
@@ -142,9 +145,11 @@ def evaluate(
     Parameters
     ----------
     reference
-        File of showers, best twice as many as each candidate has, none of them used in the training of a candidate.
+        File of showers or point clouds, best twice as many as each candidate has, none of them used in the training
+        of a candidate.
     candidates
-        Files of generated showers by name.
+        Files of generated showers by name. Point clouds are projected to the cells; where the reference has them too,
+        points are compared with points besides.
     geometry
         Of all files.
     output
@@ -202,6 +207,9 @@ def evaluate(
         results[sample.name] |= {} if band is None else {"band": band.as_dict()}
         notes += _notes(sample, halves[0], results[sample.name], band, geometry)
     monitor.progress("evaluating", total, total, {})
+    points = PointSamples.read(reference, FLOOR, candidates, geometry, len(halves[0]), wanted.seed)
+    for name, metrics in points.metrics().items():
+        results[name]["points"] = metrics
     result = _result(base, results, notes, geometry, wanted)
     if wanted.multiclass:
         result["multiclass"] = _multiclass(halves, candidates, geometry, wanted, monitor)
@@ -210,7 +218,7 @@ def evaluate(
         handle.write(markdown(result))
     if wanted.report:
         report = EvaluationReport(result, base, tuple(measured), geometry, wanted.training, wanted.layers)
-        report.write(folder)
+        replace(report, points=points).write(folder)
     for note in notes:
         monitor.line(f"warning: {note}")
     return result
@@ -235,7 +243,7 @@ def _check_candidates(candidates: Mapping[str, str | Path], options: EvaluationO
 
 def _halves(path: Path, geometry: Geometry, options: EvaluationOptions, notes: list[str]) -> tuple[Showers, Showers]:
     """Two disjoint, random, equally large parts of the reference; `notes` gets what is odd about the file."""
-    with ShowerReader(path, geometry) as reader:
+    with open_showers(path, geometry) as reader:
         notes += reader.notes()
         size = len(reader) // 2 if options.showers is None else min(options.showers, len(reader) // 2)
         if size < 2:
@@ -247,9 +255,9 @@ def _halves(path: Path, geometry: Geometry, options: EvaluationOptions, notes: l
     return halves
 
 
-def _shuffled(reader: ShowerReader, index: np.ndarray[Any, np.dtype[np.int64]], seed: int) -> Showers:
+def _shuffled(reader: ShowerReader | PointReader, index: np.ndarray[Any, np.dtype[np.int64]], seed: int) -> Showers:
     """Showers of a file in random order: files may be sorted by energy, parts of a sample must not be."""
-    showers = reader.select(index)
+    showers = in_cells(reader, index)
     return showers[Streams(seed).numpy("order of showers", len(showers)).permutation(len(showers))]
 
 
@@ -273,7 +281,7 @@ def _candidates(
     files: Mapping[str, str | Path], most: int, geometry: Geometry, seed: int, notes: list[str]
 ) -> Iterator[_Sample]:
     for name, path in files.items():
-        with ShowerReader(path, geometry) as reader:
+        with open_showers(path, geometry) as reader:
             notes += reader.notes()
             size = min(len(reader), most)
             (index,) = split(len(reader), (size / len(reader),), seed)

@@ -11,11 +11,12 @@ from matplotlib.figure import Figure
 
 from nisampler.base.storage import atomic_write, make_folder
 from nisampler.calo.detector.geometry import Geometry
-from nisampler.calo.evaluation import comparison_figures, figures, shower_figures
+from nisampler.calo.evaluation import comparison_figures, figures, point_figures, shower_figures
 from nisampler.calo.evaluation.bands import VOXELS, Band
 from nisampler.calo.evaluation.classifiers import classifier_config
 from nisampler.calo.evaluation.conditions import condition_rows
 from nisampler.calo.evaluation.measure import Measured, layer_separations
+from nisampler.calo.evaluation.points import PointSamples
 from nisampler.calo.evaluation.published import PUBLISHED, Speed
 from nisampler.calo.evaluation.quantities import FAMILIES, quantities
 from nisampler.calo.evaluation.table import energy_rows, mean_of, table_rows
@@ -45,6 +46,8 @@ class EvaluationReport:
         Histograms are drawn of at most so many.
     style
         Of the figures, from `nisampler.ui.plots.style_sheet`.
+    points
+        Point clouds, where they are compared.
 
     Examples
     --------
@@ -65,6 +68,7 @@ class EvaluationReport:
     training: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     layers: int = 5
     style: plots.Sheet = field(default_factory=lambda: plots.PLAIN)
+    points: PointSamples = field(default_factory=lambda: PointSamples(None, {}))
 
     @property
     def shown(self) -> tuple[Measured, ...]:
@@ -115,6 +119,7 @@ def _page(data: EvaluationReport) -> Page:
         sections={
             "Scores": list(_scores(data)),
             "Showers": list(_shower_pictures(data)),
+            **({"Points": list(_point_pictures(data))} if data.points.reference is not None else {}),
             "Histograms": list(_histograms(data)),
             "Training": list(_training(data)),
         },
@@ -237,6 +242,20 @@ def _shower_pictures(data: EvaluationReport) -> Iterator[Picture]:
         )
         figure = shower_figures.pairs(sample.pairs, data.geometry, data.style)
         yield data.picture(f"copies_{number}", caption, figure, wide=True)
+
+
+def _point_pictures(data: EvaluationReport) -> Iterator[Picture]:
+    points = data.points
+    if points.reference is None:
+        return
+    own = {sample.name for sample in data.samples if sample.kind == "candidate"}
+    shown = {"reference": points.reference.clouds}
+    shown |= {name: found.clouds for name, found in points.samples.items() if name in own}
+    caption = "A shower of each sample, of about the same incident energy: along the axis, and from the side."
+    yield data.picture("clouds", caption, point_figures.clouds(shown, data.style), wide=True)
+    caption = "Numbers of points, where they are, and their energies, before they are projected to cells."
+    figure = point_figures.distributions(points.reference, points.samples, data.style)
+    yield data.picture("points", caption, figure, wide=True)
 
 
 def _histograms(data: EvaluationReport) -> Iterator[Picture]:

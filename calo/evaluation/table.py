@@ -51,6 +51,19 @@ _SEPARATIONS = {
 }
 
 
+_POINTS = {
+    "number": ("points of a shower over the reference", ".4f"),
+    "number_width": ("width of the number of points over the reference", ".4f"),
+    "layer_numbers": ("points of a layer, largest |deviation|", ".4f"),
+    "layer_energies": ("energy of a layer, largest |deviation|", ".4f"),
+    "radial_profile": ("radial profile of the energy, largest |deviation|", ".4f"),
+    "spectrum": ("energies of points, largest |deviation|", ".4f"),
+    "centre_width": ("width of the centre of gravity over the reference", ".4f"),
+    "beside_points": ("share of points beside all cells", ".2g"),
+    "beside_energy": ("share of their energy", ".2g"),
+}
+
+
 def _worst(sample: Mapping[str, Any], name: str) -> str:
     """The ratio that is furthest from one, and where."""
     row = worst(sample["energies"], name)
@@ -75,6 +88,7 @@ _FIGURES: dict[str, Show] = {
     "layers with energy, largest |difference| of shares": _number("filled", "largest_difference"),
     "copies of reference showers": lambda sample: f"{sample['copies']['copies']} of {sample['copies']['showers']}",
     **{key: _number("neighbour_metrics", key) for key in ("precision", "recall", "density", "coverage")},
+    **{label: _number("points", name, form=form) for name, (label, form) in _POINTS.items()},
     "spread over draws of the weights, in counting errors": lambda sample: (
         f"{sample['band']['over_counting']:.2f} ({sample['band']['draws']} draws)"
     ),

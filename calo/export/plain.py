@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nisampler.calo.models import ShowerModel
+from nisampler.calo.data.kinds import VOXELS
+from nisampler.calo.models import GenerativeModel
 from nisampler.errors import ModelError
 from nisampler.flows import (
     Flow,
@@ -116,8 +117,8 @@ class PlainShowers(nn.Module):
     Raises
     ------
     ModelError
-        If a flow would generate more than 64 coordinates one after the other, its noise is not normal, or showers
-        depend on more than the incident energy.
+        If a flow would generate more than 64 coordinates one after the other, its noise is not normal, or it
+        makes point clouds, or showers depend on more than the incident energy.
 
     Examples
     --------
@@ -128,8 +129,10 @@ class PlainShowers(nn.Module):
     ((245,), torch.Size([2, 240]))
     """
 
-    def __init__(self, model: ShowerModel) -> None:
+    def __init__(self, model: GenerativeModel) -> None:
         super().__init__()
+        if model.kind is not VOXELS:
+            raise ModelError("models of point clouds are not exported: only those of showers in cells")
         if model.geometry.conditions:
             names = ", ".join(known.name for known in model.geometry.conditions)
             raise ModelError(f"showers of this model depend on {names}, which exported models cannot be told")

@@ -12,7 +12,7 @@ from nisampler.base.rng import Streams
 from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.export.noise import normal_noise
 from nisampler.calo.export.plain import PlainShowers
-from nisampler.calo.models import ShowerModel
+from nisampler.calo.models import GenerativeModel
 from nisampler.errors import ConfigError, ModelError
 
 TargetName = Literal["showers", "par04", "ddml"]
@@ -191,7 +191,7 @@ class DdmlShowers(Target):
 
 
 def target_for(
-    model: ShowerModel, name: TargetName = "showers", noise: NoiseName = "input", highest: float = 1.024e6
+    model: GenerativeModel, name: TargetName = "showers", noise: NoiseName = "input", highest: float = 1.024e6
 ) -> Target:
     """A model as a program wants it.
 

@@ -18,9 +18,12 @@ from nisampler.base.checks import Count, Positive, Row, settings
 from nisampler.base.locks import lock_folder
 from nisampler.base.outputs import new_folder
 from nisampler.base.storage import make_folder, remove_stale
-from nisampler.calo.data.batches import ShowerData, source
+from nisampler.calo.data.batches import ShowerData
 from nisampler.calo.data.files import Indices, split
-from nisampler.calo.data.joined import JoinedReader
+from nisampler.calo.data.joined import JoinedPoints, JoinedReader, listed
+from nisampler.calo.data.kinds import POINTS
+from nisampler.calo.data.point_files import holds_points
+from nisampler.calo.data.points import PointShowers, project
 from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.fitting.losses import (
     LOSSES,
@@ -37,7 +40,7 @@ from nisampler.calo.fitting.records import PartResult
 from nisampler.calo.fitting.start import Start, start_from
 from nisampler.calo.fitting.store import BASE, DESCRIPTION, describe, save_model
 from nisampler.calo.fitting.symmetry import Symmetry, choose_symmetry
-from nisampler.calo.models import ModelConfig, ShowerModel, build_model, model_config, model_streams, widened
+from nisampler.calo.models import GenerativeModel, ModelConfig, build_model, model_config, model_streams, widened
 from nisampler.calo.recipe import FitOptions
 from nisampler.errors import ConfigError, ShowerDataError, StorageError
 from nisampler.ui.monitor import SILENT, LogMonitor, Monitor, Monitors, log_end
@@ -95,7 +98,7 @@ class Fitted:
     1
     """
 
-    model: ShowerModel
+    model: GenerativeModel
     parts: list[PartResult]
     seconds: float
     cpu_seconds: float
@@ -166,9 +169,10 @@ def fit(
         require_tensorboard()
     began, cpu_began = time.monotonic(), time.process_time()
     with ranks() as group, ExitStack() as stack:
-        with JoinedReader(data.path, geometry) as reader:
+        model = build_model(_chosen(preset, geometry, options), geometry, options.seed)
+        _check_kind(data, model)
+        with model.kind.reader(data.path, geometry) as reader:
             training, validation, facts = _rows(reader, data, options.seed)
-            model = build_model(_chosen(preset, geometry, options), geometry, options.seed)
             if group.rank == 0:
                 stack.enter_context(_claim(folder, resume))
             group.barrier()
@@ -192,7 +196,10 @@ def fit(
             told.line(f"warning: {note}")
         memory = data.memory / (len(training) + len(validation))
         showers = ShowerData(
-            *(source(data.path, geometry, rows, place, memory * len(rows)) for rows in (training, validation))
+            *(
+                model.kind.source(data.path, geometry, rows, place, memory * len(rows))
+                for rows in (training, validation)
+            )
         )
         losses, weights = LossFile(folder / LOSSES), {} if start is None else start.weights
         curves = [LossCurves(summary_writer(folder / TENSORBOARD)).add] if options.tensorboard else []
@@ -230,7 +237,18 @@ def _claim(folder: Path, resume: bool) -> IO[str]:
     return lock
 
 
-def _rows(reader: JoinedReader, data: DataOptions, seed: int) -> tuple[Indices, Indices, dict[str, Any]]:
+def _check_kind(data: DataOptions, model: GenerativeModel) -> None:
+    """ShowerDataError if a file holds points and the model learns from voxels, or the other way round."""
+    for path in listed(data.path):
+        points = holds_points(path)
+        if path.is_file() and points != (model.kind is POINTS):
+            found, mend = (
+                ("points", "choose small-clouds") if points else ("voxels", "`simulate --points` makes others")
+            )
+            raise ShowerDataError(f"{path} holds {found}, and this model learns from {model.kind.name}: {mend}")
+
+
+def _rows(reader: JoinedReader | JoinedPoints, data: DataOptions, seed: int) -> tuple[Indices, Indices, dict[str, Any]]:
     """The showers for training and for validation, and facts that identify them."""
     n = len(reader) if data.limit is None else min(data.limit, len(reader))
     training, validation = split(n, (1.0 - data.validation, data.validation), seed)
@@ -254,7 +272,11 @@ def _rows(reader: JoinedReader, data: DataOptions, seed: int) -> tuple[Indices, 
 
 
 def _prepare(
-    model: ShowerModel, reader: JoinedReader, training: Indices, memory: float, options: FitOptions
+    model: GenerativeModel,
+    reader: JoinedReader | JoinedPoints,
+    training: Indices,
+    memory: float,
+    options: FitOptions,
 ) -> tuple[Symmetry, list[str]]:
     """Give a model its symmetry and the constants of its standardisation, from as many showers as the memory allows.
 
@@ -270,14 +292,17 @@ def _prepare(
     notes = reader.notes()
     if few.empty:
         notes.append(f"{few.empty} of {len(few)} showers that were looked at have no energy in any voxel")
-    symmetry = choose_symmetry(options.symmetry, model.symmetric, few, model.geometry)
+    cells = project(few, model.geometry).showers if isinstance(few, PointShowers) else few
+    symmetry = choose_symmetry(options.symmetry, model.symmetric, cells, model.geometry)
     model.turn(symmetry.turned)
     model.prepare(few, model_streams(model.config, options.seed).generator("prepare"))
     model.training_size = len(training)
     return symmetry, notes
 
 
-def _check_same(folder: Path, model: ShowerModel, name: str, settings: dict[str, Any], facts: dict[str, Any]) -> None:
+def _check_same(
+    folder: Path, model: GenerativeModel, name: str, settings: dict[str, Any], facts: dict[str, Any]
+) -> None:
     """ConfigError unless the folder was begun with the same model, settings and showers."""
     stored = describe(folder)
     wanted = {"model": name, "config": model.config, "cells": model.geometry.digest, "data": facts, **settings}

@@ -16,7 +16,7 @@ from nisampler.calo.fitting.ranks import Ranks
 from nisampler.calo.fitting.records import RECORD, PartResult, Watch, stage_of
 from nisampler.calo.fitting.store import load_base, part_folder, save_base
 from nisampler.calo.fitting.training import fit_part, restore_part
-from nisampler.calo.models import ShowerModel, model_streams
+from nisampler.calo.models import GenerativeModel, model_streams
 from nisampler.calo.recipe import FitOptions, Part
 from nisampler.errors import ModelError
 from nisampler.ui.monitor import Monitor
@@ -92,7 +92,7 @@ class PartQueue:
     ['energies', 'voxels']
     """
 
-    model: ShowerModel
+    model: GenerativeModel
     data: ShowerData
     folder: Path
     options: FitOptions

@@ -13,7 +13,7 @@ from torch import Tensor
 from nisampler.base.checkpoints import MANIFEST_NAME
 from nisampler.base.optim import copies
 from nisampler.calo.fitting.store import BASE, describe, load_base, load_model, part_folder
-from nisampler.calo.models import ModelConfig, ShowerModel
+from nisampler.calo.models import GenerativeModel, ModelConfig
 from nisampler.errors import ConfigError, ModelError
 
 
@@ -46,7 +46,7 @@ class Start:
         return ", ".join(self.weights) + (f"; fresh are {', '.join(self.fresh)}" if self.fresh else "")
 
 
-def start_from(folder: str | Path, model: ShowerModel) -> Start:
+def start_from(folder: str | Path, model: GenerativeModel) -> Start:
     """Weights of a fitted model for another one of the same family.
 
     Where both have the same cells all parts must fit, and `model` gets the constants of the preprocessing, too: then

@@ -14,7 +14,7 @@ from nisampler.base.checkpoints import part as named
 from nisampler.base.storage import read_sealed, understood, write_sealed
 from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.fitting.records import RECORD
-from nisampler.calo.models import ShowerModel, build_model
+from nisampler.calo.models import GenerativeModel, build_model
 from nisampler.errors import CorruptFileError, GeometryError, ModelError, StorageError
 
 DESCRIPTION = "model.json"
@@ -38,13 +38,13 @@ def _base_folder(folder: str | Path) -> Path:
     return Path(folder) / BASE
 
 
-def _base(model: ShowerModel) -> dict[str, torch.Tensor]:
+def _base(model: GenerativeModel) -> dict[str, torch.Tensor]:
     """The constants that no part holds."""
     parts = {id(tensor) for part in model.parts for tensor in part.module.state_dict(keep_vars=True).values()}
     return {name: t for name, t in model.state_dict(keep_vars=True).items() if id(t) not in parts}
 
 
-def save_base(folder: str | Path, model: ShowerModel, finished: bool) -> None:
+def save_base(folder: str | Path, model: GenerativeModel, finished: bool) -> None:
     """Write the constants that no part holds, as they are before or after the model's `finish`.
 
     Raises
@@ -65,7 +65,7 @@ def save_base(folder: str | Path, model: ShowerModel, finished: bool) -> None:
     save_checkpoint(_base_folder(folder), _base(model), {"finished": finished})
 
 
-def load_base(folder: str | Path, model: ShowerModel) -> bool:
+def load_base(folder: str | Path, model: GenerativeModel) -> bool:
     """Put the constants of a finished model in their place; False, and nothing done, if it is not finished.
 
     Raises
@@ -102,7 +102,7 @@ def load_base(folder: str | Path, model: ShowerModel) -> bool:
 
 
 def save_model(
-    folder: str | Path, model: ShowerModel, name: str, settings: Mapping[str, Any], data: Mapping[str, Any]
+    folder: str | Path, model: GenerativeModel, name: str, settings: Mapping[str, Any], data: Mapping[str, Any]
 ) -> None:
     """Write what the folder of a prepared model holds before its parts are trained.
 
@@ -227,7 +227,9 @@ def stored_geometry(folder: str | Path) -> Geometry:
     return geometry
 
 
-def load_model(folder: str | Path, geometry: Geometry | None = None, device: torch.device | str = "cpu") -> ShowerModel:
+def load_model(
+    folder: str | Path, geometry: Geometry | None = None, device: torch.device | str = "cpu"
+) -> GenerativeModel:
     """A fitted model, ready to generate.
 
     Parameters

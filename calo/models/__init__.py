@@ -9,11 +9,13 @@ from nisampler.calo.models.base import ModelPart, ShowerModel
 from nisampler.calo.models.build import build, register
 from nisampler.calo.models.config import FlowConfig, ModelConfig, model_streams
 from nisampler.calo.models.files import model_toml, read_model, widened
+from nisampler.calo.models.generative import GenerativeModel
 from nisampler.calo.models.presets.catalogue import PRESETS, preset
 
 __all__ = [
     "PRESETS",
     "FlowConfig",
+    "GenerativeModel",
     "ModelConfig",
     "ModelPart",
     "ShowerModel",
@@ -27,7 +29,7 @@ __all__ = [
 ]
 
 
-def build_model(model: str | dict[str, Any] | ModelConfig, geometry: Geometry, seed: int = 1) -> ShowerModel:
+def build_model(model: str | dict[str, Any] | ModelConfig, geometry: Geometry, seed: int = 1) -> GenerativeModel:
     """A fresh model for a geometry: from the name of a preset or a TOML file, from settings, or from their JSON form.
 
     Its initial weights, permutations and masks belong to the seed and the settings.

@@ -8,24 +8,21 @@ the log-likelihood is a sum.
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import MappingProxyType
-from typing import Any
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from nisampler.calo.data.batches import ShowerSource
 from nisampler.calo.data.showers import Showers
-from nisampler.calo.detector.conditions import encode
 from nisampler.calo.detector.geometry import Geometry
+from nisampler.calo.models.generative import GenerativeModel, energy_of
 from nisampler.calo.models.turns import symmetry_table
 from nisampler.calo.preprocessing.preprocessing import Preprocessing, PreprocessingConfig
 from nisampler.calo.preprocessing.transforms import Standardise
 from nisampler.calo.recipe import Recipe
-from nisampler.errors import ModelError, ShapeError
-from nisampler.flows import Flow, VariationalLinear, draw, kl, training_noise
+from nisampler.errors import ModelError
+from nisampler.flows import Flow, kl, training_noise
 
 FIT_SHOWERS = 50_000
 _FINEST = 1e-3  # MeV, what voxels are compared with where none is cut
@@ -75,8 +72,8 @@ class ModelPart:
         self.layers, self.after = layers, after
 
 
-class ShowerModel(nn.Module, ABC):
-    """p(shower | E_inc) for one geometry.
+class ShowerModel(GenerativeModel):
+    """A `GenerativeModel` of voxels: their preprocessing, and a density.
 
     Parameters
     ----------
@@ -97,17 +94,10 @@ class ShowerModel(nn.Module, ABC):
     """
 
     symmetries: Tensor
-    config: dict[str, Any]
-    training_size = 1  # number of training showers, by which the divergence of variational weights is divided
-    trained_energies: tuple[float, float] | None = None  # lowest and highest incident energy it learned from, MeV
-
-    trained_conditions: Mapping[str, Sequence[float]] = MappingProxyType({})  # the range or the codes of each
 
     def __init__(self, geometry: Geometry, preprocessing: PreprocessingConfig, symmetric: bool = False) -> None:
-        super().__init__()
-        self.geometry, self.symmetric, self.config = geometry, symmetric, {}
+        super().__init__(geometry, symmetric)
         self.preprocessing = Preprocessing(geometry, preprocessing)
-        self.incident = Standardise(1)
         self.register_buffer("symmetries", torch.as_tensor(symmetry_table(geometry)), persistent=False)
 
     @property
@@ -123,20 +113,6 @@ class ShowerModel(nn.Module, ABC):
         orbits = self.symmetries.amin(0) if self.symmetric else torch.arange(self.geometry.n_voxels)
         self.preprocessing.fit(self.preprocessing.cells.augment(voxels, generator), incident, orbits)
         self.incident.fit(incident.log())
-
-    def turn(self, symmetric: bool) -> None:
-        """Turn and mirror training showers from now on, or leave them as they are; before `prepare`."""
-        self.symmetric, self.config["symmetric"] = symmetric, symmetric
-
-    def finish(self, training: ShowerSource, generator: torch.Generator) -> None:
-        """Called once after all parts are trained; may set constants that no part holds, from those of `prepare` on."""
-
-    def condition(self, incident: Tensor) -> Tensor:
-        """The standardised logarithm of the incident energies and the conditions, shape (n, `Geometry.context`)."""
-        energies = self.incident(energy_of(incident).log())[0]
-        if not self.geometry.conditions:
-            return energies
-        return torch.cat([energies, encode(self.geometry.conditions, incident[:, 1:])], dim=1)
 
     def coordinates(
         self, voxels: Tensor, incident: Tensor, generator: torch.Generator, turned: bool = False
@@ -193,54 +169,6 @@ class ShowerModel(nn.Module, ABC):
     @abstractmethod
     def _log_density(self, voxels: Tensor, incident: Tensor, generator: torch.Generator) -> Tensor:
         """Log-density (n,) of showers with one noise."""
-
-    @torch.inference_mode()
-    def sample(self, incident: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw a shower for each incident energy (n,) in MeV: voxels (n, V) in MeV, zero below the threshold.
-
-        With k conditions they stand beside the energies, (n, 1 + k).
-
-        A shower that is not finite is returned as it is; the caller counts it and draws again.
-
-        Raises
-        ------
-        ShapeError
-            If the energies are not a vector.
-        """
-        self._check(incident)
-        return self._showers(incident, generator)
-
-    @abstractmethod
-    def _showers(self, incident: Tensor, generator: torch.Generator) -> Tensor:
-        """New showers (n, V) in MeV."""
-
-    def draw_posterior(self, generator: torch.Generator) -> None:
-        """Freeze variational weights at a draw from their posterior; the spread over draws is an error band.
-
-        Raises
-        ------
-        ModelError
-            If the model has no variational weights.
-        """
-        if not self.is_bayesian:
-            raise ModelError("this model has no variational weights to draw; choose a Bayesian preset")
-        draw(self, generator)
-
-    @property
-    def is_bayesian(self) -> bool:
-        """Whether weights have a posterior."""
-        return any(isinstance(module, VariationalLinear) for module in self.modules())
-
-    def generation_modules(self) -> Iterator[nn.Module]:
-        """The modules that generation needs."""
-        yield self
-
-    def _check(self, incident: Tensor) -> None:
-        k = len(self.geometry.conditions)
-        if incident.dim() != (2 if k else 1) or (k and incident.shape[1] != 1 + k):
-            names = "".join(f", {known.name}" for known in self.geometry.conditions)
-            shape = f"(n, {1 + k}): energy{names}" if k else "(n,)"
-            raise ShapeError(f"expected incident energies of shape {shape}, got {tuple(incident.shape)}")
 
 
 class CoordinateModel(ShowerModel):
@@ -423,12 +351,3 @@ def voxel_context(geometry: Geometry) -> int:
     11
     """
     return geometry.context + 2 * geometry.n_layers
-
-
-def energy_of(incident: Tensor) -> Tensor:
-    """Incident energies (n, 1) of what a model is given: (n,), or (n, 1 + k) with conditions.
-
-    >>> energy_of(torch.ones(3)).shape, energy_of(torch.ones(3, 2)).shape
-    (torch.Size([3, 1]), torch.Size([3, 1]))
-    """
-    return incident.unsqueeze(1) if incident.dim() == 1 else incident[:, :1]

@@ -10,9 +10,12 @@ import torch
 from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.models.base import OneStepModel, ShowerModel, TwoStepModel, voxel_context
 from nisampler.calo.models.chain import ChainModel, layer_flow
+from nisampler.calo.models.clouds.diffusion import build_clouds
+from nisampler.calo.models.clouds.matching import build_allshowers
 from nisampler.calo.models.config import FAMILIES, Kinds, ModelConfig, model_streams
 from nisampler.calo.models.distillation import DistillationConfig
 from nisampler.calo.models.flows import build_flow
+from nisampler.calo.models.generative import GenerativeModel
 from nisampler.calo.models.inductive import InductiveModel, InductiveStudentModel, next_context
 from nisampler.calo.models.matching import build_matching
 from nisampler.calo.models.onestep import build_onestep
@@ -20,10 +23,10 @@ from nisampler.calo.models.student import StudentModel
 from nisampler.errors import ConfigError
 from nisampler.flows import Flow
 
-Builder = Callable[[ModelConfig, Geometry, torch.Generator], ShowerModel]
+Builder = Callable[[ModelConfig, Geometry, torch.Generator], GenerativeModel]
 
 
-def build(config: ModelConfig, geometry: Geometry, seed: int = 1) -> ShowerModel:
+def build(config: ModelConfig, geometry: Geometry, seed: int = 1) -> GenerativeModel:
     """The model that settings describe, with fresh weights of a seed.
 
     >>> from nisampler.calo.detector.geometries import geometry
@@ -47,7 +50,7 @@ def register(family: str, flows: Kinds, builder: Builder) -> None:
     flows
         The settings classes of its flows, each of which has a recipe.
     builder
-        From settings, a geometry and a generator of initial weights to a `ShowerModel`.
+        From settings, a geometry and a generator of initial weights to a `ShowerModel` or another `GenerativeModel`.
 
     Raises
     ------
@@ -128,4 +131,7 @@ _BUILDERS: dict[str, Builder] = {
     "inductive-student": _inductive_student,
     "matching": build_matching,
     "matching-student": build_onestep,
+    "clouds": build_clouds,
+    "clouds-onestep": build_clouds,
+    "allshowers": build_allshowers,
 }

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from nisampler.calo.data.batches import ShowerSource
 from nisampler.calo.data.showers import Showers
 from nisampler.calo.detector.geometry import Geometry
-from nisampler.calo.models.base import FIT_SHOWERS, ModelPart, energy_of
+from nisampler.calo.models.base import FIT_SHOWERS, ModelPart
 from nisampler.calo.models.config import AnyFlow, FlowConfig
 from nisampler.calo.models.flows import build_flow
+from nisampler.calo.models.generative import energy_of
 from nisampler.calo.models.layerwise import LayerwiseModel
 from nisampler.calo.models.spectrum import SpectrumMap
 from nisampler.calo.preprocessing.preprocessing import PreprocessingConfig

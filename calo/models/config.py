@@ -13,7 +13,14 @@ from nisampler.base.rng import Streams
 from nisampler.calo.preprocessing.preprocessing import PreprocessingConfig
 from nisampler.calo.recipe import Recipe
 from nisampler.errors import ConfigError, ModelError
-from nisampler.flows import ConvCouplingConfig, NetConfig, Spline, VelocityConfig
+from nisampler.flows import (
+    ConvCouplingConfig,
+    NetConfig,
+    PointTransformerConfig,
+    PointwiseConfig,
+    Spline,
+    VelocityConfig,
+)
 
 
 @settings
@@ -61,7 +68,7 @@ class FlowConfig:
             raise ConfigError("shower coordinates lie on the line: choose Spline(domain='line')")
 
 
-AnyFlow = FlowConfig | ConvCouplingConfig | VelocityConfig
+AnyFlow = FlowConfig | ConvCouplingConfig | VelocityConfig | PointwiseConfig | PointTransformerConfig
 Kinds = tuple[type | tuple[type, ...], ...]
 
 FAMILIES: dict[str, Kinds] = {
@@ -73,6 +80,9 @@ FAMILIES: dict[str, Kinds] = {
     "inductive-student": (FlowConfig,) * 5,
     "matching": (VelocityConfig, VelocityConfig),
     "matching-student": (VelocityConfig,) * 4,
+    "clouds": (FlowConfig, PointwiseConfig),
+    "clouds-onestep": (FlowConfig, PointwiseConfig, PointwiseConfig),
+    "allshowers": (FlowConfig, PointTransformerConfig),
 }
 """The settings of the flows of each family; `nisampler.calo.models.register` adds one."""
 
@@ -87,13 +97,14 @@ class ModelConfig:
         "two-step" (CaloFlow), "one-step" (CaloINN), "student" (a distilled flow II on a two-step teacher), "chain"
         (L2LFlows: a flow for each layer), "inductive" (iCaloFlow: one flow from layer to layer), "inductive-student",
         "matching" (conditional flow matching in two steps), "matching-student" (that with students that take a step or
-        two), or one of your own, see `nisampler.calo.models.register`.
+        two), "clouds" (CaloClouds: point clouds by diffusion), "clouds-onestep" (with a distilled student), "allshowers"
+        (point clouds by flow matching), or one of your own, see `nisampler.calo.models.register`.
     preprocessing
-        From showers to coordinates.
+        From showers to coordinates; models of point clouds have their own.
     flows
         Flow I and flow II; one flow; flow I, flow II and the student; that of the energies and that of a layer;
         iCaloFlow's three, and the students of the last two; velocities of the energies and of the voxels,
-        and their students.
+        and their students; that of the layers and the network of the points, and of its student.
     recipes
         One for each flow.
     symmetric

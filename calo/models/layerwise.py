@@ -7,7 +7,8 @@ from torch import Tensor
 
 from nisampler.calo.data.showers import Showers
 from nisampler.calo.detector.geometry import Geometry
-from nisampler.calo.models.base import FIT_SHOWERS, ModelPart, ShowerModel, energy_of
+from nisampler.calo.models.base import FIT_SHOWERS, ModelPart, ShowerModel
+from nisampler.calo.models.generative import energy_of
 from nisampler.calo.preprocessing.preprocessing import PreprocessingConfig
 from nisampler.calo.preprocessing.transforms import Standardise
 from nisampler.calo.recipe import Recipe

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from nisampler.calo.detector.geometry import Geometry
-from nisampler.calo.models.base import ShowerModel, TwoStepModel, energy_of, voxel_context
+from nisampler.calo.models.base import ShowerModel, TwoStepModel, voxel_context
 from nisampler.calo.models.config import ModelConfig
+from nisampler.calo.models.generative import energy_of
 from nisampler.errors import ModelError
 from nisampler.flows import ContinuousFlow, VelocityConfig, continuous_flow
 

@@ -22,6 +22,7 @@ from nisampler.flows.convolutional import (
 )
 from nisampler.flows.coupling import CouplingTransform
 from nisampler.flows.cuda_graphs import CudaGraphs
+from nisampler.flows.diffusion import ConsistentDenoiser, Denoiser, EDMConfig
 from nisampler.flows.distributions import Base, StandardNormal, UniformCube
 from nisampler.flows.flow import Flow
 from nisampler.flows.grouped import GridSpline, GroupedFlow
@@ -29,9 +30,12 @@ from nisampler.flows.masks import binary_masks, exchange_masks, random_masks
 from nisampler.flows.mean import MeanFlow
 from nisampler.flows.nets.bayesian import VariationalLinear, draw, kl, training_noise, use_map
 from nisampler.flows.nets.mlp import MLP, FourierFeatures, NetConfig, ResidualNet
+from nisampler.flows.nets.point_transformer import PointTransformer, PointTransformerConfig
+from nisampler.flows.nets.pointwise import PointwiseConfig, PointwiseNet
 from nisampler.flows.nets.unet import ConstantMaps, ConvEmbedding, UNet, UNetConfig
 from nisampler.flows.nets.velocity import VelocityConfig, VelocityMLP
 from nisampler.flows.nets.vit import VelocityViT
+from nisampler.flows.pairing import paired
 from nisampler.flows.saving import Saved, assembly
 from nisampler.flows.splines.families import Spline
 from nisampler.flows.symmetry import Action, Symmetry
@@ -57,6 +61,7 @@ __all__ = [
     "AutoregressiveTransform",
     "Base",
     "Composition",
+    "ConsistentDenoiser",
     "ConstantMaps",
     "ContinuousFlow",
     "ContinuousTransform",
@@ -65,6 +70,8 @@ __all__ = [
     "CouplingConfig",
     "CouplingTransform",
     "CudaGraphs",
+    "Denoiser",
+    "EDMConfig",
     "Embedded",
     "Flow",
     "FlowDistribution",
@@ -80,6 +87,10 @@ __all__ = [
     "NetConfig",
     "PerPixel",
     "Permutation",
+    "PointTransformer",
+    "PointTransformerConfig",
+    "PointwiseConfig",
+    "PointwiseNet",
     "ResidualNet",
     "Saved",
     "Spline",
@@ -104,6 +115,7 @@ __all__ = [
     "iaf",
     "kl",
     "maf",
+    "paired",
     "random_masks",
     "squeeze",
     "squeezed_shape",

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nisampler.calo.data.kinds import VOXELS
 from nisampler.calo.data.showers import Showers
 from nisampler.calo.data.writer import ShowerWriter
 from nisampler.calo.detector.geometry import Geometry
@@ -56,6 +57,9 @@ class Numbers(nn.Module):
 
 class TinyModel(nn.Module):
     """log-normal E_tot/E_inc, and the mean share of each voxel; `mean` is a constant of the preprocessing."""
+
+    kind = VOXELS
+    trained_energies = None
 
     def __init__(self, geometry: Geometry, broken: float = 0.0) -> None:
         super().__init__()

@@ -13,6 +13,7 @@ from typing import Literal
 from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.models.config import FlowConfig, ModelConfig
 from nisampler.calo.models.presets.chain import CHAIN
+from nisampler.calo.models.presets.clouds import CLOUDS
 from nisampler.calo.models.presets.inductive import INDUCTIVE
 from nisampler.calo.models.presets.matching import MATCHING
 from nisampler.calo.models.presets.preset import SMALL_ENERGIES, Preset, clear_noise, turns
@@ -222,5 +223,6 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         **CHAIN,
         **INDUCTIVE,
         **MATCHING,
+        **CLOUDS,
     }
 )
