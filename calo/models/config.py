@@ -97,8 +97,8 @@ class ModelConfig:
         "two-step" (CaloFlow), "one-step" (CaloINN), "student" (a distilled flow II on a two-step teacher), "chain"
         (L2LFlows: a flow for each layer), "inductive" (iCaloFlow: one flow from layer to layer), "inductive-student",
         "matching" (conditional flow matching in two steps), "matching-student" (that with students that take a step or
-        two), "clouds" (CaloClouds: point clouds by diffusion), "clouds-onestep" (with a distilled student), "allshowers"
-        (point clouds by flow matching), or one of your own, see `nisampler.calo.models.register`.
+        two), "clouds" (CaloClouds: point clouds by diffusion), "clouds-onestep" (with a distilled student),
+        "allshowers" (point clouds by flow matching), or one of your own, see `nisampler.calo.models.register`.
     preprocessing
         From showers to coordinates; models of point clouds have their own.
     flows
