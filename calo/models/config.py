@@ -100,7 +100,7 @@ class ModelConfig:
         two), "clouds" (CaloClouds: point clouds by diffusion), "clouds-onestep" (with a distilled student),
         "allshowers" (point clouds by flow matching), or one of your own, see `nisampler.calo.models.register`.
     preprocessing
-        From showers to coordinates; models of point clouds have their own.
+        From showers to coordinates; models of point clouds have their own way and do not look at it.
     flows
         Flow I and flow II; one flow; flow I, flow II and the student; that of the energies and that of a layer;
         iCaloFlow's three, and the students of the last two; velocities of the energies and of the voxels,

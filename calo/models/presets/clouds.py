@@ -7,8 +7,7 @@ from types import MappingProxyType
 
 from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.models.config import ModelConfig
-from nisampler.calo.models.presets.preset import SMALL_ENERGIES, Preset, turns
-from nisampler.calo.preprocessing.preprocessing import PreprocessingConfig
+from nisampler.calo.models.presets.preset import SMALL_ENERGIES, Preset, clear_noise, turns
 from nisampler.calo.recipe import Recipe
 from nisampler.flows import PointTransformerConfig, PointwiseConfig
 
@@ -23,14 +22,14 @@ def _small(geometry: Geometry, one_step: bool) -> ModelConfig:
     net = PointwiseConfig(hidden=64, layers=3, points=4096)
     if not one_step:
         flows = (SMALL_ENERGIES, net)
-        return ModelConfig("clouds", PreprocessingConfig(), flows, (_LAYERS, _POINTS), turns(geometry))
+        return ModelConfig("clouds", clear_noise(geometry), flows, (_LAYERS, _POINTS), turns(geometry))
     distilled, recipes = (SMALL_ENERGIES, net, net), (_LAYERS, _POINTS, _ONE_STEP)
-    return ModelConfig("clouds-onestep", PreprocessingConfig(), distilled, recipes, turns(geometry))
+    return ModelConfig("clouds-onestep", clear_noise(geometry), distilled, recipes, turns(geometry))
 
 
 def _allshowers(geometry: Geometry) -> ModelConfig:
     flows = (SMALL_ENERGIES, PointTransformerConfig(steps=8))
-    return ModelConfig("allshowers", PreprocessingConfig(), flows, (_LAYERS, _WHOLE), turns(geometry))
+    return ModelConfig("allshowers", clear_noise(geometry), flows, (_LAYERS, _WHOLE), turns(geometry))
 
 
 CLOUDS: Mapping[str, Preset] = MappingProxyType(

@@ -13,6 +13,8 @@ from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.models import PRESETS, FlowConfig, ModelConfig, ShowerModel, build_model
 from nisampler.calo.models.base import OneStepModel, TwoStepModel
 from nisampler.calo.models.chain import ChainModel
+from nisampler.calo.models.clouds.diffusion import CloudsModel, OneStepCloudsModel
+from nisampler.calo.models.clouds.matching import AllShowersModel
 from nisampler.calo.models.inductive import InductiveModel, InductiveStudentModel
 from nisampler.calo.models.matching import MatchingModel
 from nisampler.calo.models.onestep import OneStepMatchingModel
@@ -32,6 +34,9 @@ FAMILIES = {
     "inductive-student": InductiveStudentModel,
     "matching": MatchingModel,
     "matching-student": OneStepMatchingModel,
+    "clouds": CloudsModel,
+    "clouds-onestep": OneStepCloudsModel,
+    "allshowers": AllShowersModel,
 }
 SMALL = [name for name, entry in PRESETS.items() if entry.geometry is None]
 # Families whose networks need no storage to be built: their largest would take gigabytes.
