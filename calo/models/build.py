@@ -20,6 +20,7 @@ from nisampler.calo.models.inductive import InductiveModel, InductiveStudentMode
 from nisampler.calo.models.matching import build_matching
 from nisampler.calo.models.onestep import build_onestep
 from nisampler.calo.models.student import StudentModel
+from nisampler.calo.models.vae import AutoencoderConfig, AutoencoderModel
 from nisampler.errors import ConfigError
 from nisampler.flows import Flow
 
@@ -122,6 +123,13 @@ def _inductive_student(config: ModelConfig, geometry: Geometry, generator: torch
     return InductiveStudentModel(geometry, config.preprocessing, flows, (one, two, three, four, five), *rest)
 
 
+def _autoencoder(config: ModelConfig, geometry: Geometry, generator: torch.Generator) -> ShowerModel:
+    (network,), (recipe,) = config.flows, config.recipes
+    if not isinstance(network, AutoencoderConfig):
+        raise ConfigError("an autoencoder has one AutoencoderConfig")
+    return AutoencoderModel(geometry, config.preprocessing, network, recipe, generator, config.symmetric)
+
+
 _BUILDERS: dict[str, Builder] = {
     "one-step": _one_step,
     "two-step": _two_step,
@@ -134,4 +142,5 @@ _BUILDERS: dict[str, Builder] = {
     "clouds": build_clouds,
     "clouds-onestep": build_clouds,
     "allshowers": build_allshowers,
+    "autoencoder": _autoencoder,
 }

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from nisampler.base.checks import Count, Natural, NonNegative, Row, from_data, must_be, settings, to_data
 from nisampler.base.rng import Streams
+from nisampler.calo.models.vae import AutoencoderConfig
 from nisampler.calo.preprocessing.preprocessing import PreprocessingConfig
 from nisampler.calo.recipe import Recipe
 from nisampler.errors import ConfigError, ModelError
@@ -68,7 +69,9 @@ class FlowConfig:
             raise ConfigError("shower coordinates lie on the line: choose Spline(domain='line')")
 
 
-AnyFlow = FlowConfig | ConvCouplingConfig | VelocityConfig | PointwiseConfig | PointTransformerConfig
+AnyFlow = (
+    FlowConfig | ConvCouplingConfig | VelocityConfig | PointwiseConfig | PointTransformerConfig | AutoencoderConfig
+)
 Kinds = tuple[type | tuple[type, ...], ...]
 
 FAMILIES: dict[str, Kinds] = {
@@ -83,6 +86,7 @@ FAMILIES: dict[str, Kinds] = {
     "clouds": (FlowConfig, PointwiseConfig),
     "clouds-onestep": (FlowConfig, PointwiseConfig, PointwiseConfig),
     "allshowers": (FlowConfig, PointTransformerConfig),
+    "autoencoder": (AutoencoderConfig,),
 }
 """The settings of the flows of each family; `nisampler.calo.models.register` adds one."""
 
@@ -98,7 +102,8 @@ class ModelConfig:
         (L2LFlows: a flow for each layer), "inductive" (iCaloFlow: one flow from layer to layer), "inductive-student",
         "matching" (conditional flow matching in two steps), "matching-student" (that with students that take a step or
         two), "clouds" (CaloClouds: point clouds by diffusion), "clouds-onestep" (with a distilled student),
-        "allshowers" (point clouds by flow matching), or one of your own, see `nisampler.calo.models.register`.
+        "allshowers" (point clouds by flow matching), "autoencoder" (to compare with), or one of your own, see
+        `nisampler.calo.models.register`.
     preprocessing
         From showers to coordinates; models of point clouds have their own way and do not look at it.
     flows

@@ -17,6 +17,7 @@ from nisampler.calo.models.presets.clouds import CLOUDS
 from nisampler.calo.models.presets.inductive import INDUCTIVE
 from nisampler.calo.models.presets.matching import MATCHING
 from nisampler.calo.models.presets.preset import SMALL_ENERGIES, Preset, clear_noise, turns
+from nisampler.calo.models.vae import AutoencoderConfig
 from nisampler.calo.preprocessing.preprocessing import PreprocessingConfig
 from nisampler.calo.recipe import Recipe
 from nisampler.errors import ModelError
@@ -145,6 +146,11 @@ def _small_inn(geometry: Geometry, kind: Literal["mlp", "bayesian"]) -> ModelCon
     return ModelConfig("one-step", clear_noise(geometry), (flow,), (recipe,), turns(geometry))
 
 
+def _small_vae(geometry: Geometry) -> ModelConfig:
+    recipe = Recipe(12, 128, 1e-3, warm_up=0.1, clip=100.0, ema=0.998)
+    return ModelConfig("autoencoder", clear_noise(geometry), (AutoencoderConfig(),), (recipe,), turns(geometry))
+
+
 _CALOINN_RECIPE = Recipe(450, 512, 1e-4, "one-cycle", weight_decay=0.01)
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
@@ -154,6 +160,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "small-student": Preset("the same with its distilled student", lambda g: _small_maf(g, True)),
         "small-inn": Preset("one-step coupling CaloINN for a CPU", lambda g: _small_inn(g, "mlp")),
         "small-inn-bayesian": Preset("the same with variational networks", lambda g: _small_inn(g, "bayesian")),
+        "small-vae": Preset("variational autoencoder for a CPU, to compare with", _small_vae),
         "caloflow-ds1-photons": Preset(
             "CaloFlow teacher (2210.14245): 8 MADE blocks of 378", _caloflow_ds1(378, None, False), "ds1-photons"
         ),

@@ -20,6 +20,7 @@ from nisampler.calo.models.matching import MatchingModel
 from nisampler.calo.models.onestep import OneStepMatchingModel
 from nisampler.calo.models.presets.catalogue import preset
 from nisampler.calo.models.student import StudentModel
+from nisampler.calo.models.vae import AutoencoderModel
 from nisampler.calo.preprocessing.preprocessing import PreprocessingConfig
 from nisampler.calo.recipe import Recipe
 from nisampler.errors import ConfigError, ModelError
@@ -37,6 +38,7 @@ FAMILIES = {
     "clouds": CloudsModel,
     "clouds-onestep": OneStepCloudsModel,
     "allshowers": AllShowersModel,
+    "autoencoder": AutoencoderModel,
 }
 SMALL = [name for name, entry in PRESETS.items() if entry.geometry is None]
 # Families whose networks need no storage to be built: their largest would take gigabytes.
