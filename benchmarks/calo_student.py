@@ -13,7 +13,7 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -106,9 +106,13 @@ def draw(model: ShowerModel, n: int) -> Showers:
     return Showers.concatenate([generator.draw(generator.incident(_SHARD, k), k) for k in shards])[:n]
 
 
-def areas(models: dict[str, ShowerModel], reference: Showers, seeds: int) -> Iterator[list[str]]:
-    """Rows of the second table."""
-    names = ["small-low", "small-log-voxels"]
+def areas(
+    models: dict[str, ShowerModel],
+    reference: Showers,
+    seeds: int,
+    names: Sequence[str] = ("small-low", "small-log-voxels"),
+) -> Iterator[list[str]]:
+    """Rows of the second table: the classifiers of these names."""
     yield ["showers of", *(f"AUC {name}" for name in names), "E_tot/E_inc", "occupancy"]
     samples = {name: draw(model, len(reference)) for name, model in models.items()}
     geometry = next(iter(models.values())).geometry
