@@ -22,8 +22,10 @@ import torch
 from measurements import hardware
 
 from nisampler.base.storage import atomic_write, read_sealed, write_sealed
+from nisampler.calo.data.point_files import PointReader
 from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.evaluation.evaluate import EvaluationOptions, evaluate
+from nisampler.calo.evaluation.point_figures import clouds
 from nisampler.calo.fitting.fit import DataOptions, fit
 from nisampler.calo.fitting.store import load_model
 from nisampler.calo.generation import ShowerGenerator, generate
@@ -133,12 +135,23 @@ def page(table: list[list[str]], seed: int) -> str:
     return _PAGE.format(made=made, finer=_FINER, numbers=numbers, seed=seed, table="\n".join(lines))
 
 
+def draw(folder: Path, presets: list[str], seed: int, cells: Geometry, path: Path) -> None:
+    """A figure of single clouds of the reference and of each preset."""
+    files = {"reference": folder / "reference.h5"} | {name: folder / f"{name}_{seed}.h5" for name in presets}
+    samples = {}
+    for name, file in files.items():
+        with PointReader(file, cells) as reader:
+            samples[name] = reader.select(range(min(len(reader), _TIMED)))
+    clouds(samples).savefig(path, dpi=100)
+
+
 def main() -> None:
     """Write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder of files and models")
     parser.add_argument("--output", type=Path, help="file of the table; printed without")
-    parser.add_argument("--presets", nargs="+", default=["small-clouds", "small-clouds-onestep"])
+    parser.add_argument("--figure", type=Path, help="file of a picture of clouds")
+    parser.add_argument("--presets", nargs="+", default=["small-clouds", "small-clouds-onestep", "small-allshowers"])
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -146,6 +159,8 @@ def main() -> None:
     cells = given_geometry("toy", energies="log-uniform:1:2")
     try:
         text = page(list(rows(options.work, options.presets, options.seed, cells)), options.seed)
+        if options.figure is not None:
+            draw(options.work, options.presets, options.seed, cells, options.figure)
     except NisamplerError as error:
         sys.exit(f"error: {error}")
     if options.output is None:

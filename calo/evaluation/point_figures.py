@@ -10,8 +10,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from nisampler.calo.data.points import ENERGY, PointShowers, X, Y
+from nisampler.calo.data.points import ENERGY, LAYER, PointShowers, X, Y
 from nisampler.calo.detector.geometry import Floats
 from nisampler.calo.evaluation.points import PointFeatures
 from nisampler.ui.plots import PLAIN, Sheet
@@ -41,7 +42,7 @@ def clouds(samples: Mapping[str, PointShowers], style: Sheet = PLAIN) -> Figure:
     picked = {name: _near(sample, wanted) for name, sample in samples.items()}
     every = np.concatenate([cloud.points for cloud in picked.values()])
     edge = float(np.quantile(np.abs(every[:, (X, Y)]), _EDGE)) or 1.0
-    energies = every[:, ENERGY]
+    energies, layers = every[:, ENERGY], int(every[:, LAYER].max()) + 1
     norm = LogNorm(float(np.quantile(energies, 0.02)), float(energies.max()) * 1.01)
     with mpl.rc_context(style):
         size = (3.2 * len(picked) + 0.8, 6.0)
@@ -53,12 +54,15 @@ def clouds(samples: Mapping[str, PointShowers], style: Sheet = PLAIN) -> Figure:
             mesh = front.scatter(x, y, s=4, c=energy, norm=norm, cmap="viridis", linewidths=0, rasterized=True)
             spread = np.random.default_rng(1).uniform(-_DEPTH, _DEPTH, len(layer))
             side.scatter(layer + spread, x, s=4, c=energy, norm=norm, cmap="viridis", linewidths=0, rasterized=True)
-            front.set(title=f"{name}\n{label_of(cloud)}", xlabel="x [mm]", xlim=(-edge, edge), ylim=(-edge, edge))
-            side.set(xlabel="layer", ylim=(-edge, edge))
+            front.set_title(f"{name}\n{label_of(cloud)}", fontsize="small")
+            front.set(xlabel="x [mm]", xlim=(-edge, edge), ylim=(-edge, edge))
+            side.set(xlabel="layer", ylim=(-edge, edge), xlim=(-0.5, layers - 0.5))
+            side.xaxis.set_major_locator(MaxNLocator(integer=True))
             front.set_aspect("equal")
         axes[0][0].set_ylabel("y [mm]")
         axes[1][0].set_ylabel("x [mm]")
-        figure.colorbar(mesh, ax=axes, label="energy of a point [MeV]", shrink=0.8)
+        bar = figure.colorbar(mesh, ax=axes, label="energy of a point [MeV]", shrink=0.8)
+        bar.ax.yaxis.set_minor_formatter(NullFormatter())
     return figure
 
 
@@ -113,7 +117,7 @@ def distributions(reference: PointFeatures, samples: Mapping[str, PointFeatures]
             each = np.ones(len(part)) / len(part)
             _steps(spectrum, np.geomspace(low, high * 1.01, _BINS), found.weights, each, look)
         number.set(xlabel="points of a shower", ylabel="share of showers")
-        layers.set(xlabel="layer", ylabel="mean number of points")
+        layers.set(xlabel="layer", ylabel="points of a layer")
         radial.set(xlabel="distance from the axis [mm]", ylabel="share of the energy", yscale="log")
         spectrum.set(xlabel="energy of a point [MeV]", ylabel="share of the points", xscale="log")
         number.legend(frameon=False)
