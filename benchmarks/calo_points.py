@@ -98,18 +98,19 @@ def milliseconds(folder: Path) -> float:
 def rows(folder: Path, presets: list[str], seed: int, cells: Geometry) -> Iterator[list[str]]:
     """Rows of the table, with a head."""
     train, reference = data(folder, cells)
-    head = ["", *_COLUMNS.values(), "AUC low", "AUC high", "fit", "generate", "evaluate", "ms/shower"]
+    head = ["", *_COLUMNS.values(), "fit", "generate", "evaluate", "ms/shower"]
     yield head
     minutes = {preset: fitted(folder, preset, train, cells, seed) for preset in presets}
     files = {preset: folder / f"{preset}_{seed}.h5" for preset in presets}
     start = time.process_time()
-    result = evaluate(reference, files, cells, folder / "report", EvaluationOptions(seeds=(1,)))
+    result = evaluate(
+        reference, files, cells, folder / "report", EvaluationOptions(classifiers=(), distances=False, report=False)
+    )
     spent = (time.process_time() - start) / 60 / len(presets)
     for name, sample in result["samples"].items():
         if sample["kind"] == "control":
             continue
-        areas = [f"{sample['classifiers'][kind]['auc']:.3f}" for kind in ("small-low", "small-high")]
-        yield [name, *_deviations(sample["points"]), *areas, *_times(folder, name, seed, minutes, spent)]
+        yield [name, *_deviations(sample["points"]), *_times(folder, name, seed, minutes, spent)]
 
 
 def _deviations(points: dict[str, Any]) -> Iterator[str]:

@@ -23,6 +23,8 @@ DIM = 3
 SPREAD = 0.5
 """Standard deviation of the coordinates: that of the data in EDM."""
 _REACH = 5.0
+# s of the calibration of the centre, in median distances of points from the axis
+_CORE = 4.0
 
 
 class Groups(NamedTuple):
@@ -116,7 +118,7 @@ class PointScale(nn.Module):
 class PointModel(GenerativeModel):
     """p(cloud | E_inc): first the numbers of points and the energies of the layers, then the points given these.
 
-    Generated energies are scaled to those of the layers, and places moved to the centre of gravity.
+    Generated energies are scaled to those of the layers, and outer points moved until the centre of gravity is right.
 
     Parameters
     ----------
@@ -215,15 +217,21 @@ class PointModel(GenerativeModel):
         """Coordinates (m, 3) of new points."""
 
     def _calibrated(self, points: Tensor, summary: Summary, groups: Groups) -> Tensor:
-        """Points (m, 3) whose energies add up to those of the layers, and whose centre of gravity is as drawn."""
+        """Points (m, 3) whose energies add up to those of the layers, and whose centre of gravity is as drawn.
+
+        Points move by r²/(r² + s²): cores stay sharp, which moving all alike would smear by what is random in a centre.
+        """
         energy = points[:, 2]
         wanted = summary.energies.flatten()
         sums = torch.zeros_like(wanted).index_add(0, groups.rows, energy)
         energy = energy * (wanted / sums.clamp(min=1e-30))[groups.rows]
+        square = points[:, :2].square().sum(1)
+        share = (square / (square + (_CORE * self.scale.length).square())).unsqueeze(1)
+        columns = energy.unsqueeze(1) * torch.cat([points[:, :2], share], dim=1)
+        sums = columns.new_zeros(len(summary.centre), DIM).index_add(0, groups.shower, columns)
         total = summary.energies.sum(1, keepdim=True).clamp(min=1e-30)
-        weighted = points[:, :2] * energy.unsqueeze(1)
-        centre = torch.zeros_like(summary.centre).index_add(0, groups.shower, weighted) / total
-        place = points[:, :2] + (summary.centre - centre)[groups.shower]
+        move = (summary.centre - sums[:, :2] / total) / (sums[:, 2:] / total).clamp(min=1e-6)
+        place = points[:, :2] + share * move[groups.shower]
         return torch.cat([place, energy.unsqueeze(1)], dim=1)
 
     def _padded(self, points: Tensor, summary: Summary, groups: Groups) -> Tensor:

@@ -131,6 +131,18 @@ def test_generated_clouds_are_calibrated(name: str) -> None:
     assert torch.equal(again, model.sample(incident, generator(4)))
 
 
+def test_the_calibration_of_the_centre_leaves_the_core_alone() -> None:
+    """Points near the axis move by less than a tenth of the way that far ones move."""
+    model = prepared()
+    numbers = torch.tensor([[3.0, 0.0, 0.0, 0.0, 0.0]])
+    summary = Summary(numbers, 6.0 * (numbers > 0), torch.tensor([[1.0, -0.5]]))
+    groups = model.groups(summary, torch.tensor([2e3]), torch.zeros(3, dtype=torch.long))
+    far = 20 * float(model.scale.length)
+    points = torch.tensor([[0.1, 0.0, 1.0], [far, 0.0, 1.0], [-far, 0.0, 4.0]])
+    move = (model._calibrated(points, summary, groups) - points)[:, :2].norm(dim=1)
+    assert move[0] < 0.1 * move[1] and move[1] > 0.5
+
+
 def test_numbers_of_a_flow_and_back() -> None:
     """Coordinates of a summary are drawn back to it where the flow hands them through."""
     model = prepared()
