@@ -100,7 +100,7 @@ def images(samples: Mapping[str, Jets], style: Sheet = PLAIN) -> Figure:
     kinds = np.unique(next(iter(samples.values())).types)
     edges = np.linspace(-_REACH, _REACH, _CELLS + 1)
     with mpl.rc_context({**style, "axes.grid": False}):
-        height = 0.6 + (WIDTH / len(samples)) * len(kinds) * 0.9
+        height = 0.6 + (WIDTH / len(samples)) * len(kinds) * 0.8
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         grid = figure.subplots(len(kinds), len(samples), squeeze=False, sharex=True, sharey=True)
         found = {
