@@ -8,5 +8,6 @@ Names are imported from their modules, which are named after what they do:
 240
 
 `simulator.simulate_file`, `fit.fit`, `store.load_model`, `generation.generate`, `evaluation.evaluate.evaluate` and
-`timing.time_model` are what the commands of `nisampler calo` call; `files` reads and writes showers.
+`timing.time_model` are what the commands of `nisampler calo` call; `files` reads and writes showers. `jets` holds jets,
+which are learned in the same way.
 """

@@ -181,8 +181,8 @@ class JetWriter:
     def __exit__(self, *reason: Any) -> None:
         if reason[0] is None and not self.written:
             error = JetDataError(f"{self.path}: no jet was written, so no file was made; append at least one")
-            if not self._context.__exit__(JetDataError, error, None):
-                raise error
+            self._context.__exit__(JetDataError, error, None)
+            raise error
         self._context.__exit__(*reason)
 
     def append(self, jets: Jets) -> None:
