@@ -185,6 +185,7 @@ class Description:
             upstream=self.material.upstream,
             calibrated=self.material.signal == "calibrated",
             resolution=self.material.resolution,
+            landau=self.material.crossings == "landau",
         )
 
     def _element(self, name: str) -> Element:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -80,7 +80,9 @@ class Response:
     """Deposits in the cells: particles that cross active layers, and soft deposits beside them.
 
     A cell that expects the energy E gets Poisson(E/crossing) crossings; each has a Gamma law of mean `crossing`
-    and relative width `width`, so that sums of crossings are Gamma variables as well.
+    and relative width `width`, so that sums of crossings are Gamma variables as well. With `mip` a crossing has a law
+    like Landau's instead, see `nisampler.calo.simulation.crossings`: the spectrum of cells has a sharp peak at one
+    crossing.
 
     Parameters
     ----------
@@ -95,6 +97,8 @@ class Response:
         Median displacement of a crossing from its spot, mm.
     soft_share, soft_energy, soft_distance
         Soft deposits per crossing, their mean energy in MeV (exponential) and median displacement in mm.
+    mip
+        Most probable energy of one straight crossing in readout MeV; 0 for the Gamma law.
 
     Examples
     --------
@@ -109,6 +113,7 @@ class Response:
     soft_share: float = 0.0
     soft_energy: float = 1.0
     soft_distance: float = 0.0
+    mip: float = 0.0
 
     @property
     def gamma_shape(self) -> float:
@@ -245,6 +250,12 @@ def _par04(geometry: Geometry) -> Detector:
     )
 
 
+def _par04_silicon(geometry: Geometry) -> Detector:
+    """The same with the peak of a silicon layer at one crossing; they fluctuate more, so that layers do less."""
+    plain = _par04(geometry)
+    return replace(plain, response=replace(plain.response, mip=3.2), layer_resolution=0.048)
+
+
 # Ends of the layers of the ATLAS barrel near η = 0.2 in radiation and in interaction lengths, approximate: presampler,
 # three electromagnetic layers, three of the tiles
 _ATLAS_DEPTHS = {0: 0.5, 1: 4.8, 2: 21.0, 3: 23.5, 12: 40.0, 13: 78.0, 14: 95.0}
@@ -318,6 +329,8 @@ def _getting_high(geometry: Geometry) -> Detector:
 
 # Mean deposit of a crossing in those of minimally ionising particles: tracks of a shower are inclined and slow.
 _OBLIQUE = 1.3
+# Most probable deposit of a straight crossing of a thin layer, in its mean
+_PROBABLE = 0.75
 # Deposits of total absorption, MeV, and its relative resolution at 1 GeV
 _FINE, _CRYSTAL = 0.5, 0.02
 
@@ -344,7 +357,8 @@ def _built(geometry: Geometry, material: Material) -> Detector:
     resolution = material.resolution
     if resolution is None:
         resolution = 0.027 * math.sqrt(slabs[deepest].active / medium.mip_fraction) if sampled[deepest] else _CRYSTAL
-    response = Response(crossing=crossings[deepest])
+    mip = crossings[deepest] * _PROBABLE / _OBLIQUE if material.landau and sampled[deepest] else 0.0
+    response = Response(crossing=crossings[deepest], mip=mip)
     counting = crossings[deepest] * (1.0 + response.width**2) / (1e3 * float(visible[deepest]))
     interaction = material.interaction_depths
     nuclear = None
@@ -372,6 +386,7 @@ _DETECTORS: dict[str, Callable[[Geometry], Detector]] = {
     "ds3": _par04,
     "ds2-reduced": _par04,
     "toy": _par04,
+    "toy-silicon": _par04_silicon,
     "calogan": _calogan,
     "getting-high": _getting_high,
 }

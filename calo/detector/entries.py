@@ -227,6 +227,7 @@ class MaterialEntry:
     absorber: str | None = None
     upstream: NonNegative = 0.0
     signal: Literal["deposited", "calibrated"] = "deposited"
+    crossings: Literal["smooth", "landau"] = "smooth"
     resolution: Positive | None = None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
@@ -119,6 +120,7 @@ GEOMETRIES: Mapping[str, Geometry] = MappingProxyType(
             _CALOGAN,
             _GETTING_HIGH,
             _TOY,
+            replace(_TOY, name="toy-silicon"),
         )
     }
 )

@@ -69,6 +69,8 @@ class Material:
         those deposits.
     resolution
         c of σ(E)/E = c/√(E/GeV); None for what the sampling suggests.
+    landau
+        Crossings of thin layers have a law like Landau's, with a sharp peak at one crossing; else a smooth one.
 
     Raises
     ------
@@ -89,6 +91,7 @@ class Material:
     upstream: float = 0.0
     calibrated: bool = False
     resolution: float | None = None
+    landau: bool = False
 
     def __post_init__(self) -> None:
         if self.absorber is None and any(slabs.absorber for slabs in self.layers):

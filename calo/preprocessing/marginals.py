@@ -6,6 +6,7 @@ its training for that alone. Counting quantiles takes seconds, and leaves to the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,14 +18,15 @@ from nisampler.flows import Transform
 from nisampler.flows.splines.rational_quadratic import segment, solve_segment
 
 _LAST_KNOT = 3.2
-_LAST_JUMP = 3.0
+_LAST_JUMP = 4.5
 _HALF_JUMP = 5e-4
-_EMPTY_SHARE = 0.2
+_NOISE_KNOTS = 5
 _EDGE = (0.0, 0.001, 0.004, 0.015, 0.05)
 _SMALLEST_GAP = 1e-4
 _FEWEST = 200
 _FEWEST_HITS = 20
-_MOST_VALUES = 2**18
+_MOST_VALUES, _MOST_HITS = 2**18, 2**20
+_BINS = 256
 
 
 class Marginals(Transform):
@@ -34,8 +36,12 @@ class Marginals(Transform):
     are kept at `levels` values of each condition and interpolated between them. The context holds the conditions
     (n, G): logarithms of layer energies for voxels, that of the incident energy for layer energies.
 
-    A coordinate that is often empty jumps from noise to hits. A fifth of its knots describes the noise, the others
+    A coordinate that is often empty jumps from noise to hits. Five of its knots describe the noise, the others
     the hits, and the jump takes almost nothing of the normal variable, so that nothing comes to lie between.
+
+    Between quantiles of two levels lie quantiles of neither: a peak that stands at the same place in both is smeared.
+    So `places` knots, up to a core of the spectrum, stand at the same x at all levels; what is counted at a level, and
+    interpolated, is the normal variable that belongs to them.
 
     Parameters
     ----------
@@ -45,6 +51,8 @@ class Marginals(Transform):
         Quantiles of a coordinate, and values of the condition at which they are counted.
     jumps
         Whether coordinates can be empty.
+    places
+        Further knots, in the core of the spectrum of the hits; only with `jumps`.
 
     Raises
     ------
@@ -67,13 +75,15 @@ class Marginals(Transform):
     normal: Tensor
     group: Tensor
 
-    def __init__(self, sizes: Sequence[int], knots: int = 28, levels: int = 16, jumps: bool = False) -> None:
+    def __init__(
+        self, sizes: Sequence[int], knots: int = 28, levels: int = 16, jumps: bool = False, places: int = 0
+    ) -> None:
         super().__init__()
         if knots < 12 or levels < 2:
             raise ConfigError(f"marginals need at least twelve knots and two levels, got {knots} and {levels}")
         self._sizes = list(sizes)
-        self.first_hit = int(_EMPTY_SHARE * knots) if jumps else 0
-        normal = torch.linspace(-_LAST_KNOT, _LAST_KNOT, knots)
+        self.first_hit, self.places = _NOISE_KNOTS if jumps else 0, places
+        normal = torch.linspace(-_LAST_KNOT, _LAST_KNOT, knots + places)
         group = torch.cat([torch.full((size,), index) for index, size in enumerate(self._sizes)])
         self.register_buffer("group", group, persistent=False)
         self.register_buffer("levels", torch.arange(levels, dtype=torch.float32).repeat(len(self._sizes), 1))
@@ -81,7 +91,9 @@ class Marginals(Transform):
         self.register_buffer("normal", normal.repeat(levels, len(group), 1))
 
     @torch.no_grad()
-    def fit(self, x: Tensor, conditions: Tensor, orbits: Tensor, empty: Tensor | None = None) -> None:
+    def fit(
+        self, x: Tensor, conditions: Tensor, orbits: Tensor, empty: Tensor | None = None, core: float = math.inf
+    ) -> None:
         """Count quantiles.
 
         Parameters
@@ -92,58 +104,105 @@ class Marginals(Transform):
             Coordinates (d,) with equal numbers are pooled.
         empty
             Which coordinates (n, d) hold noise; needed where there are jumps.
+        core
+            Hits up to there have knots at the same places at all levels.
         """
         empty = torch.zeros_like(x, dtype=torch.bool) if empty is None else empty
-        count = self.levels.shape[1]
-        shares = (torch.arange(count, dtype=x.dtype, device=x.device) + 0.5) / count
-        levels = torch.quantile(conditions[:_MOST_VALUES], shares, dim=0).t()
-        self.levels.copy_(_spread_out(levels, 10 * _SMALLEST_GAP))
         of_all = {}  # where too few showers have a hit, hits of all showers say where hits lie
         for orbit in torch.unique(orbits):
             alike = torch.nonzero(orbits == orbit)[:, 0]
             of_all[int(orbit)] = x[:, alike][~empty[:, alike]][:_MOST_VALUES]
         for group, members in enumerate(torch.split(torch.arange(len(orbits), device=x.device), self._sizes)):
             condition = conditions[:, group].contiguous()
+            self.levels[group] = self._levels(condition, empty[:, members].all(1))
+            places = self._places(x[:, members], empty[:, members], core)
             nearest = torch.bucketize(condition, 0.5 * (self.levels[group, 1:] + self.levels[group, :-1]))
-            for level in range(count):
+            for level in range(self.levels.shape[1]):
                 rows = torch.nonzero(nearest == level)[:, 0]
                 if len(rows) < min(_FEWEST, len(x)):
                     rows = (condition - self.levels[group, level]).abs().argsort()[:_FEWEST]
                 chosen, without = x[rows], empty[rows]
                 for orbit in torch.unique(orbits[members]):
                     alike = members[orbits[members] == orbit]
-                    values = chosen[:, alike].flatten()[:_MOST_VALUES]
+                    values = chosen[:, alike].flatten()[:_MOST_VALUES].double()
                     noise = without[:, alike].flatten()[:_MOST_VALUES]
-                    quantiles, normal = self._count(values, noise, of_all[int(orbit)])
+                    quantiles, normal = self._count(values, noise, of_all[int(orbit)].double(), places)
                     self.quantiles[level, alike] = quantiles.to(self.quantiles.dtype)
                     self.normal[level, alike] = normal.to(self.normal.dtype)
         self.quantiles.copy_(_spread_out(self.quantiles, _SMALLEST_GAP))
+        self.normal.copy_(_spread_out(self.normal, _SMALLEST_GAP))
 
-    def _count(self, values: Tensor, noise: Tensor, spare: Tensor) -> tuple[Tensor, Tensor]:
+    def _levels(self, condition: Tensor, without: Tensor) -> Tensor:
+        """Where quantiles are counted: one level for showers (n,) without a hit, the others spread over the rest."""
+        count, hit = self.levels.shape[1], condition[~without]
+        first = [condition[without].median()] if 0 < len(hit) < len(condition) else []
+        if len(hit) == 0:
+            hit = condition
+        shares = torch.arange(count - len(first), dtype=condition.dtype, device=condition.device) + 0.5
+        levels = torch.quantile(hit[:_MOST_VALUES], shares / len(shares))
+        levels = torch.cat([torch.stack(first), levels]) if first else levels
+        return _spread_out(levels.to(self.levels.dtype), 10 * _SMALLEST_GAP)
+
+    def _places(self, x: Tensor, empty: Tensor, core: float) -> Tensor:
+        """Places (P,) of the knots in the core, for the coordinates (n, m) of a group.
+
+        Half of them go where there are many hits (as the root of the density), half to the edges (as the root of its
+        slope).
+        """
+        hits = x[~empty & (x <= core)][:_MOST_HITS].double()
+        if not self.places or len(hits) < _FEWEST:
+            return torch.linspace(0, 1, self.places, dtype=torch.float64, device=x.device)
+        low, high = float(hits.kthvalue(1 + len(hits) // 500).values), float(hits.max())
+        if not high > low:
+            return hits.min() + torch.linspace(0, 1, self.places, dtype=torch.float64, device=x.device)
+        density = torch.histc(hits, _BINS, low, high)
+        for _ in range(2):
+            padded = torch.cat([density[:1], density, density[-1:]])
+            density = 0.25 * padded[:-2] + 0.5 * density + 0.25 * padded[2:]
+        steep = torch.gradient(density)[0].abs().sqrt()
+        monitor = density.sqrt() / density.sqrt().mean() + steep / steep.mean().clamp_min(1e-9)
+        sums = torch.cat([monitor.new_zeros(1), monitor.cumsum(0)]) / monitor.sum()
+        wanted = torch.linspace(0, 1, self.places - 1, dtype=torch.float64, device=x.device)
+        above = torch.searchsorted(sums, wanted).clamp(1, _BINS)
+        share = (wanted - sums[above - 1]) / (sums[above] - sums[above - 1])
+        inner = low + (high - low) / _BINS * (above - 1 + share)
+        return torch.cat([hits.min()[None], inner])
+
+    def _count(self, values: Tensor, noise: Tensor, spare: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
         """Quantiles (K,) of values (m,) of which some are noise, and the normal variables (K,) that belong to them."""
         knots, first = self.normal.shape[-1], self.first_hit
         if first == 0:
             normal = torch.linspace(-_LAST_KNOT, _LAST_KNOT, knots, dtype=values.dtype, device=values.device)
             return torch.quantile(values, _probability(normal)), normal
-        share = noise.to(values.dtype).mean().clamp(1e-4, 1 - 1e-4)
+        least = min(0.5, 0.5 / len(values))
+        share = noise.to(values.dtype).mean().clamp(least, 1 - least)
         jump = torch.special.ndtri(share).clamp(-_LAST_JUMP, _LAST_JUMP)
         bottom, top = jump - _HALF_JUMP, jump + _HALF_JUMP
-        low = torch.linspace(0, 1, first, dtype=values.dtype, device=values.device) * (bottom + _LAST_KNOT) - _LAST_KNOT
-        # the lower edge of the hits is often far below most of them
-        edge = torch.tensor(_EDGE, dtype=values.dtype, device=values.device)
-        edge = torch.special.ndtri(_probability(top) + edge * (1 - _probability(top)))
-        rest = torch.linspace(0, 1, knots - first - len(_EDGE) + 1, dtype=values.dtype, device=values.device)
-        high = torch.cat([edge[:-1], edge[-1] + rest * (_LAST_KNOT - edge[-1]).clamp_min(0.1)])
+        steps = torch.linspace(0, 1, first, dtype=values.dtype, device=values.device)
+        low = bottom - (1 - steps) * (bottom + _LAST_KNOT).clamp_min(0.1)
+        empties = values[noise] if bool(noise.any()) else values.amin() - 1 - steps
         hits = values[~noise]
         if len(hits) < _FEWEST_HITS:
-            hits = torch.cat([hits, spare]) if len(spare) else values.amax() + 1 + rest
-        empties = values[noise] if bool(noise.any()) else values.amin() - 1 - rest
-        of_hits = (_probability(high) - _probability(top)) / (1 - _probability(top))
-        of_noise = _probability(low) / _probability(bottom)
-        quantiles = torch.cat(
-            [torch.quantile(empties, of_noise.clamp(0, 1)), torch.quantile(hits, of_hits.clamp(0, 1))]
-        )
-        return quantiles, torch.cat([low, high])
+            hits = torch.cat([hits, spare]) if len(spare) else values.amax() + 1 + steps
+        core = _after(top, torch.searchsorted(hits.sort().values, places, right=True) / len(hits))
+        if len(places):
+            core[0] = top
+            above = hits[hits > places[-1]]
+            if len(above) < _FEWEST_HITS:
+                above = torch.cat([above, spare[spare > places[-1]], places[-1] + 1 + steps])
+            hits, start, edge = above, core[-1], top[None][:0]
+        else:
+            # the lower edge of the hits is often far below most of them
+            edge = _after(top, hits.new_tensor(_EDGE[:-1]))
+            start = _after(top, hits.new_tensor(_EDGE[-1]))
+        rest = torch.linspace(0, 1, knots - first - len(places) - len(edge) + len(core[:1]), dtype=hits.dtype)
+        last = start + (_LAST_KNOT - start).clamp_min(0.1)
+        high = torch.cat([edge, (start + rest.to(hits.device) * (last - start))[len(core[:1]) :]])
+        origin = _probability(start if len(places) else top)
+        of_hits = ((_probability(high) - origin) / (1 - origin)).clamp(0, 1)
+        of_noise = (_probability(low) / _probability(bottom)).clamp(0, 1)
+        quantiles = torch.cat([torch.quantile(empties, of_noise), places, torch.quantile(hits, of_hits)])
+        return quantiles, torch.cat([low, core, high])
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         rows = self._rows(x, context)
@@ -238,6 +297,12 @@ class _Rows:
 def _probability(normal: Tensor) -> Tensor:
     probability: Tensor = torch.special.ndtr(normal)
     return probability
+
+
+def _after(top: Tensor, share: Tensor) -> Tensor:
+    """The normal variables below which a share of the hits lies, if hits begin at `top`."""
+    normal: Tensor = torch.special.ndtri(_probability(top) + share * (1 - _probability(top)))
+    return normal.minimum((top + 0.1).clamp_min(_LAST_KNOT))
 
 
 def _spread_out(values: Tensor, gap: float) -> Tensor:

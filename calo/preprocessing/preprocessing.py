@@ -17,6 +17,7 @@ from torch import Tensor
 
 from nisampler.base.checks import Natural, NonNegative, Positive, settings
 from nisampler.calo.detector.geometry import Geometry
+from nisampler.calo.preprocessing.cores import CoreScale
 from nisampler.calo.preprocessing.marginals import Marginals
 from nisampler.calo.preprocessing.transforms import (
     LayerScale,
@@ -25,12 +26,14 @@ from nisampler.calo.preprocessing.transforms import (
     ShiftedLog,
     Standardise,
     StickBreaking,
-    Unit,
     incident_of,
 )
 from nisampler.errors import ConfigError, DomainError
 from nisampler.flows import Composition, Logit, Transform
 
+# Voxels up to this quantile of all hits make the core of the spectrum, with so many knots.
+_CORE, _KNOTS, _PLACES = 0.25, 24, 36
+_MOST_HITS = 2**20
 # Other showers may have larger voxels than those of the training.
 _HEADROOM = 2.0
 
@@ -89,7 +92,7 @@ class PreprocessingConfig:
     fill: Positive = 1e-3
     fill_decades: Positive = 0.2
     gap: NonNegative = 1.0
-    unit: Unit = "layer"
+    unit: Literal["layer", "threshold", "maximum"] = "layer"
     voxels: Literal["log", "shifted-log", "logit", "log-logit"] = "logit"
     energies: Literal["log-sticks", "logit"] = "logit"
     alpha: Annotated[Positive, Field(lt=0.5)] = 1e-6
@@ -140,10 +143,16 @@ class VoxelPreprocessing(Transform):
     def __init__(self, geometry: Geometry, config: PreprocessingConfig) -> None:
         super().__init__()
         self.geometry, self.config = geometry, config
-        self.scale = LayerScale(geometry.sizes, config.threshold, config.unit, config.gap)
+        self.scale: LayerScale | CoreScale
+        if config.unit == "threshold":
+            self.scale = CoreScale(geometry.sizes, config.threshold, config.gap)
+        else:
+            self.scale = LayerScale(geometry.sizes, config.threshold, config.unit, config.gap)
         self.logarithm = _logarithm(config)
         self.standard = Standardise(geometry.n_voxels)
-        self.marginals = Marginals(geometry.sizes, levels=config.levels, jumps=True) if config.levels else None
+        self.marginals = (
+            Marginals(geometry.sizes, _KNOTS, config.levels, jumps=True, places=_PLACES) if config.levels else None
+        )
         self._windows: dict[tuple[int, int], VoxelPreprocessing] = {}
 
     def window(self, first: int, last: int) -> VoxelPreprocessing:
@@ -153,7 +162,10 @@ class VoxelPreprocessing(Transform):
             with torch.device("meta"):
                 self._windows[first, last] = VoxelPreprocessing(self.geometry.window(first, last), self.config)
         part = self._windows[first, last]
-        part.scale.units = self.scale.units[first:last]
+        if isinstance(part.scale, LayerScale) and isinstance(self.scale, LayerScale):
+            part.scale.units = self.scale.units[first:last]
+        elif isinstance(part.scale, CoreScale) and isinstance(self.scale, CoreScale):
+            part.scale.core = self.scale.core
         part.standard.mean, part.standard.spread = self.standard.mean[cells], self.standard.spread[cells]
         if part.marginals is not None and self.marginals is not None:
             part.marginals.group = self.marginals.group[cells] - first
@@ -240,15 +252,24 @@ class VoxelPreprocessing(Transform):
         See `Marginals.fit` for `orbits`.
         """
         voxels = augmented[:, : self.geometry.n_voxels]
-        if self.config.unit == "maximum":
+        empty = voxels < self.config.threshold
+        if isinstance(self.scale, CoreScale):
+            hits = voxels[~empty][:_MOST_HITS]
+            if len(hits):
+                self.scale.core.copy_(torch.quantile(hits, _CORE).clamp_min(self.config.threshold))
+        elif self.config.unit == "maximum":
             largest = torch.stack([part.max() for part in torch.split(voxels, list(self.geometry.sizes), dim=1)])
             self.scale.units.copy_(_HEADROOM * largest)
         z, _ = self.scale(augmented)
         z, energies = self.geometry.divide(z)
         y, _ = self.logarithm(z)
-        self.standard.fit(y)
-        if self.marginals is not None:
-            self.marginals.fit(self.standard(y)[0], energies.log(), orbits, voxels < self.config.threshold)
+        if self.marginals is None:
+            self.standard.fit(y)
+        else:
+            core = math.inf
+            if isinstance(self.scale, CoreScale):
+                core = float((self.scale.core / self.scale.threshold).log())
+            self.marginals.fit(y, energies.log(), orbits, empty, core)
         return energies
 
 
@@ -289,13 +310,15 @@ class Preprocessing(Transform):
         super().__init__()
         self.geometry, self.config = geometry, config
         self.cells = VoxelPreprocessing(geometry, config)
-        self.energies: Transform = LogSticks()
+        self.energies: Transform = LogSticks(geometry.n_layers, config.threshold)
         if config.energies == "logit":
             self.energies = Composition([StickBreaking(config.largest_ratio), Logit(config.alpha)])
         self.standard_energies = Standardise(geometry.n_layers)
         # incident energies may be as few as fifteen, each with a law of its own
         levels = 2 * config.levels
-        self.energy_marginals = Marginals((geometry.n_layers,), levels=levels) if levels else None
+        self.energy_marginals = (
+            Marginals((geometry.n_layers,), levels=levels, jumps=config.threshold > 0) if levels else None
+        )
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         y, total = self.cells(x)
@@ -348,8 +371,13 @@ class Preprocessing(Transform):
             raise DomainError(
                 f"a shower has E_tot/E_inc = {ratio:.4g}: set largest_ratio above it, now {self.config.largest_ratio}"
             )
+        empty = None
+        if isinstance(self.energies, LogSticks):
+            self.energies.fit(energies)
+            empty = self.energies.empty(energies)
         sticks, _ = self.energies(energies, incident)
-        self.standard_energies.fit(sticks)
-        if self.energy_marginals is not None:
+        if self.energy_marginals is None:
+            self.standard_energies.fit(sticks)
+        else:
             alone = torch.arange(self.geometry.n_layers, device=sticks.device)
-            self.energy_marginals.fit(self.standard_energies(sticks)[0], incident.log(), alone)
+            self.energy_marginals.fit(sticks, incident.log(), alone, empty)

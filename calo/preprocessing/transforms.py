@@ -13,14 +13,17 @@ from torch.nn import functional
 from nisampler.errors import ConfigError, DomainError, ShapeError
 from nisampler.flows import Logit, Transform
 
-Unit = Literal["layer", "threshold", "maximum"]
+# Coordinates of empty layers lie below -24; those of others are log-odds, above -22.
+_EMPTY, _CUT = 24.0, -22.0
+
+Unit = Literal["layer", "maximum"]
 
 
 class LayerScale(Transform):
     r"""(v, s) -> (z, E): voxels and one auxiliary scale per layer to scaled voxels and layer energies.
 
     E is the sum of the voxels of a layer that reach the threshold, or the largest voxel of a layer where none does;
-    z = s v / E ("layer") or z = s v / unit with a constant unit of each layer. Per layer of n voxels the
+    z = s v / E ("layer") or z = s v / unit with a constant unit of each layer ("maximum"). Per layer of n voxels the
     log-determinant is (n - 1) log(s / E), or (n - 1) log s + log E - n log(unit): both sides are cones over the same
     simplex.
 
@@ -36,7 +39,7 @@ class LayerScale(Transform):
     threshold
         In MeV; 0 to count every voxel.
     unit
-        "layer", "threshold", or "maximum" for constants `units` that are set later.
+        "layer", or "maximum" for constants `units` that are set later.
     gap
         Logarithmic distance of the noise from the threshold.
 
@@ -54,11 +57,10 @@ class LayerScale(Transform):
     def __init__(self, sizes: Sequence[int], threshold: float, unit: Unit = "layer", gap: float = 1.0) -> None:
         super().__init__()
         self.sizes, self.threshold, self.unit, self.gap = tuple(sizes), threshold, unit, gap
-        constant = threshold if unit == "threshold" else 1.0
-        self.register_buffer("units", torch.full((len(self.sizes),), constant, dtype=torch.float64))
+        self.register_buffer("units", torch.ones(len(self.sizes), dtype=torch.float64))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        voxels, scales = self._split(x)
+        *voxels, scales = check_scaled(x, self.sizes)
         units = self.units.to(x.dtype).unbind(0)
         parts = [self._scaled(*item) for item in zip(voxels, scales.unbind(1), units, strict=True)]
         energies = torch.stack([energy for _, energy in parts], dim=1)
@@ -66,22 +68,16 @@ class LayerScale(Transform):
         return y, self._log_det(scales, energies)
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        voxels, energies = self._split(y)
+        *voxels, energies = check_scaled(y, self.sizes)
         units = self.units.to(y.dtype).unbind(0)
         parts = [self._restored(*item) for item in zip(voxels, energies.unbind(1), units, strict=True)]
         scales = torch.stack([scale for _, scale in parts], dim=1)
         x = torch.cat([*(v for v, _ in parts), scales], dim=1)
         return x, -self._log_det(scales, energies)
 
-    def _split(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        if x.dim() != 2 or x.shape[1] != sum(self.sizes) + len(self.sizes):
-            raise ShapeError(f"expected (n, {sum(self.sizes)} + {len(self.sizes)}), got {tuple(x.shape)}")
-        *voxels, rest = torch.split(x, [*self.sizes, len(self.sizes)], dim=1)
-        return tuple(voxels), rest
-
     def layer_energies(self, x: Tensor) -> Tensor:
         """Energies (n, L) of the layers of x (n, V + L)."""
-        return torch.stack([self._energy(v) for v in self._split(x)[0]], dim=1)
+        return torch.stack([self._energy(v) for v in check_scaled(x, self.sizes)[:-1]], dim=1)
 
     def _energy(self, v: Tensor) -> Tensor:
         energy = torch.where(v >= self.threshold, v, torch.zeros_like(v)).sum(1)
@@ -165,6 +161,10 @@ class LogSticks(Transform):
     The log-odds of `StickBreaking`, without the cancellation in 1 - u: exact for layers that hold a millionth of the
     shower. The context is the incident energy (n, 1).
 
+    With a threshold, a layer below it is empty and counts in no sum: its coordinate is log(E / threshold) - 24, far
+    below those of all layers that are not. The last stick is then the layer that is most often filled, which `fit`
+    finds; it always counts.
+
     >>> energies, incident = torch.tensor([[30.0, 20.0]]), torch.tensor([[100.0]])
     >>> y, _ = LogSticks()(energies, incident)
     >>> torch.allclose(LogSticks().inverse(y, incident)[0], energies)
@@ -172,20 +172,60 @@ class LogSticks(Transform):
     """
 
     context_dim = 1
+    order: Tensor
+
+    def __init__(self, layers: int | None = None, threshold: float = 0.0) -> None:
+        super().__init__()
+        self.threshold = threshold
+        if threshold:
+            self.register_buffer("order", torch.arange(layers or 0))
+
+    @torch.no_grad()
+    def fit(self, energies: Tensor) -> None:
+        """Choose the last stick for layer energies (n, L): nothing without a threshold."""
+        if self.threshold:
+            filled = (energies >= self.threshold).double().mean(0)
+            share = (energies / energies.sum(1, keepdim=True)).double().mean(0)
+            last = int((filled + 1e-3 * share).argmax())
+            others = [layer for layer in range(energies.shape[1]) if layer != last]
+            self.order.copy_(torch.tensor([*others, last]))
+
+    def empty(self, energies: Tensor) -> Tensor:
+        """Which coordinates (n, L) of layer energies (n, L) are those of empty layers."""
+        if not self.threshold:
+            return torch.zeros_like(energies, dtype=torch.bool)
+        below = energies[:, self.order[:-1]] < self.threshold
+        return torch.cat([torch.zeros_like(below[:, :1]), below], dim=1)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         log_incident = incident_of(x, context).log()
-        log_x = x.log()
-        log_rest = x.flip(1).cumsum(1).flip(1).log()
-        y = torch.cat([log_rest[:, :1] - log_incident, log_x[:, :-1] - log_rest[:, 1:]], dim=1)
-        return y, -log_x.sum(1)
+        x = x[:, self.order] if self.threshold else x
+        log_x, empty = x.log(), x[:, :-1] < self.threshold
+        counted = torch.cat([torch.where(empty, torch.zeros_like(x[:, :-1]), x[:, :-1]), x[:, -1:]], dim=1)
+        log_rest = counted.flip(1).cumsum(1).flip(1).log()
+        odds = log_x[:, :-1] - torch.where(empty, torch.full_like(log_x[:, 1:], self._bottom), log_rest[:, 1:])
+        return torch.cat([log_rest[:, :1] - log_incident, odds], dim=1), -log_x.sum(1)
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         log_incident = incident_of(y, context).log()
-        shrink = torch.cat([y[:, :1] + log_incident, functional.logsigmoid(-y[:, 1:])], dim=1)
-        log_rest = shrink.cumsum(1)
-        log_x = torch.cat([log_rest[:, :-1] + functional.logsigmoid(y[:, 1:]), log_rest[:, -1:]], dim=1)
-        return log_x.exp(), log_x.sum(1)
+        odds = y[:, 1:]
+        empty = odds < _CUT if self.threshold else torch.zeros_like(odds, dtype=torch.bool)
+        shrink = torch.where(empty, torch.zeros_like(odds), functional.logsigmoid(-odds))
+        log_rest = torch.cat([y[:, :1] + log_incident, shrink], dim=1).cumsum(1)
+        log_x = torch.where(empty, odds + self._bottom, log_rest[:, :-1] + functional.logsigmoid(odds))
+        x = log_x.exp()
+        if self.threshold:
+            below = self.threshold * (1 - 8 * torch.finfo(x.dtype).eps)
+            x = torch.where(empty, x.clamp_max(below), x.clamp_min(self.threshold))
+        x = torch.cat([x, log_rest[:, -1:].exp()], dim=1)
+        if self.threshold:
+            x = x[:, self.order.argsort()]
+        return x, x.log().sum(1)
+
+    @property
+    def _bottom(self) -> float:
+        """Subtracted from the logarithm of the energy of an empty layer."""
+        return math.log(self.threshold) + _EMPTY if self.threshold else 0.0
 
 
 class ShiftedLog(Transform):
@@ -285,6 +325,17 @@ class Standardise(Transform):
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         spread = self.spread.to(y.dtype)
         return y * spread + self.mean.to(y.dtype), spread.log().sum().expand(y.shape[0])
+
+
+def check_scaled(x: Tensor, sizes: Sequence[int]) -> tuple[Tensor, ...]:
+    """The voxels of each layer and the scales or energies of x (n, V + L); ShapeError if it has another shape.
+
+    >>> [part.shape[1] for part in check_scaled(torch.zeros(1, 7), (3, 2))]
+    [3, 2, 2]
+    """
+    if x.dim() != 2 or x.shape[1] != sum(sizes) + len(sizes):
+        raise ShapeError(f"expected (n, {sum(sizes)} + {len(sizes)}), got {tuple(x.shape)}")
+    return torch.split(x, [*sizes, len(sizes)], dim=1)
 
 
 def incident_of(x: Tensor, context: Tensor | None) -> Tensor:

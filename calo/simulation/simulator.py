@@ -18,6 +18,7 @@ from nisampler.calo.detector.detector import ELECTRON, PHOTON, PION, Detector, E
 from nisampler.calo.detector.geometry import Geometry, Layer
 from nisampler.calo.simulation import pions
 from nisampler.calo.simulation.axis import PARTICLE, Axis, axis_of, check_conditions, of_particle
+from nisampler.calo.simulation.crossings import Crossings
 from nisampler.calo.simulation.gflash import Radial, draw_profile, radial_profile, spot_number, spot_profile
 from nisampler.errors import GeometryError, ShowerDataError
 from nisampler.ui.monitor import SILENT, Monitor
@@ -88,10 +89,14 @@ class Simulator:
         check_conditions(geometry, detector.stack.middles is not None)
         self.geometry = geometry
         self.detector = detector
-        self._crossings = list(detector.crossings or [detector.response.crossing] * geometry.n_layers)
+        response = detector.response
+        means = list(detector.crossings or [response.crossing] * geometry.n_layers)
+        mips = [response.mip / response.crossing * mean for mean in means]
         if detector.early is not None and geometry.n_layers == len(detector.stack.layer):
             early = [law.crossing for law in detector.early.slices]
-            self._crossings[: len(early)] = early
+            means[: len(early)] = early
+        laws = zip(means, mips, strict=True)
+        self._crossings = [Crossings.of(mean, mip, response.gamma_shape) for mean, mip in laws]
 
     def simulate(self, incident: Floats, rng: np.random.Generator) -> NDArray[np.float32]:
         """Showers of particles with these energies.
@@ -237,8 +242,8 @@ class Simulator:
                 wide = _shares(layer, radial.spread(response.soft_distance), shift)
                 soft = soft + np.einsum("ns,nsac->nac", part.energy[:, index], wide)
         hard = self._throw_spots(layer, energy, spots, totals, rng)
-        crossing = self._crossings[position]
-        cells = self._cross(hard / crossing, response.soft_share / crossing * soft, crossing, rng)
+        law = self._crossings[position]
+        cells = self._cross(hard / law.mean, response.soft_share / law.mean * soft, law, rng)
         return cells.reshape(n, -1), hard.sum(axis=(1, 2))
 
     def _throw_spots(
@@ -263,7 +268,7 @@ class Simulator:
         tight = (1.0 - loose) * _ratio(totals[0], sums)
         return tight[:, None, None] * thrown + loose[:, None, None] * energy
 
-    def _cross(self, hard: Floats, soft: Floats, crossing: float, rng: np.random.Generator) -> NDArray[np.float32]:
+    def _cross(self, hard: Floats, soft: Floats, law: Crossings, rng: np.random.Generator) -> NDArray[np.float32]:
         """Energies (n, first, second) of Poisson numbers of crossings and soft deposits with these means."""
         response = self.detector.response
         means = hard + soft
@@ -276,8 +281,7 @@ class Simulator:
             n_soft = rng.binomial(counts_hit, np.minimum(share, 1.0))
             energies[hit] = response.soft_energy * rng.standard_gamma(n_soft.astype(np.float32), dtype=np.float32)
             counts_hit = counts_hit - n_soft
-        shapes = (response.gamma_shape * counts_hit).astype(np.float32)
-        energies[hit] += crossing / response.gamma_shape * rng.standard_gamma(shapes, dtype=np.float32)
+        energies[hit] += law.sums(counts_hit, rng)
         return energies.reshape(counts.shape)
 
 
