@@ -28,8 +28,8 @@ class CoreScale(Transform):
 
     and E is the sum of the voxels v that reach the threshold: the inverse finds s from it, and a difference of energy
     goes to large voxels, whose spectrum is smooth. The log-determinant is (m - 1) log s + log(excess), for m voxels
-    above the core that exceed it by `excess` in all. In a layer without one, z = v, and E is their sum divided by s^8
-    (of the largest voxel where none reaches the threshold): there voxels say what the energy is.
+    above the core that exceed it by `excess` in all. In a layer without one, z = v, and E is the sum divided by s^8, or
+    the largest voxel divided by s where none reaches the threshold: there voxels say what the energy is.
 
     Noise stays below threshold exp(-gap); the cut between noise and hits is in the middle of the gap.
 
@@ -99,9 +99,14 @@ class CoreScale(Transform):
         dense = excess > 0
         above = (over > 0).to(v.dtype).sum(1)
         log_dense = (above - 1) * log_s + torch.where(dense, excess, torch.ones_like(excess)).log()
-        log_sparse = energy.log() + math.log(_BLUR) - (_BLUR + 1) * log_s
+        power = self._power(energy)
+        log_sparse = energy.log() + power.log() - (power + 1) * log_s
         log_det = torch.where(dense, log_dense, log_sparse) - v.shape[1] * math.log(self.threshold)
-        return torch.where(dense, energy, energy * (-_BLUR * log_s).exp()), log_det
+        return torch.where(dense, energy, energy * (-power * log_s).exp()), log_det
+
+    def _power(self, energy: Tensor) -> Tensor:
+        """Of the scale by which an energy is divided where no voxel is above the core: an empty layer stays one."""
+        return 1.0 + (_BLUR - 1.0) * (energy >= self.threshold).to(energy.dtype)
 
     def _restored(self, z: Tensor, energy: Tensor) -> tuple[Tensor, Tensor]:
         """Voxels and scale of a layer, from voxels (n, v) in MeV and its energy (n,).
@@ -121,5 +126,5 @@ class CoreScale(Transform):
         stretch = (energy - sums) / torch.where(dense, excess, torch.ones_like(excess)) + 1
         stretch = stretch.clamp(1 / _STRETCH, _STRETCH)
         v = torch.where(dense, v + (stretch - 1) * over, v)
-        s = torch.where(dense, 1 / stretch, (sums / energy) ** (1 / _BLUR))
+        s = torch.where(dense, 1 / stretch, (sums / energy) ** (1 / self._power(sums)))
         return v, s.squeeze(1)

@@ -151,7 +151,9 @@ class VoxelPreprocessing(Transform):
         self.logarithm = _logarithm(config)
         self.standard = Standardise(geometry.n_voxels)
         self.marginals = (
-            Marginals(geometry.sizes, _KNOTS, config.levels, jumps=True, places=_PLACES) if config.levels else None
+            Marginals(geometry.sizes, _KNOTS, config.levels, jumps=True, places=_places(config))
+            if config.levels
+            else None
         )
         self._windows: dict[tuple[int, int], VoxelPreprocessing] = {}
 
@@ -273,6 +275,11 @@ class VoxelPreprocessing(Transform):
         return energies
 
 
+def _places(config: PreprocessingConfig) -> int:
+    """Knots of the core: it stands at one place only where voxels are measured in a constant."""
+    return _PLACES if config.unit == "threshold" else 0
+
+
 def _logarithm(config: PreprocessingConfig) -> Transform:
     if config.voxels == "logit":
         return Logit(config.alpha)
@@ -310,7 +317,7 @@ class Preprocessing(Transform):
         super().__init__()
         self.geometry, self.config = geometry, config
         self.cells = VoxelPreprocessing(geometry, config)
-        self.energies: Transform = LogSticks(geometry.n_layers, config.threshold)
+        self.energies: Transform = LogSticks(geometry.n_layers, config.threshold if config.levels else 0.0)
         if config.energies == "logit":
             self.energies = Composition([StickBreaking(config.largest_ratio), Logit(config.alpha)])
         self.standard_energies = Standardise(geometry.n_layers)

@@ -16,6 +16,7 @@ from torch import Tensor
 from nisampler.calo.detector.geometries import geometry as registered
 from nisampler.calo.detector.geometry import Geometry, IncidentEnergy, Layer
 from nisampler.calo.models import PRESETS
+from nisampler.calo.preprocessing.cores import CoreScale
 from nisampler.calo.preprocessing.marginals import Marginals
 from nisampler.calo.preprocessing.preprocessing import Preprocessing, PreprocessingConfig
 from nisampler.calo.preprocessing.transforms import (
@@ -43,7 +44,7 @@ GEOMETRY = Geometry(
 SIZES = GEOMETRY.sizes
 DIM = GEOMETRY.n_voxels + GEOMETRY.n_layers
 SEEDS = st.integers(0, 2**32 - 1)
-SCALES = [(0.0, "layer"), (THRESHOLD, "layer"), (THRESHOLD, "threshold")]
+SCALES = [(0.0, "layer"), (THRESHOLD, "layer")]
 
 
 def generator(seed: int) -> torch.Generator:
@@ -82,6 +83,13 @@ def largest_voxels(source: torch.Generator) -> Transform:
     return step
 
 
+def core_scale(source: torch.Generator | None = None) -> CoreScale:
+    """With about a third of the hits of `voxels_of` above the core, and layers without any."""
+    step = CoreScale(SIZES, THRESHOLD, GAP)
+    step.core.fill_(THRESHOLD * math.exp(4.0))
+    return step
+
+
 def fitted_standardise(source: torch.Generator) -> Standardise:
     step = Standardise(5).double()
     step.fit(3 * normal(100, 5, source) + 7)
@@ -104,6 +112,17 @@ def energies_of(n: int, source: torch.Generator) -> Inputs:
     return energies, energies.sum(1, keepdim=True) * (1.1 + uniform(n, 1, source))
 
 
+def sticks_of_empty_layers(source: torch.Generator) -> tuple[Transform, Inputs]:
+    """A third of the layers is empty, the second one never."""
+    energies, incident = energies_of(6, source)
+    low = THRESHOLD * (0.1 + 0.8 * uniform(6, 4, source))
+    rare = (uniform(6, 4, source) < 1 / 3) & torch.tensor([True, False, True, True])
+    energies = torch.where(rare, low, energies + THRESHOLD)
+    step = LogSticks(4, THRESHOLD)
+    step.fit(energies)
+    return step, (energies, incident)
+
+
 STEPS: dict[str, Callable[[torch.Generator], tuple[Transform, Inputs]]] = {
     f"layer-scale-{threshold}-{unit}": lambda source, threshold=threshold, unit=unit: (  # type: ignore[misc]
         layer_scale(threshold, unit),
@@ -116,6 +135,8 @@ STEPS: dict[str, Callable[[torch.Generator], tuple[Transform, Inputs]]] = {
     "log": lambda source: (ShiftedLog(), (torch.exp(3 * normal(6, 5, source)), None)),
     "shifted-log": lambda source: (ShiftedLog(1e-3), (torch.exp(3 * normal(6, 5, source)), None)),
     "log-logit": lambda source: (LogLogit(), (uniform(6, 5, source).clamp(1e-6, 1), None)),
+    "core-scale": lambda source: (core_scale(), (augmented(6, source, THRESHOLD), None)),
+    "log-sticks-of-empty-layers": lambda source: sticks_of_empty_layers(source),
     "layer-scale-maximum": lambda source: (largest_voxels(source), (augmented(6, source, THRESHOLD), None)),
     "standardise": lambda source: (fitted_standardise(source), (10 * normal(6, 5, source), None)),
     "marginals": lambda source: (
@@ -160,6 +181,18 @@ def test_a_wrong_log_det_is_found() -> None:
 
     with pytest.raises(AssertionError):
         check_laws(Careless(SIZES, THRESHOLD, "layer", GAP), augmented(6, generator(1), THRESHOLD), None)
+
+
+def test_a_wrong_log_det_of_a_core_is_found() -> None:
+    class Careless(CoreScale):
+        def _energy(self, v: Tensor, over: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+            energy, log_det = super()._energy(v, over, s)
+            return energy, log_det + s.log()
+
+    step = Careless(SIZES, THRESHOLD, GAP)
+    step.core.fill_(THRESHOLD * math.exp(4.0))
+    with pytest.raises(AssertionError):
+        check_laws(step, augmented(6, generator(1), THRESHOLD), None)
 
 
 def preset_settings() -> dict[str, PreprocessingConfig]:
@@ -278,6 +311,43 @@ def test_a_point_without_a_shower_is_cut_in_the_middle_of_the_gap_and_rescaled_b
     assert x[0, :4].sum() == pytest.approx(10)
 
 
+@given(seed=SEEDS, spread=st.sampled_from([0.01, 0.3, 3.0]))
+def test_of_points_that_no_shower_maps_to_only_voxels_above_the_core_move(seed: int, spread: float) -> None:
+    source, step = generator(seed), core_scale()
+    y, _ = step(augmented(20, source, THRESHOLD))
+    y = y * torch.exp(spread * normal(20, DIM, source))
+    x, log_det = step.inverse(y)
+    voxels, energies, core = x[:, : GEOMETRY.n_voxels], y[:, GEOMETRY.n_voxels :], float(step.core)
+    assert torch.isfinite(x).all() and torch.isfinite(log_det).all()
+    sums = GEOMETRY.layer_sums(torch.where(voxels < THRESHOLD, torch.zeros_like(voxels), voxels))
+    filled = energies >= THRESHOLD
+    assert (sums[~filled] == 0).all()
+    assert (sums[filled] > 0).all()
+    before = THRESHOLD * y[:, : GEOMETRY.n_voxels]
+    still = (before >= THRESHOLD) & (before <= core) & filled.index_select(1, torch.tensor(GEOMETRY.layer_of_voxel))
+    torch.testing.assert_close(voxels[still], before[still])
+    # the energy is met where a voxel above the core can make up for the difference: not four times what it exceeds by
+    most = torch.stack([part.amax(1) for part in torch.split(before, list(SIZES), dim=1)], dim=1) - core
+    stretch = 1 / x[:, GEOMETRY.n_voxels :]
+    met = filled & (most > 0) & (stretch > 0.2501) & (stretch < 3.999)
+    torch.testing.assert_close(sums[met], energies[met])
+
+
+def test_a_core_by_hand() -> None:
+    """Core 4 MeV: 10 + 6 exceed it by 8; with 1 MeV of energy too little, they exceed it by 7 in all."""
+    step = CoreScale((4,), 1.0, 1.0)
+    step.core.fill_(4.0)
+    x, _ = step.inverse(torch.tensor([[10.0, 6.0, 3.0, 0.3, 18.0]], dtype=torch.float64))
+    torch.testing.assert_close(x, torch.tensor([[9.25, 5.75, 3.0, 0.3, 8 / 7]], dtype=torch.float64))
+    # without a voxel above the core, voxels say what the energy is
+    x, _ = step.inverse(torch.tensor([[3.0, 2.0, 0.3, 0.3, 7.0]], dtype=torch.float64))
+    torch.testing.assert_close(x[0, :4], torch.tensor([3.0, 2.0, 0.3, 0.3], dtype=torch.float64))
+    # no hit at all: the largest voxel gets the energy; and a smeared hit is mirrored about the threshold
+    x, _ = step.inverse(torch.tensor([[0.5, 0.3, 0.2, 0.1, 7.0], [0.8, 0.3, 0.2, 3.0, 4.0]], dtype=torch.float64))
+    torch.testing.assert_close(x[0, :4], torch.tensor([7.0, 0.3, 0.2, 0.1], dtype=torch.float64))
+    torch.testing.assert_close(x[1, :4], torch.tensor([1.25, 0.3, 0.2, 3.0], dtype=torch.float64))
+
+
 def test_voxels_that_cannot_all_reach_the_threshold_leave_the_highest() -> None:
     step = LayerScale((4,), 1.0, "layer", 1.0)
     x, _ = step.inverse(torch.tensor([[0.5, 0.49, 0.48, 0.47, 2.5]], dtype=torch.float64))
@@ -305,6 +375,22 @@ def test_sticks_by_hand() -> None:
     torch.testing.assert_close(u, torch.tensor([[10 / 40, 0.6, 0.75]]))
     y, _ = LogSticks()(energies, incident)
     torch.testing.assert_close(y, torch.tensor([[math.log(0.5), math.log(1.5), math.log(3.0)]]))
+
+
+def test_sticks_of_empty_layers_by_hand() -> None:
+    step = LogSticks(3, 0.5)
+    step.fit(torch.tensor([[6.0, 3.0, 0.1], [0.2, 3.0, 1.0]]))
+    assert step.order.tolist() == [0, 2, 1]  # the layer that is always filled is the last stick
+    energies, incident = torch.tensor([[6.0, 3.0, 0.1], [0.2, 3.0, 1.0]]), torch.tensor([[18.0], [8.0]])
+    y, _ = step(energies, incident)
+    empty = [math.log(0.2) - 24, math.log(0.4) - 24]
+    expected = [[math.log(9 / 18), math.log(2), empty[0]], [math.log(4 / 8), empty[1], math.log(1 / 3)]]
+    torch.testing.assert_close(y, torch.tensor(expected))
+    assert step.empty(energies).tolist() == [[False, False, True], [False, True, False]]
+    torch.testing.assert_close(step.inverse(y, incident)[0], energies)
+    # a stick that is too short for the threshold is as long as the threshold
+    y[0, 1] = -10.0
+    assert step.inverse(y, incident)[0][0, 0] == 0.5
 
 
 def test_log_sticks_keep_a_layer_with_a_millionth_of_the_shower_in_single_precision() -> None:
