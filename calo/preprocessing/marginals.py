@@ -126,7 +126,9 @@ class Marginals(Transform):
                     alike = members[orbits[members] == orbit]
                     values = chosen[:, alike].flatten()[:_MOST_VALUES].double()
                     noise = without[:, alike].flatten()[:_MOST_VALUES]
-                    quantiles, normal = self._count(values, noise, of_all[int(orbit)].double(), places)
+                    # what is never empty has no noise at levels with few showers either
+                    least = 0.5 / len(values) if bool(empty[:, alike].any()) else 0.0
+                    quantiles, normal = self._count(values, noise, of_all[int(orbit)].double(), places, least)
                     self.quantiles[level, alike] = quantiles.to(self.quantiles.dtype)
                     self.normal[level, alike] = normal.to(self.normal.dtype)
         self.quantiles.copy_(_spread_out(self.quantiles, _SMALLEST_GAP))
@@ -168,13 +170,17 @@ class Marginals(Transform):
         inner = low + (high - low) / _BINS * (above - 1 + share)
         return torch.cat([hits.min()[None], inner])
 
-    def _count(self, values: Tensor, noise: Tensor, spare: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-        """Quantiles (K,) of values (m,) of which some are noise, and the normal variables (K,) that belong to them."""
+    def _count(
+        self, values: Tensor, noise: Tensor, spare: Tensor, places: Tensor, least: float
+    ) -> tuple[Tensor, Tensor]:
+        """Quantiles (K,) of values (m,) of which some are noise, and the normal variables (K,) that belong to them.
+
+        At least a share `least` counts as noise, and as much as hits.
+        """
         knots, first = self.normal.shape[-1], self.first_hit
         if first == 0:
             normal = torch.linspace(-_LAST_KNOT, _LAST_KNOT, knots, dtype=values.dtype, device=values.device)
             return torch.quantile(values, _probability(normal)), normal
-        least = min(0.5, 0.5 / len(values))
         share = noise.to(values.dtype).mean().clamp(least, 1 - least)
         jump = torch.special.ndtri(share).clamp(-_LAST_JUMP, _LAST_JUMP)
         bottom, top = jump - _HALF_JUMP, jump + _HALF_JUMP
@@ -184,25 +190,28 @@ class Marginals(Transform):
         hits = values[~noise]
         if len(hits) < _FEWEST_HITS:
             hits = torch.cat([hits, spare]) if len(spare) else values.amax() + 1 + steps
-        core = _after(top, torch.searchsorted(hits.sort().values, places, right=True) / len(hits))
-        if len(places):
-            core[0] = top
-            above = hits[hits > places[-1]]
-            if len(above) < _FEWEST_HITS:
-                above = torch.cat([above, spare[spare > places[-1]], places[-1] + 1 + steps])
-            hits, start, edge = above, core[-1], top[None][:0]
-        else:
-            # the lower edge of the hits is often far below most of them
-            edge = _after(top, hits.new_tensor(_EDGE[:-1]))
-            start = _after(top, hits.new_tensor(_EDGE[-1]))
-        rest = torch.linspace(0, 1, knots - first - len(places) - len(edge) + len(core[:1]), dtype=hits.dtype)
-        last = start + (_LAST_KNOT - start).clamp_min(0.1)
-        high = torch.cat([edge, (start + rest.to(hits.device) * (last - start))[len(core[:1]) :]])
-        origin = _probability(start if len(places) else top)
-        of_hits = ((_probability(high) - origin) / (1 - origin)).clamp(0, 1)
+        core, high, of_hits, hits = self._upper(hits, spare, places, top, knots - first - len(places))
         of_noise = (_probability(low) / _probability(bottom)).clamp(0, 1)
         quantiles = torch.cat([torch.quantile(empties, of_noise), places, torch.quantile(hits, of_hits)])
         return quantiles, torch.cat([low, core, high])
+
+    def _upper(self, hits: Tensor, spare: Tensor, places: Tensor, top: Tensor, count: int) -> tuple[Tensor, ...]:
+        """Normal variables (P,) of the places, those of `count` knots above, and which quantiles of which hits these
+        are, if hits begin at `top`."""
+        if not len(places):
+            # the lower edge of the hits is often far below most of them
+            edge = _after(top, hits.new_tensor(_EDGE))
+            rest = torch.linspace(0, 1, count - len(_EDGE) + 1, dtype=hits.dtype, device=hits.device)
+            high = torch.cat([edge[:-1], edge[-1] + rest * (_LAST_KNOT - edge[-1]).clamp_min(0.1)])
+            return places, high, _share_after(high, top), hits
+        core = _after(top, torch.searchsorted(hits.sort().values, places, right=True) / len(hits))
+        core[0] = top
+        above = hits[hits > places[-1]]
+        if len(above) < _FEWEST_HITS:
+            above = torch.cat([above, spare[spare > places[-1]], places[-1] + 1 + places - places[0]])
+        rest = torch.linspace(0, 1, count + 1, dtype=hits.dtype, device=hits.device)[1:]
+        high = core[-1] + rest * (_LAST_KNOT - core[-1]).clamp_min(0.1)
+        return core, high, _share_after(high, core[-1]), above
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         rows = self._rows(x, context)
@@ -303,6 +312,11 @@ def _after(top: Tensor, share: Tensor) -> Tensor:
     """The normal variables below which a share of the hits lies, if hits begin at `top`."""
     normal: Tensor = torch.special.ndtri(_probability(top) + share * (1 - _probability(top)))
     return normal.minimum((top + 0.1).clamp_min(_LAST_KNOT))
+
+
+def _share_after(normal: Tensor, top: Tensor) -> Tensor:
+    """The share of what lies above `top` that lies below normal variables."""
+    return ((_probability(normal) - _probability(top)) / (1 - _probability(top))).clamp(0, 1)
 
 
 def _spread_out(values: Tensor, gap: float) -> Tensor:

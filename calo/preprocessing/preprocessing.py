@@ -58,7 +58,8 @@ class PreprocessingConfig:
         fills the gap from both sides alike; without a gap it would make hits of noise.
     unit
         What voxels are measured in: their layer's energy, the threshold, or twice the largest voxel that the training
-        showers have in the layer.
+        showers have in the layer. In units of the threshold small voxels keep the sharp edges of their spectrum, see
+        `CoreScale`: only what larger ones exceed the lowest quarter of the hits by is scaled.
     voxels
         "log", "shifted-log" (log(z + alpha), 2312.09290), "logit" (2106.05285) or "log-logit" (2405.20407) of a voxel.
     energies

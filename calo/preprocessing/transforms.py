@@ -195,7 +195,7 @@ class LogSticks(Transform):
         if not self.threshold:
             return torch.zeros_like(energies, dtype=torch.bool)
         below = energies[:, self.order[:-1]] < self.threshold
-        return torch.cat([torch.zeros_like(below[:, :1]), below], dim=1)
+        return torch.cat([below.new_zeros(len(below), 1), below], dim=1)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         log_incident = incident_of(x, context).log()

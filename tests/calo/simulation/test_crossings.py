@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from nisampler.calo.data.files import read_showers
-from nisampler.calo.detector.detector import detector
 from nisampler.calo.detector.description import read_geometry
+from nisampler.calo.detector.detector import detector
 from nisampler.calo.detector.geometries import geometry
 from nisampler.calo.simulation.crossings import Crossings
 from nisampler.calo.simulation.simulator import Simulator, simulator
@@ -114,7 +114,7 @@ def test_a_file_of_ones_own_asks_for_them(tmp_path: Path) -> None:
     voxels = simulator(own).simulate(np.full(400, 3e3), np.random.default_rng(1))
     assert between(voxels[voxels > 0], 0.95 * mip, 1.12 * mip) > 2 * between(voxels[voxels > 0], 0.7 * mip, 0.87 * mip)
     path.write_text(SLAB + 'crossings = "sharp"\n')
-    with pytest.raises(GeometryError, match='material.crossings = "sharp"'):
+    with pytest.raises(GeometryError, match=r'material\.crossings = "sharp"'):
         read_geometry(path)
 
 
