@@ -27,9 +27,10 @@ class CoreScale(Transform):
     z_i = v_i - (1 - s) max(v_i - core, 0),
 
     and E is the sum of the voxels v that reach the threshold: the inverse finds s from it, and a difference of energy
-    goes to large voxels, whose spectrum is smooth. The log-determinant is (m - 1) log s + log(excess), for m voxels
-    above the core that exceed it by `excess` in all. In a layer without one, z = v, and E is the sum divided by s^8, or
-    the largest voxel divided by s where none reaches the threshold: there voxels say what the energy is.
+    goes to large voxels, whose spectrum is smooth, up to four times what they exceed the core by. The log-determinant
+    is (m - 1) log s + log(excess), for m voxels that exceed the core by `excess` in all. In a layer without one, z = v,
+    and E is the sum divided by s^8, or the largest voxel divided by s where none reaches the threshold: there voxels
+    say what the energy is.
 
     Noise stays below threshold exp(-gap); the cut between noise and hits is in the middle of the gap.
 
