@@ -13,7 +13,8 @@ from nisampler.flows import Transform
 
 # The energy of a layer without a voxel above the core is that of its voxels times up to 0.95^-8 = 1.5.
 _BLUR = 8.0
-# What voxels exceed the core by is multiplied by up to so much, or divided by it, to meet the energy of the layer.
+# What voxels exceed the core by is multiplied by up to so much to meet the energy of the layer; it may shrink as far as
+# to the core, or by this factor where that is more.
 _STRETCH = 4.0
 
 
@@ -27,10 +28,10 @@ class CoreScale(Transform):
     z_i = v_i - (1 - s) max(v_i - core, 0),
 
     and E is the sum of the voxels v that reach the threshold: the inverse finds s from it, and a difference of energy
-    goes to large voxels, whose spectrum is smooth, up to four times what they exceed the core by. The log-determinant
-    is (m - 1) log s + log(excess), for m voxels that exceed the core by `excess` in all. In a layer without one, z = v,
-    and E is the sum divided by s^8, or the largest voxel divided by s where none reaches the threshold: there voxels
-    say what the energy is.
+    goes to large voxels, whose spectrum is smooth: they exceed the core by up to four times as much, or by almost
+    nothing. The log-determinant is (m - 1) log s + log(excess), for m voxels that exceed the core by `excess` in all.
+    In a layer without one, z = v, and E is the sum divided by s^8, or the largest voxel divided by s where none reaches
+    the threshold: there voxels say what the energy is.
 
     Noise stays below threshold exp(-gap); the cut between noise and hits is in the middle of the gap.
 
@@ -125,7 +126,8 @@ class CoreScale(Transform):
         excess = over.sum(1, keepdim=True)
         dense = excess > 0
         stretch = (energy - sums) / torch.where(dense, excess, torch.ones_like(excess)) + 1
-        stretch = stretch.clamp(1 / _STRETCH, _STRETCH)
+        least = (self.core.to(v.dtype) / torch.where(dense, excess, torch.ones_like(excess))).clamp_max(1 / _STRETCH)
+        stretch = stretch.maximum(least).clamp_max(_STRETCH)
         v = torch.where(dense, v + (stretch - 1) * over, v)
         s = torch.where(dense, 1 / stretch, (sums / energy) ** (1 / self._power(sums)))
         return v, s.squeeze(1)

@@ -126,11 +126,12 @@ class Marginals(Transform):
                     alike = members[orbits[members] == orbit]
                     values = chosen[:, alike].flatten()[:_MOST_VALUES].double()
                     noise = without[:, alike].flatten()[:_MOST_VALUES]
-                    # what is never empty has no noise at levels with few showers either
-                    least = 0.5 / len(values) if bool(empty[:, alike].any()) else 0.0
-                    quantiles, normal = self._count(values, noise, of_all[int(orbit)].double(), places, least)
-                    self.quantiles[level, alike] = quantiles.to(self.quantiles.dtype)
-                    self.normal[level, alike] = normal.to(self.normal.dtype)
+                    if self.first_hit and bool(empty[:, alike].any()):
+                        counted = self._count(values, noise, of_all[int(orbit)].double(), places)
+                    else:
+                        counted = self._plain(values)
+                    for table, knots in zip((self.quantiles, self.normal), counted, strict=True):
+                        table[level, alike] = knots.to(table.dtype)
         self.quantiles.copy_(_spread_out(self.quantiles, _SMALLEST_GAP))
         self.normal.copy_(_spread_out(self.normal, _SMALLEST_GAP))
 
@@ -170,17 +171,16 @@ class Marginals(Transform):
         inner = low + (high - low) / _BINS * (above - 1 + share)
         return torch.cat([hits.min()[None], inner])
 
-    def _count(
-        self, values: Tensor, noise: Tensor, spare: Tensor, places: Tensor, least: float
-    ) -> tuple[Tensor, Tensor]:
-        """Quantiles (K,) of values (m,) of which some are noise, and the normal variables (K,) that belong to them.
+    def _plain(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Quantiles (K,) of values (m,) that are never empty, and the normal variables (K,) that belong to them."""
+        knots = self.normal.shape[-1]
+        normal = torch.linspace(-_LAST_KNOT, _LAST_KNOT, knots, dtype=values.dtype, device=values.device)
+        return torch.quantile(values, _probability(normal)), normal
 
-        At least a share `least` counts as noise, and as much as hits.
-        """
+    def _count(self, values: Tensor, noise: Tensor, spare: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of values of which some are noise."""
         knots, first = self.normal.shape[-1], self.first_hit
-        if first == 0:
-            normal = torch.linspace(-_LAST_KNOT, _LAST_KNOT, knots, dtype=values.dtype, device=values.device)
-            return torch.quantile(values, _probability(normal)), normal
+        least = min(0.5, 0.5 / len(values))
         share = noise.to(values.dtype).mean().clamp(least, 1 - least)
         jump = torch.special.ndtri(share).clamp(-_LAST_JUMP, _LAST_JUMP)
         bottom, top = jump - _HALF_JUMP, jump + _HALF_JUMP
