@@ -128,6 +128,6 @@ class CoreScale(Transform):
         stretch = (energy - sums) / torch.where(dense, excess, torch.ones_like(excess)) + 1
         least = (self.core.to(v.dtype) / torch.where(dense, excess, torch.ones_like(excess))).clamp_max(1 / _STRETCH)
         stretch = stretch.maximum(least).clamp_max(_STRETCH)
-        v = torch.where(dense, v + (stretch - 1) * over, v)
+        v = v.minimum(self.core.to(v.dtype)) + torch.where(dense, stretch, torch.ones_like(stretch)) * over
         s = torch.where(dense, 1 / stretch, (sums / energy) ** (1 / self._power(sums)))
         return v, s.squeeze(1)
