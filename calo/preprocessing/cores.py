@@ -125,9 +125,10 @@ class CoreScale(Transform):
         over, sums = self._over(v), self._sum(v).unsqueeze(1)
         excess = over.sum(1, keepdim=True)
         dense = excess > 0
-        stretch = (energy - sums) / torch.where(dense, excess, torch.ones_like(excess)) + 1
-        least = (self.core.to(v.dtype) / torch.where(dense, excess, torch.ones_like(excess))).clamp_max(1 / _STRETCH)
-        stretch = stretch.maximum(least).clamp_max(_STRETCH)
-        v = v.minimum(self.core.to(v.dtype)) + torch.where(dense, stretch, torch.ones_like(stretch)) * over
+        core, excess = self.core.to(v.dtype), torch.where(dense, excess, torch.ones_like(excess))
+        rest = v.minimum(core)  # by itself: beside a huge voxel a difference of sums would be rounding alone
+        stretch = (energy - self._sum(rest).unsqueeze(1)) / excess
+        stretch = stretch.maximum((core / excess).clamp_max(1 / _STRETCH)).clamp_max(_STRETCH)
+        v = rest + torch.where(dense, stretch, torch.ones_like(stretch)) * over
         s = torch.where(dense, 1 / stretch, (sums / energy) ** (1 / self._power(sums)))
         return v, s.squeeze(1)
