@@ -59,3 +59,9 @@ def test_failures_are_told_and_the_rest_goes_on(tmp_path: Path, cards: list[str]
     )
     assert ("no such process" in done.stdout) is (cards[0] == "broken")
     assert "one FAILED" not in done.stdout and ("calorimeter FAILED" in done.stdout) is ("false" in page)
+
+
+@pytest.mark.parametrize("script", ["run", "nightly", "pythons"])
+def test_the_scripts_parse(script: str) -> None:
+    done = subprocess.run(["bash", "-n", str(ROOT / ".ci" / script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
