@@ -52,7 +52,8 @@ class FlowSettings:
         calls/800 with `events`.
     reuse
         Steps on stored points after each step on fresh ones. Costs time but no integrand calls. By default one; three
-        for channels, as their flows share the calls, and where a call is stated or taken to cost 8 microseconds.
+        for channels, as their flows share the calls, where a call is stated or taken to cost 8 microseconds, and with
+        `events` = 0, where efficiency counts and not the time.
     buffer
         Number of points that are kept for reuse.
     learning_rate

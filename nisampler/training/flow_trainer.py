@@ -83,8 +83,9 @@ class FlowTrainer:
         several = self.arms[0].sampler.channels > 1
         if config.flow.fourier < 0 and not several:
             self.arms.append(self._arm(tuning.TRIAL_FOURIER))
-        costly = several or integrand.expected_seconds >= tuning.REUSE_FROM
-        self.reuse = tuning.REUSE[costly] if config.flow.reuse is None else config.flow.reuse
+        # With no events to make, calls and efficiency count, and hardly the time of the training.
+        thorough = several or config.events == 0 or integrand.expected_seconds >= tuning.REUSE_FROM
+        self.reuse = tuning.REUSE[thorough] if config.flow.reuse is None else config.flow.reuse
         self.batch = config.fresh_batch
         if several and config.flow.batch is None:
             # Several flows learn from it. Twice the points take hardly longer: where time counts, steps are fewer.

@@ -35,10 +35,10 @@ from nisampler.ui.monitor import Monitor
 from nisampler.unweighting.unweighter import UnweightingConfig
 
 QUICK: dict[str, Any] = {
-    "training": training(calls=12_000, hidden=16, layers=2, fourier=0, events=0),
+    "training": training(calls=12_000, hidden=16, layers=2, fourier=0, events=0, reuse=1),
     "integration": IntegrationConfig(points=24 * 1024),
 }
-LONGER = QUICK | {"training": training(calls=20_000, hidden=16, layers=2, fourier=0, events=0)}
+LONGER = QUICK | {"training": training(calls=20_000, hidden=16, layers=2, fourier=0, events=0, reuse=1)}
 WIDTH = 3e-4
 
 

@@ -123,14 +123,14 @@ def test_the_price_of_a_point_counts_in_the_end() -> None:
 @pytest.mark.parametrize("sampler", ["vegas", "flow"])
 def test_a_sampler_that_is_named_is_taken(sampler: str) -> None:
     price = DEAR if sampler == "vegas" else CHEAP
-    one = trainer(price, sampler=sampler)
+    one = trainer(price, sampler=sampler, reuse=1)
     result = one.fit()
     assert sampler in result.sampler.describe()
     if sampler == "vegas":
         assert result.choice is not None and result.choice.reason == "as told"
         assert result.choice.line() == "VEGAS for 200000 events; as told"
     else:
-        plain = trainer(None, sampler="flow", events=0).fit()
+        plain = trainer(None, sampler="flow", events=0, reuse=1).fit()
         assert result.choice is None and result.candidates == plain.candidates
 
 
