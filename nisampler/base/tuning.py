@@ -76,8 +76,8 @@ variance, which helps one flow and ruins W + 3 jets, whose flows have few points
 it."""
 REUSE, REUSE_FROM = (1, 3), 8e-6
 """Steps on stored points for each on fresh ones: of one flow, and where the flows of several channels share the calls,
-a call costs so many seconds, or no events are to be made: three of them save half of the calls and take 1.7 times longer.
-`benchmarks/learning.py` measures it; the idea is that of 2212.06172."""
+a call costs so many seconds, or no events are to be made: three of them save half of the calls and take up to 1.7 times
+longer. `benchmarks/learning.py` measures it; the idea is that of 2212.06172."""
 STORED_POINTS = (1, 2)
 """Points of a step on stored points over those of one on fresh ones: of one flow, and of the flows of several channels,
 which share them. They cost no calls, and twice as many hardly more time. `benchmarks/learning.py` measures it."""
