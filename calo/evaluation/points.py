@@ -106,7 +106,11 @@ def shares(values: Floats, reference: Floats, weights: Floats | None = None, oth
 
 
 def quantiles(values: Floats, weights: Floats | None = None) -> Floats:
-    """The `BINS` - 1 edges between bins of equal weight."""
+    """The `BINS` - 1 edges (float64) between bins of equal weight, of values (n,), each with weight 1 by default.
+
+    >>> len(quantiles(np.arange(100.0))) == BINS - 1
+    True
+    """
     order = np.argsort(values)
     total = np.cumsum(np.ones(len(values)) if weights is None else weights[order])
     places = np.searchsorted(total, total[-1] * np.arange(1, BINS) / BINS)
