@@ -8,16 +8,13 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from pydantic import Field
 
 from nisampler.base.checks import Count, Positive, Row, settings
-from nisampler.base.locks import lock_folder
-from nisampler.base.outputs import new_folder
-from nisampler.base.storage import make_folder, remove_stale
 from nisampler.calo.data.batches import ShowerData
 from nisampler.calo.data.files import Indices, split
 from nisampler.calo.data.joined import JoinedPoints, JoinedReader, listed
@@ -38,14 +35,12 @@ from nisampler.calo.fitting.part_queue import PartQueue
 from nisampler.calo.fitting.ranks import ranks
 from nisampler.calo.fitting.records import PartResult
 from nisampler.calo.fitting.start import Start, start_from
-from nisampler.calo.fitting.store import BASE, DESCRIPTION, describe, save_model
+from nisampler.calo.fitting.store import DESCRIPTION, LOG, claim, describe, save_model
 from nisampler.calo.fitting.symmetry import Symmetry, choose_symmetry
 from nisampler.calo.models import GenerativeModel, ModelConfig, build_model, model_config, model_streams, widened
 from nisampler.calo.recipe import FitOptions
-from nisampler.errors import ConfigError, ShowerDataError, StorageError
+from nisampler.errors import ConfigError, ShowerDataError
 from nisampler.ui.monitor import SILENT, LogMonitor, Monitor, Monitors, log_end
-
-LOG = "fit.log"
 
 # Most showers that standardisation looks at, and copies of them that it needs at once.
 _MOST, _COPIES = 50_000, 8
@@ -174,7 +169,7 @@ def fit(
         with model.kind.reader(data.path, geometry) as reader:
             training, validation, facts = _rows(reader, data, options.seed)
             if group.rank == 0:
-                stack.enter_context(_claim(folder, resume))
+                stack.enter_context(claim(folder, DESCRIPTION, resume))
             group.barrier()
             begun = (folder / DESCRIPTION).is_file()
             stack.enter_context(log_end(folder / LOG))
@@ -221,20 +216,6 @@ def _settings(options: FitOptions, start: Start | None) -> dict[str, Any]:
     """What a fit that is resumed must have been begun with."""
     said = ("seed", "epochs", "batch", "patience", "symmetry", "learning_rate", "hidden")
     return {key: getattr(options, key) for key in said} | {"start": None if start is None else dict(start.facts)}
-
-
-def _claim(folder: Path, resume: bool) -> IO[str]:
-    """The lock of the folder, which holds a fit to resume, or none."""
-    if (folder / DESCRIPTION).is_file() and not resume:
-        raise StorageError(f"{folder} exists and holds a fit: choose another --output, or continue with --resume")
-    if resume and not folder.is_dir():
-        raise StorageError(f"{folder} holds no model to resume: leave --resume out to begin one")
-    if not (folder / DESCRIPTION).is_file():
-        # A fit that was ended before its description was written left no more than these, and is begun again.
-        new_folder(folder, (BASE, LOG))
-    lock = lock_folder(make_folder(folder))
-    remove_stale(folder)
-    return lock
 
 
 def _check_kind(data: DataOptions, model: GenerativeModel) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
 from nisampler._version import __version__
 from nisampler.base.checkpoints import has_checkpoint, load_checkpoint, save_checkpoint
 from nisampler.base.checkpoints import part as named
-from nisampler.base.storage import read_sealed, understood, write_sealed
+from nisampler.base.locks import lock_folder
+from nisampler.base.outputs import new_folder
+from nisampler.base.storage import make_folder, read_sealed, remove_stale, understood, write_sealed
 from nisampler.calo.detector.geometry import Geometry
 from nisampler.calo.fitting.records import RECORD
 from nisampler.calo.models import GenerativeModel, build_model
@@ -20,6 +22,7 @@ from nisampler.errors import CorruptFileError, GeometryError, ModelError, Storag
 DESCRIPTION = "model.json"
 BASE = "base"
 """Folder of the constants that no part holds."""
+LOG = "fit.log"
 FORMAT, VERSION = "nisampler-shower-model", 2
 _MEND = "restore the folder from a copy, or fit the model again"
 _FIELDS = {"format", "version", "package", "geometry", "cells", "model", "config", "seed", "parts", "data"}
@@ -32,6 +35,43 @@ def part_folder(folder: str | Path, name: str) -> Path:
     'model/parts/energies'
     """
     return Path(folder) / "parts" / name
+
+
+def claim(folder: Path, description: str, resume: bool) -> IO[str]:
+    """The lock of a folder that holds a fit to resume, or none: to be held as long as somebody fits there.
+
+    Parameters
+    ----------
+    folder
+        Of the model; it is made where it is missing.
+    description
+        The file that describes the model, there as soon as a fit has begun.
+    resume
+        Whether a fit is to be continued.
+
+    Raises
+    ------
+    StorageError
+        If a fit is there and not to be resumed, or anything else, or nothing to resume, or another process fits there.
+
+    Examples
+    --------
+    >>> claim(Path("nowhere"), "model.json", resume=True)
+    Traceback (most recent call last):
+    ...
+    nisampler.errors.StorageError: nowhere holds no model to resume: leave --resume out to begin one
+    """
+    begun = (folder / description).is_file()
+    if begun and not resume:
+        raise StorageError(f"{folder} exists and holds a fit: choose another --output, or continue with --resume")
+    if resume and not folder.is_dir():
+        raise StorageError(f"{folder} holds no model to resume: leave --resume out to begin one")
+    if not begun:
+        # A fit that was ended before its description was written left no more than these, and is begun again.
+        new_folder(folder, (BASE, LOG))
+    lock = lock_folder(make_folder(folder))
+    remove_stale(folder)
+    return lock
 
 
 def _base_folder(folder: str | Path) -> Path:

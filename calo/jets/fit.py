@@ -7,21 +7,18 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from pydantic import Field
 
 from nisampler.base.checks import Count, Positive, Row, settings
-from nisampler.base.locks import lock_folder
-from nisampler.base.outputs import new_folder
 from nisampler.base.rng import Streams
-from nisampler.base.storage import make_folder, remove_stale
 from nisampler.calo.data.batches import ShowerData
 from nisampler.calo.data.files import split
 from nisampler.calo.fitting.records import PartResult, stage_of
-from nisampler.calo.fitting.store import BASE, part_folder
+from nisampler.calo.fitting.store import LOG, claim, part_folder
 from nisampler.calo.fitting.training import fit_part, restore_part
 from nisampler.calo.jets.files import read_all
 from nisampler.calo.jets.jets import TYPES, Jets
@@ -29,10 +26,8 @@ from nisampler.calo.jets.model import JetModel, JetSource
 from nisampler.calo.jets.presets import JetConfig, preset
 from nisampler.calo.jets.store import DESCRIPTION, describe, save_model
 from nisampler.calo.recipe import FitOptions
-from nisampler.errors import ConfigError, StorageError
+from nisampler.errors import ConfigError
 from nisampler.ui.monitor import SILENT, LogMonitor, Monitor, Monitors, log_end
-
-LOG = "fit.log"
 
 
 @settings
@@ -156,7 +151,7 @@ def fit(
     config = preset(model) if isinstance(model, str) else model
     name = model if isinstance(model, str) else config.kind
     with ExitStack() as stack:
-        stack.enter_context(_claim(folder, resume))
+        stack.enter_context(claim(folder, DESCRIPTION, resume))
         jets = data.read()
         training, validation = _rows(jets, data, options.seed)
         made = JetModel(config, [TYPES[number] for number in np.unique(jets.types)], jets.most, options.seed)
@@ -196,20 +191,6 @@ def _train(
         monitor.progress(stage_of(part), units[part.name], units[part.name], result.figures())
         results.append(result)
     return results
-
-
-def _claim(folder: Path, resume: bool) -> IO[str]:
-    """The lock of the folder, which holds a fit to resume, or none."""
-    begun = (folder / DESCRIPTION).is_file()
-    if begun and not resume:
-        raise StorageError(f"{folder} exists and holds a fit: choose another --output, or continue with --resume")
-    if resume and not folder.is_dir():
-        raise StorageError(f"{folder} holds no model to resume: leave --resume out to begin one")
-    if not begun:
-        new_folder(folder, (BASE, LOG))
-    lock = lock_folder(make_folder(folder))
-    remove_stale(folder)
-    return lock
 
 
 def _rows(jets: Jets, data: JetData, seed: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
